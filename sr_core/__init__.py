@@ -1,0 +1,1 @@
+"""Super-resolution itself: network, data, metrics and training. Knows neither Optuna nor MLflow."""
