@@ -1,0 +1,89 @@
+"""How a training runs on a machine: the settings that decide bits but not the question (contract 2).
+
+They are resolved once per study, written to its record, and restored by every resume and reproduction.
+"""
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from sr_core.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Runtime:
+    """Bits are promised where all of these are equal."""
+
+    device: str
+    """Torch device, "cpu" or "cuda:0"."""
+    device_name: str
+    """The accelerator's model; empty on a CPU, whose instruction set says enough."""
+    threads: int
+    """Threads of one torch process."""
+    memory_format: Literal["contiguous", "channels_last"]
+    """Layout of weights and activations."""
+    engine: Literal["eager"]
+    """How a step is executed."""
+    cpu_capability: str
+    """Instruction set that torch's CPU kernels use, e.g. AVX2."""
+    torch: str
+    """Version of the torch build."""
+
+    def apply(self) -> None:
+        """Make this process compute under these settings."""
+        torch.set_num_threads(self.threads)
+        torch.use_deterministic_algorithms(self.device == "cpu")
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """The model on this device in this memory format."""
+        placed = model.to(self.device)
+        if self.memory_format == "channels_last":
+            placed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's stubs
+        return placed
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> "Runtime":
+        return cls(**stored)
+
+    def unmet(self) -> list[str]:
+        """Settings that this machine cannot restore, in words; empty where bits are promised."""
+        here = resolve(device=None if self.device == "cpu" else self.device)
+        return [
+            f"{name} {getattr(self, name)} then, {getattr(here, name)} here"
+            for name in ("device_name", "cpu_capability", "torch")
+            if getattr(self, name) != getattr(here, name)
+        ]
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def resolve(*, device: str | None = None, slots: int = 1) -> Runtime:
+    """The settings for a study that starts now on this machine.
+
+    Args:
+        device: a torch device; by default the CPU.
+        slots: trainings at a time; they divide the cores, because oversubscribed threads cost ten times the time.
+    Raises:
+        ConfigError: there is no such device.
+    """
+    chosen = device or "cpu"
+    if chosen != "cpu" and not (chosen.startswith("cuda") and torch.cuda.is_available()):
+        raise ConfigError(f"device {chosen} is not available here (CUDA: {torch.cuda.is_available()}); use cpu")
+    return Runtime(
+        device=chosen,
+        device_name="" if chosen == "cpu" else torch.cuda.get_device_name(chosen),
+        threads=max(1, cores() // slots),
+        memory_format="channels_last",
+        engine="eager",
+        cpu_capability=torch.backends.cpu.get_cpu_capability(),
+        torch=torch.__version__,
+    )

@@ -1,0 +1,192 @@
+"""Everything that can happen in a study. The journal holds these; all else is derived from them."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+FORMAT = 1
+"""Version of the event vocabulary; a journal of another one is refused, not guessed at."""
+
+Scores = Mapping[str, float]
+"""Metric values by MLflow name, e.g. {"val/psnr": 31.2}."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """Something that happened, at a Unix time in seconds."""
+
+    time: float
+
+    durable: ClassVar[bool] = True
+    """Whether the journal must have it on the disk before anyone acts on it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyOpened(Event):
+    """The first line of every journal: the question and all that may not change underneath."""
+
+    format: int
+    study: str
+    experiment: str
+    seed: int
+    question: Mapping[str, Any]
+    """Space, base config, references, protocol, rungs, data fingerprint; `digest` is over exactly this."""
+    digest: str
+    text: str
+    """The question in words."""
+    runtime: Mapping[str, Any]
+    """Resolved settings that decide bits (sr_core.training.runtime)."""
+    data: Mapping[str, Any]
+    """origin, store (relative to the root), pictures [split, name, pixel digest], left_out, crops, baseline scores."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SessionStarted(Event):
+    """A coordinator took the study. `epoch` counts owners."""
+
+    epoch: int
+    host: str
+    pid: int
+    trials: int
+    """Search trials asked for."""
+    provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SessionEnded(Event):
+    epoch: int
+    reason: Literal["complete", "interrupted", "terminated", "timeout", "failures", "exhausted", "error"]
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialEvent(Event):
+    trial: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Proposed(TrialEvent):
+    role: Literal["search", "reference"]
+    name: str
+    """A reference's name; empty for a proposal of the sampler."""
+    config: Mapping[str, Any]
+    config_hash: str
+    values: Mapping[str, Any]
+    """The swept dotted names and what they were set to."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Started(TrialEvent):
+    """A slot began the trial, from nothing or (patches > 0) from a checkpoint."""
+
+    slot: int
+    epoch: int
+    patches: int
+    source: str
+    """Hash of the code that trains it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ticked(TrialEvent):
+    """A sign of life; for display, never journaled."""
+
+    patches: int
+    loss: float
+    patches_per_second: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress(TrialEvent):
+    """One validation. Its numbers, not its time, are what a repetition must reproduce."""
+
+    patches: int
+    scores: Scores
+    loss: float
+    learning_rate: float
+
+    durable: ClassVar[bool] = False
+
+    def numbers(self) -> tuple[object, ...]:
+        return self.patches, dict(self.scores), self.loss, self.learning_rate
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpointed(TrialEvent):
+    patches: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finished(TrialEvent):
+    """Trained to the full budget."""
+
+    patches: int
+    scores: Scores
+    per_image: tuple[tuple[str, float, float], ...]
+    """(validation crop, PSNR in dB, SSIM)."""
+    weights: str
+    """Digest of the averaged weights."""
+    seconds: Mapping[str, float]
+    """Wall time since the last start by what it went into."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pruned(TrialEvent):
+    """Stopped at a rung because others stood better there."""
+
+    patches: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failed(TrialEvent):
+    cause: Literal["diverged", "out of memory", "input", "bug"]
+    reason: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Warned(Event):
+    """Something that people should see and that changes no state."""
+
+    message: str
+    trial: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Concluded(Event):
+    """The result was evaluated and written: the winner on the whole validation pictures and the benchmarks."""
+
+    best: int
+    counted: int
+    """Search trials that the conclusion is drawn from; more of them call for a new one."""
+    scores: Scores
+    """Means of the winner, e.g. {"valid/psnr": …, "set5/psnr": …}, and of bicubic beside them."""
+    per_image: tuple[tuple[str, str, float, float], ...]
+    """(set, picture, PSNR in dB, SSIM) of the winner."""
+    files: tuple[str, ...]
+    """Written results, relative to the study's folder."""
+
+
+_KINDS: dict[str, type[Event]] = {
+    kind.__name__: kind
+    for kind in (
+        StudyOpened, SessionStarted, SessionEnded, Proposed, Started, Progress, Checkpointed,
+        Finished, Pruned, Failed, Warned, Concluded,
+    )
+}  # fmt: skip
+
+
+def to_json(event: Event) -> dict[str, Any]:
+    """The event as plain values, its kind first."""
+    return {"event": type(event).__name__, **asdict(event)}
+
+
+def from_json(stored: Mapping[str, Any]) -> Event:
+    """The event that `to_json` described. Raises KeyError or TypeError for anything else."""
+    values = dict(stored)
+    kind = _KINDS[values.pop("event")]
+    if "per_image" in values:
+        values["per_image"] = tuple(tuple(row) for row in values["per_image"])
+    if "files" in values:
+        values["files"] = tuple(values["files"])
+    return kind(**values)

@@ -1,0 +1,178 @@
+"""An experiment: the question, as a file. Loading one checks all that can be checked before the first trial."""
+
+import importlib.util
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from sr_core.errors import ConfigError, SuiteError
+from study.config import TrialConfig
+from study.space import Ranges, Space, build_space
+
+SamplerName = Literal["tpe", "random"]
+SchedulerName = Literal["successive_halving", "none"]
+
+MIN_STEPS_AT_A_RUNG = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What to search, on what base, and how trials are compared on the way."""
+
+    question: str
+    """In words; printed and recorded."""
+    base: TrialConfig
+    """Every value that no range moves, among them budget, evaluation and the study seed."""
+    scientific: Ranges = field(default_factory=dict)
+    """Ranges that are the question: each listed choice becomes an arm with a search of its own."""
+    nuisance: Ranges = field(default_factory=dict)
+    """Ranges tuned so that the comparison is fair."""
+    references: Mapping[str, TrialConfig] = field(default_factory=dict)
+    """Complete configurations by name, run first and never pruned. They take the study's seed."""
+    sampler: SamplerName = "tpe"
+    scheduler: SchedulerName = "successive_halving"
+    rungs: tuple[int, ...] = ()
+    """Patch counts below the budget at which trials are compared, ascending."""
+    reduction_factor: float = 3.0
+    """At a rung, the best 1 / reduction_factor of the trials that reached it go on."""
+    benchmarks: tuple[str, ...] = ()
+    """Test sets reported at the end, never steering; found under --data as DIR/<set>/HR."""
+    space: Space = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "space", build_space(self.base, self.scientific, self.nuisance))
+        if self.sampler not in ("tpe", "random"):
+            raise ConfigError(f"sampler must be tpe or random, got {self.sampler!r}")
+        if self.scheduler not in ("successive_halving", "none"):
+            raise ConfigError(f"scheduler must be successive_halving or none, got {self.scheduler!r}")
+        if not self.reduction_factor > 1:
+            raise ConfigError(f"reduction_factor must be > 1, got {self.reduction_factor!r}")
+        for name, reference in self.references.items():
+            _check_comparable(name, reference, self.base)
+        self._check_counting()
+
+    def _check_counting(self) -> None:
+        """Contract 1: every batch size reaches every rung, validation and the budget exactly."""
+        sizes = self.batch_sizes
+        unit = math.lcm(*sizes)
+        counts = {
+            "train.budget_patches": self.base.train.budget_patches,
+            "evaluation.every_patches": self.base.evaluation.every_patches,
+            **{f"rung {i + 1}": rung for i, rung in enumerate(self.rungs)},
+        }
+        for name, patches in counts.items():
+            if patches % unit:
+                raise ConfigError(
+                    f"{name} is {patches} patches: expected a multiple of {unit}, the least common multiple of the "
+                    f"batch sizes {', '.join(map(str, sizes))}"
+                )
+        budget, every = self.base.train.budget_patches, self.base.evaluation.every_patches
+        if list(self.rungs) != sorted(set(self.rungs)) or any(not 0 < r < budget or r % every for r in self.rungs):
+            raise ConfigError(
+                f"rungs must ascend, be multiples of evaluation.every_patches ({every}) and lie below the budget "
+                f"({budget}), got {self.rungs}"
+            )
+        least = max(math.ceil(budget / 9), MIN_STEPS_AT_A_RUNG * max(sizes))
+        if self.rungs and self.rungs[0] < least:
+            raise ConfigError(
+                f"the first rung is {self.rungs[0]} patches: expected at least {least} (1/9 of the budget and "
+                f"{MIN_STEPS_AT_A_RUNG} steps of the largest batch, {max(sizes)})"
+            )
+        if self.scheduler == "successive_halving" and not self.rungs:
+            raise ConfigError('scheduler "successive_halving" needs at least one rung')
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Every batch size that a trial of this experiment may have, ascending."""
+        sizes = {config.train.batch_size for config in (self.base, *self.references.values())}
+        for dimension in self.space.dimensions:
+            if "train.batch_size" in dimension.names:
+                if dimension.listed is None:
+                    raise ConfigError("train.batch_size needs listed values (Choice, Grid, Together), no interval")
+                sizes |= {dimension.settings(value)["train.batch_size"] for value in dimension.listed}
+        return tuple(sorted(sizes))
+
+    @property
+    def train_kernels(self) -> tuple[str, ...]:
+        """Every kernel that makes training LR in a trial of this experiment."""
+        kernels = {config.data.train_kernel for config in (self.base, *self.references.values())}
+        for dimension in self.space.dimensions:
+            if "data.train_kernel" in dimension.names:
+                kernels |= {dimension.settings(value)["data.train_kernel"] for value in dimension.listed or ()}
+        return tuple(sorted(kernels))
+
+    def describe(self) -> dict[str, Any]:
+        """All that the answer depends on, as plain values: what the study's digest is taken over."""
+        return {
+            "base": {k: v for k, v in self.base.dotted().items() if k != "seed"},
+            "space": {"+".join(d["names"]): d for d in self.space.describe()},
+            "references": {
+                name: {k: v for k, v in config.dotted().items() if k != "seed"}
+                for name, config in self.references.items()
+            },
+            "search": {
+                "sampler": self.sampler,
+                "scheduler": self.scheduler,
+                "rungs": list(self.rungs),
+                "reduction_factor": float(self.reduction_factor),
+            },
+            "benchmarks": list(self.benchmarks),
+        }
+
+
+def _check_comparable(name: str, reference: TrialConfig, base: TrialConfig) -> None:
+    """A reference stands in the same ranking, so it is scored at the same counts by the same ruler."""
+    for what, one, other in (
+        ("train.budget_patches", reference.train.budget_patches, base.train.budget_patches),
+        ("evaluation", reference.evaluation, base.evaluation),
+        ("data.scale", reference.data.scale, base.data.scale),
+    ):
+        if one != other:
+            raise ConfigError(f"reference {name!r}: {what} must equal the base config's {other!r}, got {one!r}")
+
+
+def available() -> list[str]:
+    """Names of the experiments that come with the suite."""
+    folder = _folder()
+    return sorted(p.stem for p in folder.glob("[!_]*.py") if "\nEXPERIMENT =" in p.read_text("utf-8"))
+
+
+def _folder() -> Path:
+    found = importlib.util.find_spec("experiments")
+    if found is None or not found.submodule_search_locations:
+        raise SuiteError("the package `experiments` is not installed; run: pip install -c constraints.txt -e .")
+    return Path(next(iter(found.submodule_search_locations)))
+
+
+def load_experiment(name: str) -> tuple[str, Experiment]:
+    """(short name, experiment) for a name of `available()` or the path of a Python file.
+
+    Raises:
+        SuiteError: there is no such experiment, the file defines none, or it fails to run.
+        ConfigError: the experiment asks for something illegal.
+    """
+    if name.endswith(".py"):
+        path = Path(name)
+        if not path.is_file():
+            raise SuiteError(f"experiment {name}: no such file")
+    else:
+        path = _folder() / f"{name}.py"
+        if name not in available():
+            raise SuiteError(f"no experiment {name!r}: expected {', '.join(available())}, or the path of a .py file")
+    spec = importlib.util.spec_from_file_location(f"_experiment_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+    except ConfigError as exc:
+        raise ConfigError(f"{path.name}: {exc}") from exc
+    except Exception as exc:  # a user's file may fail in any way; whatever it is belongs to that file
+        raise SuiteError(f"experiment {path}: {type(exc).__name__}: {exc}") from exc
+    experiment = getattr(module, "EXPERIMENT", None)
+    if not isinstance(experiment, Experiment):
+        raise SuiteError(f"experiment {path}: expected a module-level EXPERIMENT = Experiment(…)")
+    return path.stem, experiment

@@ -1,0 +1,111 @@
+"""Where a study's files lie under the root, and who may write them."""
+
+import fcntl
+import json
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sr_core.errors import SuiteError
+
+_RESERVED = {"artifacts", "stores"}
+
+
+def default_root() -> Path:
+    """`mlruns` beside the packages in a checkout, so that every command finds it from any folder; else `./mlruns`."""
+    checkout = Path(__file__).resolve().parent.parent
+    return checkout / "mlruns" if (checkout / "pyproject.toml").is_file() else Path.cwd() / "mlruns"
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFolder:
+    """The paths of one study."""
+
+    root: Path
+    """Absolute."""
+    study: str
+
+    def __post_init__(self) -> None:
+        name = self.study
+        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", name) or name.lower() in _RESERVED or name[-1] == ".":
+            raise SuiteError(
+                f"study name {name!r}: expected 1 to 100 letters, digits, '.', '_' or '-', not starting or ending with "
+                f"'.', and none of {', '.join(sorted(_RESERVED))}"
+            )
+
+    @property
+    def path(self) -> Path:
+        return self.root / self.study
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal.jsonl"
+
+    @property
+    def results(self) -> Path:
+        return self.path / "results"
+
+    def trial(self, number: int) -> Path:
+        return self.path / "trials" / f"{number:04d}"
+
+    def require(self) -> "StudyFolder":
+        """Itself, if there is a study here. Raises SuiteError that names the studies that are."""
+        if self.journal.is_file():
+            return self
+        here = sorted(p.parent.name for p in self.root.glob("*/journal.jsonl"))
+        hint = f"; there: {', '.join(here)}" if here else ""
+        raise SuiteError(f"no study {self.study!r} under {self.root}{hint}")
+
+    def create(self) -> None:
+        """Make the root and the study's folder. Raises SuiteError where that cannot be written."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / f".probe-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as exc:
+            raise SuiteError(f"--root {self.root}: cannot be written ({exc.strerror}); choose another folder") from exc
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Own the study while the block runs; the kernel gives it back however this process ends.
+
+        Raises:
+            SuiteError: a live process owns it; names it.
+        """
+        with (self.path / "lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as exc:
+                file.seek(0)
+                raise SuiteError(f"study {self.study!r} is being run by {_owner(file.read())}; wait for it") from exc
+            file.truncate(0)
+            json.dump({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}, file)
+            file.flush()
+            yield
+
+    def owner(self) -> str | None:
+        """The live process that owns the study, in words; None if there is none on this host."""
+        try:
+            with (self.path / "lock").open("r") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return _owner(file.read())
+        except OSError:
+            pass
+        return None
+
+
+def _owner(content: str) -> str:
+    try:
+        stored = json.loads(content)
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(stored["since"]))
+        return f"process {stored['pid']} on {stored['host']} since {since}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"

@@ -1,0 +1,102 @@
+"""The record of a study: append-only JSON lines, one writer, a checksum per line (contract 3).
+
+A line is the event's JSON with its sequence number first and, last, 16 hex digits of BLAKE2b over everything
+before them. A tail that a kill tore is dropped by the next writer and ignored by readers; a damaged line
+anywhere else is an error, because what follows it would be interpreted without it.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sr_core.errors import SuiteError
+from study import events
+from study.events import Event
+
+
+class JournalError(SuiteError):
+    """The record is damaged or of another format."""
+
+
+def encode(seq: int, event: Event) -> bytes:
+    """One line of the journal, newline included. Raises ValueError for NaN and infinities: JSON has none."""
+    content = json.dumps({"seq": seq, **events.to_json(event)}, separators=(",", ":"), allow_nan=False)
+    body = content[:-1].encode()
+    return body + b',"sum":"' + _checksum(body) + b'"}\n'
+
+
+def decode(line: bytes) -> tuple[int, Event]:
+    """(sequence number, event) of one line, newline included. Raises ValueError where it is not a whole line."""
+    body, mark, rest = line.rpartition(b',"sum":"')
+    if not mark or rest != _checksum(body) + b'"}\n':
+        raise ValueError("does not match its checksum")
+    try:
+        content: dict[str, Any] = json.loads(body + b"}")
+        return content.pop("seq"), events.from_json(content)
+    except (KeyError, TypeError) as exc:
+        raise ValueError(f"is no event of format {events.FORMAT} ({exc})") from exc
+
+
+def _checksum(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=8).hexdigest().encode()
+
+
+def read(path: Path) -> Iterator[Event]:
+    """The events of a journal, also while it is being written.
+
+    Raises:
+        JournalError: a line before the last is damaged, out of sequence, or of another format.
+    """
+    for event, _ in _lines(path):
+        yield event
+
+
+def _lines(path: Path) -> Iterator[tuple[Event, int]]:
+    """Each event with the offset after its line; ends silently at a torn tail."""
+    end = 0
+    with path.open("rb") as file:
+        damage: str | None = None
+        for number, line in enumerate(file):
+            if damage:
+                raise JournalError(damage)
+            try:
+                seq, event = decode(line)
+                if seq != number:
+                    raise ValueError(f"has sequence number {seq} where {number} was expected")
+            except ValueError as exc:
+                # The last line may be torn; that it was not the last shows with the next one.
+                damage = f"{path}: line {number + 1} {exc}; restore the file from a copy"
+                continue
+            if isinstance(event, events.StudyOpened) and event.format != events.FORMAT:
+                raise JournalError(f"{path}: expected journal format {events.FORMAT}, got {event.format}")
+            end += len(line)
+            yield event, end
+
+
+class Journal:
+    """The one writer of a study's record. Open it only while holding the study's lock."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._next = 0
+        end = 0
+        if path.exists():
+            for self._next, (_, end) in enumerate(_lines(path), start=1):
+                pass
+        self._file = path.open("r+b" if path.exists() else "x+b")
+        self._file.truncate(end)
+        self._file.seek(end)
+
+    def append(self, event: Event) -> None:
+        """Write the event; it is on the disk when this returns if it is durable."""
+        self._file.write(encode(self._next, event))
+        self._file.flush()
+        if event.durable:
+            os.fsync(self._file.fileno())
+        self._next += 1
+
+    def close(self) -> None:
+        self._file.close()

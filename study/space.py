@@ -1,0 +1,219 @@
+"""The search space: which hyperparameters move, over which values, and in which role."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Literal
+
+from sr_core.errors import ConfigError
+from study.config import TrialConfig, check_name
+
+Role = Literal["scientific", "nuisance"]
+Values = dict[str, Any]
+"""Dotted names and their values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Float:
+    """A real interval, ends included; `log` searches its logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if not -math.inf < self.low < self.high < math.inf or (self.log and self.low <= 0):
+            raise ConfigError(f"a Float needs finite low < high{', low > 0 with log' * self.log}; got {self!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Int:
+    """Whole numbers from low to high, ends included; `log` searches their logarithm."""
+
+    low: int
+    high: int
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high or (self.log and self.low < 1):
+            raise ConfigError(f"an Int needs low < high{', low ≥ 1 with log' * self.log}; got {self!r}")
+
+
+class _Listed:
+    """Values one by one, no order in the search unless a subclass says so."""
+
+    def __init__(self, *values: Any) -> None:
+        if len(values) < 2 or len(set(values)) < len(values):
+            raise ConfigError(f"a {type(self).__name__} needs at least two different values, got {values!r}")
+        self.values = values
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.values == other.values
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.values))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}{self.values!r}"
+
+
+class Choice(_Listed):
+    """Values without an order, such as loss types."""
+
+
+class Grid(_Listed):
+    """Numbers in ascending order: the search may use that neighbours are alike."""
+
+    def __init__(self, *values: Any) -> None:
+        super().__init__(*values)
+        if list(values) != sorted(values):
+            raise ConfigError(f"a Grid needs ascending values, got {values!r}")
+
+
+Range = Float | Int | Choice | Grid
+
+
+class Together:
+    """Names that move as one; as a key of an experiment's ranges, its value lists tuples in the same order."""
+
+    def __init__(self, *names: str) -> None:
+        if len(names) < 2:
+            raise ConfigError(f"Together needs at least two names, got {names!r}")
+        self.names = names
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Together) and self.names == other.names
+
+    def __hash__(self) -> int:
+        return hash(self.names)
+
+
+Ranges = Mapping[str | Together, "Range | Sequence[tuple[Any, ...]]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Dimension:
+    """One direction of the space: a hyperparameter, or several that move together."""
+
+    names: tuple[str, ...]
+    range: Range
+    role: Role
+
+    @property
+    def label(self) -> str:
+        return "+".join(self.names)
+
+    @property
+    def listed(self) -> tuple[Any, ...] | None:
+        """Its values one by one, or None where it is an interval (a short Int is listed too)."""
+        return self.range.values if isinstance(self.range, _Listed) else None
+
+    def settings(self, value: Any) -> Values:
+        """The dotted values that one value of this dimension stands for."""
+        return dict(zip(self.names, value if len(self.names) > 1 else (value,), strict=True))
+
+    def value_in(self, config: Mapping[str, Any]) -> Any:
+        """Where a config (dotted) stands in this dimension, or None if outside of its range."""
+        found = tuple(config[name] for name in self.names)
+        value: Any = found if len(self.names) > 1 else found[0]
+        match self.range:
+            case Float(low, high) | Int(low, high):
+                return value if low <= value <= high else None
+            case Choice() | Grid():
+                return next((listed for listed in self.range.values if listed == value), None)
+
+    def describe(self) -> dict[str, Any]:
+        """The dimension as plain values, for the record and the screen."""
+        match self.range:
+            case Float(low, high, log) | Int(low, high, log):
+                content: dict[str, Any] = {"low": low, "high": high, "log": log}
+            case Choice() | Grid():
+                content = {"values": [list(v) if isinstance(v, tuple) else v for v in self.range.values]}
+        return {"names": list(self.names), "role": self.role, "range": type(self.range).__name__} | content
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Every dimension, scientific ones first."""
+
+    dimensions: tuple[Dimension, ...]
+
+    @property
+    def size(self) -> int | None:
+        """Number of different configurations, or None if there is an interval of reals."""
+        total = 1
+        for dimension in self.dimensions:
+            match dimension.range:
+                case Float():
+                    return None
+                case Int(low, high):
+                    total *= high - low + 1
+                case Choice() | Grid():
+                    total *= len(dimension.range.values)
+        return total
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for dimension in self.dimensions for name in dimension.names)
+
+    def cells(self) -> Iterator[dict[str, Any]]:
+        """Every configuration as dimension label -> value; only for a space that has a size."""
+        lists = [
+            range(d.range.low, d.range.high + 1) if isinstance(d.range, Int) else (d.listed or ())
+            for d in self.dimensions
+        ]
+        for values in product(*lists):
+            yield {d.label: v for d, v in zip(self.dimensions, values, strict=True)}
+
+    def settings(self, point: Mapping[str, Any]) -> Values:
+        """Dotted values of one point (dimension label -> value)."""
+        return {k: v for d in self.dimensions for k, v in d.settings(point[d.label]).items()}
+
+    def locate(self, config: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The point at which a config (dotted) stands, or None where it is no configuration of this space."""
+        if any(config[name] != base[name] for name in base if name not in self.names and name != "seed"):
+            return None
+        point = {d.label: d.value_in(config) for d in self.dimensions}
+        return None if None in point.values() else point
+
+    def describe(self) -> list[dict[str, Any]]:
+        return [dimension.describe() for dimension in self.dimensions]
+
+
+def build_space(base: TrialConfig, scientific: Ranges, nuisance: Ranges) -> Space:
+    """The space of an experiment, each value and each end of a range tried on its base config.
+
+    Raises:
+        ConfigError: a name is unknown or moves twice, or a value is not legal.
+    """
+    dimensions: list[Dimension] = []
+    roles: tuple[tuple[Role, Ranges], ...] = (("scientific", scientific), ("nuisance", nuisance))
+    for role, ranges in roles:
+        for key, content in ranges.items():
+            dimensions.append(_dimension(key, content, role))
+    space = Space(tuple(dimensions))
+    for name in space.names:
+        if space.names.count(name) > 1:
+            raise ConfigError(f"{name} is given two ranges; keep one")
+    for dimension in dimensions:
+        for value in dimension.listed or (dimension.range.low, dimension.range.high):  # type: ignore[union-attr]
+            try:
+                base.with_values(dimension.settings(value))
+            except ConfigError as exc:
+                raise ConfigError(f"search space, {dimension.label} = {value!r}: {exc}") from exc
+    return space
+
+
+def _dimension(key: str | Together, content: "Range | Sequence[tuple[Any, ...]]", role: Role) -> Dimension:
+    names = key.names if isinstance(key, Together) else (key,)
+    for name in names:
+        check_name(name)
+    if isinstance(key, Together):
+        rows = [tuple(row) for row in content] if isinstance(content, Sequence) else None
+        if rows is None or any(len(row) != len(names) for row in rows):
+            raise ConfigError(f"Together{names!r} needs a list of tuples of {len(names)} values, got {content!r}")
+        return Dimension(names, Choice(*rows), role)
+    if not isinstance(content, Range):
+        raise ConfigError(f"{key}: expected Float, Int, Choice or Grid, got {content!r}")
+    return Dimension(names, content, role)

@@ -1,0 +1,150 @@
+"""What a study has come to: a pure fold over its events, never stored beside them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Literal
+
+from study.config import TrialConfig
+from study.events import (
+    Checkpointed,
+    Concluded,
+    Event,
+    Failed,
+    Finished,
+    Progress,
+    Proposed,
+    Pruned,
+    SessionEnded,
+    SessionStarted,
+    Started,
+    StudyOpened,
+    Warned,
+)
+
+Status = Literal["waiting", "running", "finished", "pruned", "failed"]
+OBJECTIVE = "val/psnr"
+_NOTHING: Mapping[Any, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class TrialState:
+    """One trial, as far as it came."""
+
+    proposed: Proposed
+    status: Status = "waiting"
+    curve: tuple[Progress, ...] = ()
+    checkpoint: int = 0
+    """Patches at the last checkpoint; 0 without one."""
+    starts: tuple[Started, ...] = ()
+    end: Finished | Pruned | Failed | None = None
+
+    @property
+    def number(self) -> int:
+        return self.proposed.trial
+
+    @property
+    def is_reference(self) -> bool:
+        return self.proposed.role == "reference"
+
+    @property
+    def ended(self) -> bool:
+        return self.end is not None
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is one of the N of `--trials N`."""
+        return self.status in ("finished", "pruned")
+
+    @property
+    def config(self) -> TrialConfig:
+        return TrialConfig.from_json(self.proposed.config)
+
+    @property
+    def patches(self) -> int:
+        return self.curve[-1].patches if self.curve else 0
+
+    @property
+    def score(self) -> float | None:
+        """The objective at the last validation, in dB; the trial's result only if it finished."""
+        return self.curve[-1].scores[OBJECTIVE] if self.curve else None
+
+    def score_at(self, patches: int) -> float | None:
+        """The objective at exactly that many patches, in dB."""
+        return next((p.scores[OBJECTIVE] for p in self.curve if p.patches == patches), None)
+
+
+@dataclass(frozen=True, slots=True)
+class StudyState:
+    """Everything that decides what happens next."""
+
+    opened: StudyOpened | None = None
+    session: SessionStarted | None = None
+    ended: SessionEnded | None = None
+    """How the last session ended; None while one runs, or after one was killed."""
+    concluded: Concluded | None = None
+    trials: Mapping[int, TrialState] = field(default_factory=lambda: _NOTHING)
+    endings: tuple[int, ...] = ()
+    """Trial numbers in the order in which they ended."""
+    warnings: tuple[str, ...] = ()
+    last_time: float = 0.0
+
+    def apply(self, event: Event) -> "StudyState":
+        """The state after one more event; self stays as it is."""
+        state = replace(self, last_time=event.time)
+        match event:
+            case StudyOpened():
+                return replace(state, opened=event)
+            case SessionStarted():
+                return replace(state, session=event, ended=None)
+            case SessionEnded():
+                return replace(state, ended=event)
+            case Concluded():
+                return replace(state, concluded=event)
+            case Warned():
+                return replace(state, warnings=(*self.warnings, event.message))
+            case Proposed():
+                return state._with(TrialState(event))
+            case Started():
+                trial = self.trials[event.trial]
+                return state._with(replace(trial, status="running", starts=(*trial.starts, event)))
+            case Progress():
+                trial = self.trials[event.trial]
+                return state._with(replace(trial, curve=(*trial.curve, event)))
+            case Checkpointed():
+                return state._with(replace(self.trials[event.trial], checkpoint=event.patches))
+            case Finished() | Pruned() | Failed():
+                status: Status = type(event).__name__.lower()  # type: ignore[assignment]
+                trial = replace(self.trials[event.trial], status=status, end=event)
+                return replace(state._with(trial), endings=(*self.endings, event.trial))
+        raise TypeError(f"no rule for {type(event).__name__}")
+
+    def _with(self, trial: TrialState) -> "StudyState":
+        return replace(self, trials=MappingProxyType({**self.trials, trial.number: trial}))
+
+    @property
+    def counted(self) -> int:
+        """Search trials finished or pruned, references included."""
+        return sum(trial.counts for trial in self.trials.values())
+
+    @property
+    def complete(self) -> bool:
+        """Nothing is left to do for the number of trials last asked for."""
+        return self.ended is not None and self.ended.reason in ("complete", "exhausted")
+
+    def ranking(self) -> list[TrialState]:
+        """Finished trials by score, then pruned ones by how far they came and their score there."""
+        ended = [t for t in self.trials.values() if t.counts and t.score is not None]
+        return sorted(ended, key=lambda t: (t.status != "finished", -t.patches, -(t.score or 0.0), t.number))
+
+    def best(self) -> TrialState | None:
+        """The winner: the first finished trial of the ranking that is no reference."""
+        return next((t for t in self.ranking() if t.status == "finished" and not t.is_reference), None)
+
+
+def fold(events: Iterable[Event]) -> StudyState:
+    """The state that these events lead to."""
+    state = StudyState()
+    for event in events:
+        state = state.apply(event)
+    return state
