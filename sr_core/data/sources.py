@@ -1,0 +1,199 @@
+"""Which pictures train, which validate, which test: from scikit-image's wheel or from a folder of one's own."""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sr_core.data.images import list_images
+from sr_core.errors import ImageError
+
+EMBEDDED_TRAIN = (
+    "astronaut.png",
+    "brick.png",
+    "cell.png",
+    "coins.png",
+    "grass.png",
+    "gravel.png",
+    "hubble_deep_field.jpg",
+    "ihc.png",
+    "moon.png",
+    "motorcycle_left.png",  # a stereo pair: both views of the scene on one side of the split
+    "motorcycle_right.png",
+    "page.png",
+    "retina.jpg",
+    "text.png",
+)
+EMBEDDED_VALID = ("chelsea.png", "coffee.png", "rocket.jpg", "camera.png")
+
+BENCHMARKS = ("Set5", "Set14", "B100", "BSD100", "Urban100", "Manga109")
+"""Folders of these names never train, asked for or not."""
+TRAIN_FOLDERS = ("train", "DIV2K_train_HR")
+VALID_FOLDERS = ("valid", "DIV2K_valid_HR")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture file, not yet read."""
+
+    name: str
+    """Posix path relative to the folder, or the embedded picture's name: stays when the folder moves."""
+    path: Path
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a study is trained, validated and tested on."""
+
+    origin: str
+    """Where the pictures are from, for people."""
+    train: tuple[Picture, ...]
+    valid: tuple[Picture, ...]
+    benchmarks: Mapping[str, tuple[Picture, ...]] = field(default_factory=dict)
+
+
+def embedded_pictures() -> Pictures:
+    """The 18 photographs that lie inside scikit-image's wheel: 14 train, 4 validate, nothing is downloaded.
+
+    Left out of the folder are drawings, charts and phantoms, one photograph that is motion blur all over
+    (clock_motion) and one of 102 pixels (microaneurysms). No scene is on both sides (judged by eye).
+
+    Raises:
+        ImageError: scikit-image is not installed, or another release left out one of the pictures.
+    """
+    spec = importlib.util.find_spec("skimage")
+    if spec is None or not spec.submodule_search_locations:
+        raise ImageError("the embedded pictures need scikit-image, which is not installed; pip install scikit-image")
+    folder = Path(spec.submodule_search_locations[0]) / "data"
+    origin = f"scikit-image {importlib.metadata.version('scikit-image')}"
+    missing = [name for name in EMBEDDED_TRAIN + EMBEDDED_VALID if not (folder / name).is_file()]
+    if missing:
+        raise ImageError(
+            f"{folder}: expected the embedded picture {', '.join(missing)}, which {origin} does not hold; "
+            "install scikit-image 0.26 or pass --data DIR"
+        )
+
+    def named(files: Sequence[str]) -> tuple[Picture, ...]:
+        return tuple(Picture(Path(file).stem, folder / file) for file in files)
+
+    return Pictures(origin, train=named(EMBEDDED_TRAIN), valid=named(EMBEDDED_VALID))
+
+
+def folder_pictures(folder: Path, benchmarks: Sequence[str] = ()) -> Pictures:
+    """The pictures below `folder`, split by the names of its subfolders (upper and lower case are alike).
+
+    - `train` trains, or else `DIV2K_train_HR`, recursively. Without either, every picture below the folder
+      trains, less the validation folder and less every folder named after a benchmark (those of `BENCHMARKS`
+      and those asked for). DIV2K's training set is 0001–0800: from a folder `DIV2K_train_HR` 0801–0900 are
+      left out, because a common archive adds the validation pictures there.
+    - `valid` validates, or else `DIV2K_valid_HR`. Without either, part of the training pictures is held out
+      and validates: see `held_out`.
+    - `<set>/HR` is the benchmark `<set>`. Only those asked for are returned.
+
+    Args:
+        benchmarks: names of the test sets wanted; the mapping returned has these keys.
+    Raises:
+        ImageError: no such folder, a benchmark asked for is absent, or nothing is left to train or to validate on.
+    """
+    folder = folder.resolve()
+    if not folder.is_dir():
+        raise ImageError(f"{folder}: expected a folder of pictures, and there is no such folder")
+    tests = _benchmarks(folder, benchmarks)
+    train_folder, valid_folder = _first(folder, TRAIN_FOLDERS), _first(folder, VALID_FOLDERS)
+
+    if train_folder is not None:
+        material = _pictures(folder, train_folder)
+    else:
+        taken = {name.lower() for name in (*BENCHMARKS, *benchmarks)}
+        material = [p for p in _pictures(folder, folder) if not _inside(p, taken, valid_folder)]
+    material = [p for p in material if not _is_div2k_validation(p.path)]
+    if not material:
+        raise ImageError(
+            f"{train_folder or folder}: no picture to train on; expected {folder}/train, {folder}/DIV2K_train_HR "
+            f"or pictures anywhere below {folder}, outside folders named after a benchmark"
+        )
+
+    if valid_folder is not None:
+        valid = _pictures(folder, valid_folder)
+        return Pictures(str(folder), tuple(material), tuple(valid), tests)
+    train, valid = held_out(material)
+    if not train:
+        raise ImageError(
+            f"{train_folder or folder}: one picture cannot both train and validate; "
+            f"add a second (different) picture, or put pictures to validate on in {folder}/valid"
+        )
+    return Pictures(str(folder), tuple(train), tuple(valid), tests)
+
+
+def held_out(pictures: Sequence[Picture]) -> tuple[list[Picture], list[Picture]]:
+    """The pictures that train and those held out to validate, both in their order, chosen by file content alone.
+
+    Of N different contents (SHA-256 of the file's bytes), N / 20 rounded are held out, but at least 4, at most 10
+    and at most N − 1: those with the smallest digests. So names, folders and order have no say; a picture that
+    is added enters the held-out part only if its digest is that small, then pushing at most one other out, or
+    fills the place that a larger N opened. Of files with the same content either all train, or the first
+    validates and the others are dropped: no copy of a validation picture trains.
+
+    Raises:
+        ImageError: a file cannot be read.
+    """
+    digests = [_file_digest(picture.path) for picture in pictures]
+    contents = sorted(set(digests))
+    count = min(max(4, round(len(contents) / 20)), 10, len(contents) - 1)
+    chosen = set(contents[:count])
+    first = dict(zip(reversed(digests), reversed(pictures), strict=True))
+    train = [p for p, digest in zip(pictures, digests, strict=True) if digest not in chosen]
+    valid = [p for p, digest in zip(pictures, digests, strict=True) if digest in chosen and first[digest] is p]
+    return (train, valid) if valid else ([], list(pictures))
+
+
+def _file_digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as exc:
+        raise ImageError(f"{path}: cannot be read ({exc.strerror}); replace or remove the file") from exc
+
+
+def _subfolder(folder: Path, name: str) -> Path | None:
+    """The subfolder of that name in any case; where there are several, the exact one, else the first by name."""
+    alike = [child for child in folder.iterdir() if child.name.lower() == name.lower() and child.is_dir()]
+    return min(alike, key=lambda child: (child.name != name, child.name), default=None)
+
+
+def _first(folder: Path | None, names: Sequence[str]) -> Path | None:
+    if folder is None:
+        return None
+    return next((child for name in names if (child := _subfolder(folder, name)) is not None), None)
+
+
+def _pictures(root: Path, folder: Path) -> list[Picture]:
+    return [Picture(path.relative_to(root).as_posix(), path) for path in list_images(folder)]
+
+
+def _inside(picture: Picture, taken: Collection[str], valid_folder: Path | None) -> bool:
+    """Whether the picture lies below the validation folder, or below a folder of a taken (lower-case) name."""
+    folders = Path(picture.name).parent.parts
+    return any(part.lower() in taken for part in folders) or (
+        valid_folder is not None and picture.path.is_relative_to(valid_folder)
+    )
+
+
+def _is_div2k_validation(path: Path) -> bool:
+    stem = path.stem
+    in_div2k = path.parent.name.lower() == "div2k_train_hr"
+    return in_div2k and len(stem) == 4 and stem.isdecimal() and 801 <= int(stem) <= 900
+
+
+def _benchmarks(folder: Path, names: Sequence[str]) -> dict[str, tuple[Picture, ...]]:
+    folders = {name: _first(_subfolder(folder, name), ("HR",)) for name in names}
+    absent = [name for name, hr in folders.items() if hr is None]
+    if absent:
+        raise ImageError(
+            f"{folder}: expected the HR pictures of a benchmark in "
+            + ", ".join(str(folder / name / "HR") for name in absent)
+            + ", and there is no such folder; put them there, or take the benchmark out of the experiment"
+        )
+    return {name: tuple(_pictures(folder, hr)) for name, hr in folders.items() if hr is not None}
