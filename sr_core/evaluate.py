@@ -1,0 +1,199 @@
+"""Score weights, or bicubic, on a folder of pictures: python -m sr_core.evaluate --help."""
+
+import csv
+import json
+import math
+import os
+import shlex
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from sr_core.cli import Parser, run_command, show_progress
+from sr_core.config import KERNELS, SCALES, Kernel, Protocol
+from sr_core.errors import ImageError, SuiteError
+
+if TYPE_CHECKING:  # loaded after the arguments are parsed: --help answers at once
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sr_core.data.images import Image
+    from sr_core.metrics.evaluate import Score
+
+    Enlarge = Callable[[Image], NDArray[np.float32] | Image]
+
+PROG = "python -m sr_core.evaluate"
+BICUBIC = "bicubic"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 scored, 2 bad usage or input, 130 interrupted."""
+    args = _parse(argv)
+    return run_command(lambda: _evaluate(args))
+
+
+def _parse(argv: Sequence[str] | None) -> Namespace:
+    parser = Parser(PROG, description="PSNR [dB] and SSIM on Y, for each picture of a benchmark and their mean.")
+    add = parser.add_argument
+    add(
+        "--weights",
+        required=True,
+        metavar="FILE",
+        help="a .safetensors with its config.json, a released .pt, or bicubic",
+    )
+    add("--benchmark", required=True, type=Path, metavar="DIR", help="HR pictures, or a folder whose HR/ holds them")
+    add("--scale", required=True, type=int, choices=SCALES, help="enlargement factor")
+    add("--lr", type=Path, metavar="DIR", help="read LR pictures from here (NAMEx2, NAME_LRBI_x2 or NAME)")
+    add("--kernel", choices=KERNELS, metavar="K", help=f"make LR by one of {', '.join(KERNELS)} (default: the first)")
+    add("--protocol", choices=get_args(Protocol), default="canonical", help="what is compared (default: canonical)")
+    add("--self-ensemble", action="store_true", help="average over eight flips and turns (eight times the work)")
+    add("--csv", type=Path, metavar="FILE", help="also write name, psnr, ssim to this file, the mean last")
+    add("--json", action="store_true", help="print one JSON object and nothing else; null where PSNR is infinite")
+    args = parser.parse_args(argv)
+    if args.kernel and args.lr:
+        parser.error("--kernel makes LR pictures and --lr reads them: give one of the two")
+    if args.protocol == "blog" and args.kernel not in (None, "pillow_bicubic"):
+        parser.error(f"--protocol blog is defined by pillow_bicubic LR, got --kernel {args.kernel}: leave it out")
+    if args.self_ensemble and args.weights == BICUBIC:
+        parser.error("--self-ensemble is for networks, not for --weights bicubic")
+    return args
+
+
+def _evaluate(args: Namespace) -> int:
+    from sr_core.metrics.evaluate import describe, mean_score
+
+    if args.csv is not None and (args.csv.is_dir() or not args.csv.parent.is_dir()):
+        raise SuiteError(f"--csv {args.csv}: expected a file in a folder that exists")
+    pictures = _pictures(args.benchmark)
+    lr_pictures = None if args.lr is None else _matched(pictures, args.lr, args.scale)
+    enlarge = _enlarger(args.weights, args.scale, args.self_ensemble)
+    kernel: Kernel = "pillow_bicubic" if args.protocol == "blog" else args.kernel or "matlab_bicubic"
+
+    width = max(map(len, (*pictures, "image")))
+    if not args.json:
+        print(f"{'image':<{width}}  PSNR [dB]    SSIM", flush=True)
+    scores: dict[str, Score] = {}
+    for name, hr_path in pictures.items():
+        show_progress(f"{len(scores) + 1}/{len(pictures)} {name}")
+        lr_path = lr_pictures[name] if lr_pictures else None
+        scores[name] = _score_one(hr_path, lr_path, enlarge, scale=args.scale, kernel=kernel, protocol=args.protocol)
+        show_progress("")
+        if not args.json:
+            print(_row(name, scores[name], width), flush=True)
+    mean = mean_score(list(scores.values()))
+
+    if args.csv is not None:
+        _write_csv(args.csv, [*scores.items(), ("mean", mean)])
+    if args.json:
+        lr_origin = f"made by {kernel}" if args.lr is None else f"read from {args.lr}"
+        images = [{"name": name, **_numbers(score)} for name, score in scores.items()]
+        protocol = describe(args.protocol) | {"lr": lr_origin} | _network(args)
+        print(json.dumps({"images": images, "mean": _numbers(mean), "protocol": protocol}))
+    else:
+        print(_row("mean", mean, width))
+        other = "FILE.safetensors" if args.weights == BICUBIC else BICUBIC
+        print(f"next: {PROG} --weights {other} --benchmark {shlex.quote(str(args.benchmark))} --scale {args.scale}")
+    return 0
+
+
+def _pictures(folder: Path) -> dict[str, Path]:
+    """HR pictures by name: the path below the folder without suffix, which in a flat folder is the stem."""
+    from sr_core.data.images import SUFFIXES, list_images
+
+    hr = folder / "HR"
+    if hr.is_dir() and not any(entry.suffix.lower() in SUFFIXES for entry in folder.iterdir()):
+        folder = hr
+    named: dict[str, Path] = {}
+    for path in list_images(folder):
+        first = named.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
+        if first is not path:
+            raise ImageError(f"{path}: {first.name} has the same name; keep one of the two")
+    return named
+
+
+def _matched(pictures: dict[str, Path], folder: Path, scale: int) -> dict[str, Path]:
+    from sr_core.data.images import list_images
+
+    by_stem: dict[str, list[Path]] = {}
+    for path in list_images(folder):
+        by_stem.setdefault(path.stem, []).append(path)
+    return {name: _match(path.stem, by_stem, folder, scale) for name, path in pictures.items()}
+
+
+def _match(stem: str, by_stem: dict[str, list[Path]], folder: Path, scale: int) -> Path:
+    wanted = (f"{stem}x{scale}", f"{stem}_LRBI_x{scale}", stem)
+    found = next((by_stem[candidate] for candidate in wanted if candidate in by_stem), [])
+    match found:
+        case [path]:
+            return path
+        case []:
+            raise ImageError(f"{folder}: no LR picture of {stem}; expected a file named {', '.join(wanted)}")
+        case _:
+            raise ImageError(f"{folder}: {len(found)} LR pictures of {stem}: {', '.join(map(str, found))}; keep one")
+
+
+def _enlarger(weights: str, scale: Any, self_ensemble: bool) -> "Enlarge":
+    if weights == BICUBIC:
+        from sr_core.metrics.evaluate import bicubic_baseline
+
+        return lambda lr: bicubic_baseline(lr, scale)
+    from sr_core.model.inference import super_resolve
+    from sr_core.model.weights import load_model
+
+    model = load_model(Path(weights), scale)
+    return lambda lr: super_resolve(model, lr, self_ensemble=self_ensemble)
+
+
+def _score_one(
+    hr_path: Path, lr_path: Path | None, enlarge: "Enlarge", *, scale: int, kernel: Kernel, protocol: Protocol
+) -> "Score":
+    from sr_core.data.images import read_image
+    from sr_core.metrics.evaluate import lr_hr_pair, score
+
+    try:
+        lr, hr = lr_hr_pair(read_image(hr_path), scale, kernel, protocol)
+        if lr_path is not None:
+            made, lr = lr, read_image(lr_path)
+            if lr.shape != made.shape:
+                raise ImageError(
+                    f"{lr_path}: expected {made.shape[1]}x{made.shape[0]} pixels, {hr_path.name} at scale {scale}; "
+                    f"got {lr.shape[1]}x{lr.shape[0]}"
+                )
+        return score(enlarge(lr), hr, scale=scale, protocol=protocol)
+    except ValueError as exc:  # the picture is too small for the scale or the metric
+        raise ImageError(f"{hr_path}: cannot be scored at scale {scale}: {exc}") from exc
+
+
+def _row(name: str, score: "Score", width: int) -> str:
+    return f"{name:<{width}}  {score.psnr:9.3f}  {score.ssim:.4f}"
+
+
+def _network(args: Namespace) -> dict[str, str]:
+    ensemble = "eight flips and turns" if args.self_ensemble else "none"
+    return {"scale": str(args.scale), "weights": args.weights, "self_ensemble": ensemble}
+
+
+def _numbers(score: "Score") -> dict[str, float | None]:
+    values = {"psnr": score.psnr, "ssim": score.ssim}
+    return {key: value if math.isfinite(value) else None for key, value in values.items()}
+
+
+def _write_csv(path: Path, rows: "Sequence[tuple[str, Score]]") -> None:
+    """Put the table at `path`, whole or not at all."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with aside.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["name", "psnr", "ssim"])
+            writer.writerows([name, score.psnr, score.ssim] for name, score in rows)
+        aside.replace(path)
+    except OSError as exc:
+        raise SuiteError(f"--csv {path}: cannot be written ({exc.strerror})") from exc
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
