@@ -44,7 +44,8 @@ def downsample(hr: Image, scale: int, kernel: Kernel) -> Image:
     """The LR picture that one kernel makes of an HR picture, (H / scale, W / scale[, C]), 0..255.
 
     matlab_bicubic   MATLAB imresize: a = -0.5, antialiased, mirrored edge. The LR of benchmark tables.
-    pillow_bicubic   a = -0.5, antialiased, the kernel cut off at the edge; within 1 level of MATLAB in the interior.
+    pillow_bicubic   a = -0.5, antialiased, the kernel cut off at the edge, rows before columns. In the interior within
+                     1 level of MATLAB but for one sample in a thousand, where the first pass rounds or clips apart.
     pillow_bilinear  triangle two LR pixels wide.
     pillow_lanczos   windowed sinc, three lobes.
     pillow_box       mean of the scale x scale pixels under an LR pixel.

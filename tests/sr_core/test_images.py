@@ -1,0 +1,238 @@
+"""What is read exactly, what is turned upright or converted, and what is refused in one line."""
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from sr_core.data.images import Image, list_images, read_image, write_png
+from sr_core.errors import ImageError
+
+RGB: Image = np.random.default_rng(11).integers(0, 256, (9, 14, 3), dtype=np.uint8)
+ORIENTATION = 0x0112
+
+
+def saved(path: Path, picture: PIL.Image.Image, **options: object) -> Path:
+    picture.save(path, **options)  # type: ignore[arg-type]
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "TIFF", "webp"])
+def test_a_lossless_picture_comes_back_in_every_sample(suffix: str, tmp_path: Path) -> None:
+    options = {"lossless": True} if suffix == "webp" else {}
+    path = saved(tmp_path / f"a.{suffix}", PIL.Image.fromarray(RGB), **options)
+    np.testing.assert_array_equal(read_image(path), RGB)
+
+
+def test_a_jpeg_comes_back_as_pillow_decodes_it(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.jpg", PIL.Image.fromarray(RGB), quality=95)
+    pixels = read_image(path)
+    np.testing.assert_array_equal(pixels, np.asarray(PIL.Image.open(path)))
+    assert pixels.flags.writeable
+    assert pixels.flags.c_contiguous
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "LA"])
+def test_a_grey_picture_becomes_three_equal_channels(mode: str, tmp_path: Path) -> None:
+    grey = PIL.Image.fromarray(RGB[..., 0]).convert(mode)
+    pixels = read_image(saved(tmp_path / "a.png", grey))
+    np.testing.assert_array_equal(pixels, np.repeat(np.asarray(grey.convert("L"))[..., None], 3, axis=2))
+
+
+def test_a_palette_becomes_its_colours(tmp_path: Path) -> None:
+    palette = PIL.Image.fromarray(RGB).quantize(16)
+    np.testing.assert_array_equal(read_image(saved(tmp_path / "a.png", palette)), np.asarray(palette.convert("RGB")))
+
+
+def test_an_opaque_alpha_channel_is_dropped(tmp_path: Path) -> None:
+    opaque = np.dstack([RGB, np.full(RGB.shape[:2], 255, np.uint8)])
+    np.testing.assert_array_equal(read_image(saved(tmp_path / "a.png", PIL.Image.fromarray(opaque))), RGB)
+
+
+UPRIGHT = {
+    1: RGB,
+    2: RGB[:, ::-1],
+    3: RGB[::-1, ::-1],
+    4: RGB[::-1],
+    5: RGB.swapaxes(0, 1),
+    6: np.rot90(RGB, -1),
+    7: RGB[::-1, ::-1].swapaxes(0, 1),
+    8: np.rot90(RGB),
+}
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_an_exif_orientation_is_applied_once(orientation: int, suffix: str, tmp_path: Path) -> None:
+    exif = PIL.Image.Exif()
+    exif[ORIENTATION] = orientation
+    options = {"lossless": True} if suffix == "webp" else {}
+    path = saved(tmp_path / f"a.{suffix}", PIL.Image.fromarray(RGB), exif=exif, **options)
+    np.testing.assert_array_equal(read_image(path), UPRIGHT[orientation])
+
+
+def test_an_orientation_that_does_not_exist_is_ignored(tmp_path: Path) -> None:
+    exif = PIL.Image.Exif()
+    exif[ORIENTATION] = 9
+    np.testing.assert_array_equal(read_image(saved(tmp_path / "a.png", PIL.Image.fromarray(RGB), exif=exif)), RGB)
+
+
+def test_the_first_picture_of_a_cameras_mpo_is_read(tmp_path: Path) -> None:
+    photograph, preview = PIL.Image.fromarray(RGB), PIL.Image.fromarray(RGB[:4, :4])
+    path = saved(tmp_path / "a.jpg", photograph, format="MPO", save_all=True, append_images=[preview])
+    assert read_image(path).shape == RGB.shape
+
+
+def transparent() -> PIL.Image.Image:
+    alpha = np.full(RGB.shape[:2], 255, np.uint8)
+    alpha[3, 4] = 254
+    return PIL.Image.fromarray(np.dstack([RGB, alpha]))
+
+
+DEEP = PIL.Image.fromarray(RGB[..., 0].astype(np.uint16) * 257)
+
+
+@pytest.mark.parametrize(
+    ("name", "picture", "options", "reason"),
+    [
+        ("deep.png", DEEP, {}, "more than 8 bits per channel"),
+        ("deep.tif", DEEP, {}, "more than 8 bits per channel"),
+        ("float.tif", DEEP.convert("F"), {}, "floating-point pixels"),
+        ("print.jpg", PIL.Image.fromarray(RGB).convert("CMYK"), {}, "is a CMYK picture"),
+        ("lab.tif", PIL.Image.fromarray(RGB).convert("LAB"), {}, "is a LAB picture"),
+        ("logo.png", transparent(), {}, r"transparent in places \(alpha down to 254\).*flatten it"),
+        ("key.png", PIL.Image.fromarray(RGB), {"transparency": tuple(RGB[0, 0].tolist())}, "alpha down to 0"),
+        (
+            "film.png",
+            PIL.Image.fromarray(RGB),
+            {"save_all": True, "append_images": [PIL.Image.fromarray(RGB[::-1])]},
+            "animated or multi-page",
+        ),
+        (
+            "pages.tif",
+            PIL.Image.fromarray(RGB),
+            {"save_all": True, "append_images": [PIL.Image.fromarray(RGB[::-1])]},
+            "animated or multi-page",
+        ),
+    ],
+)
+def test_what_eight_bit_rgb_cannot_hold_is_refused_by_name(
+    name: str, picture: PIL.Image.Image, options: dict[str, object], reason: str, tmp_path: Path
+) -> None:
+    path = saved(tmp_path / name, picture, **options)
+    with pytest.raises(ImageError, match=f"{name}: .*{reason}"):
+        read_image(path)
+
+
+def test_sixteen_bit_colour_is_refused_though_pillow_would_drop_its_low_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "deep_rgb.png"
+    path.write_bytes(png_of_one_pixel(bit_depth=16, colour_type=2, pixel=b"\x12\x34\x56\x78\x9a\xbc"))
+    with PIL.Image.open(path) as picture:
+        assert picture.mode == "RGB"
+    with pytest.raises(ImageError, match=r"deep_rgb\.png: has more than 8 bits per channel; expected .* convert it"):
+        read_image(path)
+
+
+def test_sixteen_bits_per_pixel_of_an_old_bitmap_are_not_sixteen_per_channel(tmp_path: Path) -> None:
+    header = b"BM" + (58).to_bytes(4, "little") + bytes(4) + (54).to_bytes(4, "little")
+    info = b"".join(n.to_bytes(4, "little") for n in (40, 1, 1)) + b"\x01\x00\x10\x00" + bytes(24)
+    path = tmp_path / "a.bmp"
+    path.write_bytes(header + info + b"\x00\x7c\x00\x00")  # 5-5-5: red 31
+    assert read_image(path).tolist() == [[[255, 0, 0]]]
+
+
+def png_of_one_pixel(*, bit_depth: int, colour_type: int, pixel: bytes) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+
+    size = (1).to_bytes(4, "big") * 2
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", size + bytes([bit_depth, colour_type, 0, 0, 0]))
+        + chunk(b"IDAT", zlib.compress(b"\x00" + pixel))
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "webp"])
+def test_a_file_cut_off_anywhere_is_refused_or_still_whole(suffix: str, tmp_path: Path) -> None:
+    path = saved(tmp_path / f"a.{suffix}", PIL.Image.fromarray(RGB))
+    whole, data = read_image(path), path.read_bytes()
+    refused = 0
+    for length in range(0, len(data), 7):
+        path.write_bytes(data[:length])
+        try:
+            np.testing.assert_array_equal(read_image(path), whole)
+        except ImageError as exc:
+            assert str(path) in str(exc)
+            refused += 1
+    assert refused > len(data) // 7 - 3  # only the last few bytes may be missed without a loss
+
+
+def test_a_damaged_file_is_refused_with_its_cause(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"not a picture")
+    with pytest.raises(ImageError, match=r"a\.png: cannot be decoded as a picture .*replace it") as caught:
+        read_image(path)
+    assert isinstance(caught.value.__cause__, PIL.UnidentifiedImageError)
+
+
+def test_an_empty_a_missing_and_a_monstrous_file_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    with pytest.raises(ImageError, match="no such picture"):
+        read_image(path)
+    path.touch()
+    with pytest.raises(ImageError, match="the file is empty"):
+        read_image(path)
+    body = png_of_one_pixel(bit_depth=8, colour_type=2, pixel=b"\x00\x00\x00")
+    path.write_bytes(body.replace((1).to_bytes(4, "big") * 2, (10**6).to_bytes(4, "big") * 2, 1))
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        read_image(path)
+
+
+def test_a_folder_is_listed_at_any_depth_in_the_order_of_relative_paths(tmp_path: Path) -> None:
+    names = ["b.PNG", "a/z.jpeg", "a.jpg", "a/b/c.tif", "B.webp", "a/readme.txt", ".hidden.png", ".cache/x.png"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    listed = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)]
+    assert listed == ["B.webp", "a.jpg", "a/b/c.tif", "a/z.jpeg", "b.PNG"]
+
+
+def test_a_folder_inside_a_hidden_one_is_listed_when_it_is_the_one_asked_for(tmp_path: Path) -> None:
+    folder = tmp_path / ".data"
+    folder.mkdir()
+    (folder / "a.png").touch()
+    assert list_images(folder) == [folder / "a.png"]
+
+
+def test_a_missing_folder_a_file_and_a_folder_without_pictures_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="no such folder"):
+        list_images(tmp_path / "missing")
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ImageError, match="expected a folder of pictures, this is a file"):
+        list_images(tmp_path / "notes.txt")
+    with pytest.raises(ImageError, match=r"no picture below this folder; expected \.bmp, "):
+        list_images(tmp_path)
+
+
+@pytest.mark.parametrize("picture", [RGB, RGB[:, ::2], RGB.swapaxes(0, 1)], ids=["whole", "strided", "transposed"])
+def test_a_written_picture_comes_back(picture: Image, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    write_png(path, picture)
+    np.testing.assert_array_equal(read_image(path), picture)
+
+
+def test_a_grey_picture_is_written_with_one_channel(tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", RGB[..., 0])
+    with PIL.Image.open(tmp_path / "a.png") as picture:
+        assert picture.mode == "L"
+
+
+def test_writing_where_nothing_can_be_written_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"cannot be written .*choose another folder"):
+        write_png(tmp_path / "missing" / "a.png", RGB)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,144 @@
+"""The two evaluation protocols: the tables' bicubic numbers, and each rule by what breaking it would change."""
+
+import json
+import math
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import PIL.Image
+import pytest
+import skimage.color
+import skimage.data
+
+from sr_core.config import Kernel, Protocol
+from sr_core.data.color import BLOG_TYPO, rgb_to_y
+from sr_core.data.images import Image, list_images, read_image
+from sr_core.data.resize import imresize
+from sr_core.metrics.evaluate import Score, bicubic_baseline, describe, lr_hr_pair, mean_score, score
+from sr_core.metrics.psnr import psnr
+from sr_core.metrics.ssim import ssim
+
+HR: Image = skimage.data.chelsea()[60:157, 80:199]
+# Output as a network gives it: unrounded, and beyond 0..255 here and there.
+SR = HR + np.random.default_rng(3).normal(0, 6, HR.shape) + np.where(HR > 150, 110, 0)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "scale", "expected"),
+    [
+        ("Set5", 2, Score(33.673, 0.9303)),
+        ("Set5", 3, Score(30.403, 0.8689)),
+        ("Set5", 4, Score(28.429, 0.8111)),
+        ("Set14", 2, Score(30.325, 0.8699)),
+        ("Set14", 3, Score(27.631, 0.7759)),
+    ],
+)
+def test_bicubic_reaches_its_numbers_of_the_benchmark_tables(
+    dataset: str, scale: int, expected: Score, shared: Path
+) -> None:
+    """Tolerances are those of the table's digits: PROTOCOL.md gives three places of a dB and four of SSIM."""
+    scores = []
+    for path in list_images(shared / "data" / dataset / "HR"):
+        lr, hr = lr_hr_pair(read_image(path), scale, "matlab_bicubic", "canonical")
+        scores.append(score(bicubic_baseline(lr, scale), hr, scale=scale, protocol="canonical"))
+    mean = mean_score(scores)
+    assert mean.psnr == pytest.approx(expected.psnr, abs=0.001)
+    assert mean.ssim == pytest.approx(expected.ssim, abs=0.0001)
+
+
+def test_luma_of_black_white_and_the_primaries_is_that_of_bt601() -> None:
+    colours = np.array([[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
+    np.testing.assert_allclose(rgb_to_y(colours), [16, 235, 81.481, 144.553, 40.966], rtol=1e-12)
+
+
+def test_luma_equals_scikit_images_and_that_of_grey_does_not_depend_on_the_type() -> None:
+    np.testing.assert_allclose(rgb_to_y(HR), skimage.color.rgb2ycbcr(HR)[..., 0], rtol=1e-12)
+    np.testing.assert_array_equal(rgb_to_y(HR), rgb_to_y(HR.astype(np.float32)))
+
+
+def test_the_blogs_typo_is_in_blue_alone_and_below_a_fiftieth_of_a_level() -> None:
+    blue = np.array([[0, 0, 255]], np.uint8)
+    assert rgb_to_y(blue) - rgb_to_y(blue, BLOG_TYPO) == pytest.approx(0.018, abs=0.001)
+    yellow = np.array([[255, 255, 0]], np.uint8)
+    assert rgb_to_y(yellow) == pytest.approx(rgb_to_y(yellow, BLOG_TYPO), abs=0.001)
+
+
+def test_a_picture_without_three_channels_has_no_luma() -> None:
+    with pytest.raises(ValueError, match=r"R, G, B on the last axis, got shape \(97, 119\)"):
+        rgb_to_y(HR[..., 0])
+
+
+def test_canonical_clips_rounds_crops_and_compares_unrounded_luma() -> None:
+    sr = np.clip(np.round(SR), 0, 255).astype(np.uint8)[4:-4, 4:-4]
+    sr_y, hr_y = (skimage.color.rgb2ycbcr(picture)[..., 0] for picture in (sr, HR[4:-4, 4:-4]))
+    got = score(SR, HR, scale=4, protocol="canonical")
+    assert got.psnr == pytest.approx(psnr(sr_y, hr_y, border=0), abs=1e-10)
+    assert got.ssim == pytest.approx(ssim(sr_y, hr_y), abs=1e-12)
+
+
+def test_canonical_rounds_halves_to_even_as_torch_does() -> None:
+    halves = HR.astype(np.float32) // 2 * 2 + 0.5
+    assert score(halves, HR // 2 * 2, scale=2, protocol="canonical").psnr == math.inf
+
+
+def test_blog_clips_but_neither_rounds_nor_crops_for_ssim() -> None:
+    sr_y, hr_y = rgb_to_y(np.clip(SR, 0, 255), BLOG_TYPO), rgb_to_y(HR, BLOG_TYPO)
+    got = score(SR, HR, scale=4, protocol="blog")
+    assert got == Score(psnr(sr_y, hr_y, border=4), ssim(sr_y, hr_y, border=0))
+
+
+@pytest.mark.parametrize("protocol", get_args(Protocol))
+def test_single_precision_output_scores_as_double(protocol: Protocol) -> None:
+    single, double = (score(SR.astype(kind), HR, scale=2, protocol=protocol) for kind in (np.float32, np.float64))
+    assert single.psnr == pytest.approx(double.psnr, abs=1e-5)
+
+
+@pytest.mark.parametrize("protocol", get_args(Protocol))
+def test_a_network_that_says_nan_scores_nan(protocol: Protocol) -> None:
+    broken = SR.copy()
+    broken[40, 40, 1] = math.nan
+    got = score(broken, HR, scale=2, protocol=protocol)
+    assert math.isnan(got.psnr)
+    assert math.isnan(got.ssim)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_canonical_pairs_are_cropped_and_reduced_by_the_kernel_named(scale: int) -> None:
+    lr, hr = lr_hr_pair(HR, scale, "nearest", "canonical")
+    np.testing.assert_array_equal(hr, HR[: 97 // scale * scale, : 119 // scale * scale])
+    np.testing.assert_array_equal(lr, hr[scale // 2 :: scale, scale // 2 :: scale])
+
+
+@pytest.mark.parametrize("kernel", ["matlab_bicubic", "nearest", "pillow_bicubic"])
+def test_blog_pairs_are_resized_and_reduced_by_pillow_whatever_kernel_is_named(kernel: Kernel) -> None:
+    bicubic = PIL.Image.Resampling.BICUBIC
+    resized = PIL.Image.fromarray(HR).resize((116, 96), bicubic)
+    lr, hr = lr_hr_pair(HR, 4, kernel, "blog")
+    np.testing.assert_array_equal(hr, np.asarray(resized))
+    np.testing.assert_array_equal(lr, np.asarray(resized.resize((29, 24), bicubic)))
+
+
+def test_the_baseline_is_imresize_enlarging() -> None:
+    lr = HR[:20, :25]
+    np.testing.assert_array_equal(bicubic_baseline(lr, 3), imresize(lr, 3))
+    assert bicubic_baseline(lr, 3).shape == (60, 75, 3)
+
+
+def test_a_sets_score_is_the_mean_of_its_pictures_and_not_of_their_pooled_error() -> None:
+    assert mean_score([Score(30, 0.8), Score(40, 0.9)]) == Score(35, pytest.approx(0.85))
+    with pytest.raises(ValueError, match="no scores"):
+        mean_score([])
+
+
+@pytest.mark.parametrize("protocol", get_args(Protocol))
+def test_a_protocol_describes_itself_for_a_record(protocol: Protocol) -> None:
+    words = describe(protocol)
+    assert words["protocol"] == protocol
+    assert json.loads(json.dumps(words)) == words
+
+
+def test_the_two_protocols_describe_the_same_steps_and_differ_in_most() -> None:
+    canonical, blog = describe("canonical"), describe("blog")
+    assert canonical.keys() == blog.keys()
+    assert [step for step in canonical if canonical[step] == blog[step]] == ["psnr"]
