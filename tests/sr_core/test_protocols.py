@@ -90,8 +90,8 @@ def test_blog_clips_but_neither_rounds_nor_crops_for_ssim() -> None:
 
 @pytest.mark.parametrize("protocol", get_args(Protocol))
 def test_single_precision_output_scores_as_double(protocol: Protocol) -> None:
-    single, double = (score(SR.astype(kind), HR, scale=2, protocol=protocol) for kind in (np.float32, np.float64))
-    assert single.psnr == pytest.approx(double.psnr, abs=1e-5)
+    single = score(SR.astype(np.float32), HR, scale=2, protocol=protocol)
+    assert single.psnr == pytest.approx(score(SR, HR, scale=2, protocol=protocol).psnr, abs=1e-5)
 
 
 @pytest.mark.parametrize("protocol", get_args(Protocol))
@@ -126,7 +126,7 @@ def test_the_baseline_is_imresize_enlarging() -> None:
 
 
 def test_a_sets_score_is_the_mean_of_its_pictures_and_not_of_their_pooled_error() -> None:
-    assert mean_score([Score(30, 0.8), Score(40, 0.9)]) == Score(35, pytest.approx(0.85))
+    assert mean_score([Score(30, 0.5), Score(40, 0.75)]) == Score(35, 0.625)
     with pytest.raises(ValueError, match="no scores"):
         mean_score([])
 
