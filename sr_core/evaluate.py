@@ -9,10 +9,10 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from sr_core.cli import Parser, run_command, show_progress
-from sr_core.config import KERNELS, SCALES, Kernel, Protocol
+from sr_core.config import KERNELS, SCALES, Kernel, Protocol, Scale
 from sr_core.errors import ImageError, SuiteError
 
 if TYPE_CHECKING:  # loaded after the arguments are parsed: --help answers at once
@@ -134,7 +134,7 @@ def _match(stem: str, by_stem: dict[str, list[Path]], folder: Path, scale: int) 
             raise ImageError(f"{folder}: {len(found)} LR pictures of {stem}: {', '.join(map(str, found))}; keep one")
 
 
-def _enlarger(weights: str, scale: Any, self_ensemble: bool) -> "Enlarge":
+def _enlarger(weights: str, scale: Scale, self_ensemble: bool) -> "Enlarge":
     if weights == BICUBIC:
         from sr_core.metrics.evaluate import bicubic_baseline
 

@@ -1,7 +1,6 @@
 """Weights from a file into a network: ours (.safetensors beside config.json) and the authors' released ones (.pt)."""
 
 import json
-import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -118,10 +117,10 @@ def _read_released(path: Path) -> dict[str, Tensor]:
     content = _bytes(path)
     try:
         state = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as exc:
-        raise CheckpointError(f"{path}: not a plain state dict, or damaged: {_first_line(exc)}") from exc
     except Exception as exc:  # a damaged pickle is a damaged program: what it raises has no list
-        raise CheckpointError(f"{path}: cannot be read as weights: {_first_line(exc)}; copy it again") from exc
+        raise CheckpointError(
+            f"{path}: damaged, or holds more than tensors ({type(exc).__name__}); expected a released state dict"
+        ) from exc
     if not isinstance(state, dict) or not all(isinstance(k, str) and torch.is_tensor(t) for k, t in state.items()):
         raise CheckpointError(f"{path}: expected a dict of tensors by name, as released; got {type(state).__name__}")
     return state
@@ -174,7 +173,3 @@ def _naming(path: Path) -> Iterator[None]:
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED_AT_MOST]) + (", …" if len(names) > _NAMED_AT_MOST else "")
-
-
-def _first_line(exc: Exception) -> str:
-    return next(iter(str(exc).splitlines()), "") or type(exc).__name__

@@ -1,0 +1,290 @@
+"""python -m sr_core.evaluate: known scores, its outputs, and what it says when something is wrong."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sr_core.cli import Parser, run_command
+from sr_core.data.images import read_image, write_png
+from sr_core.errors import SuiteError
+from sr_core.evaluate import main
+from sr_core.model.network import A2N
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def evaluated(capsys: pytest.CaptureFixture[str], *argv: object) -> dict[str, Any]:
+    """The JSON object printed for these arguments."""
+    assert main([*map(str, argv), "--json"]) == 0
+    printed: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return printed
+
+
+def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
+    """The one line on stderr for these arguments, which end with status 2 and leave stdout to a table's head."""
+    try:
+        status = main([*map(str, argv)])
+    except SystemExit as exc:
+        status = exc.code if isinstance(exc.code, int) else -1
+    printed = capsys.readouterr()
+    assert status == 2
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1
+    return printed.err
+
+
+@pytest.fixture
+def benchmark(tmp_path: Path) -> Path:
+    """Three pictures that no network is needed for, 41x38 pixels."""
+    folder = tmp_path / "bench" / "HR"
+    folder.mkdir(parents=True)
+    for number, name in enumerate(("a", "b", "c")):
+        pixels = np.random.default_rng(number).integers(0, 256, (38, 41, 3), dtype=np.uint8)
+        write_png(folder / f"{name}.png", pixels)
+    return folder.parent
+
+
+@pytest.mark.parametrize(
+    ("protocol", "psnr", "ssim"),
+    [
+        ("canonical", 34.465, 0.9278),  # PROTOCOL.md, measured from the same weights by its authors' recipe
+        ("blog", 35.196, 0.9411),  # measured here; HR resized (softer) and not rounded, so above canonical
+    ],
+)
+def test_released_x3_weights_score_on_set5_what_is_known(
+    shared: Path, capsys: pytest.CaptureFixture[str], protocol: str, psnr: float, ssim: float
+) -> None:
+    data = shared / "data"
+    weights = data / "weights/a2n_x3.pt"
+    result = evaluated(capsys, "--weights", weights, "--benchmark", data / "Set5", "--scale", 3, "--protocol", protocol)
+    assert [row["name"] for row in result["images"]] == ["baby", "bird", "butterfly", "head", "woman"]
+    assert result["mean"]["psnr"] == pytest.approx(psnr, abs=0.002)
+    assert result["mean"]["ssim"] == pytest.approx(ssim, abs=0.0002)
+
+
+def test_bicubic_scores_on_set5_what_is_known(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for scale, psnr, ssim in ((2, 33.673, 0.9303), (3, 30.403, 0.8689), (4, 28.429, 0.8111)):
+        mean = evaluated(capsys, "--weights", "bicubic", "--benchmark", shared / "data/Set5", "--scale", scale)["mean"]
+        assert mean["psnr"] == pytest.approx(psnr, abs=6e-4)
+        assert mean["ssim"] == pytest.approx(ssim, abs=6e-5)
+
+
+def test_lr_pictures_are_found_by_name_below_the_given_folder(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set5 = shared / "data/Set5"
+    common = ("--weights", "bicubic", "--benchmark", set5, "--scale", 3)
+    made = evaluated(capsys, *common)
+    read = evaluated(capsys, *common, "--lr", set5 / "LR_bicubic/X3")
+    assert read["images"] == made["images"]  # the matlab_bicubic kernel makes the very files of the benchmark pack
+    assert read["protocol"]["lr"] == f"read from {set5 / 'LR_bicubic/X3'}"
+    assert made["protocol"]["lr"] == "made by matlab_bicubic"
+    for form in ("{}_LRBI_x3.png", "{}.png"):
+        folder = tmp_path / form.strip("{}")
+        folder.mkdir()
+        for lr in sorted((set5 / "LR_bicubic/X3").iterdir()):
+            shutil.copy(lr, folder / form.format(lr.stem.removesuffix("x3")))
+        assert evaluated(capsys, *common, "--lr", folder)["images"] == made["images"]
+
+
+def test_the_table_ends_with_the_mean_and_the_next_command(benchmark: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--weights", "bicubic", "--benchmark", str(benchmark), "--scale", "2"]) == 0
+    printed = capsys.readouterr()
+    head, *rows, mean, following = printed.out.splitlines()
+    assert head.split() == ["image", "PSNR", "[dB]", "SSIM"]
+    assert [row.split()[0] for row in rows] == ["a", "b", "c"]
+    assert mean.split()[0] == "mean"
+    assert float(mean.split()[1]) == pytest.approx(np.mean([float(row.split()[1]) for row in rows]), abs=1e-3)
+    assert following.startswith("next: python -m sr_core.evaluate --weights FILE.safetensors --benchmark ")
+    assert printed.err == ""  # no terminal, no progress line
+
+
+def test_the_csv_holds_the_printed_numbers_unrounded(
+    benchmark: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "scores.csv"
+    result = evaluated(capsys, "--weights", "bicubic", "--benchmark", benchmark, "--scale", 2, "--csv", table)
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    expected = [*result["images"], {"name": "mean"} | result["mean"]]
+    assert [{"name": r["name"], "psnr": float(r["psnr"]), "ssim": float(r["ssim"])} for r in rows] == expected
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bench", "scores.csv"]
+
+
+def test_an_infinite_psnr_is_null_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_png(tmp_path / "flat.png", np.full((32, 32, 3), 128, dtype=np.uint8))
+    result = evaluated(capsys, "--weights", "bicubic", "--benchmark", tmp_path, "--scale", 2)
+    assert result["images"] == [{"name": "flat", "psnr": None, "ssim": 1.0}]
+
+
+def test_the_kernel_changes_the_score_and_is_named(benchmark: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ("--weights", "bicubic", "--benchmark", benchmark, "--scale", 2)
+    default, area = evaluated(capsys, *common), evaluated(capsys, *common, "--kernel", "cv2_area")
+    assert area["protocol"]["lr"] == "made by cv2_area"
+    assert area["mean"] != default["mean"]
+
+
+def test_the_self_ensemble_of_the_network_is_scored(
+    benchmark: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    from sr_core.config import ModelConfig
+    from sr_core.model.initial import initialise
+    from sr_core.model.published import to_published
+
+    model = A2N(ModelConfig(n_feats=4, n_blocks=1), 2)
+    initialise(model, 1)
+    torch.save(to_published(model.state_dict()), tmp_path / "tiny.pt")
+    common = ("--weights", tmp_path / "tiny.pt", "--benchmark", benchmark, "--scale", 2)
+    alone, together = evaluated(capsys, *common), evaluated(capsys, *common, "--self-ensemble")
+    assert together["mean"] != alone["mean"]
+    assert (alone["protocol"]["self_ensemble"], together["protocol"]["self_ensemble"]) == (
+        "none",
+        "eight flips and turns",
+    )
+
+
+def test_a_folder_of_pictures_is_taken_itself_even_beside_an_hr_folder(
+    benchmark: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(benchmark / "HR/a.png", benchmark / "top.png")
+    result = evaluated(capsys, "--weights", "bicubic", "--benchmark", benchmark, "--scale", 2)
+    assert "top" in [row["name"] for row in result["images"]]
+
+
+def lr_missing(root: Path) -> None:
+    (root / "lr/bx2.png").unlink()
+
+
+def lr_misfit(root: Path) -> None:
+    write_png(root / "lr/bx2.png", read_image(root / "bench/HR/b.png"))
+
+
+def lr_twice(root: Path) -> None:
+    (root / "lr/more").mkdir()
+    shutil.copy(root / "lr/bx2.png", root / "lr/more/bx2.png")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lr_missing, "no LR picture of b; expected a file named bx2, b_LRBI_x2, b"),
+        (lr_misfit, "bx2.png: expected 20x19 pixels, b.png at scale 2; got 41x38"),
+        (lr_twice, "2 LR pictures of b: "),
+    ],
+)
+def test_an_lr_picture_that_does_not_fit_is_named(
+    benchmark: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    damage: Callable[[Path], None],
+    message: str,
+) -> None:
+    lr = tmp_path / "lr"
+    lr.mkdir()
+    for hr in (benchmark / "HR").iterdir():
+        write_png(lr / f"{hr.stem}x2.png", read_image(hr)[:38:2, :40:2])
+    common = ("--weights", "bicubic", "--benchmark", benchmark, "--scale", 2, "--lr", lr)
+    evaluated(capsys, *common)
+    damage(tmp_path)
+    assert message in refused(capsys, *common, "--csv", tmp_path / "scores.csv", "--json")
+    assert not (tmp_path / "scores.csv").exists()
+
+
+def test_bad_input_is_one_line_and_status_2(
+    benchmark: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bicubic = ("--weights", "bicubic", "--scale", 2, "--benchmark")
+    assert "no such folder" in refused(capsys, *bicubic, tmp_path / "none")
+    assert "no such weights file" in refused(capsys, "--weights", "no.pt", "--scale", 2, "--benchmark", benchmark)
+    assert "expected a file in a folder that exists" in refused(
+        capsys, *bicubic, benchmark, "--csv", tmp_path / "none/scores.csv"
+    )
+    (benchmark / "HR/b.jpg").write_bytes(b"")
+    assert "has the same name" in refused(capsys, *bicubic, benchmark)
+    (benchmark / "HR/b.png").unlink()
+    assert "b.jpg: the file is empty" in refused(capsys, *bicubic, benchmark, "--json")
+    (benchmark / "HR/b.jpg").unlink()
+    write_png(benchmark / "HR/b.png", np.zeros((12, 12, 3), dtype=np.uint8))
+    assert "b.png: cannot be scored at scale 2" in refused(capsys, *bicubic, benchmark)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("", "the following arguments are required: --weights, --benchmark, --scale"),
+        ("--weights bicubic --benchmark . --scale 5", "invalid choice: 5"),
+        ("--weights bicubic --benchmark . --scale 2 --kernel bicubic", "invalid choice: 'bicubic'"),
+        ("--weights bicubic --benchmark . --scale 2 --lr . --kernel nearest", "give one of the two"),
+        ("--weights bicubic --benchmark . --scale 2 --protocol blog --kernel nearest", "leave it out"),
+        ("--weights bicubic --benchmark . --scale 2 --self-ensemble", "for networks"),
+        ("--weights bicubic --bench . --scale 2", "required: --benchmark"),
+    ],
+)
+def test_a_usage_error_is_one_line_that_names_help(capsys: pytest.CaptureFixture[str], argv: str, message: str) -> None:
+    line = refused(capsys, *argv.split())
+    assert message in line
+    assert line.endswith("; see python -m sr_core.evaluate --help\n")
+
+
+def test_an_interrupt_is_status_130_and_a_bug_keeps_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    def buggy() -> int:
+        raise ZeroDivisionError
+
+    def wrong() -> int:
+        raise SuiteError("first\nsecond")
+
+    assert run_command(interrupted) == 130
+    assert run_command(lambda: 4) == 4
+    with pytest.raises(ZeroDivisionError):
+        run_command(buggy)
+    capsys.readouterr()
+    assert run_command(wrong) == 2
+    assert capsys.readouterr().err == "error: first second\n"
+
+
+def test_flags_are_not_abbreviated(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = Parser("command")
+    parser.add_argument("--slots")
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(["--slot", "3"])
+    assert capsys.readouterr().err == "error: unrecognized arguments: --slot 3; see command --help\n"
+
+
+def test_a_reader_that_closes_the_pipe_ends_the_command_quietly(benchmark: Path) -> None:
+    argv = ["--weights", "bicubic", "--benchmark", str(benchmark), "--scale", "2"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run(
+        [sys.executable, "-m", "sr_core.evaluate", *argv], cwd=REPOSITORY, stdout=writer, stderr=subprocess.PIPE
+    )
+    os.close(writer)
+    assert ended.stderr == b""
+    assert ended.returncode == 141
+
+
+@pytest.mark.parametrize(("argv", "status"), [(["--help"], 0), (["--scale", "9"], 2)])
+def test_help_and_usage_errors_answer_within_a_second_without_torch(argv: list[str], status: int) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "sr_core.evaluate", *argv]
+    started = time.perf_counter()
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    seconds = time.perf_counter() - started
+    imported = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines() if line.startswith("import time")}
+    assert ended.returncode == status
+    assert "sr_core.config" in imported
+    assert not imported & {"torch", "numpy", "cv2", "PIL", "safetensors"}
+    assert seconds < 1
