@@ -84,8 +84,8 @@ class Journal:
         self._next = 0
         end = 0
         if path.exists():
-            for self._next, (_, end) in enumerate(_lines(path), start=1):
-                pass
+            ends = [end for _, end in _lines(path)]
+            self._next, end = len(ends), ends[-1] if ends else 0
         self._file = path.open("r+b" if path.exists() else "x+b")
         self._file.truncate(end)
         self._file.seek(end)

@@ -90,7 +90,7 @@ def fit(
     yielded = time.monotonic()
     while state.patches < config.budget_patches:
         begun = time.perf_counter()
-        _step(state, config, runtime, batches)
+        step(state, config, runtime, batches)
         state.seconds["steps"] += time.perf_counter() - begun
         if state.patches % validate_every == 0 or state.patches == config.budget_patches:
             yield _validation(state, config, validate)
@@ -100,7 +100,8 @@ def fit(
             yielded = time.monotonic()
 
 
-def _step(state: TrainState, config: TrainConfig, runtime: Runtime, batches: Batches) -> None:
+def step(state: TrainState, config: TrainConfig, runtime: Runtime, batches: Batches) -> None:
+    """One optimiser step on the next batch."""
     lr, hr = (_unit_range(pixels, runtime) for pixels in batches(state.patches, config.batch_size))
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(config, state.patches)

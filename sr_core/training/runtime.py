@@ -66,12 +66,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def resolve(*, device: str | None = None, slots: int = 1) -> Runtime:
+def resolve(*, device: str | None = None, threads: int | None = None) -> Runtime:
     """The settings for a study that starts now on this machine.
 
     Args:
         device: a torch device; by default the CPU.
-        slots: trainings at a time; they divide the cores, because oversubscribed threads cost ten times the time.
+        threads: of one training; by default one per core. A small network may be faster with one
+            (`sr_core.training.speed` measures).
     Raises:
         ConfigError: there is no such device.
     """
@@ -81,7 +82,7 @@ def resolve(*, device: str | None = None, slots: int = 1) -> Runtime:
     return Runtime(
         device=chosen,
         device_name="" if chosen == "cpu" else torch.cuda.get_device_name(chosen),
-        threads=max(1, cores() // slots),
+        threads=threads or cores(),
         memory_format="channels_last",
         engine="eager",
         cpu_capability=torch.backends.cpu.get_cpu_capability(),

@@ -1,0 +1,240 @@
+"""The loop that ties a study together; the one page where its state changes."""
+
+import json
+import time
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+from sr_core.seed import child_seed
+from sr_core.training.checkpoint import write_durably
+from study.config import TrialConfig
+from study.events import Event, Failed, Finished, Progress, Proposed, Pruned, SessionEnded, Ticked, TrialEvent, Warned
+from study.executors import Executor
+from study.experiment import Experiment
+from study.folder import StudyFolder
+from study.journal import Journal
+from study.sampler import propose
+from study.scheduler import Verdict, decide
+from study.state import StudyState, TrialState
+from study.trial import TrialTask
+
+
+class Observer(Protocol):
+    """Who wants to know: the views and the terminal. Told once the journal has it; must not block."""
+
+    def observe(self, event: Event, state: StudyState) -> None: ...
+
+
+@dataclass(slots=True)
+class StopSignal:
+    """Set from outside, by a signal handler or a clock, to end the session at the next event."""
+
+    reason: Literal["interrupted", "terminated", "timeout"] | None = None
+    deadline: float | None = None
+    """On the monotonic clock, in seconds."""
+
+    def given(self) -> bool:
+        if self.reason is None and self.deadline is not None and time.monotonic() > self.deadline:
+            self.reason = "timeout"
+        return self.reason is not None
+
+
+class Coordinator:
+    """Runs the trials of one study until as many are counted as were asked for."""
+
+    def __init__(
+        self,
+        *,
+        folder: StudyFolder,
+        journal: Journal,
+        state: StudyState,
+        experiment: Experiment,
+        executor: Executor,
+        source: str,
+        observers: list[Observer],
+        stop: StopSignal,
+    ) -> None:
+        self.state = state
+        self._folder, self._journal, self._experiment, self._executor = folder, journal, experiment, executor
+        self._source, self._observers, self._stop = source, observers, stop
+        self._ended_before = len(state.endings)
+        self._exhausted = False
+
+    def record(self, event: Event) -> None:
+        """Write the event, let it take effect, tell whoever watches: in this order (contract 3)."""
+        self._journal.append(event)
+        self.state = self.state.apply(event)
+        self._tell(event)
+
+    def _tell(self, event: Event) -> None:
+        for observer in self._observers:
+            observer.observe(event, self.state)
+
+    def search(self, asked: int) -> SessionEnded:
+        """Run trials until `asked` are counted, or nothing is left to try, or a stop is given; says which."""
+        for trial in self.state.trials.values():
+            if trial.ended:  # a kill may have come between the line in the journal and the removal
+                self._drop_checkpoint(trial.number)
+        failures = ""
+        while True:
+            halted = bool(failures) or self._stop.given()
+            if not halted:
+                self._fill_free_slots(asked)
+            running = self._executor.running()
+            if not running:
+                return self._ending(failures)
+            if halted:
+                for number in running:
+                    self._executor.suspend(number)
+            event = self._executor.next_event()
+            if event is not None:
+                self._take(event)
+                failures = failures or self._repeated_failures(asked)
+
+    def _ending(self, failures: str) -> SessionEnded:
+        assert self.state.session is not None
+        end = SessionEnded(time=time.time(), epoch=self.state.session.epoch, reason="complete")
+        if failures:
+            return replace(end, reason="failures", detail=failures)
+        if self._stop.reason is not None:
+            return replace(end, reason=self._stop.reason)
+        if self._exhausted:
+            return replace(end, reason="exhausted", detail="every configuration of the space has been tried")
+        return end
+
+    def _fill_free_slots(self, asked: int) -> None:
+        for slot in self._executor.free_slots():
+            trial = self._next_trial(asked)
+            if trial is None:
+                return
+            self._executor.start(self._task(trial, slot))
+
+    def _next_trial(self, asked: int) -> TrialState | None:
+        """What a free slot does next: a half-done trial first, then a reference, then a proposal of the sampler."""
+        running = self._executor.running()
+        for trial in list(self.state.trials.values()):
+            if not trial.ended and trial.number not in running:
+                # A kill may have come between the validation at a rung and its consequence.
+                if not trial.curve or decide(self.state, self._experiment, trial.number) is Verdict.CONTINUE:
+                    return trial
+                self._prune(trial.number)
+        open_trials = sum(not trial.ended for trial in self.state.trials.values())
+        if self.state.counted + open_trials >= asked:
+            return None
+        known = {trial.proposed.name for trial in self.state.trials.values() if trial.is_reference}
+        number = len(self.state.trials)
+        for name, config in self._experiment.references.items():
+            if name not in known:
+                return self._propose(number, "reference", name, config, {})
+        point = propose(self.state, self._experiment, number)
+        if point is None:
+            self._exhausted = True
+            return None
+        values = self._experiment.space.settings(point)
+        return self._propose(number, "search", "", self._experiment.base.with_values(values), values)
+
+    def _propose(
+        self,
+        number: int,
+        role: Literal["search", "reference"],
+        name: str,
+        config: TrialConfig,
+        values: dict[str, object],
+    ) -> TrialState:
+        assert self.state.opened is not None
+        # One seed for all: every search trial starts from the same weights and sees the same patches (contract 1).
+        config = replace(config, seed=child_seed(self.state.opened.seed, "trial"))
+        content = config.to_json()
+        self.record(
+            Proposed(
+                time=time.time(),
+                trial=number,
+                role=role,
+                name=name,
+                config=content,
+                config_hash=config.digest(),
+                values=values,
+            )
+        )
+        return self.state.trials[number]
+
+    def _task(self, trial: TrialState, slot: int) -> TrialTask:
+        assert self.state.session is not None
+        folder = self._folder.trial(trial.number)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_durably(folder / "config.json", (json.dumps(trial.proposed.config, indent=2) + "\n").encode())
+        return TrialTask(
+            number=trial.number,
+            config=trial.config,
+            config_hash=trial.proposed.config_hash,
+            folder=folder,
+            epoch=self.state.session.epoch,
+            slot=slot,
+            source=self._source,
+        )
+
+    def _take(self, event: TrialEvent) -> None:
+        """One event of a trial: into the record, then what follows from it."""
+        if isinstance(event, Ticked):
+            self._tell(event)
+        elif isinstance(event, Progress) and event.patches <= self.state.trials[event.trial].patches:
+            self._compare_with_record(event)
+        else:
+            self.record(event)
+        if isinstance(event, Progress) and decide(self.state, self._experiment, event.trial) is Verdict.STOP:
+            self._executor.end(event.trial)
+            self._prune(event.trial)
+        elif isinstance(event, Finished | Failed):
+            self._drop_checkpoint(event.trial)
+
+    def _compare_with_record(self, event: Progress) -> None:
+        """A validation that comes again after a resume is not counted twice, and has to be the same."""
+        then = next((p for p in self.state.trials[event.trial].curve if p.patches == event.patches), None)
+        if then is None or then.numbers() != event.numbers():
+            self.record(
+                Warned(
+                    time=time.time(),
+                    trial=event.trial,
+                    message=f"trial {event.trial} differs after its resume, at {event.patches} patches: "
+                    f"{dict(event.scores)}, before the interruption {dict(then.scores) if then else 'none'}",
+                )
+            )
+
+    def _prune(self, number: int) -> None:
+        trial = self.state.trials[number]
+        self.record(
+            Pruned(
+                time=time.time(),
+                trial=number,
+                patches=trial.patches,
+                reason=f"{trial.score:.2f} dB after {trial.patches} patches is not among the best "
+                f"1/{self._experiment.reduction_factor:g} there",
+            )
+        )
+        self._drop_checkpoint(number)
+
+    def _drop_checkpoint(self, number: int) -> None:
+        (self._folder.trial(number) / "checkpoint.safetensors").unlink(missing_ok=True)
+
+    def _repeated_failures(self, asked: int) -> str:
+        """Why the study has to stop, empty if it need not: too many failures in a row, or one bug in two trials."""
+        ends = [self.state.trials[number].end for number in self.state.endings[self._ended_before :]]
+        in_a_row = 0
+        first_with: dict[str, int] = {}
+        for end in ends:
+            in_a_row = in_a_row + 1 if isinstance(end, Failed) else 0
+            if isinstance(end, Failed) and end.cause in ("bug", "input"):
+                first = first_with.setdefault(_signature(end), end.trial)
+                if first != end.trial:
+                    return f"trials {first} and {end.trial} failed alike: {end.reason}"
+        if in_a_row < max(5, asked // 5):
+            return ""
+        last = ends[-1]
+        assert isinstance(last, Failed)
+        return f"{in_a_row} trials failed in a row, the last one: {last.reason}"
+
+
+def _signature(failure: Failed) -> str:
+    """What makes two failures the same one: the kind of exception and the line that raised it."""
+    lines = [line.strip() for line in failure.traceback.splitlines() if line.strip().startswith("File ")]
+    return f"{failure.reason.partition(':')[0]} {lines[-1]}" if lines else failure.reason

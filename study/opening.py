@@ -1,0 +1,177 @@
+"""Opening a study: the data are made ready, the question is compared with the record, or becomes its first line."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sr_core.data.manifest import Manifest, fingerprint, manifest_of
+from sr_core.data.patches import PatchSampler
+from sr_core.data.sources import Pictures, embedded_pictures, folder_pictures
+from sr_core.data.store import PatchStore, build_store, load_store
+from sr_core.data.validation import Crop
+from sr_core.errors import SuiteError
+from sr_core.metrics.evaluate import bicubic_baseline, mean_score, score
+from sr_core.training.runtime import Runtime
+from sr_core.training.speed import fastest
+from study.config import short_digest
+from study.events import FORMAT, StudyOpened
+from study.experiment import Experiment
+from study.folder import StudyFolder
+from study.trial import Bench
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """The pictures of a study and the store that holds their pixels."""
+
+    pictures: Pictures
+    store: PatchStore
+    path: str
+    """Of the store, relative to the root."""
+
+
+def find_pictures(data: Path | None, experiment: Experiment) -> Pictures:
+    """The pictures that `--data` names, or the photographs inside scikit-image's wheel."""
+    if data is not None:
+        return folder_pictures(data.resolve(), experiment.benchmarks)
+    if experiment.benchmarks:
+        raise SuiteError(
+            f"this experiment reports {', '.join(experiment.benchmarks)}: give --data DIR with DIR/<set>/HR in it"
+        )
+    return embedded_pictures()
+
+
+def prepare_material(
+    root: Path, pictures: Pictures, experiment: Experiment, progress: Callable[[int, int], None] | None = None
+) -> Material:
+    """The store for these pictures and this experiment's kernels, built if there is none yet.
+
+    Raises:
+        ImageError, StoreError: a picture cannot be used, or the store not be written or read.
+    """
+    base = experiment.base
+    kernels = sorted(set(experiment.train_kernels))
+    manifest: Manifest = manifest_of(pictures)
+    what = short_digest([fingerprint(manifest), base.data.scale, kernels, base.evaluation.kernel])
+    relative = f"stores/{what}.h5"
+    path = root / relative
+    if not path.exists():
+        build_store(
+            path,
+            pictures,
+            scale=base.data.scale,
+            train_kernels=kernels,  # type: ignore[arg-type]  # checked names
+            evaluation_kernel=base.evaluation.kernel,
+            progress=progress,
+        )
+    store = load_store(path)
+    if store.fingerprint != fingerprint(manifest):
+        raise SuiteError(f"{path}: holds other pictures than its name says; delete it and run again")
+    return Material(pictures, store, relative)
+
+
+def question_of(experiment: Experiment, seed: int, store: PatchStore) -> dict[str, Any]:
+    """Everything that the answer depends on; the study's digest is taken over this (contract 5)."""
+    return {**experiment.describe(), "seed": seed, "data": {"fingerprint": store.fingerprint}}
+
+
+def check_same_question(opened: StudyOpened, question: Mapping[str, Any], folder: StudyFolder) -> None:
+    """Raises SuiteError that shows the difference where a study of this name asks something else."""
+    if opened.digest == short_digest(question):
+        return
+    then, now = dict(_flat(opened.question)), dict(_flat(question))
+    changed = [
+        f"{name}: {then.get(name, 'absent')} then, {now.get(name, 'absent')} now"
+        for name in sorted(then.keys() | now.keys())
+        if then.get(name) != now.get(name)
+    ]
+    more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
+    raise SuiteError(
+        f"study {folder.study!r} asks another question ({'; '.join(changed[:4])}{more}); "
+        f"start a new one: --study-name {folder.study}-2"
+    )
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, content in value.items():
+        if isinstance(content, Mapping):
+            yield from _flat(content, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", str(list(content) if isinstance(content, tuple | list) else content)
+
+
+def first_event(
+    folder: StudyFolder,
+    name: str,
+    experiment: Experiment,
+    seed: int,
+    material: Material,
+    device: str | None,
+) -> StudyOpened:
+    """The record's first line; settings that decide bits are resolved here, once."""
+    base = experiment.base
+    runtime = fastest(base.model, base.data, base.train, device)
+    bench = Bench(material.store, runtime)
+    crops = bench.crops(base)
+    question = question_of(experiment, seed, material.store)
+    return StudyOpened(
+        time=time.time(),
+        format=FORMAT,
+        study=folder.study,
+        experiment=name,
+        seed=seed,
+        question=question,
+        digest=short_digest(question),
+        text=experiment.question,
+        runtime=runtime.to_json(),
+        data={
+            "origin": material.pictures.origin,
+            "store": material.path,
+            "fingerprint": material.store.fingerprint,
+            "pictures": [[r.split, r.name, r.sha256] for r in material.store.manifest],
+            "left_out": left_out(experiment, material.store),
+            "crops": {"count": len(crops), "pictures": len({c.name for c in crops}), "lr_side": crops[0].lr.shape[0]},
+            "baseline": baseline(crops, experiment),
+        },
+    )
+
+
+def left_out(experiment: Experiment, store: PatchStore) -> list[str]:
+    """Training pictures too small for a patch or window of the base config or of a reference, by name.
+
+    Raises:
+        ImageError: none is left for one of these configurations.
+    """
+    training = [r for r in store.manifest if r.split == "train"]
+    scale = experiment.base.data.scale
+    sizes = [(r.height // scale, r.width // scale) for r in training]
+    small: set[str] = set()
+    for config in (experiment.base, *experiment.references.values()):
+        small |= set(PatchSampler([r.name for r in training], sizes, config.data, 0).left_out)
+    return sorted(small)
+
+
+def baseline(crops: list[Crop], experiment: Experiment) -> dict[str, float]:
+    """Scores of bicubic enlargement on the validation crops."""
+    base = experiment.base
+    mean = mean_score(
+        [
+            score(
+                bicubic_baseline(crop.lr, base.data.scale).astype(np.float64),
+                crop.hr,
+                scale=base.data.scale,
+                protocol=base.evaluation.protocol,
+            )
+            for crop in crops
+        ]
+    )
+    return {"val/psnr": mean.psnr, "val/ssim": mean.ssim}
+
+
+def runtime_of(opened: StudyOpened) -> Runtime:
+    """The settings that this study was resolved to."""
+    return Runtime.from_json(dict(opened.runtime))

@@ -1,0 +1,189 @@
+"""A whole trial on one page: store → patches → model → fit ⇄ checkpoint, told as events."""
+
+import time
+import traceback
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from sr_core.data.patches import HostPatches
+from sr_core.data.store import PatchStore, Pixels
+from sr_core.data.validation import Crop, validation_crops
+from sr_core.errors import DivergedError, SuiteError
+from sr_core.metrics.evaluate import mean_score, score
+from sr_core.model.inference import super_resolve
+from sr_core.model.initial import initialise
+from sr_core.model.network import A2N
+from sr_core.seed import child_seed
+from sr_core.training import fit as training
+from sr_core.training.checkpoint import Mark, load_checkpoint, save_checkpoint, save_weights
+from sr_core.training.runtime import Runtime
+from study.config import TrialConfig
+from study.events import Checkpointed, Failed, Finished, Progress, Started, Ticked, TrialEvent
+
+CHECKPOINT_SECONDS = 60.0
+
+
+class Command(Enum):
+    """What a trial may be told whenever it has told something."""
+
+    GO_ON = auto()
+    SUSPEND = auto()
+    """Write a checkpoint and end, to be continued."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialTask:
+    """One trial for one slot."""
+
+    number: int
+    config: TrialConfig
+    config_hash: str
+    folder: Path
+    """Where its checkpoint and weights go."""
+    epoch: int
+    slot: int
+    source: str
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.safetensors"
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "weights.safetensors"
+
+
+class Bench:
+    """What a slot keeps warm from trial to trial: its settings and the pixels."""
+
+    def __init__(self, store: PatchStore, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self._store = store
+        self._training: dict[str, Pixels] = {}
+        self._crops: list[Crop] | None = None
+
+    def patches(self, config: TrialConfig) -> HostPatches:
+        """The training patches of a trial's seed."""
+        kernel = config.data.train_kernel
+        if kernel not in self._training:
+            loaded = self._store.training_pixels(config.data.scale, kernel)
+            # HR is the same whatever the kernel: every kernel's LR lies beside the one copy.
+            shared = next((pixels.hr for pixels in self._training.values()), loaded.hr)
+            self._training[kernel] = Pixels(loaded.names, loaded.lr, shared)
+        pixels = self._training[kernel]
+        return HostPatches(pixels.names, pixels.lr, pixels.hr, config.data, child_seed(config.seed, "patches"))
+
+    def crops(self, config: TrialConfig) -> list[Crop]:
+        """The validation crops; the same for every trial of a study, whose evaluation section is fixed."""
+        if self._crops is None:
+            pixels = self._store.validation_pixels(config.data.scale, config.evaluation.kernel)
+            self._crops = validation_crops(
+                pixels.names,
+                pixels.lr,
+                pixels.hr,
+                scale=config.data.scale,
+                crops=config.evaluation.crops,
+                lr_crop_size=config.evaluation.lr_crop_size,
+            )
+        return self._crops
+
+
+def run_trial(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None]:
+    """Train one trial to its budget, from its checkpoint if it has one; its last event says how it ended.
+
+    Whoever drives it sends a Command for each event. It may be closed at any of them.
+    """
+    try:
+        yield from _train(task, bench)
+    except DivergedError as exc:
+        yield Failed(time=time.time(), trial=task.number, cause="diverged", reason=str(exc))
+    except (torch.OutOfMemoryError, MemoryError) as exc:
+        reason = str(exc) or "the machine is out of memory"
+        yield Failed(time=time.time(), trial=task.number, cause="out of memory", reason=reason.splitlines()[0])
+    except SuiteError as exc:
+        yield Failed(time=time.time(), trial=task.number, cause="input", reason=str(exc))
+    except OSError:
+        raise  # a full disk or a lost root is no trial's fault: the study stops and can go on later
+    except Exception as exc:  # ours: it fails this trial, and the coordinator judges whether it is everyone's
+        yield Failed(
+            time=time.time(),
+            trial=task.number,
+            cause="bug",
+            reason=f"{type(exc).__name__}: {exc}",
+            traceback=traceback.format_exc(),
+        )
+
+
+def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None]:
+    config, runtime = task.config, bench.runtime
+    patches = bench.patches(config)
+    scorer = Scorer(bench.crops(config), config)
+    model = A2N(config.model, config.data.scale)
+    initialise(model, config.seed)
+    state = training.start(model, config.train, runtime)
+    mark = Mark(task.config_hash, task.epoch)
+    if task.checkpoint.exists():
+        load_checkpoint(task.checkpoint, state, mark)
+    first, begun = state.patches, time.monotonic()
+    yield Started(
+        time=time.time(), trial=task.number, slot=task.slot, epoch=task.epoch, patches=first, source=task.source
+    )
+    scores: Mapping[str, float] = {}
+    saved = time.monotonic()
+    for step in training.fit(
+        state,
+        config.train,
+        runtime,
+        batches=patches.batch,
+        validate=scorer,
+        validate_every=config.evaluation.every_patches,
+    ):
+        now = time.time()
+        match step:
+            case training.Tick(done, loss):
+                rate = (done - first) / (time.monotonic() - begun)
+                command = yield Ticked(time=now, trial=task.number, patches=done, loss=loss, patches_per_second=rate)
+                due = time.monotonic() - saved > CHECKPOINT_SECONDS
+            case training.Progress(done, scores, loss, rate):
+                command = yield Progress(
+                    time=now, trial=task.number, patches=done, scores=scores, loss=loss, learning_rate=rate
+                )
+                due = done < config.train.budget_patches
+        if due or command is Command.SUSPEND:
+            # After the validation was journaled: a checkpoint ahead of the record would lose that point.
+            save_checkpoint(task.checkpoint, state, mark)
+            saved = time.monotonic()
+            yield Checkpointed(time=time.time(), trial=task.number, patches=state.patches)
+        if command is Command.SUSPEND:
+            return
+    yield Finished(
+        time=time.time(),
+        trial=task.number,
+        patches=state.patches,
+        scores=scores,
+        per_image=scorer.rows,
+        weights=save_weights(task.weights, state.average.model),
+        seconds=dict(state.seconds),
+    )
+
+
+class Scorer:
+    """Scores a model on the fixed validation crops; keeps the per-crop rows of the last time."""
+
+    def __init__(self, crops: list[Crop], config: TrialConfig) -> None:
+        self._crops, self._config = crops, config
+        self.rows: tuple[tuple[str, float, float], ...] = ()
+
+    def __call__(self, model: nn.Module) -> Mapping[str, float]:
+        """{"val/psnr": dB, "val/ssim"}, means over the crops (contract 1)."""
+        assert isinstance(model, A2N)
+        scale, protocol = self._config.data.scale, self._config.evaluation.protocol
+        found = [score(super_resolve(model, c.lr), c.hr, scale=scale, protocol=protocol) for c in self._crops]
+        self.rows = tuple((c.name, s.psnr, s.ssim) for c, s in zip(self._crops, found, strict=True))
+        mean = mean_score(found)
+        return {"val/psnr": mean.psnr, "val/ssim": mean.ssim}
