@@ -4,11 +4,14 @@ Everything here is derived from the journal, with its timestamps, so that writin
 found by its tags `study.id` and `study.trial`, never by an id kept elsewhere.
 """
 
+import fcntl
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,15 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.store.db.utils import _upgrade_db
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
 
+from sr_core.errors import SuiteError
+from study import mlflow_content as content
 from study.events import (
     Concluded,
     Event,
@@ -35,18 +43,17 @@ from study.events import (
 )
 from study.folder import StudyFolder
 from study.follow import ViewError, study_id
-from study.state import OBJECTIVE, StudyState, TrialState
+from study.state import OBJECTIVE, StudyState
 from study.uris import redact, sqlite_file
 
-# MLflow and Alembic narrate on stderr what they do, and log the errors that they also raise.
+# MLflow and Alembic narrate on stderr what they do, and log the errors that they raise as well.
 for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
-GAIN = "val/psnr_gain_over_bicubic"
-MOST_METRICS, MOST_OTHERS = 900, 90
-"""Points, and params or tags, in one request; MLflow refuses more than 1,000 and 100."""
+MOST_METRICS, MOST_OTHERS = 900, 50
+"""Points, and params or tags, in one request; MLflow refuses 100 of one kind of the latter, and 1,000 in all."""
 PAGE = 500
-
+"""Runs in one answer."""
 _STATUS = {"finished": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 
 
@@ -55,8 +62,9 @@ class _Run:
     """What MLflow is known to hold of one run."""
 
     id: str
-    status: str
-    rank: str = ""
+    status: str = "RUNNING"
+    tags: dict[str, str] = field(default_factory=dict)
+    """Those of them that are compared before they are written again."""
 
 
 class MlflowSink:
@@ -80,82 +88,76 @@ class MlflowSink:
         """Find or create the experiment and the parent run. Raises ViewError where MLflow cannot be reached."""
         with _told_plainly(self._uri):
             prepare_store(self._uri)
-            self._inode = self._store_inode()
+            self._inode = _inode(self._uri)
             self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
-            self._study = study_id(opened)
+            self._study = {"study.name": opened.study, "study.id": study_id(opened)}
             self._experiment = self._find_experiment(opened)
-            self._parent: _Run | None = None
+            parents: list[_Run] = []
             self._children: dict[int, _Run] = {}
-            held = 0
-            for run in _search(self._client, self._experiment, f"tags.`study.id` = '{self._study}'"):
-                tags = run.data.tags
-                found = _Run(run.info.run_id, run.info.status, tags.get("study.rank", ""))
+            for found in _search(self._client, self._experiment, self._study["study.id"]):
+                tags = found.data.tags
+                run = _Run(found.info.run_id, found.info.status)
                 if "study.trial" in tags:
-                    self._children[int(tags["study.trial"])] = found
+                    run.tags = {"study.rank": tags.get("study.rank", "")}
+                    self._children[int(tags["study.trial"])] = run
                 else:
-                    self._parent, held = found, int(tags.get("study.synced", 0))
-            if self._parent is None:
-                self._parent = self._create(opened.study, opened.time, self._tags(opened.study, role="study"))
-        return held
+                    run.tags = dict(tags)
+                    parents.append(run)
+            self._parent = parents[0] if parents else self._create(opened.study, opened.time, {"study.role": "study"})
+        return int(self._parent.tags.get("study.synced", 0))
 
     def take(self, events: Sequence[Event], state: StudyState, upto: int) -> None:
-        """Write what these events changed, the parent's cursor last. Raises ViewError where MLflow cannot be reached."""
-        assert state.opened is not None and self._parent is not None
+        """Write what these events changed, the cursor last. Raises ViewError where MLflow cannot be reached."""
+        assert state.opened is not None
         with _told_plainly(self._uri):
-            if self._store_inode() != self._inode:
-                raise ViewError(f"{redact(self._uri)}: the store was replaced; writing it anew")
-            news: dict[int, list[TrialEvent]] = {}
+            if _inode(self._uri) != self._inode:
+                raise ViewError(f"{redact(self._uri)}: the store was replaced; it is written anew")
+            happened: dict[int, list[TrialEvent]] = {}
             for event in events:
                 if isinstance(event, TrialEvent):
-                    news.setdefault(event.trial, []).append(event)
-            baseline = state.opened.data.get("baseline", {}).get(OBJECTIVE)
-            for number, happened in news.items():
-                self._show_trial(state.trials[number], happened, baseline)
-            if state.complete:
-                self._close_unended(state)
-            tags: dict[str, Any] = {}
-            if any(isinstance(event, StudyOpened) for event in events):
-                self._log(self._parent, params=_question_params(state.opened))
-                tags |= _question_tags(state.opened)
-            if state.concluded is not None and state.concluded in events:
-                tags |= self._conclude(state.concluded, state)
-            self._show_study(state, tags | {"study.synced": upto})
+                    happened.setdefault(event.trial, []).append(event)
+            for number, news in happened.items():
+                self._show_trial(state, number, news)
+            tags: content.Tags = {}
+            for event in events:
+                if isinstance(event, StudyOpened):
+                    self._log(self._parent, params=content.question_params(event))
+                    tags |= content.question_tags(event)
+                elif isinstance(event, Concluded):
+                    tags |= self._conclude(event, state)
+            self._show_study(state, tags | content.study_tags(state) | {"study.synced": upto})
 
     def close(self) -> None:
-        """Give back the connections of a store that is a file."""
+        """Give back the connections to a store that is a file."""
         if self._inode is not None:
             SqlAlchemyStore._get_or_create_engine(self._uri).dispose()
             self._inode = None
 
-    def _show_trial(self, trial: TrialState, happened: list[TrialEvent], baseline: float | None) -> None:
-        run = self._children.get(trial.number)
-        # A run that somebody deleted in MLflow comes back with all that is known of its trial.
-        whole = run is None or any(isinstance(event, Proposed) for event in happened)
+    def _show_trial(self, state: StudyState, number: int, news: list[TrialEvent]) -> None:
+        trial = state.trials[number]
+        run = self._children.get(number)
         if run is None:
-            role, name = trial.proposed.role, trial.proposed.name
-            tags = self._tags(self._folder.study, role=role, trial=trial.number)
-            run = self._create(
-                f"reference: {name}" if role == "reference" else f"trial {trial.number:04d}", trial.proposed.time, tags
-            )
-            self._children[trial.number] = run
-            happened = [trial.proposed, *trial.starts[-1:], *trial.curve, *([trial.end] if trial.end else [])]
-        ended = trial.end is not None and any(event is trial.end or event == trial.end for event in happened)
-        scores, odd = _points([event for event in happened if isinstance(event, Progress)], baseline)
-        tags = odd
-        if whole or ended or any(isinstance(event, Started) for event in happened):
-            tags |= _trial_tags(trial)
-        if whole:
-            assert self._parent is not None
-            tags |= {"mlflow.parentRunId": self._parent.id}
-        if isinstance(trial.end, Finished) and ended:
-            scores += _seconds(trial.end)
-        self._log(run, metrics=scores, params=flat(trial.proposed.config) if whole else {}, tags=tags)
-        if whole:
+            identity = {"study.role": trial.proposed.role, "study.trial": str(number)}
+            run = self._create(content.run_name(trial), trial.proposed.time, identity)
+            self._children[number] = run
+            # Whatever these events leave out: somebody may have deleted the run in MLflow.
+            news = [trial.proposed, *trial.starts, *trial.curve, *([trial.end] if trial.end else [])]
+        baseline = state.opened.data["baseline"][OBJECTIVE] if state.opened else None
+        points = content.curve((event for event in news if isinstance(event, Progress)), baseline)
+        tags, params = content.Tags(), dict[str, Any]()
+        if any(isinstance(event, Proposed | Started | Finished | Pruned | Failed) for event in news):
+            tags = content.trial_tags(trial)
+        if any(isinstance(event, Proposed) for event in news):
+            tags["mlflow.parentRunId"] = self._parent.id
+            params = content.flat(trial.proposed.config)
             self._client.log_text(run.id, json.dumps(trial.proposed.config, indent=2), "config.json")
-        if ended:
-            assert trial.end is not None
-            self._add_files(run, trial.end)
-            self._end(run, _STATUS[trial.status], trial.end.time)
+        end = next((event for event in news if isinstance(event, Finished | Pruned | Failed)), None)
+        if isinstance(end, Finished):
+            points += content.costs(end)
+        self._log(run, points, params, tags)
+        if end:
+            self._add_files(run, end)
+            self._end(run, _STATUS[trial.status], end.time)
         elif not trial.ended and run.status != "RUNNING":
             self._run_again(run)
 
@@ -166,59 +168,41 @@ class MlflowSink:
         if isinstance(end, Failed) and end.traceback:
             self._client.log_text(run.id, end.traceback, "traceback.txt")
 
-    def _close_unended(self, state: StudyState) -> None:
-        """A complete study has nothing RUNNING, not even what a larger --trials would go on with."""
-        for trial in state.trials.values():
-            run = self._children.get(trial.number)
-            if not trial.ended and run is not None and run.status == "RUNNING":
-                self._log(run, tags={"study.state": "unfinished"})
-                self._end(run, "KILLED", state.last_time)
-
-    def _conclude(self, result: Concluded, state: StudyState) -> dict[str, Any]:
-        """Results and ranks; the parent's tags that tell the winner."""
-        assert self._parent is not None
-        points, odd = _finite(result.scores, result.time, result.counted)
-        self._log(self._parent, metrics=points)
+    def _conclude(self, result: Concluded, state: StudyState) -> content.Tags:
+        """Write results and ranks; the parent's tags that name the winner."""
+        self._log(self._parent, content.results(result))
         for name in result.files:
             path = self._folder.path / name
             if path.is_file():
-                below = path.parent.relative_to(self._folder.path).as_posix()
-                self._client.log_artifact(self._parent.id, str(path), None if below == "." else below)
+                self._client.log_artifact(self._parent.id, str(path), Path(name).parent.as_posix())
         for rank, trial in enumerate(state.ranking(), start=1):
             run = self._children.get(trial.number)
-            if run is not None and run.rank != str(rank):
+            if run is not None and run.tags.get("study.rank") != str(rank):
                 self._client.set_tag(run.id, "study.rank", rank)
-                run.rank = str(rank)
-        best = state.trials[result.best]
-        run = self._children.get(result.best)
-        values = {f"best.{name}": value for name, value in best.proposed.values.items()}
-        return odd | {"study.best": result.best, "study.best_run": run.id if run else ""} | values
+                run.tags["study.rank"] = str(rank)
+        return content.winner_tags(result, state, self._children[result.best].id)
 
-    def _show_study(self, state: StudyState, tags: dict[str, Any]) -> None:
-        assert self._parent is not None
-        reason = state.ended.reason if state.ended else "running"
-        tags |= {"study.state": reason, "study.reason": state.ended.detail if state.ended else ""}
-        if state.session:
-            tags |= {f"provenance.{key}": _plain(value) for key, value in state.session.provenance.items()}
-        self._log(self._parent, tags=tags)
-        if state.complete or reason in ("failures", "error"):
-            assert state.ended is not None
+    def _show_study(self, state: StudyState, tags: content.Tags) -> None:
+        if state.complete:
+            for number, trial in state.trials.items():  # nothing is RUNNING in a complete study (contract 4)
+                run = self._children.get(number)
+                if run is not None and not trial.ended and run.status == "RUNNING":
+                    self._log(run, tags={"study.state": "unfinished"})
+                    self._end(run, "KILLED", state.last_time)
+        failed = state.ended is not None and state.ended.reason in ("failures", "error")
+        if state.ended and (state.complete or failed):
             if self._parent.status == "RUNNING":
-                self._end(self._parent, "FINISHED" if state.complete else "FAILED", state.ended.time)
+                self._end(self._parent, "FAILED" if failed else "FINISHED", state.ended.time)
         elif self._parent.status != "RUNNING":
             self._run_again(self._parent)
+        fresh = {k: content.plain(v) for k, v in tags.items() if self._parent.tags.get(k) != content.plain(v)}
+        self._log(self._parent, tags=fresh)
+        self._parent.tags |= fresh
 
-    def _tags(self, study: str, *, role: str, trial: int | None = None) -> dict[str, str]:
-        """Who a run is: set when it is created, so that it is found again whatever happens next."""
-        tags = {"study.name": study, "study.id": self._study, "study.role": role}
-        if trial is not None:
-            assert self._parent is not None
-            tags |= {"study.trial": str(trial), "mlflow.parentRunId": self._parent.id}
-        return tags
-
-    def _create(self, name: str, time: float, tags: dict[str, str]) -> _Run:
-        info = self._client.create_run(self._experiment, _ms(time), tags, run_name=name).info
-        return _Run(info.run_id, info.status)
+    def _create(self, name: str, time: float, identity: Mapping[str, str]) -> _Run:
+        """A run with the tags by which it is found again, whatever happens next."""
+        tags = {**self._study, **identity, "mlflow.source.name": "python -m study.run", "mlflow.source.type": "LOCAL"}
+        return _Run(self._client.create_run(self._experiment, _ms(time), tags, run_name=name).info.run_id)
 
     def _end(self, run: _Run, status: str, time: float) -> None:
         self._client.set_terminated(run.id, status, _ms(time))
@@ -231,23 +215,24 @@ class MlflowSink:
     def _log(
         self,
         run: _Run,
-        metrics: Sequence[Metric] = (),
+        points: Iterable[content.Point] = (),
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, Any] | None = None,
     ) -> None:
         """All of it in one request where MLflow takes that many."""
-        rest = [
-            list(metrics),
-            [Param(key, _plain(value)) for key, value in (params or {}).items()],
-            [RunTag(key, _plain(value)) for key, value in (tags or {}).items()],
+        drawn, odd = content.separate(points)
+        rest: list[list[Any]] = [
+            [Metric(p.key, p.value, _ms(p.time), p.step) for p in drawn],
+            [Param(key, content.plain(value)) for key, value in (params or {}).items()],
+            [RunTag(key, content.plain(value)) for key, value in {**odd, **(tags or {})}.items()],
         ]
         while any(rest):
-            first = [part[:most] for part, most in zip(rest, (MOST_METRICS, MOST_OTHERS, MOST_OTHERS), strict=True)]
-            rest = [part[len(sent) :] for part, sent in zip(rest, first, strict=True)]
-            self._client.log_batch(run.id, *first)
+            sent = [part[:most] for part, most in zip(rest, (MOST_METRICS, MOST_OTHERS, MOST_OTHERS), strict=True)]
+            self._client.log_batch(run.id, *sent)
+            rest = [part[len(done) :] for part, done in zip(rest, sent, strict=True)]
 
     def _find_experiment(self, opened: StudyOpened) -> str:
-        """The study's experiment; one deleted in MLflow's UI is restored, because its name stays taken."""
+        """The study's experiment; one deleted in MLflow's UI comes back, because its name stays taken."""
         found = self._client.get_experiment_by_name(opened.study)
         if found is None:
             location = (self._artifact_root / opened.study).as_uri() if self._artifact_root else None
@@ -257,7 +242,88 @@ class MlflowSink:
             self._client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
 
-    def _store_inode(self) -> int | None:
-        """Tells a store file from one that took its place: a connection to a deleted file goes on without complaint."""
-        path = sqlite_file(self._uri)
-        return path.stat().st_ino if path and path.exists() else None
+
+def find_run(tracking_uri: str, run_id: str) -> tuple[str, int]:
+    """(study, trial number) of a run; of a study's own run, its best trial.
+
+    Raises:
+        SuiteError: MLflow cannot be reached, or has no such run, or it is no run of a study.
+    """
+    path = sqlite_file(tracking_uri)
+    if path is not None and not path.exists():
+        raise SuiteError(f"{path}: there is no MLflow store; run study.sync, or give the trial's number")
+    with _told_plainly(tracking_uri):
+        tags = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri).get_run(run_id).data.tags
+    number = tags.get("study.trial", tags.get("study.best"))
+    if "study.name" not in tags or number is None:
+        raise SuiteError(f"MLflow run {run_id} is no trial of a study; expected a run with the tag study.trial")
+    return tags["study.name"], int(number)
+
+
+def prepare_store(uri: str) -> None:
+    """Create the embedded store, or bring an older one up to date, as one process alone; does nothing for a server.
+
+    Raises:
+        ViewError: it cannot be written.
+    """
+    path = sqlite_file(uri)
+    if path is None:
+        return
+    with _told_plainly(uri), _alone(path.parent):
+        if not path.exists():
+            # Under another name until it is whole: a kill amid MLflow's migrations leaves a store that nobody can use.
+            fresh = path.with_name(f".mlflow-{os.getpid()}.db")
+            fresh.unlink(missing_ok=True)
+            SqlAlchemyStore(f"sqlite:///{fresh}", (path.parent / "artifacts").as_uri())._dispose_engine()
+            with closing(sqlite3.connect(fresh)) as connection:
+                connection.execute("PRAGMA journal_mode = WAL")  # a third of the time per write; kept in the file
+            fresh.rename(path)
+            SqlAlchemyStore._get_or_create_engine(uri).dispose()  # it may still hold a file that was deleted
+        try:
+            MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
+        except MlflowException as exc:
+            if "out-of-date database schema" not in str(exc):
+                raise
+            _upgrade_db(SqlAlchemyStore._get_or_create_engine(uri))
+
+
+def _search(client: MlflowClient, experiment: str, study: str) -> Iterator[Run]:
+    """All runs of a study, page by page."""
+    token: str | None = None
+    while True:
+        page = client.search_runs([experiment], f"tags.`study.id` = '{study}'", max_results=PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+@contextmanager
+def _told_plainly(uri: str) -> Iterator[None]:
+    """What MLflow, its database or its network raise, as one line without a password."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as exc:
+        what = f"{exc}".strip().partition("\n")[0][:300]
+        raise ViewError(redact(f"MLflow at {uri}: {what}")) from exc
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """No other process is in such a block for the same folder."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _inode(uri: str) -> int | None:
+    """Tells a store file from one that took its place: a connection to a deleted file goes on without complaint."""
+    path = sqlite_file(uri)
+    return path.stat().st_ino if path and path.exists() else None
+
+
+def _ms(time: float) -> int:
+    return int(time * 1000)
