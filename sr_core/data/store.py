@@ -31,7 +31,7 @@ from sr_core.data.manifest import Manifest, Record, Split, fingerprint, in_order
 from sr_core.data.sources import Picture, Pictures
 from sr_core.errors import ImageError, StoreError
 
-FORMAT = "a2n-study patch store"
+FORMAT = b"a2n-study patch store"
 LAYOUT = 1
 
 # What h5py raises on damaged files, seen with cut and bit-flipped ones; there is no common base class.
@@ -79,7 +79,7 @@ def build_store(
         _remove_abandoned(path)
         # libver: object headers carry checksums from v110 on, so that damage there is found too
         with h5py.File(partial, "w", libver=("v110", "v110")) as file:
-            file.attrs.update(format=FORMAT, layout=LAYOUT)
+            file.attrs.update(format=np.bytes_(FORMAT), layout=LAYOUT)
             for split, picture in todo:
                 group = file.create_group(f"{split}/{sum(record.split == split for record in records)}")
                 records.append(_add(group, split, picture, scale, kernels[split]))
@@ -88,7 +88,7 @@ def build_store(
             lr = [(split, scale, kernel) for split in kernels for kernel in kernels[split]]
             text = json.dumps({"pictures": [astuple(record) for record in records], "lr": lr}).encode()
             file["manifest"] = np.frombuffer(text, np.uint8)
-            file.attrs["manifest_sha256"] = hashlib.sha256(text).hexdigest()
+            file.attrs["manifest_sha256"] = _fixed(hashlib.sha256(text).hexdigest())
         _sync(partial)
         partial.replace(path)
         _sync(path.parent)
@@ -106,12 +106,17 @@ def _add(group: Any, split: Split, picture: Picture, scale: int, kernels: Sequen
             f"{picture.path}: a picture needs at least {scale}x{scale} pixels at x{scale}, this one has "
             f"{record.width}x{record.height}; remove it from the folder"
         )
-    group.create_dataset("hr", data=hr).attrs["sha256"] = record.sha256
+    group.create_dataset("hr", data=hr).attrs["sha256"] = _fixed(record.sha256)
     cropped = crop_to_multiple(hr, scale)
     for kernel in kernels:
         lr = downsample(cropped, scale, kernel)
-        group.create_dataset(_lr_path(scale, kernel), data=lr).attrs["sha256"] = pixel_digest(lr)
+        group.create_dataset(_lr_path(scale, kernel), data=lr).attrs["sha256"] = _fixed(pixel_digest(lr))
     return record
+
+
+def _fixed(digest: str) -> np.bytes_:
+    """As h5py stores it in place: a str goes to a heap without checksum, in whose damage HDF5 can loop for ever."""
+    return np.bytes_(digest)
 
 
 def _lr_path(scale: int, kernel: str) -> str:
@@ -198,7 +203,7 @@ def load_store(path: Path) -> PatchStore:
     """
     with _opened(path) as file:
         text = np.asarray(file["manifest"][()]).tobytes()
-        if hashlib.sha256(text).hexdigest() != file.attrs["manifest_sha256"]:
+        if _fixed(hashlib.sha256(text).hexdigest()) != file.attrs["manifest_sha256"]:
             raise StoreError(f"{path}: the manifest does not match its checksum; {_REMEDY}")
         content = json.loads(text)
     manifest = tuple(Record(*fields) for fields in content["pictures"])
@@ -240,7 +245,7 @@ def _numbered(manifest: Manifest) -> Iterator[tuple[int, Record]]:
 
 
 def _read_hr(group: Any, record: Record) -> Image:
-    return _read(group["hr"], record, (record.height, record.width, 3), record.sha256)
+    return _read(group["hr"], record, (record.height, record.width, 3), _fixed(record.sha256))
 
 
 def _read_lr(group: Any, record: Record, scale: int, kernel: str) -> Image:
@@ -248,12 +253,12 @@ def _read_lr(group: Any, record: Record, scale: int, kernel: str) -> Image:
     return _read(dataset, record, (record.height // scale, record.width // scale, 3), dataset.attrs["sha256"])
 
 
-def _read(dataset: Any, record: Record, shape: tuple[int, ...], sha256: str) -> Image:
+def _read(dataset: Any, record: Record, shape: tuple[int, ...], sha256: np.bytes_) -> Image:
     where = f"{dataset.file.filename}: {dataset.name} of picture {record.name}"
     if dataset.shape != shape or dataset.dtype != np.uint8:  # before reading: a damaged size could be huge
         raise StoreError(f"{where} should be {shape} uint8, is {dataset.shape} {dataset.dtype}; {_REMEDY}")
     image: Image = dataset[()]
-    if pixel_digest(image) != sha256:
+    if _fixed(pixel_digest(image)) != sha256:
         raise StoreError(f"{where} does not match its checksum; {_REMEDY}")
     return image
 
