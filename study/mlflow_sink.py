@@ -4,13 +4,12 @@ Everything here is derived from the journal, with its timestamps, so that writin
 found by its tags `study.id` and `study.trial`, never by an id kept elsewhere.
 """
 
-import fcntl
 import json
 import logging
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sr_core.errors import SuiteError
 from study import mlflow_content as content
+from study.databases import create_once, identity, redact, sqlite_file
 from study.events import (
     Concluded,
     Event,
@@ -44,7 +44,6 @@ from study.events import (
 from study.folder import StudyFolder
 from study.follow import ViewError, study_id
 from study.state import OBJECTIVE, StudyState
-from study.uris import redact, sqlite_file
 
 # MLflow and Alembic narrate on stderr what they do, and log the errors that they raise as well.
 for _name in ("mlflow", "alembic"):
@@ -82,13 +81,13 @@ class MlflowSink:
         self._uri = tracking_uri
         self._artifact_root = artifact_root
         self._folder = folder
-        self._inode: int | None = None
+        self._identity: int | None = None
 
     def open(self, opened: StudyOpened) -> int:
         """Find or create the experiment and the parent run. Raises ViewError where MLflow cannot be reached."""
         with _told_plainly(self._uri):
             prepare_store(self._uri)
-            self._inode = _inode(self._uri)
+            self._identity = identity(self._uri)
             self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
             self._study = {"study.name": opened.study, "study.id": study_id(opened)}
             self._experiment = self._find_experiment(opened)
@@ -110,7 +109,7 @@ class MlflowSink:
         """Write what these events changed, the cursor last. Raises ViewError where MLflow cannot be reached."""
         assert state.opened is not None
         with _told_plainly(self._uri):
-            if _inode(self._uri) != self._inode:
+            if identity(self._uri) != self._identity:
                 raise ViewError(f"{redact(self._uri)}: the store was replaced; it is written anew")
             happened: dict[int, list[TrialEvent]] = {}
             for event in events:
@@ -129,16 +128,16 @@ class MlflowSink:
 
     def close(self) -> None:
         """Give back the connections to a store that is a file."""
-        if self._inode is not None:
+        if self._identity is not None:
             SqlAlchemyStore._get_or_create_engine(self._uri).dispose()
-            self._inode = None
+            self._identity = None
 
     def _show_trial(self, state: StudyState, number: int, news: list[TrialEvent]) -> None:
         trial = state.trials[number]
         run = self._children.get(number)
         if run is None:
-            identity = {"study.role": trial.proposed.role, "study.trial": str(number)}
-            run = self._create(content.run_name(trial), trial.proposed.time, identity)
+            marks = {"study.role": trial.proposed.role, "study.trial": str(number)}
+            run = self._create(content.run_name(trial), trial.proposed.time, marks)
             self._children[number] = run
             # Whatever these events leave out: somebody may have deleted the run in MLflow.
             news = [trial.proposed, *trial.starts, *trial.curve, *([trial.end] if trial.end else [])]
@@ -199,9 +198,9 @@ class MlflowSink:
         self._log(self._parent, tags=fresh)
         self._parent.tags |= fresh
 
-    def _create(self, name: str, time: float, identity: Mapping[str, str]) -> _Run:
+    def _create(self, name: str, time: float, marks: Mapping[str, str]) -> _Run:
         """A run with the tags by which it is found again, whatever happens next."""
-        tags = {**self._study, **identity, "mlflow.source.name": "python -m study.run", "mlflow.source.type": "LOCAL"}
+        tags = {**self._study, **marks, "mlflow.source.name": "python -m study.run", "mlflow.source.type": "LOCAL"}
         return _Run(self._client.create_run(self._experiment, _ms(time), tags, run_name=name).info.run_id)
 
     def _end(self, run: _Run, status: str, time: float) -> None:
@@ -269,15 +268,9 @@ def prepare_store(uri: str) -> None:
     path = sqlite_file(uri)
     if path is None:
         return
-    with _told_plainly(uri), _alone(path.parent):
-        if not path.exists():
-            # Under another name until it is whole: a kill amid MLflow's migrations leaves a store that nobody can use.
-            fresh = path.with_name(f".mlflow-{os.getpid()}.db")
-            fresh.unlink(missing_ok=True)
-            SqlAlchemyStore(f"sqlite:///{fresh}", (path.parent / "artifacts").as_uri())._dispose_engine()
-            with closing(sqlite3.connect(fresh)) as connection:
-                connection.execute("PRAGMA journal_mode = WAL")  # a third of the time per write; kept in the file
-            fresh.rename(path)
+    artifacts = (path.parent / "artifacts").as_uri()
+    with _told_plainly(uri):
+        if create_once(path, lambda fresh: SqlAlchemyStore(fresh, artifacts)._dispose_engine()):
             SqlAlchemyStore._get_or_create_engine(uri).dispose()  # it may still hold a file that was deleted
         try:
             MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
@@ -306,23 +299,6 @@ def _told_plainly(uri: str) -> Iterator[None]:
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as exc:
         what = f"{exc}".strip().partition("\n")[0][:300]
         raise ViewError(redact(f"MLflow at {uri}: {what}")) from exc
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """No other process is in such a block for the same folder."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _inode(uri: str) -> int | None:
-    """Tells a store file from one that took its place: a connection to a deleted file goes on without complaint."""
-    path = sqlite_file(uri)
-    return path.stat().st_ino if path and path.exists() else None
 
 
 def _ms(time: float) -> int:
