@@ -1,0 +1,157 @@
+"""A small recorded study, made by hand: what happened is known, and no network was trained."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.quickstart import EXPERIMENT
+from study import events as ev
+from study.config import TrialConfig, short_digest
+from study.folder import StudyFolder
+from study.journal import Journal
+from study.state import StudyState
+
+BASELINE = 28.0
+OPENED_AT = 1_700_000_000.0
+
+
+class Story:
+    """Writes a study event by event, one second apart."""
+
+    def __init__(self, folder: StudyFolder, *, points: int = 4, scores: int = 2) -> None:
+        folder.create()
+        self.folder = folder
+        self.points, self.scores = points, scores
+        self.state = StudyState()
+        self.now = OPENED_AT
+        self._journal = Journal(folder.journal)
+        self._listeners: list[Callable[[], None]] = []
+
+    def tell(self, kind: type[ev.Event], **values: Any) -> None:
+        self.now += 1
+        event = kind(time=self.now, **values)
+        self._journal.append(event)
+        self.state = self.state.apply(event)
+
+    def open(self) -> None:
+        question = EXPERIMENT.describe() | {"seed": 1, "data": {"fingerprint": "cafe"}}
+        self.tell(
+            ev.StudyOpened,
+            format=ev.FORMAT,
+            study=self.folder.study,
+            experiment="quickstart",
+            seed=1,
+            question=question,
+            digest=short_digest(question),
+            text="Which one?",
+            runtime={"threads": 1, "device": "cpu"},
+            data={"origin": "nowhere", "fingerprint": "cafe", "baseline": {"val/psnr": BASELINE, "val/ssim": 0.8}},
+        )
+
+    def session(self, trials: int, epoch: int = 1) -> None:
+        provenance = {"source": "feed", "git": {"commit": "0" * 40, "dirty": False}, "versions": {"torch": "2.13.0"}}
+        self.tell(ev.SessionStarted, epoch=epoch, host="here", pid=1, trials=trials, provenance=provenance)
+
+    def end_session(self, reason: str, epoch: int = 1) -> None:
+        self.tell(ev.SessionEnded, epoch=epoch, reason=reason)
+
+    def propose(self, reference: str = "", **values: Any) -> int:
+        number = len(self.state.trials)
+        base: TrialConfig = EXPERIMENT.references[reference] if reference else EXPERIMENT.base
+        config = replace(base.with_values({k.replace("__", "."): v for k, v in values.items()}), seed=99)
+        self.tell(
+            ev.Proposed,
+            trial=number,
+            role="reference" if reference else "search",
+            name=reference,
+            config=config.to_json(),
+            config_hash=config.digest(),
+            values={} if reference else {k: v for k, v in config.dotted().items() if k in EXPERIMENT.space.names},
+        )
+        return number
+
+    def start(self, number: int, patches: int = 0) -> None:
+        self.tell(ev.Started, trial=number, slot=0, epoch=1, patches=patches, source="feed")
+
+    def progress(self, number: int, patches: int, psnr: float) -> None:
+        more = {f"val/more{i}": psnr + i for i in range(self.scores - 2)}
+        scores = {"val/psnr": psnr, "val/ssim": 0.8} | more
+        self.tell(ev.Progress, trial=number, patches=patches, scores=scores, loss=1 / patches, learning_rate=1e-3)
+
+    def train(self, number: int, psnr: float, points: int | None = None) -> int:
+        """Patches after a start and some validations, each with its checkpoint; the last one scores `psnr`."""
+        self.start(number)
+        count = self.points if points is None else points
+        for i in range(1, count + 1):
+            self.progress(number, 480 * i, psnr - 0.1 * (count - i))
+            self.tell(ev.Checkpointed, trial=number, patches=480 * i)
+        return 480 * count
+
+    def finish(self, number: int, psnr: float) -> None:
+        patches = self.train(number, psnr)
+        weights = self.folder.trial(number) / "weights.safetensors"
+        weights.parent.mkdir(parents=True, exist_ok=True)
+        weights.write_bytes(b"weights of %d" % number)
+        self.tell(
+            ev.Finished,
+            trial=number,
+            patches=patches,
+            scores={"val/psnr": psnr},
+            per_image=(("a", psnr, 0.8),),
+            weights="beef",
+            seconds={"train": 3.0, "validate": 1.0},
+        )
+
+    def prune(self, number: int, psnr: float) -> None:
+        patches = self.train(number, psnr, points=2)
+        self.tell(ev.Pruned, trial=number, patches=patches, reason="not among the best")
+
+    def fail(self, number: int) -> None:
+        self.start(number)
+        self.tell(ev.Failed, trial=number, cause="bug", reason="KeyError: 'x'", traceback="Traceback: here")
+
+    def conclude(self) -> None:
+        best = self.state.best()
+        assert best is not None
+        for name in ("results/ranking.csv", "results/best/config.json"):
+            path = self.folder.path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(name)
+        self.tell(
+            ev.Concluded,
+            best=best.number,
+            counted=self.state.counted,
+            scores={"valid/psnr": 30.0, "valid/psnr_bicubic": 28.5},
+            per_image=(("valid", "a", 30.0, 0.9),),
+            files=("results/ranking.csv", "results/best/config.json"),
+        )
+
+    def whole(self) -> "Story":
+        """A reference, and trials that finished, were pruned and failed; complete."""
+        self.open()
+        self.session(trials=4)
+        self.finish(self.propose("authors"), 29.0)
+        self.finish(self.propose(model__temperature=0.3), 30.0)
+        self.prune(self.propose(model__reduction=8), 28.5)
+        self.fail(self.propose(train__loss="l2"))
+        self.finish(self.propose(train__batch_size=32, train__learning_rate=4e-3), 29.5)
+        self.conclude()
+        self.end_session("complete")
+        return self
+
+
+@pytest.fixture
+def story(tmp_path: Path) -> Iterator[Callable[..., Story]]:
+    """Makes an empty study under tmp_path, to be told: story() or story("name", points=100, scores=6)."""
+    made: list[Story] = []
+
+    def make(name: str = "small", **shape: int) -> Story:
+        made.append(Story(StudyFolder(tmp_path / "root", name), **shape))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one._journal.close()
