@@ -1,13 +1,36 @@
-"""The database files of a study's views: creating one whole, and noticing that one was replaced."""
+"""The databases of a study's views: where they are, how one is created, how a URI is shown without its password."""
 
 import fcntl
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from study.uris import sqlite_file, sqlite_uri
+
+def default_tracking_uri(root: Path) -> str:
+    """MLflow's store under a root."""
+    return sqlite_uri(root.resolve() / "mlflow.db")
+
+
+def default_storage(root: Path) -> str:
+    """Optuna's database under a root."""
+    return sqlite_uri(root.resolve() / "optuna.db")
+
+
+def artifact_root(root: Path) -> Path:
+    """Where runs in MLflow's store under a root keep their files."""
+    return root.resolve() / "artifacts"
+
+
+def sqlite_uri(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file behind a SQLite URI, or None for any other kind of store."""
+    return Path(uri.partition(":///")[2]) if uri.startswith("sqlite:///") else None
 
 
 def identity(uri: str) -> int | None:
@@ -48,3 +71,9 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def redact(text: str) -> str:
+    """The text with whatever opens a door in its URIs (user, password, token) replaced by stars."""
+    text = re.sub(r"://[^\s/]*@", "://***@", text)
+    return re.sub(r"(?i)\b((?:pass\w*|pwd|token|secret|\w*key)=)[^&\s]+", r"\1***", text)

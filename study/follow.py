@@ -16,10 +16,10 @@ from typing import IO, Protocol
 
 from sr_core.errors import SuiteError
 from study.config import short_digest
+from study.databases import redact
 from study.events import FORMAT, Event, StudyOpened, to_json
 from study.journal import JournalError, decode
 from study.state import StudyState
-from study.uris import redact
 
 logger = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sr_core.errors import SuiteError
 from study import mlflow_content as content
-from study.databases import create_once, identity
+from study.databases import artifact_root, create_once, identity, redact, sqlite_file
 from study.events import (
     Concluded,
     Event,
@@ -44,7 +44,6 @@ from study.events import (
 from study.folder import StudyFolder
 from study.follow import ViewError, study_id
 from study.state import OBJECTIVE, StudyState
-from study.uris import artifact_root, redact, sqlite_file
 
 # MLflow and Alembic narrate on stderr what they do, and log the errors that they raise as well.
 for _name in ("mlflow", "alembic"):
@@ -72,14 +71,15 @@ class MlflowSink:
 
     Args:
         tracking_uri: `sqlite:////absolute/mlflow.db`, `http://…`, or another database.
-        folder: where the trials' weights and the results are copied from; runs keep them under its root's `artifacts`,
-            unless a server decides.
+        artifacts: folder for the files of the runs, one folder per study in it; None leaves it to the server.
+        folder: where the trials' weights and the results are copied from.
     """
 
     name = "mlflow"
 
-    def __init__(self, tracking_uri: str, folder: StudyFolder) -> None:
+    def __init__(self, tracking_uri: str, artifacts: Path | None, folder: StudyFolder) -> None:
         self._uri = tracking_uri
+        self._artifacts = artifacts
         self._folder = folder
         self._identity: int | None = None
 
@@ -234,8 +234,7 @@ class MlflowSink:
         """The study's experiment; one deleted in MLflow's UI comes back, because its name stays taken."""
         found = self._client.get_experiment_by_name(opened.study)
         if found is None:
-            served = self._uri.startswith("http")  # only then is there somebody to decide
-            location = None if served else (artifact_root(self._folder.root) / opened.study).as_uri()
+            location = (self._artifacts / opened.study).as_uri() if self._artifacts else None
             tags = {"study.name": opened.study, "mlflow.note.content": opened.text}
             return str(self._client.create_experiment(opened.study, location, tags))
         if found.lifecycle_stage == "deleted":

@@ -17,12 +17,11 @@ from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 from sqlalchemy.exc import SQLAlchemyError
 
-from study.databases import create_once, identity
+from study.databases import create_once, identity, redact, sqlite_file
 from study.events import Event, Failed, Finished, Pruned, StudyOpened
 from study.follow import ViewError, study_id
 from study.mlflow_content import flat
 from study.state import OBJECTIVE, StudyState, TrialState
-from study.uris import redact, sqlite_file
 
 _STATES = {"finished": OptunaState.COMPLETE, "pruned": OptunaState.PRUNED, "failed": OptunaState.FAIL}
 _LOG_FROM = 100.0
