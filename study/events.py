@@ -37,7 +37,8 @@ class StudyOpened(Event):
     runtime: Mapping[str, Any]
     """Resolved settings that decide bits (sr_core.training.runtime)."""
     data: Mapping[str, Any]
-    """origin, store (relative to the root), pictures [split, name, pixel digest], left_out, crops, baseline scores."""
+    """origin, folder (what --data was), store (relative to the root), pictures [split, name, pixel digest], left_out,
+    crops, baseline (bicubic's scores on them)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sr_core.data.manifest import Manifest, fingerprint, manifest_of
+from sr_core.data.manifest import Manifest, fingerprint
 from sr_core.data.patches import PatchSampler
 from sr_core.data.sources import Pictures, embedded_pictures, folder_pictures
 from sr_core.data.store import PatchStore, build_store, load_store
@@ -46,7 +46,11 @@ def find_pictures(data: Path | None, experiment: Experiment) -> Pictures:
 
 
 def prepare_material(
-    root: Path, pictures: Pictures, experiment: Experiment, progress: Callable[[int, int], None] | None = None
+    root: Path,
+    pictures: Pictures,
+    manifest: Manifest,
+    experiment: Experiment,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Material:
     """The store for these pictures and this experiment's kernels, built if there is none yet.
 
@@ -55,7 +59,6 @@ def prepare_material(
     """
     base = experiment.base
     kernels = sorted(set(experiment.train_kernels))
-    manifest: Manifest = manifest_of(pictures)
     what = short_digest([fingerprint(manifest), base.data.scale, kernels, base.evaluation.kernel])
     relative = f"stores/{what}.h5"
     path = root / relative
@@ -110,6 +113,8 @@ def first_event(
     experiment: Experiment,
     seed: int,
     material: Material,
+    *,
+    data: Path | None,
     device: str | None,
 ) -> StudyOpened:
     """The record's first line; settings that decide bits are resolved here, once."""
@@ -130,23 +135,24 @@ def first_event(
         runtime=runtime.to_json(),
         data={
             "origin": material.pictures.origin,
+            "folder": None if data is None else str(data.resolve()),
             "store": material.path,
             "fingerprint": material.store.fingerprint,
             "pictures": [[r.split, r.name, r.sha256] for r in material.store.manifest],
-            "left_out": left_out(experiment, material.store),
+            "left_out": left_out(experiment, material.store.manifest),
             "crops": {"count": len(crops), "pictures": len({c.name for c in crops}), "lr_side": crops[0].lr.shape[0]},
             "baseline": baseline(crops, experiment),
         },
     )
 
 
-def left_out(experiment: Experiment, store: PatchStore) -> list[str]:
+def left_out(experiment: Experiment, manifest: Manifest) -> list[str]:
     """Training pictures too small for a patch or window of the base config or of a reference, by name.
 
     Raises:
         ImageError: none is left for one of these configurations.
     """
-    training = [r for r in store.manifest if r.split == "train"]
+    training = [r for r in manifest if r.split == "train"]
     scale = experiment.base.data.scale
     sizes = [(r.height // scale, r.width // scale) for r in training]
     small: set[str] = set()

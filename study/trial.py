@@ -153,7 +153,9 @@ def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None
                 command = yield Progress(
                     time=now, trial=task.number, patches=done, scores=scores, loss=loss, learning_rate=rate
                 )
-                due = done < config.train.budget_patches
+                due = True
+        if done == config.train.budget_patches:
+            break  # nothing left to resume: the result comes next
         if due or command is Command.SUSPEND:
             # After the validation was journaled: a checkpoint ahead of the record would lose that point.
             save_checkpoint(task.checkpoint, state, mark)

@@ -1,0 +1,101 @@
+"""`study.run --dry-run`: what a study would be, before it is paid for. Writes nothing."""
+
+import argparse
+import math
+import time
+from dataclasses import replace
+
+from sr_core.data.manifest import manifest_of
+from sr_core.model.network import A2N
+from sr_core.seed import child_seed
+from sr_core.training.speed import fastest, seconds_per_patch
+from study.config import TrialConfig, short_digest
+from study.events import FORMAT, Proposed, StudyOpened
+from study.experiment import Experiment
+from study.opening import find_pictures, left_out
+from study.sampler import propose
+from study.state import StudyState
+from study.terminal import duration
+
+_FIRST = 5
+
+
+def show(name: str, experiment: Experiment, args: argparse.Namespace) -> int:
+    """Print space and size, budget, rungs, first configurations, estimated time and disk."""
+    base = experiment.base
+    pictures = find_pictures(args.data, experiment)
+    manifest = manifest_of(pictures)
+    small = left_out(experiment, manifest)
+    train, valid = ([r for r in manifest if r.split == split] for split in ("train", "valid"))
+    print(f"{name}: {experiment.question}")
+    print(f"pictures: {len(train)} to train ({len(small)} too small), {len(valid)} to validate, from {pictures.origin}")
+    print(f"space: {experiment.space.size or 'infinitely many'} configurations")
+    for dimension in experiment.space.describe():
+        content = dimension.get("values") or f"{dimension['low']} to {dimension['high']}" + ", log" * dimension["log"]
+        print(f"  {dimension['role']:<10}  {'+'.join(dimension['names'])}: {dimension['range']} {content}")
+    budget, every = base.train.budget_patches, base.evaluation.every_patches
+    print(f"budget: {budget} patches a trial, validated every {every}; evaluation kernel {base.evaluation.kernel}")
+    print(f"rungs: {', '.join(map(str, experiment.rungs)) or 'none'}; scheduler {experiment.scheduler}, "
+          f"the best 1/{experiment.reduction_factor:g} go on; sampler {experiment.sampler}")  # fmt: skip
+    for reference in experiment.references:
+        print(f"reference trial: {reference}")
+    seed = base.seed if args.seed is None else args.seed
+    for values in first_proposals(experiment, seed, _FIRST):
+        print(f"first proposals: {', '.join(f'{k} {v}' for k, v in values.items())}")
+    _print_cost(experiment, args, sum(r.height * r.width * 3 for r in manifest))
+    print(f"next: python -m study.run --experiment {args.experiment} --trials {args.trials}")
+    return 0
+
+
+def first_proposals(experiment: Experiment, seed: int, count: int) -> list[dict[str, object]]:
+    """What the sampler tries first, before any result is known."""
+    opened = StudyOpened(
+        time=time.time(), format=FORMAT, study="", experiment="", seed=seed, question={}, digest="", text="",
+        runtime={}, data={},
+    )  # fmt: skip
+    state = StudyState().apply(opened)
+    for name, config in experiment.references.items():
+        state = _proposed(state, config, name, {}, seed)
+    found: list[dict[str, object]] = []
+    while len(found) < count and (point := propose(state, experiment, len(state.trials))) is not None:
+        values = experiment.space.settings(point)
+        state = _proposed(state, experiment.base.with_values(values), "", values, seed)
+        found.append(values)
+    return found
+
+
+def _proposed(state: StudyState, config: TrialConfig, name: str, values: dict[str, object], seed: int) -> StudyState:
+    config = replace(config, seed=child_seed(seed, "trial"))
+    return state.apply(
+        Proposed(
+            time=time.time(),
+            trial=len(state.trials),
+            role="reference" if name else "search",
+            name=name,
+            config=config.to_json(),
+            config_hash=short_digest(config.to_json()),
+            values=values,
+        )
+    )
+
+
+def _print_cost(experiment: Experiment, args: argparse.Namespace, pixels_bytes: int) -> None:
+    base = experiment.base
+    runtime = fastest(base.model, base.data, base.train, args.device)
+    runtime.apply()
+    rate = 1 / seconds_per_patch(base.model, base.data, base.train, runtime)
+    most = args.trials * base.train.budget_patches
+    likely = most
+    if experiment.scheduler == "successive_halving":
+        # Each stretch between rungs is trained by those that the rung before let through.
+        ends = (*experiment.rungs, base.train.budget_patches)
+        stretches = [end - start for start, end in zip((0, *ends), ends, strict=False)]
+        passed = [math.ceil(args.trials / experiment.reduction_factor**i) for i in range(len(stretches))]
+        likely = sum(n * patches for n, patches in zip(passed, stretches, strict=True))
+    print(f"time: about {duration(likely / rate)} of training steps, at most {duration(most / rate)} "
+          f"(measured {rate:.0f} patches/s on {runtime.device}, {runtime.threads} threads)")  # fmt: skip
+    weights = 4 * sum(p.numel() for p in A2N(base.model, base.data.scale).parameters())
+    store = pixels_bytes * (1 + len(experiment.train_kernels) / base.data.scale**2)
+    # Each finished trial's weights lie in its folder and in MLflow; one checkpoint holds four times the weights.
+    disk = store + weights * (2 * args.trials + 4)
+    print(f"disk: about {disk / 1e6:.0f} MB, of which {store / 1e6:.0f} MB hold the pixels")

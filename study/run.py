@@ -1,0 +1,52 @@
+"""`python -m study.run`: one command searches, and everything is recorded.
+
+Typed again it goes on where it was; when the study is complete it only prints the result.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sr_core.cli import Parser, run_command
+from study.commandline import add_study_flags, at_least_one, seconds
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags say how to run, never a hyperparameter."""
+    made = Parser("python -m study.run", description=__doc__.splitlines()[0] if __doc__ else None)
+    made.add_argument(
+        "--experiment", default="quickstart", metavar="NAME|FILE.py", help="the question (default: quickstart)"
+    )
+    add_study_flags(made)
+    made.add_argument("--trials", type=at_least_one, default=50, metavar="N", help="search trials in all (default: 50)")
+    made.add_argument("--data", type=Path, metavar="DIR", help="pictures (default: those in scikit-image's wheel)")
+    made.add_argument("--seed", type=int, metavar="S", help="study seed (default: the experiment's)")
+    made.add_argument("--timeout", type=seconds, metavar="T", help="end cleanly after this time, e.g. 90s, 20m, 2h")
+    made.add_argument("--device", metavar="D", help="cpu (default) or cuda:N; kept for the study's life")
+    made.add_argument("--tracking-uri", metavar="URI", help="MLflow store or server, or none (default: under --root)")
+    made.add_argument("--storage", metavar="URL", help="database of the Optuna view, or none (default: under --root)")
+    made.add_argument("--dry-run", action="store_true", help="print space, budget, first trials, time; write nothing")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+
+    def body() -> int:
+        from study.experiment import load_experiment
+
+        name, experiment = load_experiment(args.experiment)
+        if args.dry_run:
+            from study.dry_run import show
+
+            return show(name, experiment, args)
+        from study.session import run_session
+
+        return run_session(name, experiment, args)
+
+    return run_command(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,279 @@
+"""One session of a study: own it, make the data ready, search, conclude, show; whatever ends it leaves it resumable."""
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from sr_core.cli import show_progress
+from sr_core.data.manifest import Manifest, manifest_of
+from sr_core.data.sources import Pictures
+from sr_core.errors import SuiteError
+from study import provenance, terminal, uris
+from study.commandline import folder_from
+from study.coordinator import Coordinator, Observer, StopSignal
+from study.events import Event, SessionStarted, Warned
+from study.executors.inline import InlineExecutor
+from study.experiment import Experiment
+from study.folder import StudyFolder
+from study.follow import Follower, Sink
+from study.journal import Journal, read
+from study.mlflow_sink import MlflowSink
+from study.opening import (
+    check_same_question,
+    find_pictures,
+    first_event,
+    left_out,
+    prepare_material,
+    question_of,
+    runtime_of,
+)
+from study.optuna_sink import OptunaSink
+from study.state import StudyState, fold
+from study.trial import Bench
+from study.winner import conclude
+
+TEMPORARY = 75
+"""Exit status where the same command goes on later (EX_TEMPFAIL)."""
+NOTHING_SUCCEEDED = 3
+_DRAIN_SECONDS = 120.0
+
+
+def run_session(name: str, experiment: Experiment, args: argparse.Namespace) -> int:
+    """Run or continue the study that the arguments describe; returns the exit status."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    folder = folder_from(args, default=name)
+    pictures = find_pictures(args.data, experiment)
+    show_progress("reading the pictures")
+    manifest = manifest_of(pictures)
+    left_out(experiment, manifest)  # nothing is written where no picture is left
+    show_progress("")
+    try:
+        with _owned(folder):
+            return _Session(name, experiment, args, folder, pictures, manifest).run()
+    except OSError as exc:
+        print(f"error: {exc.strerror or exc}: {exc.filename or folder.path}; mend it and type the same command again "
+              "to go on", file=sys.stderr)  # fmt: skip
+        return TEMPORARY
+
+
+@contextmanager
+def _owned(folder: StudyFolder) -> Iterator[None]:
+    """The study's folder, locked; removed again if not even its first line came about."""
+    folder.create()
+    with folder.lock():
+        try:
+            yield
+        finally:
+            if not folder.journal.exists():
+                (folder.path / "lock").unlink(missing_ok=True)
+                with suppress(OSError):
+                    folder.path.rmdir()
+
+
+@dataclass(slots=True)
+class _Session:
+    name: str
+    experiment: Experiment
+    args: argparse.Namespace
+    folder: StudyFolder
+    pictures: Pictures
+    manifest: Manifest
+
+    def run(self) -> int:
+        out = terminal.console()
+        material = prepare_material(
+            self.folder.root,
+            self.pictures,
+            self.manifest,
+            self.experiment,
+            lambda done, total: show_progress(f"building the patch store: {done}/{total} pictures"),
+        )
+        show_progress("")
+        state = fold(read(self.folder.journal)) if self.folder.journal.exists() else StudyState()
+        if state.opened is None:
+            seed = self.experiment.base.seed if self.args.seed is None else self.args.seed
+            opened = first_event(
+                self.folder, self.name, self.experiment, seed, material, data=self.args.data, device=self.args.device
+            )
+        else:
+            opened = state.opened
+            seed = opened.seed if self.args.seed is None else self.args.seed
+            check_same_question(opened, question_of(self.experiment, seed, material.store), self.folder)
+            if self.args.device not in (None, opened.runtime["device"]):
+                raise SuiteError(
+                    f"study {self.folder.study!r} runs on {opened.runtime['device']}, not on {self.args.device}: bits "
+                    "would differ; leave --device out, or start a new study with --study-name"
+                )
+        if _done(state, self.args.trials):
+            with self._views(out) as _:
+                self._show(out, state)
+            return 0
+        if opened.data["left_out"]:
+            out.print(
+                f"left out: {len(opened.data['left_out'])} training pictures too small for a patch or window",
+                markup=False,
+            )
+        journal = Journal(self.folder.journal)
+        with ExitStack() as stack:
+            stack.callback(journal.close)
+            if state.opened is None:
+                journal.append(opened)
+                state = state.apply(opened)
+            runtime = runtime_of(opened)
+            stop = StopSignal(deadline=time.monotonic() + self.args.timeout if self.args.timeout else None)
+            stack.enter_context(_signals(stop))
+            executor = InlineExecutor(Bench(material.store, runtime))
+            stack.callback(executor.close)
+            followers = stack.enter_context(self._views(out))
+            view = terminal.make_view(out, self.args.trials)
+            stack.callback(view.close)
+            observers: list[Observer] = [view, *(_Poke(f) for f in followers)]
+            coordinator = Coordinator(
+                folder=self.folder,
+                journal=journal,
+                state=state,
+                experiment=self.experiment,
+                executor=executor,
+                source=provenance.source_hash(),
+                observers=observers,
+                stop=stop,
+            )
+            self._start(coordinator, runtime.unmet())
+            end = coordinator.search(self.args.trials)
+            if end.reason in ("complete", "exhausted", "timeout") and coordinator.state.best() is not None:
+                coordinator.record(conclude(self.folder, coordinator.state, self.pictures))
+            coordinator.record(end)
+            view.close()
+        self._show(out, coordinator.state)
+        if end.reason in ("interrupted", "terminated"):
+            print(f"{end.reason}; the same command goes on from here", file=sys.stderr)
+            return 130 if end.reason == "interrupted" else TEMPORARY
+        if end.reason == "failures":
+            print(f"error: stopped: {end.detail}", file=sys.stderr)
+        return 0 if end.reason != "failures" and any(t.counts for t in coordinator.state.trials.values()) else (
+            NOTHING_SUCCEEDED
+        )  # fmt: skip
+
+    def _start(self, coordinator: Coordinator, unmet: list[str]) -> None:
+        """The session's first lines: who runs it, and what is not as it was."""
+        state = coordinator.state
+        here = provenance.collect()
+        before = state.session.provenance.get("source") if state.session else None
+        coordinator.record(
+            SessionStarted(
+                time=time.time(),
+                epoch=state.session.epoch + 1 if state.session else 1,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                trials=self.args.trials,
+                provenance=here,
+            )
+        )
+        if before not in (None, here["source"]):
+            message = f"the code has changed since the last session ({before} then, {here['source']} now)"
+            coordinator.record(Warned(time=time.time(), message=message))
+        if unmet:
+            message = f"not every bit of this study can be repeated on this machine: {'; '.join(unmet)}"
+            coordinator.record(Warned(time=time.time(), message=message))
+
+    @contextmanager
+    def _views(self, out: Console) -> Iterator[list[Follower]]:
+        """Followers that bring MLflow and the Optuna view up to date, and are given time to finish."""
+        followers = [Follower(self.folder.journal, sink) for sink in self._sinks()]
+        for follower in followers:
+            follower.start()
+        try:
+            yield followers
+        finally:
+            deadline = time.monotonic() + _DRAIN_SECONDS
+            for follower in followers:
+                if not follower.drain(max(0.0, deadline - time.monotonic())):
+                    out.print(
+                        f"{follower.name} is not up to date; later: python -m study.sync{self._where()}", markup=False
+                    )
+                follower.stop()
+
+    def _sinks(self) -> list[Sink]:
+        root, sinks = self.folder.root, list[Sink]()
+        if self.args.tracking_uri != "none":
+            sinks.append(MlflowSink(self.args.tracking_uri or uris.default_tracking_uri(root), self.folder))
+        if self.args.storage != "none":
+            sinks.append(OptunaSink(self.args.storage or uris.default_storage(root)))
+        return sinks
+
+    def _show(self, out: Console, state: StudyState) -> None:
+        """The result, where to look at it, and the next command to type."""
+        out.print(terminal.ranking_table(state))
+        for line in terminal.summary(state):
+            out.print(line, markup=False)
+        if state.concluded is not None:
+            out.print(f"written to {self.folder.results}", markup=False)
+        where = self._where()
+        if self.args.tracking_uri is None:
+            from study.ui import ui_command
+
+            out.print(f"compare the trials: {ui_command(self.folder.root)}", markup=False, soft_wrap=True)
+            out.print("then open http://127.0.0.1:5000", markup=False)
+        if state.best() is not None and state.complete:
+            out.print(f"next: python -m study.reproduce best{where}", markup=False)
+        else:
+            out.print(f"next: python -m study.run{self._again()}", markup=False)
+
+    def _where(self) -> str:
+        """The flags that lead another command to this study."""
+        given = f" --root {self.args.root}" if self.args.root else ""
+        return given + (f" --study-name {self.folder.study}" if self.folder.study != "quickstart" else "")
+
+    def _again(self) -> str:
+        arguments = sys.argv[1:]
+        return " " + " ".join(arguments) if arguments else ""
+
+
+def _done(state: StudyState, asked: int) -> bool:
+    """Whether there is nothing left to do, not even a conclusion."""
+    assert state.ended is None or state.session is not None
+    enough = state.counted >= asked or (state.ended is not None and state.ended.reason == "exhausted")
+    return state.complete and enough
+
+
+@dataclass(frozen=True, slots=True)
+class _Poke:
+    """Tells a follower that there is something new."""
+
+    follower: Follower
+
+    def observe(self, event: Event, state: StudyState) -> None:
+        self.follower.poke()
+
+
+@contextmanager
+def _signals(stop: StopSignal) -> Iterator[None]:
+    """SIGTERM and a first Ctrl-C end the session at the next event, a second Ctrl-C at once."""
+
+    def interrupted(number: int, frame: object) -> None:
+        if stop.reason is not None:
+            raise KeyboardInterrupt
+        stop.reason = "interrupted"
+        print("stopping after a checkpoint; Ctrl-C again to stop at once", file=sys.stderr)
+
+    def terminated(number: int, frame: object) -> None:
+        stop.reason = "terminated"
+
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, interrupted),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, terminated),
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

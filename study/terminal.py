@@ -1,0 +1,188 @@
+"""What a person sees while a study runs and when it is done: rich tables on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Callable
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from study.events import Concluded, Event, Failed, Finished, Progress, Proposed, Pruned, Started, Ticked, Warned
+from study.results import bicubic_of, swept_names
+from study.state import StudyState, TrialState
+
+_SHOWN = 10
+_PLAIN_WIDTH = 180
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that neither wraps nor colours where its stream is no terminal."""
+    made = Console(stderr=stderr, highlight=False, soft_wrap=False)
+    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=_PLAIN_WIDTH)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 48 s, 3 min 20 s, 2 h 05 min."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+class PlainView:
+    """One timestamped line per event that matters; for logs and pipes."""
+
+    def __init__(self, out: Console, asked: int) -> None:
+        self._out, self._asked = out, asked
+
+    def observe(self, event: Event, state: StudyState) -> None:
+        line = describe(event, state)
+        if line:
+            stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.time))
+            self._out.print(f"{stamp}  {state.counted:3d}/{self._asked}  {line}", markup=False)
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+class LiveView:
+    """A table that stays in place: the running trial, the best ones so far, and the time left."""
+
+    def __init__(self, out: Console, asked: int) -> None:
+        self._asked = asked
+        self._ticks: dict[int, Ticked] = {}
+        self._begun, self._counted_before = time.monotonic(), -1
+        self._live = Live(console=out, refresh_per_second=4, transient=True)
+        self._live.start()
+
+    def observe(self, event: Event, state: StudyState) -> None:
+        if self._counted_before < 0:
+            self._counted_before = state.counted
+        if isinstance(event, Ticked):
+            self._ticks[event.trial] = event
+        elif isinstance(event, Failed | Warned):
+            self._live.console.print(describe(event, state), markup=False)
+        self._live.update(self._draw(state))
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self._live.stop()
+
+    def _draw(self, state: StudyState) -> Group:
+        running = Table(title="running", title_justify="left", box=None, padding=(0, 2, 0, 0))
+        for heading in ("trial", "slot", "patches", "patches/s", "PSNR [dB]", "settings"):
+            running.add_column(heading, no_wrap=True)
+        for trial in state.trials.values():
+            if trial.status == "running":
+                tick = self._ticks.get(trial.number)
+                running.add_row(
+                    str(trial.number),
+                    str(trial.starts[-1].slot),
+                    f"{max(tick.patches if tick else 0, trial.patches)}/{trial.config.train.budget_patches}",
+                    f"{tick.patches_per_second:.0f}" if tick else "",
+                    "" if trial.score is None else f"{trial.score:.2f}",
+                    settings(trial),
+                )
+        done = state.counted - self._counted_before
+        elapsed = time.monotonic() - self._begun
+        left = f"about {duration(elapsed / done * (self._asked - state.counted))} left" if done > 0 else "measuring"
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            ProgressBar(total=self._asked, completed=state.counted, width=30),
+            Text(f"{state.counted}/{self._asked} trials, {duration(elapsed)}, {left}"),
+        )
+        return Group(running, ranking_table(state, limit=5), bar)
+
+
+def settings(trial: TrialState) -> str:
+    """What distinguishes a trial, briefly: a reference's name, or the values that were swept."""
+    if trial.is_reference:
+        return f"reference: {trial.proposed.name}"
+    return ", ".join(f"{name.rpartition('.')[2]} {_value(v)}" for name, v in trial.proposed.values.items())
+
+
+def _value(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def describe(event: Event, state: StudyState) -> str:
+    """An event in one line; empty for those that nobody waits for."""
+    match event:
+        case Proposed():
+            return f"trial {event.trial:3d}  proposed   {settings(state.trials[event.trial])}"
+        case Started(patches=patches) if patches:
+            return f"trial {event.trial:3d}  resumed    from {patches} patches"
+        case Progress():
+            return f"trial {event.trial:3d}  validated  {event.scores['val/psnr']:.3f} dB after {event.patches} patches"
+        case Finished():
+            return f"trial {event.trial:3d}  finished   {event.scores['val/psnr']:.3f} dB"
+        case Pruned():
+            return f"trial {event.trial:3d}  pruned     {event.reason}"
+        case Failed():
+            return f"trial {event.trial:3d}  failed     {event.cause}: {event.reason}"
+        case Warned():
+            return f"warning: {event.message}"
+        case Concluded():
+            return f"evaluated trial {event.best} on whole pictures"
+    return ""
+
+
+def ranking_table(state: StudyState, limit: int = _SHOWN) -> Table:
+    """The best trials, both references and bicubic in one order, by PSNR on the validation crops."""
+    names = swept_names(state)
+    table = Table(title="ranking by PSNR on the validation crops", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for heading in ("rank", "trial", "PSNR [dB]", "SSIM", "gain [dB]", *(n.rpartition(".")[2] for n in names)):
+        table.add_column(heading, justify="left", no_wrap=True, overflow="ellipsis")
+    bicubic = bicubic_of(state)
+    finished = [t for t in state.ranking() if t.status == "finished"]
+    rows: list[tuple[float, list[str]]] = [
+        (bicubic["val/psnr"], ["", "bicubic", f"{bicubic['val/psnr']:.3f}", f"{bicubic['val/ssim']:.4f}", ""])
+    ]
+    for rank, trial in enumerate(finished, start=1):
+        if rank <= limit or trial.is_reference:
+            scores, config = trial.curve[-1].scores, trial.config.dotted()
+            label = f"{trial.number} {trial.proposed.name}".strip()
+            gain = f"{scores['val/psnr'] - bicubic['val/psnr']:+.3f}"
+            cells = [str(rank), label, f"{scores['val/psnr']:.3f}", f"{scores['val/ssim']:.4f}", gain]
+            rows.append((scores["val/psnr"], cells + [_value(config[name]) for name in names]))
+    for _, cells in sorted(rows, key=lambda row: -row[0]):
+        table.add_row(*cells)
+    return table
+
+
+def summary(state: StudyState) -> list[str]:
+    """The outcome in a few lines: counts, the winner against bicubic and the references, with its budget."""
+    assert state.opened is not None
+    by_state = {s: sum(t.status == s for t in state.trials.values()) for s in ("finished", "pruned", "failed")}
+    counts = ", ".join(f"{n} {s}" for s, n in by_state.items() if n or s == "finished")
+    lines = [f"{state.counted} trials: {counts}"]
+    best = state.best()
+    if best is None or best.score is None:
+        return lines
+    crops, bicubic = state.opened.data["crops"], bicubic_of(state)["val/psnr"]
+    against = [("bicubic", bicubic)] + [
+        (f"the {t.proposed.name} setting", t.score)
+        for t in state.trials.values()
+        if t.is_reference and t.status == "finished" and t.score is not None
+    ]
+    gains = ", ".join(f"{best.score - other:+.2f} dB against {name}" for name, other in against)
+    lines.append(
+        f"best: trial {best.number}, {best.score:.3f} dB after {best.patches} patches, mean of {crops['count']} crops "
+        f"of {crops['pictures']} pictures; {gains} (one run each, not yet a verdict)"
+    )
+    if state.concluded is not None:
+        s = state.concluded.scores
+        lines += [
+            f"{name}: {s[f'{name}/psnr']:.3f} dB / {s[f'{name}/ssim']:.4f} on whole pictures; "
+            f"bicubic {s[f'{name}/psnr_bicubic']:.3f} / {s[f'{name}/ssim_bicubic']:.4f}"
+            for name in dict.fromkeys(key.partition("/")[0] for key in s)
+        ]
+    return lines
+
+
+View = PlainView | LiveView
+make_view: Callable[[Console, int], View] = lambda out, asked: (LiveView if out.is_terminal else PlainView)(out, asked)  # noqa: E731

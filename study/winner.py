@@ -1,0 +1,122 @@
+"""The end of a study: the winner on whole pictures, and everything that people take away, written to disk."""
+
+import io
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from sr_core.config import EvaluationConfig
+from sr_core.data.images import Image, read_image
+from sr_core.data.sources import Picture, Pictures
+from sr_core.metrics.evaluate import Score, bicubic_baseline, lr_hr_pair, mean_score, score
+from sr_core.model.inference import super_resolve
+from sr_core.model.network import A2N
+from sr_core.model.weights import load_model
+from sr_core.training.checkpoint import write_durably
+from study import plots, results
+from study.events import Concluded
+from study.folder import StudyFolder
+from study.state import StudyState
+
+_DETAIL = 96
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One picture as the winner makes it, and what it is compared with."""
+
+    lr: Image
+    bicubic: Image
+    sr: Image
+    hr: Image
+    of_bicubic: Score
+    of_sr: Score
+
+
+def conclude(folder: StudyFolder, state: StudyState, pictures: Pictures) -> Concluded:
+    """Evaluate the best trial on the whole validation pictures and the benchmarks, write the results, say so.
+
+    Written under `results/`: ranking.csv, curves.png, comparison.png, and best/ with weights and config.
+    """
+    best = state.best()
+    assert best is not None and state.opened is not None
+    config = best.config
+    weights = folder.trial(best.number) / "weights.safetensors"
+    model = load_model(weights, config.data.scale)
+    rows: list[tuple[str, str, float, float]] = []
+    scores: dict[str, float] = {}
+    shown: tuple[float, str, _Seen] | None = None
+    for name, members in {"valid": pictures.valid, **pictures.benchmarks}.items():
+        seen = [_look(model, picture, config.evaluation) for picture in members]
+        rows += [(name, p.name, s.of_sr.psnr, s.of_sr.ssim) for p, s in zip(members, seen, strict=True)]
+        for suffix, mean in (
+            ("", mean_score([s.of_sr for s in seen])),
+            ("_bicubic", mean_score([s.of_bicubic for s in seen])),
+        ):
+            scores |= {f"{name.lower()}/psnr{suffix}": mean.psnr, f"{name.lower()}/ssim{suffix}": mean.ssim}
+        if name == "valid":
+            gains = [(s.of_sr.psnr - s.of_bicubic.psnr, p.name, s) for p, s in zip(members, seen, strict=True)]
+            shown = sorted(gains, key=lambda gain: gain[0])[len(gains) // 2]  # the median picture, not the luckiest
+    assert shown is not None
+    files = {
+        "ranking.csv": results.trials(state).to_csv(index=False).encode(),
+        "curves.png": _png(
+            plots.learning_curves(
+                results.curves(state), best=best.number, bicubic_psnr=results.bicubic_of(state)["val/psnr"]
+            )
+        ),
+        "comparison.png": _png(_comparison(shown[1], shown[2], best.number)),
+        "best/weights.safetensors": weights.read_bytes(),
+        "best/config.json": (json.dumps(best.proposed.config, indent=2) + "\n").encode(),
+    }
+    for name, content in files.items():
+        path = folder.results / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(path, content)
+    return Concluded(
+        time=time.time(),
+        best=best.number,
+        counted=state.counted,
+        scores=scores,
+        per_image=tuple(rows),
+        files=tuple((Path("results") / name).as_posix() for name in files),
+    )
+
+
+def _look(model: A2N, picture: Picture, evaluation: EvaluationConfig) -> _Seen:
+    scale = model.scale
+    lr, hr = lr_hr_pair(read_image(picture.path), scale, evaluation.kernel, evaluation.protocol)
+    raw, bicubic = super_resolve(model, lr), bicubic_baseline(lr, scale)
+    return _Seen(
+        lr=lr,
+        bicubic=bicubic,
+        sr=np.clip(np.rint(raw), 0, 255).astype(np.uint8),
+        hr=hr,
+        of_bicubic=score(bicubic.astype(np.float64), hr, scale=scale, protocol=evaluation.protocol),
+        of_sr=score(raw, hr, scale=scale, protocol=evaluation.protocol),
+    )
+
+
+def _comparison(name: str, seen: _Seen, trial: int) -> Figure:
+    scale = seen.hr.shape[0] // seen.lr.shape[0]
+    blocks = seen.lr.repeat(scale, axis=0).repeat(scale, axis=1)
+    return plots.comparison(
+        {
+            "LR": (blocks, None),
+            "bicubic": (seen.bicubic, seen.of_bicubic.psnr),
+            f"trial {trial}": (seen.sr, seen.of_sr.psnr),
+            "HR": (seen.hr, None),
+        },
+        box=plots.most_gained(seen.hr, seen.bicubic, seen.sr, _DETAIL),
+        title=f"{name} at x{scale}, PSNR on Y; below: the detail in which the network gains most over bicubic",
+    )
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    return buffer.getvalue()
