@@ -1,4 +1,4 @@
-"""The databases of a study's views: where they are, how one is created, how a URI is shown without its password."""
+"""The databases of a study's views: where they are, how one is made and moved, what is said when one fails."""
 
 import fcntl
 import os
@@ -7,6 +7,12 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+
+from sr_core.errors import SuiteError
+
+
+class ViewError(SuiteError):
+    """A view cannot be read or written: its tracker is down, or its store is not what it should be."""
 
 
 def default_tracking_uri(root: Path) -> str:
@@ -60,6 +66,27 @@ def create_once(path: Path, build: Callable[[str], None]) -> bool:
             connection.execute("PRAGMA journal_mode = WAL")  # a third of the time per write; kept in the file
         fresh.rename(path)
         return True
+
+
+def move_artifacts(store: Path, old: str, new: str) -> None:
+    """Let an MLflow store name its files by another URI: it names them absolutely, and a root may be carried away."""
+    with closing(sqlite3.connect(store)) as connection, connection:
+        for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+            connection.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                (new, len(old) + 1, len(old), old),
+            )
+
+
+@contextmanager
+def told_plainly(tool: str, uri: str, *kinds: type[Exception]) -> Iterator[None]:
+    """What a tool, its database or the network raise, as a ViewError of one line without a password."""
+    expected: tuple[type[Exception], ...] = (*kinds, sqlite3.Error, OSError)
+    try:
+        yield
+    except expected as exc:
+        what = str(exc).strip().partition("\n")[0][:300]
+        raise ViewError(redact(f"{tool} at {uri}: {what}")) from exc
 
 
 @contextmanager

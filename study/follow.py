@@ -14,9 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Protocol
 
-from sr_core.errors import SuiteError
 from study.config import short_digest
-from study.databases import redact
+from study.databases import ViewError, redact
 from study.events import FORMAT, Event, StudyOpened, to_json
 from study.journal import JournalError, decode
 from study.state import StudyState
@@ -33,10 +32,6 @@ REST_FACTOR = 20.0
 """A rest is this many times the hand-over before it, so that a slow view takes 5 % of a core and no more."""
 MOST_BACKOFF, DRAIN_BACKOFF = 60.0, 2.0
 """Seconds between two attempts to reach a tracker that is down, at most: usually, and while somebody waits for it."""
-
-
-class ViewError(SuiteError):
-    """A view cannot be read or written: its tracker is down, or its store is not what it should be."""
 
 
 class Sink(Protocol):

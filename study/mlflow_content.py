@@ -106,6 +106,15 @@ def question_params(opened: StudyOpened) -> dict[str, Any]:
     return params | flat(question) | {"experiment": opened.experiment}
 
 
+def experiment_tags(opened: StudyOpened) -> dict[str, str]:
+    """What MLflow's UI needs to know to show training runs, not traces of language models."""
+    return {
+        "study.name": opened.study,
+        "mlflow.note.content": opened.text,
+        "mlflow.experimentKind": "custom_model_development",
+    }
+
+
 def question_tags(opened: StudyOpened) -> Tags:
     return {
         "mlflow.note.content": opened.text,

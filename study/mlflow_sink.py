@@ -7,9 +7,8 @@ found by its tags `study.id` and `study.trial`, never by an id kept elsewhere.
 import json
 import logging
 import os
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,9 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from sr_core.errors import SuiteError
+from study import databases
 from study import mlflow_content as content
-from study.databases import artifact_root, create_once, identity, redact, sqlite_file
+from study.databases import ViewError
 from study.events import (
     Concluded,
     Event,
@@ -42,7 +42,7 @@ from study.events import (
     TrialEvent,
 )
 from study.folder import StudyFolder
-from study.follow import ViewError, study_id
+from study.follow import study_id
 from study.state import OBJECTIVE, StudyState
 
 # MLflow and Alembic narrate on stderr what they do, and log the errors that they raise as well.
@@ -71,7 +71,8 @@ class MlflowSink:
 
     Args:
         tracking_uri: `sqlite:////absolute/mlflow.db`, `http://…`, or another database.
-        artifacts: folder for the files of the runs, one folder per study in it; None leaves it to the server.
+        artifacts: folder for the files of the runs, one folder per study in it; None leaves it to a server, and is the
+            root's `artifacts` where there is none.
         folder: where the trials' weights and the results are copied from.
     """
 
@@ -79,15 +80,17 @@ class MlflowSink:
 
     def __init__(self, tracking_uri: str, artifacts: Path | None, folder: StudyFolder) -> None:
         self._uri = tracking_uri
-        self._artifacts = artifacts
+        self._artifacts = artifacts or (
+            None if tracking_uri.startswith("http") else databases.artifact_root(folder.root)
+        )
         self._folder = folder
         self._identity: int | None = None
 
     def open(self, opened: StudyOpened) -> int:
         """Find or create the experiment and the parent run. Raises ViewError where MLflow cannot be reached."""
-        with _told_plainly(self._uri):
+        with _plainly(self._uri):
             prepare_store(self._uri)
-            self._identity = identity(self._uri)
+            self._identity = databases.identity(self._uri)
             self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
             self._study = {"study.name": opened.study, "study.id": study_id(opened)}
             self._experiment = self._find_experiment(opened)
@@ -108,9 +111,9 @@ class MlflowSink:
     def take(self, events: Sequence[Event], state: StudyState, upto: int) -> None:
         """Write what these events changed, the cursor last. Raises ViewError where MLflow cannot be reached."""
         assert state.opened is not None
-        with _told_plainly(self._uri):
-            if identity(self._uri) != self._identity:
-                raise ViewError(f"{redact(self._uri)}: the store was replaced; it is written anew")
+        with _plainly(self._uri):
+            if databases.identity(self._uri) != self._identity:
+                raise ViewError(f"{databases.redact(self._uri)}: the store was replaced; it is written anew")
             happened: dict[int, list[TrialEvent]] = {}
             for event in events:
                 if isinstance(event, TrialEvent):
@@ -232,13 +235,16 @@ class MlflowSink:
 
     def _find_experiment(self, opened: StudyOpened) -> str:
         """The study's experiment; one deleted in MLflow's UI comes back, because its name stays taken."""
+        location = (self._artifacts / opened.study).as_uri() if self._artifacts else None
         found = self._client.get_experiment_by_name(opened.study)
         if found is None:
-            location = (self._artifacts / opened.study).as_uri() if self._artifacts else None
-            tags = {"study.name": opened.study, "mlflow.note.content": opened.text}
-            return str(self._client.create_experiment(opened.study, location, tags))
+            return str(self._client.create_experiment(opened.study, location, content.experiment_tags(opened)))
         if found.lifecycle_stage == "deleted":
             self._client.restore_experiment(found.experiment_id)
+        store, artifacts = databases.sqlite_file(self._uri), self._artifacts
+        if store and artifacts and store.parent == artifacts.parent and found.artifact_location != location:
+            before = str(found.artifact_location).removesuffix(opened.study)
+            databases.move_artifacts(store, before, f"{artifacts.as_uri()}/")
         return str(found.experiment_id)
 
 
@@ -248,10 +254,10 @@ def find_run(tracking_uri: str, run_id: str) -> tuple[str, int]:
     Raises:
         SuiteError: MLflow cannot be reached, or has no such run, or it is no run of a study.
     """
-    path = sqlite_file(tracking_uri)
+    path = databases.sqlite_file(tracking_uri)
     if path is not None and not path.exists():
         raise SuiteError(f"{path}: there is no MLflow store; run study.sync, or give the trial's number")
-    with _told_plainly(tracking_uri):
+    with _plainly(tracking_uri):
         tags = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri).get_run(run_id).data.tags
     number = tags.get("study.trial", tags.get("study.best"))
     if "study.name" not in tags or number is None:
@@ -265,12 +271,12 @@ def prepare_store(uri: str) -> None:
     Raises:
         ViewError: it cannot be written.
     """
-    path = sqlite_file(uri)
+    path = databases.sqlite_file(uri)
     if path is None:
         return
-    artifacts = artifact_root(path.parent).as_uri()  # of experiments that are not ours
-    with _told_plainly(uri):
-        if create_once(path, lambda fresh: SqlAlchemyStore(fresh, artifacts)._dispose_engine()):
+    artifacts = databases.artifact_root(path.parent).as_uri()  # of experiments that are not ours
+    with _plainly(uri):
+        if databases.create_once(path, lambda fresh: SqlAlchemyStore(fresh, artifacts)._dispose_engine()):
             SqlAlchemyStore._get_or_create_engine(uri).dispose()  # it may still hold a file that was deleted
         try:
             MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
@@ -291,14 +297,8 @@ def _search(client: MlflowClient, experiment: str, study: str) -> Iterator[Run]:
             return
 
 
-@contextmanager
-def _told_plainly(uri: str) -> Iterator[None]:
-    """What MLflow, its database or its network raise, as one line without a password."""
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as exc:
-        what = f"{exc}".strip().partition("\n")[0][:300]
-        raise ViewError(redact(f"MLflow at {uri}: {what}")) from exc
+def _plainly(uri: str) -> AbstractContextManager[None]:
+    return databases.told_plainly("MLflow", uri, MlflowException, SQLAlchemyError)
 
 
 def _ms(time: float) -> int:

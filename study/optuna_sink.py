@@ -3,9 +3,8 @@
 Nobody proposes from it (contract 3), and nothing is ever RUNNING in it.
 """
 
-import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 
@@ -17,9 +16,9 @@ from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 from sqlalchemy.exc import SQLAlchemyError
 
-from study.databases import create_once, identity, redact, sqlite_file
+from study.databases import ViewError, create_once, identity, redact, sqlite_file, told_plainly
 from study.events import Event, Failed, Finished, Pruned, StudyOpened
-from study.follow import ViewError, study_id
+from study.follow import study_id
 from study.mlflow_content import flat
 from study.state import OBJECTIVE, StudyState, TrialState
 
@@ -47,7 +46,7 @@ class OptunaSink:
 
     def open(self, opened: StudyOpened) -> int:
         """Find or create the Optuna study. Raises ViewError where the database cannot be reached."""
-        with _told_plainly(self._url):
+        with self._plainly():
             path = sqlite_file(self._url)
             if path is not None:
                 create_once(path, lambda url: _release(RDBStorage(url)))
@@ -62,7 +61,7 @@ class OptunaSink:
 
     def take(self, events: Sequence[Event], state: StudyState, upto: int) -> None:
         """Add the trials that ended, the cursor last. Raises ViewError where the database cannot be reached."""
-        with _told_plainly(self._url):
+        with self._plainly():
             if identity(self._url) != self._identity:
                 raise ViewError(f"{redact(self._url)}: the database was replaced; it is written anew")
             for event in events:
@@ -76,6 +75,9 @@ class OptunaSink:
         if self._storage is not None:
             _release(self._storage)
             self._storage = None
+
+    def _plainly(self) -> AbstractContextManager[None]:
+        return told_plainly("Optuna's database", self._url, OptunaError, SQLAlchemyError, ImportError)
 
     def _frozen(self, trial: TrialState, end: Finished | Pruned | Failed) -> FrozenTrial:
         config = flat(trial.proposed.config)
@@ -161,13 +163,3 @@ def _find_study(storage: RDBStorage, opened: StudyOpened) -> optuna.Study:
 def _release(storage: RDBStorage) -> None:
     storage.remove_session()
     storage.engine.dispose()
-
-
-@contextmanager
-def _told_plainly(url: str) -> Iterator[None]:
-    """What Optuna, its database or the network raise, as one line without a password."""
-    try:
-        yield
-    except (OptunaError, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as exc:
-        what = f"{exc}".strip().partition("\n")[0][:300]
-        raise ViewError(redact(f"Optuna's database at {url}: {what}")) from exc

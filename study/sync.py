@@ -1,0 +1,68 @@
+"""`python -m study.sync`: bring MLflow and the Optuna view up to date from the journal."""
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sr_core.cli import Parser, run_command, show_progress
+from study.commandline import add_study_flags, folder_from
+from study.databases import artifact_root, default_storage, default_tracking_uri, redact
+
+
+def parser() -> argparse.ArgumentParser:
+    made = Parser(
+        "python -m study.sync",
+        description="Bring MLflow and the Optuna view up to date from the journal; a view that was deleted is rebuilt.",
+    )
+    add_study_flags(made)
+    made.add_argument("--tracking-uri", metavar="URI", help="MLflow store or server, or none (default: under --root)")
+    made.add_argument("--storage", metavar="URL", help="database of the Optuna view, or none (default: under --root)")
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class _Progress:
+    name: str
+
+    def __call__(self, done: int) -> None:
+        show_progress(f"{self.name}: {done} events")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+
+    def body() -> int:
+        folder = folder_from(args).require()
+        uri = args.tracking_uri or default_tracking_uri(folder.root)
+        url = args.storage or default_storage(folder.root)
+        from study.follow import Sink, sync
+
+        sinks: list[tuple[Sink, str]] = []
+        if uri != "none":
+            from study.mlflow_sink import MlflowSink
+
+            embedded = args.tracking_uri is None
+            sinks.append((MlflowSink(uri, artifact_root(folder.root) if embedded else None, folder), uri))
+        if url != "none":
+            from study.optuna_sink import OptunaSink
+
+            sinks.append((OptunaSink(url), url))
+        for sink, where in sinks:
+            began = time.monotonic()
+            show_progress(f"{sink.name}: connecting")
+            count = sync(folder.journal, sink, _Progress(sink.name))
+            show_progress("")
+            what = f"{count} new events in {time.monotonic() - began:.1f} s" if count else "was up to date"
+            print(f"{sink.name}: {what} ({redact(where)})")
+        where = f" --root {shlex.quote(str(folder.root))}" if args.root else ""
+        print(f"next: python -m study.ui{where} --study-name {folder.study}")
+        return 0
+
+    return run_command(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
