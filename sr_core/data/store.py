@@ -13,8 +13,6 @@ A store is written beside its place and renamed when complete: a file under the 
 
 import hashlib
 import json
-import os
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
@@ -29,6 +27,7 @@ from sr_core.data.degrade import crop_to_multiple, downsample
 from sr_core.data.images import Image, read_image
 from sr_core.data.manifest import Manifest, Record, Split, fingerprint, in_order, pixel_digest, record_of
 from sr_core.data.sources import Picture, Pictures
+from sr_core.data.whole_file import whole_file
 from sr_core.errors import ImageError, StoreError
 
 FORMAT = b"a2n-study patch store"
@@ -73,29 +72,24 @@ def build_store(
     kernels: dict[Split, list[Kernel]] = {"train": list(dict.fromkeys(train_kernels)), "valid": [evaluation_kernel]}
     todo = list(in_order(pictures))
     records: list[Record] = []
-    partial = path.with_name(f"{_partial_prefix(path)}{os.getpid()}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(path)
         # libver: object headers carry checksums from v110 on, so that damage there is found too
-        with h5py.File(partial, "w", libver=("v110", "v110")) as file:
+        with whole_file(path) as partial, h5py.File(partial, "w", libver=("v110", "v110")) as file:
             file.attrs.update(format=np.bytes_(FORMAT), layout=LAYOUT)
             for split, picture in todo:
-                group = file.create_group(f"{split}/{sum(record.split == split for record in records)}")
-                records.append(_add(group, split, picture, scale, kernels[split]))
+                part = file.require_group(split)
+                records.append(_add(part.create_group(str(len(part))), split, picture, scale, kernels[split]))
+                partial.check()
                 if progress is not None:
                     progress(len(records), len(todo))
             lr = [(split, scale, kernel) for split in kernels for kernel in kernels[split]]
             text = json.dumps({"pictures": [astuple(record) for record in records], "lr": lr}).encode()
             file["manifest"] = np.frombuffer(text, np.uint8)
             file.attrs["manifest_sha256"] = _fixed(hashlib.sha256(text).hexdigest())
-        _sync(partial)
-        partial.replace(path)
-        _sync(path.parent)
     except (OSError, RuntimeError) as exc:
-        raise StoreError(f"{path}: the patch store cannot be written ({exc}); make room or use another root") from exc
-    finally:
-        partial.unlink(missing_ok=True)
+        raise StoreError(
+            f"{path}: the patch store cannot be written ({_reason(exc)}); make room or use another root"
+        ) from exc
 
 
 def _add(group: Any, split: Split, picture: Picture, scale: int, kernels: Sequence[Kernel]) -> Record:
@@ -121,37 +115,6 @@ def _fixed(digest: str) -> np.bytes_:
 
 def _lr_path(scale: int, kernel: str) -> str:
     return f"lr/x{scale}/{kernel}"
-
-
-def _partial_prefix(path: Path) -> str:
-    return f".{path.name}.{platform.node()}."
-
-
-def _remove_abandoned(path: Path) -> None:
-    """Removes what killed builds of this store left behind on this host; those of live processes stay."""
-    if os.name != "posix":  # elsewhere os.kill(pid, 0) is no harmless question
-        return
-    prefix = _partial_prefix(path)
-    for partial in path.parent.iterdir():
-        owner = partial.name.removeprefix(prefix).removesuffix(".partial")
-        if partial.name == f"{prefix}{owner}.partial" and owner.isdecimal():
-            try:
-                os.kill(int(owner), 0)
-            except ProcessLookupError:
-                partial.unlink(missing_ok=True)
-            except PermissionError:
-                pass  # alive, another user's
-
-
-def _sync(path: Path) -> None:
-    """Waits until a file, or a folder's list of names, is on the disk."""
-    if path.is_dir() and os.name != "posix":
-        return  # no such call there
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,4 +239,9 @@ def _opened(path: Path) -> Iterator[Any]:
                 raise StoreError(f"{path}: has layout {file.attrs['layout']}, expected {LAYOUT}; {_REMEDY}")
             yield file
     except _DAMAGE as exc:
-        raise StoreError(f"{path}: truncated, damaged or no patch store ({exc}); {_REMEDY}") from exc
+        raise StoreError(f"{path}: truncated, damaged or no patch store ({_reason(exc)}); {_REMEDY}") from exc
+
+
+def _reason(exc: BaseException) -> str:
+    """HDF5's message on one line; it breaks some in two."""
+    return " ".join(str(exc).split())

@@ -1,0 +1,203 @@
+"""Which pictures train, validate and test."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sr_core.data import sources
+from sr_core.data.images import read_image, write_png
+from sr_core.data.sources import Picture, embedded_pictures, folder_pictures, held_out
+from sr_core.errors import ImageError
+
+
+def add_pictures(folder: Path, *names: str) -> None:
+    """Small pictures whose content depends on the name alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        rng = np.random.default_rng(list(name.encode()))
+        write_png(folder / f"{name}.png", rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+
+
+def names(pictures: tuple[Picture, ...] | list[Picture]) -> list[str]:
+    return [picture.name for picture in pictures]
+
+
+def contents(pictures: tuple[Picture, ...] | list[Picture]) -> set[bytes]:
+    return {picture.path.read_bytes() for picture in pictures}
+
+
+def many(folder: Path, count: int) -> list[str]:
+    found = [f"p{i:03}" for i in range(count)]
+    add_pictures(folder, *found)
+    return found
+
+
+def test_embedded_pictures_are_eighteen_photographs_four_of_which_validate() -> None:
+    pictures = embedded_pictures()
+    assert names(pictures.valid) == ["chelsea", "coffee", "rocket", "camera"]
+    assert len(pictures.train) == 14
+    assert not set(names(pictures.train)) & set(names(pictures.valid))
+    assert {"motorcycle_left", "motorcycle_right"} <= set(names(pictures.train))  # one scene, one side
+    assert pictures.benchmarks == {}
+    for picture in pictures.train + pictures.valid:
+        assert min(read_image(picture.path).shape[:2]) >= 170
+
+
+def test_an_embedded_picture_that_scikit_image_no_longer_holds_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "EMBEDDED_TRAIN", ("astronaut.png", "gone.png"))
+    with pytest.raises(ImageError, match=r"expected the embedded picture gone\.png, which scikit-image \d.*--data DIR"):
+        embedded_pictures()
+
+
+def test_without_scikit_image_the_embedded_pictures_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImageError, match="pip install scikit-image"):
+        embedded_pictures()
+
+
+@pytest.mark.parametrize(
+    ("train", "valid"), [("train", "valid"), ("DIV2K_train_HR", "DIV2K_valid_HR"), ("Train", "VALID")]
+)
+def test_train_and_valid_folders_are_taken_recursively_as_they_are(tmp_path: Path, train: str, valid: str) -> None:
+    add_pictures(tmp_path / train, "b")
+    add_pictures(tmp_path / train / "deep" / "er", "a")
+    add_pictures(tmp_path / valid / "deep", "c")
+    add_pictures(tmp_path, "stray")
+    add_pictures(tmp_path / "Set5" / "HR", "woman")
+    pictures = folder_pictures(tmp_path)
+    assert names(pictures.train) == [f"{train}/b.png", f"{train}/deep/er/a.png"]
+    assert names(pictures.valid) == [f"{valid}/deep/c.png"]
+    assert pictures.origin == str(tmp_path.resolve())
+    assert pictures.benchmarks == {}
+
+
+def test_div2k_training_ends_at_0800(tmp_path: Path) -> None:
+    add_pictures(tmp_path / "DIV2K_train_HR", "0001", "0800", "0801", "0900", "0901", "08010")
+    add_pictures(tmp_path / "DIV2K_valid_HR", "0801", "0900")
+    pictures = folder_pictures(tmp_path)
+    assert [Path(name).stem for name in names(pictures.train)] == ["0001", "0800", "08010", "0901"]
+    assert [Path(name).stem for name in names(pictures.valid)] == ["0801", "0900"]
+    add_pictures(tmp_path / "DIV2K_train_HR", "0002", "0003")
+    inside = folder_pictures(tmp_path / "DIV2K_train_HR")  # the folder itself was passed
+    assert not {"0801", "0900"} & {Path(name).stem for name in names(inside.train + inside.valid)}
+
+
+def test_other_folders_may_number_their_pictures_0801(tmp_path: Path) -> None:
+    add_pictures(tmp_path / "train", "0001", "0801")
+    add_pictures(tmp_path / "valid", "x")
+    assert names(folder_pictures(tmp_path).train) == ["train/0001.png", "train/0801.png"]
+
+
+def test_benchmarks_are_found_in_any_case_and_returned_under_the_name_asked_for(tmp_path: Path) -> None:
+    many(tmp_path / "train", 6)
+    add_pictures(tmp_path / "set5" / "HR", "woman", "baby")
+    add_pictures(tmp_path / "set5" / "LR_bicubic" / "X2", "womanx2")
+    pictures = folder_pictures(tmp_path, ["Set5"])
+    assert {name: names(test) for name, test in pictures.benchmarks.items()} == {
+        "Set5": ["set5/HR/baby.png", "set5/HR/woman.png"]
+    }
+
+
+def test_an_absent_benchmark_is_named_with_the_place_it_was_expected_at(tmp_path: Path) -> None:
+    many(tmp_path / "train", 6)
+    add_pictures(tmp_path / "Set5" / "HR", "woman")
+    add_pictures(tmp_path / "Set14", "no_HR_folder")
+    with pytest.raises(ImageError, match=r"Set14/HR, .*Urban100/HR, and there is no such folder"):
+        folder_pictures(tmp_path, ["Set5", "Set14", "Urban100"])
+
+
+def test_without_a_train_folder_every_picture_trains_but_no_benchmark(tmp_path: Path) -> None:
+    many(tmp_path / "photos" / "2019", 30)
+    for benchmark in ("Set5", "bsd100", "deep/Urban100", "Mine"):
+        add_pictures(tmp_path / benchmark / "HR", f"test_{benchmark.replace('/', '_')}")
+        add_pictures(tmp_path / benchmark / "LR", f"small_{benchmark.replace('/', '_')}")
+    pictures = folder_pictures(tmp_path, ["mine"])
+    everything = names(pictures.train + pictures.valid)
+    assert len(pictures.valid) == 4
+    assert sorted(everything) == [f"photos/2019/p{i:03}.png" for i in range(30)]
+    assert names(pictures.benchmarks["mine"]) == ["Mine/HR/test_Mine.png"]
+    assert "Mine/HR/test_Mine.png" in names(folder_pictures(tmp_path).train + folder_pictures(tmp_path).valid)
+
+
+def test_without_a_train_folder_a_valid_folder_still_validates_and_does_not_train(tmp_path: Path) -> None:
+    many(tmp_path / "photos", 5)
+    add_pictures(tmp_path / "valid", "v")
+    pictures = folder_pictures(tmp_path)
+    assert names(pictures.valid) == ["valid/v.png"]
+    assert len(pictures.train) == 5 and "valid/v.png" not in names(pictures.train)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(2, 1), (3, 2), (5, 4), (80, 4), (120, 6), (300, 10)])
+def test_a_twentieth_is_held_out_but_at_least_4_at_most_10_and_one_is_left(
+    tmp_path: Path, count: int, expected: int
+) -> None:
+    many(tmp_path / "train", count)
+    pictures = folder_pictures(tmp_path)
+    assert len(pictures.valid) == expected
+    assert len(pictures.train) == count - expected
+    assert not set(names(pictures.valid)) & set(names(pictures.train))
+
+
+def test_the_held_out_part_depends_on_content_not_on_names_and_places(tmp_path: Path) -> None:
+    many(tmp_path / "a" / "train", 50)
+    renamed = tmp_path / "b" / "train" / "deep"
+    renamed.mkdir(parents=True)
+    for number, path in enumerate(sorted((tmp_path / "a" / "train").iterdir(), reverse=True)):
+        shutil.copy(path, renamed / f"{number:02}.png")
+    assert contents(folder_pictures(tmp_path / "a").valid) == contents(folder_pictures(tmp_path / "b").valid)
+
+
+def test_an_added_picture_pushes_at_most_one_other_out_of_the_held_out_part(tmp_path: Path) -> None:
+    many(tmp_path / "train", 50)
+    held = contents(folder_pictures(tmp_path).valid)
+    entered = 0
+    for number in range(20):
+        add_pictures(tmp_path / "train", f"new{number}")
+        now = contents(folder_pictures(tmp_path).valid)
+        assert len(held - now) <= 1
+        assert now - held <= contents([Picture("", tmp_path / "train" / f"new{number}.png")])
+        entered += bool(now - held)
+        held = now
+    assert 0 < entered < 10
+
+
+def test_no_copy_of_a_held_out_picture_trains(tmp_path: Path) -> None:
+    many(tmp_path / "train", 12)
+    for path in sorted((tmp_path / "train").iterdir()):
+        shutil.copy(path, path.with_name(f"copy_of_{path.name}"))
+    pictures = folder_pictures(tmp_path)
+    assert len(pictures.valid) == 4
+    assert len(pictures.train) == 2 * 8
+    assert not contents(pictures.valid) & contents(pictures.train)
+
+
+def test_one_picture_alone_cannot_train_and_validate(tmp_path: Path) -> None:
+    add_pictures(tmp_path / "train", "only")
+    shutil.copy(tmp_path / "train" / "only.png", tmp_path / "train" / "copy.png")
+    with pytest.raises(ImageError, match=r"cannot both train and validate; .*valid"):
+        folder_pictures(tmp_path)
+
+
+def test_folders_that_hold_nothing_to_train_on_say_what_was_expected(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="no such folder"):
+        folder_pictures(tmp_path / "absent")
+    add_pictures(tmp_path / "Set5" / "HR", "woman")
+    with pytest.raises(ImageError, match=r"no picture to train on; expected .*/train, .*/DIV2K_train_HR or pictures"):
+        folder_pictures(tmp_path, ["Set5"])
+    (tmp_path / "valid").mkdir()
+    add_pictures(tmp_path / "train", "a")
+    with pytest.raises(ImageError, match=r"valid: no picture"):
+        folder_pictures(tmp_path)
+
+
+def test_an_unreadable_picture_is_named_when_the_held_out_part_is_chosen(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"gone\.png: cannot be read"):
+        held_out([Picture("gone", tmp_path / "gone.png"), Picture("too", tmp_path / "too.png")])
+
+
+def test_shared_trains_on_380_pictures_and_validates_on_10(shared: Path) -> None:
+    pictures = folder_pictures(shared / "data", ["Set5", "Set14"])
+    assert (len(pictures.train), len(pictures.valid)) == (380, 10)
+    assert {name: len(test) for name, test in pictures.benchmarks.items()} == {"Set5": 5, "Set14": 14}
