@@ -39,5 +39,5 @@ EXPERIMENT = Experiment(
     },
     references=references(BASE),
     rungs=(960,),
-    reduction_factor=2.5,
+    reduction_factor=2.0,
 )

@@ -23,6 +23,8 @@ from study.state import TrialState as Trial
 Point = dict[str, Any]
 """Dimension label -> value."""
 
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces every study in memory
+
 _RETRIES = 20
 _STARTUP_TRIALS = 10
 

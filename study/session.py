@@ -17,7 +17,7 @@ from sr_core.cli import show_progress
 from sr_core.data.manifest import Manifest, manifest_of
 from sr_core.data.sources import Pictures
 from sr_core.errors import SuiteError
-from study import provenance, terminal, uris
+from study import databases, provenance, terminal
 from study.commandline import folder_from
 from study.coordinator import Coordinator, Observer, StopSignal
 from study.events import Event, SessionStarted, Warned
@@ -117,11 +117,8 @@ class _Session:
             with self._views(out) as _:
                 self._show(out, state)
             return 0
-        if opened.data["left_out"]:
-            out.print(
-                f"left out: {len(opened.data['left_out'])} training pictures too small for a patch or window",
-                markup=False,
-            )
+        if small := len(opened.data["left_out"]):
+            out.print(f"left out: {small} training pictures too small for a patch or window", markup=False)
         journal = Journal(self.folder.journal)
         with ExitStack() as stack:
             stack.callback(journal.close)
@@ -205,9 +202,10 @@ class _Session:
     def _sinks(self) -> list[Sink]:
         root, sinks = self.folder.root, list[Sink]()
         if self.args.tracking_uri != "none":
-            sinks.append(MlflowSink(self.args.tracking_uri or uris.default_tracking_uri(root), self.folder))
+            uri = self.args.tracking_uri or databases.default_tracking_uri(root)
+            sinks.append(MlflowSink(uri, databases.artifact_root(root), self.folder))
         if self.args.storage != "none":
-            sinks.append(OptunaSink(self.args.storage or uris.default_storage(root)))
+            sinks.append(OptunaSink(self.args.storage or databases.default_storage(root)))
         return sinks
 
     def _show(self, out: Console, state: StudyState) -> None:

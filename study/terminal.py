@@ -74,7 +74,7 @@ class LiveView:
 
     def _draw(self, state: StudyState) -> Group:
         running = Table(title="running", title_justify="left", box=None, padding=(0, 2, 0, 0))
-        for heading in ("trial", "slot", "patches", "patches/s", "PSNR [dB]", "settings"):
+        for heading in ("trial", "slot", "patches", "patches/s", r"PSNR \[dB]", "settings"):
             running.add_column(heading, no_wrap=True)
         for trial in state.trials.values():
             if trial.status == "running":
@@ -135,7 +135,7 @@ def ranking_table(state: StudyState, limit: int = _SHOWN) -> Table:
     """The best trials, both references and bicubic in one order, by PSNR on the validation crops."""
     names = swept_names(state)
     table = Table(title="ranking by PSNR on the validation crops", title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for heading in ("rank", "trial", "PSNR [dB]", "SSIM", "gain [dB]", *(n.rpartition(".")[2] for n in names)):
+    for heading in ("rank", "trial", r"PSNR \[dB]", "SSIM", r"gain \[dB]", *(n.rpartition(".")[2] for n in names)):
         table.add_column(heading, justify="left", no_wrap=True, overflow="ellipsis")
     bicubic = bicubic_of(state)
     finished = [t for t in state.ranking() if t.status == "finished"]

@@ -13,7 +13,7 @@ from sr_core.training import fit as training
 from sr_core.training.runtime import Runtime, cores, resolve
 
 _STEPS = 5
-_CLEARLY_FASTER = 0.8
+_CLEARLY_FASTER = 0.6
 
 
 def seconds_per_patch(model: ModelConfig, data: DataConfig, train: TrainConfig, runtime: Runtime) -> float:
