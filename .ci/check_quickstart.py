@@ -1,0 +1,44 @@
+"""Holds a finished quickstart against what it promises. Usage: check_quickstart.py ROOT."""
+
+import sys
+from pathlib import Path
+
+from study.experiment import MIN_STEPS_AT_A_RUNG
+from study.journal import read
+from study.results import bicubic_of
+from study.state import fold
+
+
+def main(root: str) -> int:
+    state = fold(read(Path(root) / "quickstart" / "journal.jsonl"))
+    assert state.opened is not None and state.session is not None and state.ended is not None
+    trials = list(state.trials.values())
+    finished = [t for t in trials if t.status == "finished"]
+    pruned = [t for t in trials if t.status == "pruned"]
+    best = state.best()
+    assert best is not None and best.score is not None
+    seen: dict[str, set[object]] = {}
+    for trial in trials:
+        for name, value in trial.proposed.values.items():
+            seen.setdefault(name, set()).add(value)
+    few = {name: len(values) for name, values in seen.items() if len(values) < 3 and name != "model.input_range"}
+    gain = best.score - bicubic_of(state)["val/psnr"]
+    minutes = (state.ended.time - state.opened.time) / 60
+    promises = {
+        f"50 trials counted: {state.counted}": state.counted == 50,
+        f"at least 15 trained to the full budget: {len(finished)}": len(finished) >= 15,
+        "every pruned one had 30 steps and 2 validations": all(
+            t.patches >= MIN_STEPS_AT_A_RUNG * t.config.train.batch_size and len(t.curve) >= 2 for t in pruned
+        ),
+        f"at least three values of every swept parameter: {few or 'all'}": not few,
+        f"both input ranges: {seen['model.input_range']}": len(seen["model.input_range"]) == 2,
+        f"best at least 0.3 dB above bicubic: {gain:+.3f} dB": gain >= 0.3,
+        f"at most 10 minutes: {minutes:.1f}": minutes <= 10,
+    }
+    for promise, kept in promises.items():
+        print(f"{'kept' if kept else 'BROKEN'}: {promise}")
+    return 0 if all(promises.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
