@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Every check and benchmark that waits for an NVIDIA GPU, in one call of under ten minutes; tables go to $OUT.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PYTHONPATH=$PWD CUBLAS_WORKSPACE_CONFIG=:4096:8
+python benchmarks/gpu_checks.py "${OUT:-benchmarks/out}"
