@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-import xml.etree.ElementTree as tree
+from xml.etree import ElementTree
 
 ALLOWED = [
     r"needs a CUDA device",
@@ -14,7 +14,7 @@ ALLOWED = [
 
 def main(report: str) -> int:
     refused = 0
-    for case in tree.parse(report).getroot().iter("testcase"):
+    for case in ElementTree.parse(report).getroot().iter("testcase"):
         for skip in case.findall("skipped"):
             reason = skip.get("message") or ""
             fine = "SR_SHARED" not in os.environ or any(re.search(pattern, reason) for pattern in ALLOWED)
