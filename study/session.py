@@ -44,7 +44,8 @@ from study.winner import conclude
 TEMPORARY = 75
 """Exit status where the same command goes on later (EX_TEMPFAIL)."""
 NOTHING_SUCCEEDED = 3
-_DRAIN_SECONDS = 120.0
+_DRAIN_SECONDS, _HURRIED_SECONDS = 60.0, 8.0
+"""How long the views may take to catch up at the end, usually and when somebody wants the process gone."""
 
 
 def run_session(name: str, experiment: Experiment, args: argparse.Namespace) -> int:
@@ -114,7 +115,7 @@ class _Session:
                     "would differ; leave --device out, or start a new study with --study-name"
                 )
         if _done(state, self.args.trials):
-            with self._views(out) as _:
+            with self._views(out, StopSignal()):
                 self._show(out, state)
             return 0
         if small := len(opened.data["left_out"]):
@@ -130,7 +131,7 @@ class _Session:
             stack.enter_context(_signals(stop))
             executor = InlineExecutor(Bench(material.store, runtime))
             stack.callback(executor.close)
-            followers = stack.enter_context(self._views(out))
+            followers = stack.enter_context(self._views(out, stop))
             view = terminal.make_view(out, self.args.trials)
             stack.callback(view.close)
             observers: list[Observer] = [view, *(_Poke(f) for f in followers)]
@@ -183,7 +184,7 @@ class _Session:
             coordinator.record(Warned(time=time.time(), message=message))
 
     @contextmanager
-    def _views(self, out: Console) -> Iterator[list[Follower]]:
+    def _views(self, out: Console, stop: StopSignal) -> Iterator[list[Follower]]:
         """Followers that bring MLflow and the Optuna view up to date, and are given time to finish."""
         followers = [Follower(self.folder.journal, sink) for sink in self._sinks()]
         for follower in followers:
@@ -191,12 +192,15 @@ class _Session:
         try:
             yield followers
         finally:
-            deadline = time.monotonic() + _DRAIN_SECONDS
+            patience = _HURRIED_SECONDS if stop.reason in ("interrupted", "terminated") else _DRAIN_SECONDS
+            deadline = time.monotonic() + patience
             for follower in followers:
-                if not follower.drain(max(0.0, deadline - time.monotonic())):
-                    out.print(
-                        f"{follower.name} is not up to date; later: python -m study.sync{self._where()}", markup=False
-                    )
+                while not (done := follower.drain(1.0)) and time.monotonic() < deadline:
+                    show_progress(f"bringing {follower.name} up to date: {follower.lag()} events to go")
+                show_progress("")
+                if not done:
+                    later = f"python -m study.sync{self._where()}"
+                    out.print(f"{follower.name} is not up to date; nothing is lost, later: {later}", markup=False)
                 follower.stop()
 
     def _sinks(self) -> list[Sink]:
