@@ -12,6 +12,13 @@ from sr_core.cli import Parser, run_command
 from study.commandline import add_study_flags, at_least_one, seconds
 
 
+def gpu(text: str) -> str:
+    """The torch device of a GPU's number."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected the number of one GPU such as 0, got {text!r}")
+    return f"cuda:{int(text)}"
+
+
 def parser() -> argparse.ArgumentParser:
     """The flags say how to run, never a hyperparameter."""
     made = Parser("python -m study.run", description=__doc__.splitlines()[0] if __doc__ else None)
@@ -23,7 +30,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--data", type=Path, metavar="DIR", help="pictures (default: those in scikit-image's wheel)")
     made.add_argument("--seed", type=int, metavar="S", help="study seed (default: the experiment's)")
     made.add_argument("--timeout", type=seconds, metavar="T", help="end cleanly after this time, e.g. 90s, 20m, 2h")
-    made.add_argument("--device", metavar="D", help="cpu (default) or cuda:N; kept for the study's life")
+    made.add_argument(
+        "--gpus", dest="device", type=gpu, metavar="N", help="train on this GPU for the study's life (default: CPU)"
+    )
     made.add_argument("--tracking-uri", metavar="URI", help="MLflow store or server, or none (default: under --root)")
     made.add_argument("--storage", metavar="URL", help="database of the Optuna view, or none (default: under --root)")
     made.add_argument("--dry-run", action="store_true", help="print space, budget, first trials, time; write nothing")

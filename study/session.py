@@ -112,7 +112,7 @@ class _Session:
             if self.args.device not in (None, opened.runtime["device"]):
                 raise SuiteError(
                     f"study {self.folder.study!r} runs on {opened.runtime['device']}, not on {self.args.device}: bits "
-                    "would differ; leave --device out, or start a new study with --study-name"
+                    "would differ; leave --gpus as it was, or start a new study with --study-name"
                 )
         if _done(state, self.args.trials):
             with self._views(out, StopSignal()):
