@@ -100,14 +100,13 @@ class _Session:
         )
         show_progress("")
         state = fold(read(self.folder.journal)) if self.folder.journal.exists() else StudyState()
+        seed = self.experiment.base.seed if self.args.seed is None else self.args.seed
         if state.opened is None:
-            seed = self.experiment.base.seed if self.args.seed is None else self.args.seed
             opened = first_event(
                 self.folder, self.name, self.experiment, seed, material, data=self.args.data, device=self.args.device
             )
         else:
             opened = state.opened
-            seed = opened.seed if self.args.seed is None else self.args.seed
             check_same_question(opened, question_of(self.experiment, seed, material.store), self.folder)
             if self.args.device not in (None, opened.runtime["device"]):
                 raise SuiteError(
