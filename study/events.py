@@ -93,7 +93,6 @@ class Ticked(TrialEvent):
 
     patches: int
     loss: float
-    patches_per_second: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,7 +1,6 @@
 """What a person sees while a study runs and when it is done: rich tables on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Callable
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -54,7 +53,9 @@ class LiveView:
 
     def __init__(self, out: Console, asked: int) -> None:
         self._asked = asked
-        self._ticks: dict[int, Ticked] = {}
+        self._starts: dict[int, tuple[float, int]] = {}
+        self._speeds: dict[int, tuple[int, float]] = {}
+        """Per running trial: patches so far, and patches/s since it took its slot."""
         self._begun, self._counted_before = time.monotonic(), -1
         self._live = Live(console=out, refresh_per_second=4, transient=True)
         self._live.start()
@@ -62,8 +63,12 @@ class LiveView:
     def observe(self, event: Event, state: StudyState) -> None:
         if self._counted_before < 0:
             self._counted_before = state.counted
-        if isinstance(event, Ticked):
-            self._ticks[event.trial] = event
+        if isinstance(event, Started):
+            self._starts[event.trial] = time.monotonic(), event.patches
+        elif isinstance(event, Ticked | Progress):
+            since, first = self._starts[event.trial]
+            rate = (event.patches - first) / max(time.monotonic() - since, 1e-3)
+            self._speeds[event.trial] = event.patches, rate
         elif isinstance(event, Failed | Warned):
             self._live.console.print(describe(event, state), markup=False)
         self._live.update(self._draw(state))
@@ -78,18 +83,18 @@ class LiveView:
             running.add_column(heading, no_wrap=True)
         for trial in state.trials.values():
             if trial.status == "running":
-                tick = self._ticks.get(trial.number)
+                done, rate = self._speeds.get(trial.number, (trial.patches, 0.0))
                 running.add_row(
                     str(trial.number),
                     str(trial.starts[-1].slot),
-                    f"{max(tick.patches if tick else 0, trial.patches)}/{trial.config.train.budget_patches}",
-                    f"{tick.patches_per_second:.0f}" if tick else "",
+                    f"{done}/{trial.config.train.budget_patches}",
+                    f"{rate:.0f}" if rate else "",
                     "" if trial.score is None else f"{trial.score:.2f}",
                     settings(trial),
                 )
-        done = state.counted - self._counted_before
+        ended = state.counted - self._counted_before
         elapsed = time.monotonic() - self._begun
-        left = f"about {duration(elapsed / done * (self._asked - state.counted))} left" if done > 0 else "measuring"
+        left = f"about {duration(elapsed / ended * (self._asked - state.counted))} left" if ended > 0 else "measuring"
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
             ProgressBar(total=self._asked, completed=state.counted, width=30),
@@ -184,5 +189,6 @@ def summary(state: StudyState) -> list[str]:
     return lines
 
 
-View = PlainView | LiveView
-make_view: Callable[[Console, int], View] = lambda out, asked: (LiveView if out.is_terminal else PlainView)(out, asked)  # noqa: E731
+def make_view(out: Console, asked: int) -> PlainView | LiveView:
+    """The view that fits where the output goes."""
+    return LiveView(out, asked) if out.is_terminal else PlainView(out, asked)

@@ -129,9 +129,13 @@ def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None
     mark = Mark(task.config_hash, task.epoch)
     if task.checkpoint.exists():
         load_checkpoint(task.checkpoint, state, mark)
-    first, begun = state.patches, time.monotonic()
     yield Started(
-        time=time.time(), trial=task.number, slot=task.slot, epoch=task.epoch, patches=first, source=task.source
+        time=time.time(),
+        trial=task.number,
+        slot=task.slot,
+        epoch=task.epoch,
+        patches=state.patches,
+        source=task.source,
     )
     scores: Mapping[str, float] = {}
     saved = time.monotonic()
@@ -146,8 +150,7 @@ def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None
         now = time.time()
         match step:
             case training.Tick(done, loss):
-                rate = (done - first) / (time.monotonic() - begun)
-                command = yield Ticked(time=now, trial=task.number, patches=done, loss=loss, patches_per_second=rate)
+                command = yield Ticked(time=now, trial=task.number, patches=done, loss=loss)
                 due = time.monotonic() - saved > CHECKPOINT_SECONDS
             case training.Progress(done, scores, loss, rate):
                 command = yield Progress(
