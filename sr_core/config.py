@@ -6,7 +6,7 @@ Each section goes only to the stage that reads it. A range to search belongs to 
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
 from sr_core.errors import ConfigError
 
@@ -31,13 +31,23 @@ SCALES: tuple[int, ...] = get_args(Scale)
 
 
 def _one_of(name: str, value: object, legal: tuple[Any, ...]) -> None:
-    if value not in legal or isinstance(value, bool) != any(isinstance(v, bool) for v in legal):
+    # 2.0 and True equal whole numbers, but a config that holds them has another hash.
+    if not any(type(value) is type(v) and value == v for v in legal):
         raise ConfigError(f"{name} must be one of {', '.join(map(str, legal))}; got {value!r}")
 
 
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _positive(name: str, value: float) -> None:
-    if not (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf):
+    if not (_is_number(value) and 0 < value < math.inf):
         raise ConfigError(f"{name} must be > 0 and finite, got {value!r}")
+
+
+def _decay(name: str, value: float) -> None:
+    if not (_is_number(value) and 0 <= value < 1):
+        raise ConfigError(f"{name} must be at least 0 and below 1, got {value!r}")
 
 
 def _count(name: str, value: int, least: int = 1) -> None:
@@ -164,9 +174,8 @@ class TrainConfig:
         _one_of("train.loss", self.loss, ("l1", "l2", "charbonnier"))
         _positive("train.charbonnier_eps", self.charbonnier_eps)
         _one_of("train.loss_reduction", self.loss_reduction, ("mean", "sum"))
-        for name in ("adam_beta1", "adam_beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"train.{name} must be at least 0 and below 1, got {getattr(self, name)!r}")
+        _decay("train.adam_beta1", self.adam_beta1)
+        _decay("train.adam_beta2", self.adam_beta2)
         _positive("train.adam_eps", self.adam_eps)
         _positive("train.ema_horizon_patches", self.ema_horizon_patches)
 
