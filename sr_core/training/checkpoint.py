@@ -97,8 +97,6 @@ def load_checkpoint(path: Path, state: TrainState, mark: Mark) -> None:
         CheckpointError: the file is missing, damaged, of another config, or written by a later owner.
     """
     header, tensors = _read(path)
-    if header.get("layout") != _LAYOUT:
-        raise CheckpointError(f"{path}: expected checkpoint layout {_LAYOUT}, got {header.get('layout')!r}")
     if header["config"] != mark.config:
         raise CheckpointError(f"{path}: belongs to config {header['config']}, not to {mark.config}; remove the file")
     if header["epoch"] > mark.epoch:
@@ -127,10 +125,13 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         content = path.read_bytes()
         tensors = load_tensors(content)
         length = int.from_bytes(content[:8], "little")
-        header = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["state"])
+        stored = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["state"])
+        if stored["layout"] != _LAYOUT:
+            raise CheckpointError(f"{path}: expected checkpoint layout {_LAYOUT}, got {stored['layout']!r}")
+        header = {name: stored[name] for name in ("config", "epoch", "patches", "steps", "loss_steps")}
     except FileNotFoundError as exc:
         raise CheckpointError(f"{path}: no such checkpoint") from exc
-    except (OSError, SafetensorError, KeyError, ValueError) as exc:
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError) as exc:
         raise CheckpointError(f"{path}: not a whole checkpoint ({exc}); remove the file to start over") from exc
     return header, tensors
 

@@ -1,0 +1,253 @@
+"""Files that a run goes on from: whole or refused, never executed, and never half-replaced."""
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save
+from torch import nn
+
+from sr_core.config import TrainConfig
+from sr_core.errors import CheckpointError
+from sr_core.training import fit as training
+from sr_core.training.checkpoint import (
+    Mark,
+    digest_of,
+    load_checkpoint,
+    save_checkpoint,
+    save_weights,
+    weights_of,
+    write_durably,
+)
+from sr_core.training.fit import TrainState
+from sr_core.training.runtime import resolve
+
+TRAIN = TrainConfig(budget_patches=16, batch_size=2)
+RUNTIME = resolve(threads=1)
+MARK = Mark("00c0ffee00c0ffee", 3)
+
+
+def fresh(width: int = 4) -> TrainState:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.PReLU(), nn.Conv2d(width, 3, 1))
+    return training.start(model, TRAIN, RUNTIME)
+
+
+def train(state: TrainState, steps: int) -> TrainState:
+    for _ in range(steps):
+        training.step(state, TRAIN, RUNTIME, noise)
+    return state
+
+
+def noise(first: int, count: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    pixels = np.random.default_rng(first).integers(0, 256, (2, count, 3, 6, 6), dtype=np.uint8)
+    return pixels[0], pixels[1]
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> tuple[Path, TrainState]:
+    state = train(fresh(), 3)
+    save_checkpoint(tmp_path / "checkpoint.safetensors", state, MARK)
+    return tmp_path / "checkpoint.safetensors", state
+
+
+def everything(state: TrainState) -> dict[str, torch.Tensor]:
+    """All that decides what comes next, by name."""
+    found = {f"model/{k}": v for k, v in weights_of(state.model).items()}
+    found |= {f"average/{k}": v for k, v in weights_of(state.average.model).items()}
+    for name, parameter in state.model.named_parameters():
+        found |= {f"adam/{key}/{name}": value for key, value in state.optimizer.state[parameter].items()}
+    return found | {"loss": state.loss_sum, "counts": torch.tensor([state.loss_steps, state.patches])}
+
+
+def test_loading_brings_back_every_bit_that_decides_what_comes_next(written: tuple[Path, TrainState]) -> None:
+    path, state = written
+    loaded = fresh()
+    load_checkpoint(path, loaded, MARK)
+    assert digest_of(everything(loaded)) == digest_of(everything(state))
+    assert digest_of(everything(train(loaded, 4))) == digest_of(everything(train(state, 4)))
+
+
+def test_the_optimiser_goes_on_in_the_types_it_left(written: tuple[Path, TrainState]) -> None:
+    path, state = written
+    loaded = fresh()
+    load_checkpoint(path, loaded, MARK)
+    for one, other in zip(state.model.parameters(), loaded.model.parameters(), strict=True):
+        before, after = state.optimizer.state[one], loaded.optimizer.state[other]
+        assert {k: (v.dtype, v.shape, v.stride()) for k, v in before.items()} == {
+            k: (v.dtype, v.shape, v.stride()) for k, v in after.items()
+        }
+
+
+def test_saving_twice_writes_the_same_bytes(written: tuple[Path, TrainState]) -> None:
+    path, state = written
+    before = path.read_bytes()
+    save_checkpoint(path, state, MARK)
+    assert path.read_bytes() == before
+
+
+def test_a_later_owner_may_go_on_from_a_checkpoint(written: tuple[Path, TrainState]) -> None:
+    load_checkpoint(written[0], fresh(), Mark(MARK.config, MARK.epoch + 1))
+
+
+# What is refused
+
+
+def assert_refused(path: Path, match: str, mark: Mark = MARK, width: int = 4) -> None:
+    with pytest.raises(CheckpointError, match=match) as caught:
+        load_checkpoint(path, fresh(width), mark)
+    assert str(path) in str(caught.value)
+
+
+def test_a_checkpoint_truncated_anywhere_is_refused(written: tuple[Path, TrainState]) -> None:
+    path, _ = written
+    content = path.read_bytes()
+    for length in {*range(0, len(content), 37), *range(20), len(content) - 1}:
+        path.write_bytes(content[:length])
+        assert_refused(path, "not a whole checkpoint .*; remove the file to start over")
+
+
+def test_a_checkpoint_of_another_config_is_refused(written: tuple[Path, TrainState]) -> None:
+    assert_refused(written[0], "belongs to config 00c0ffee00c0ffee, not to decaf", Mark("decaf", 3))
+
+
+def test_a_checkpoint_of_a_later_owner_is_refused(written: tuple[Path, TrainState]) -> None:
+    assert_refused(written[0], r"written by owner 3, newer than this one \(2\)", Mark(MARK.config, 2))
+
+
+def test_a_checkpoint_of_another_layout_is_refused(written: tuple[Path, TrainState]) -> None:
+    path, _ = written
+    path.write_bytes(save(load_file(path), metadata={"state": json.dumps({"layout": 99})}))
+    assert_refused(path, "expected checkpoint layout 1, got 99")
+
+
+def test_a_checkpoint_of_another_network_is_refused(written: tuple[Path, TrainState]) -> None:
+    assert_refused(written[0], "does not fit this network", width=5)
+
+
+@pytest.mark.parametrize("state", [None, "x", "[]", "null", '{"layout": 1}', "{"])
+def test_tensors_without_a_whole_header_are_refused(written: tuple[Path, TrainState], state: str | None) -> None:
+    path, _ = written
+    path.write_bytes(save(load_file(path), metadata=None if state is None else {"state": state}))
+    assert_refused(path, "not a whole checkpoint")
+
+
+@pytest.mark.parametrize("missing", ["model/0.weight", "average/0.weight", "adam/exp_avg/0.weight", "loss_sum"])
+def test_a_checkpoint_without_one_of_its_tensors_is_refused(written: tuple[Path, TrainState], missing: str) -> None:
+    path, _ = written
+    content = path.read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+    tensors = load_file(path)
+    del tensors[missing]
+    path.write_bytes(save(tensors, metadata=header))
+    assert_refused(path, f"does not fit this network .*{missing}")
+
+
+def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
+    assert_refused(tmp_path / "nowhere", "no such checkpoint")
+
+
+def test_a_folder_in_place_of_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    assert_refused(tmp_path, "not a whole checkpoint")
+
+
+class Bomb:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_code_in_a_checkpoint_is_not_executed(tmp_path: Path) -> None:
+    exploded = tmp_path / "exploded"
+    (tmp_path / "pickled").write_bytes(pickle.dumps(Bomb(exploded)))
+    torch.save({"model": Bomb(exploded)}, tmp_path / "torched")
+    for name in ("pickled", "torched"):
+        assert_refused(tmp_path / name, "not a whole checkpoint")
+    assert not exploded.exists()
+
+
+# A kill while writing
+
+
+def test_a_kill_before_the_rename_leaves_the_old_checkpoint(
+    written: tuple[Path, TrainState], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, state = written
+    before = path.read_bytes()
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(path, train(state, 1), MARK)
+    assert path.read_bytes() == before
+    save_checkpoint(path, state, MARK)  # what the kill left aside is in nobody's way
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_half_written_file_aside_is_written_over(tmp_path: Path) -> None:
+    (tmp_path / ".weights.writing").write_bytes(b"a long remainder of an earlier life")
+    write_durably(tmp_path / "weights", b"new")
+    assert list(tmp_path.iterdir()) == [tmp_path / "weights"]
+    assert (tmp_path / "weights").read_bytes() == b"new"
+
+
+def test_a_file_is_on_the_disk_before_it_takes_the_name_and_its_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    sync, replace = os.fsync, Path.replace
+
+    def synced(descriptor: int) -> None:
+        kind = "folder" if os.path.samestat(os.fstat(descriptor), tmp_path.stat()) else "file"
+        done.append(kind)
+        sync(descriptor)
+
+    def renamed(aside: Path, target: Path) -> Path:
+        done.append("rename")
+        return replace(aside, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    write_durably(tmp_path / "weights", b"new")
+    assert done == ["file", "rename", "folder"]
+
+
+# Weights and their digest
+
+
+def test_saved_weights_load_as_they_were_and_their_digest_names_them(tmp_path: Path) -> None:
+    model = train(fresh(), 1).model
+    digest = save_weights(tmp_path / "w", model)
+    loaded = load_file(tmp_path / "w")
+    assert loaded.keys() == model.state_dict().keys()
+    assert digest == digest_of(loaded) == digest_of(weights_of(model))
+
+
+def test_a_digest_tells_names_types_shapes_and_every_bit_apart() -> None:
+    plain = {"a": torch.zeros(4), "b": torch.ones(2)}
+    others = [
+        {"a": torch.zeros(4), "c": torch.ones(2)},
+        {"a": torch.zeros(4, dtype=torch.float64), "b": torch.ones(2)},
+        {"a": torch.zeros(4, dtype=torch.int32), "b": torch.ones(2)},
+        {"a": torch.zeros(2, 2), "b": torch.ones(2)},
+        {"a": torch.tensor([0.0, 0.0, 0.0, -0.0]), "b": torch.ones(2)},
+        {"a": torch.zeros(4)},
+    ]
+    assert len({digest_of(tensors) for tensors in (plain, *others)}) == 1 + len(others)
+
+
+def test_a_digest_does_not_depend_on_order_or_memory_layout() -> None:
+    weight = torch.arange(2 * 3 * 4 * 4.0).reshape(2, 3, 4, 4)
+    one = {"a": weight, "b": torch.ones(2)}
+    other = {"b": torch.ones(2), "a": weight.to(memory_format=torch.channels_last)}
+    assert digest_of(one) == digest_of(other)
