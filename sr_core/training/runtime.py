@@ -77,8 +77,10 @@ def resolve(*, device: str | None = None, threads: int | None = None) -> Runtime
         ConfigError: there is no such device.
     """
     chosen = device or "cpu"
-    if chosen != "cpu" and not (chosen.startswith("cuda") and torch.cuda.is_available()):
-        raise ConfigError(f"device {chosen} is not available here (CUDA: {torch.cuda.is_available()}); use cpu")
+    if chosen != "cpu" and not _is_cuda_device(chosen):
+        raise ConfigError(
+            f"device {chosen} is not available here ({torch.cuda.device_count()} CUDA devices); use cpu or cuda:N"
+        )
     return Runtime(
         device=chosen,
         device_name="" if chosen == "cpu" else torch.cuda.get_device_name(chosen),
@@ -88,3 +90,11 @@ def resolve(*, device: str | None = None, threads: int | None = None) -> Runtime
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
         torch=torch.__version__,
     )
+
+
+def _is_cuda_device(name: str) -> bool:
+    try:
+        device = torch.device(name)
+    except RuntimeError:  # no such kind of device, or not a number
+        return False
+    return device.type == "cuda" and (device.index or 0) < torch.cuda.device_count()

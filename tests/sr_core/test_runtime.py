@@ -1,0 +1,96 @@
+"""Settings that decide bits: resolved, recorded, restored, and named where they cannot be."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from sr_core.config import DataConfig, ModelConfig, TrainConfig
+from sr_core.errors import ConfigError
+from sr_core.training import speed
+from sr_core.training.runtime import Runtime, cores, resolve
+
+
+@pytest.fixture(autouse=True)
+def torch_as_it_was() -> Iterator[None]:
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+def test_settings_survive_their_way_through_the_record() -> None:
+    here = resolve(threads=1)
+    assert Runtime.from_json(json.loads(json.dumps(here.to_json()))) == here
+
+
+def test_settings_name_everything_that_a_cpu_s_bits_depend_on() -> None:
+    here = resolve(threads=3)
+    assert (here.device, here.device_name, here.threads) == ("cpu", "", 3)
+    assert here.torch == torch.__version__
+    assert here.cpu_capability == torch.backends.cpu.get_cpu_capability()
+
+
+def test_threads_are_the_cores_that_this_process_may_use() -> None:
+    assert resolve().threads == cores() <= (os.cpu_count() or 1)
+
+
+def test_applying_settings_makes_this_process_compute_under_them() -> None:
+    resolve(threads=1).apply()
+    assert torch.get_num_threads() == 1
+    assert torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:99", "gpu", "cuda:x"])
+def test_a_device_that_is_not_here_is_refused_by_name(device: str) -> None:
+    with pytest.raises(ConfigError, match=f"device {device} is not available here"):
+        resolve(device=device)
+
+
+def test_a_model_is_placed_in_the_memory_format_of_the_settings() -> None:
+    layer = nn.Conv2d(3, 8, 3)
+    here = resolve(threads=1)
+    assert here.place(layer) is layer
+    assert layer.weight.is_contiguous(memory_format=torch.channels_last)
+    plain = nn.Conv2d(3, 8, 3)
+    replace(here, memory_format="contiguous").place(plain)
+    assert plain.weight.is_contiguous()
+
+
+def test_nothing_is_unmet_on_the_machine_that_resolved_the_settings() -> None:
+    assert resolve(threads=1).unmet() == []
+
+
+def test_settings_of_another_machine_are_named_with_both_values() -> None:
+    here = resolve(threads=1)
+    there = replace(here, torch="2.0.0", cpu_capability="ABACUS")
+    assert there.unmet() == [
+        f"cpu_capability ABACUS then, {here.cpu_capability} here",
+        f"torch 2.0.0 then, {here.torch} here",
+    ]
+
+
+def test_another_number_of_threads_can_be_restored() -> None:
+    assert replace(resolve(), threads=cores() + 3).unmet() == []
+
+
+@pytest.mark.parametrize(("one", "both", "threads"), [(1.0, 0.5, 4), (1.0, 0.9, 1), (1.0, 1.5, 1)])
+def test_one_thread_trains_unless_more_are_clearly_faster(
+    monkeypatch: pytest.MonkeyPatch, one: float, both: float, threads: int
+) -> None:
+    monkeypatch.setattr(speed, "cores", lambda: 4)
+    monkeypatch.setattr(
+        speed, "seconds_per_patch", lambda model, data, train, runtime: one if runtime.threads == 1 else both
+    )
+    assert speed.fastest(ModelConfig(), DataConfig(), TrainConfig()).threads == threads
+
+
+def test_the_measured_time_of_a_patch_is_positive() -> None:
+    runtime = resolve(threads=1)
+    runtime.apply()
+    tiny = ModelConfig(n_feats=4, upsampler_feats=4, n_blocks=1)
+    assert 0 < speed.seconds_per_patch(tiny, DataConfig(lr_patch_size=8), TrainConfig(), runtime) < 1
