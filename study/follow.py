@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Protocol
 
+from sr_core.errors import SuiteError
 from study.config import short_digest
 from study.databases import ViewError, redact
 from study.events import FORMAT, Event, StudyOpened, to_json
@@ -26,7 +27,7 @@ BATCH = 500
 """Events handed over at once, at most."""
 POLL_SECONDS = 5.0
 """How long news may wait when nobody pokes."""
-LEAST_REST, MOST_REST = 1.0, 5.0
+LEAST_REST, MOST_REST = 2.0, 10.0
 """Seconds between two hand-overs: events gather meanwhile, and one hand-over of many costs less than many of one."""
 REST_FACTOR = 20.0
 """A rest is this many times the hand-over before it, so that a slow view takes 5 % of a core and no more."""
@@ -51,7 +52,7 @@ class Sink(Protocol):
 
         Args:
             state: the fold up to and including the last of these events.
-            upto: what `open` must return once these events are held.
+            upto: what `open` may return once these events are held; less is safe, and read again.
         """
 
     def close(self) -> None:
@@ -277,7 +278,8 @@ class Follower(threading.Thread):
     def _report_failure(self, exc: Exception) -> None:
         """Warn of the first of a row of failures."""
         if not self._failures:
-            what = redact(f"{type(exc).__name__}: {exc}").splitlines()[0][:300]
+            known = isinstance(exc, SuiteError)
+            what = redact(str(exc) if known else f"{type(exc).__name__}: {exc}").splitlines()[0][:300]
             logger.warning(
                 "%s cannot be written (%s); the journal keeps everything, trying again", self._sink.name, what
             )

@@ -57,7 +57,7 @@ def trial_tags(trial: TrialState) -> Tags:
     return tags
 
 
-def curve(progress: Iterable[Progress], baseline: float | None) -> list[Point]:
+def curve(progress: Iterable[Progress], baseline: float) -> list[Point]:
     """The points of some validations.
 
     Args:
@@ -66,8 +66,7 @@ def curve(progress: Iterable[Progress], baseline: float | None) -> list[Point]:
     points = []
     for p in progress:
         values = {"train/loss": p.loss, "train/lr": p.learning_rate, **p.scores}
-        if baseline is not None and OBJECTIVE in p.scores:
-            values[GAIN] = p.scores[OBJECTIVE] - baseline
+        values[GAIN] = p.scores[OBJECTIVE] - baseline
         points += [Point(key, value, p.time, p.patches) for key, value in values.items()]
     return points
 

@@ -27,20 +27,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sr_core.errors import SuiteError
 from study import databases
+from study import events as ev
 from study import mlflow_content as content
 from study.databases import ViewError
-from study.events import (
-    Concluded,
-    Event,
-    Failed,
-    Finished,
-    Progress,
-    Proposed,
-    Pruned,
-    Started,
-    StudyOpened,
-    TrialEvent,
-)
 from study.folder import StudyFolder
 from study.follow import study_id
 from study.state import OBJECTIVE, StudyState
@@ -80,13 +69,12 @@ class MlflowSink:
 
     def __init__(self, tracking_uri: str, artifacts: Path | None, folder: StudyFolder) -> None:
         self._uri = tracking_uri
-        self._artifacts = artifacts or (
-            None if tracking_uri.startswith("http") else databases.artifact_root(folder.root)
-        )
+        served = tracking_uri.startswith("http")
+        self._artifacts = artifacts or (None if served else databases.artifact_root(folder.root))
         self._folder = folder
         self._identity: int | None = None
 
-    def open(self, opened: StudyOpened) -> int:
+    def open(self, opened: ev.StudyOpened) -> int:
         """Find or create the experiment and the parent run. Raises ViewError where MLflow cannot be reached."""
         with _plainly(self._uri):
             prepare_store(self._uri)
@@ -108,26 +96,31 @@ class MlflowSink:
             self._parent = parents[0] if parents else self._create(opened.study, opened.time, {"study.role": "study"})
         return int(self._parent.tags.get("study.synced", 0))
 
-    def take(self, events: Sequence[Event], state: StudyState, upto: int) -> None:
-        """Write what these events changed, the cursor last. Raises ViewError where MLflow cannot be reached."""
+    def take(self, events: Sequence[ev.Event], state: StudyState, upto: int) -> None:
+        """Write what these events changed, the cursor last, and not for points alone: those may come again.
+
+        Raises:
+            ViewError: MLflow cannot be reached.
+        """
         assert state.opened is not None
         with _plainly(self._uri):
             if databases.identity(self._uri) != self._identity:
                 raise ViewError(f"{databases.redact(self._uri)}: the store was replaced; it is written anew")
-            happened: dict[int, list[TrialEvent]] = {}
+            happened: dict[int, list[ev.TrialEvent]] = {}
             for event in events:
-                if isinstance(event, TrialEvent):
+                if isinstance(event, ev.TrialEvent):
                     happened.setdefault(event.trial, []).append(event)
             for number, news in happened.items():
                 self._show_trial(state, number, news)
             tags: content.Tags = {}
             for event in events:
-                if isinstance(event, StudyOpened):
+                if isinstance(event, ev.StudyOpened):
                     self._log(self._parent, params=content.question_params(event))
                     tags |= content.question_tags(event)
-                elif isinstance(event, Concluded):
+                elif isinstance(event, ev.Concluded):
                     tags |= self._conclude(event, state)
-            self._show_study(state, tags | content.study_tags(state) | {"study.synced": upto})
+            if not all(isinstance(event, ev.Progress | ev.Checkpointed) for event in events):
+                self._show_study(state, tags | content.study_tags(state) | {"study.synced": upto})
 
     def close(self) -> None:
         """Give back the connections to a store that is a file."""
@@ -135,7 +128,7 @@ class MlflowSink:
             SqlAlchemyStore._get_or_create_engine(self._uri).dispose()
             self._identity = None
 
-    def _show_trial(self, state: StudyState, number: int, news: list[TrialEvent]) -> None:
+    def _show_trial(self, state: StudyState, number: int, news: list[ev.TrialEvent]) -> None:
         trial = state.trials[number]
         run = self._children.get(number)
         if run is None:
@@ -144,17 +137,18 @@ class MlflowSink:
             self._children[number] = run
             # Whatever these events leave out: somebody may have deleted the run in MLflow.
             news = [trial.proposed, *trial.starts, *trial.curve, *([trial.end] if trial.end else [])]
-        baseline = state.opened.data["baseline"][OBJECTIVE] if state.opened else None
-        points = content.curve((event for event in news if isinstance(event, Progress)), baseline)
+        assert state.opened is not None
+        baseline = state.opened.data["baseline"][OBJECTIVE]
+        points = content.curve((event for event in news if isinstance(event, ev.Progress)), baseline)
         tags, params = content.Tags(), dict[str, Any]()
-        if any(isinstance(event, Proposed | Started | Finished | Pruned | Failed) for event in news):
+        if any(isinstance(event, ev.Proposed | ev.Started | ev.Finished | ev.Pruned | ev.Failed) for event in news):
             tags = content.trial_tags(trial)
-        if any(isinstance(event, Proposed) for event in news):
+        if any(isinstance(event, ev.Proposed) for event in news):
             tags["mlflow.parentRunId"] = self._parent.id
             params = content.flat(trial.proposed.config)
             self._client.log_text(run.id, json.dumps(trial.proposed.config, indent=2), "config.json")
-        end = next((event for event in news if isinstance(event, Finished | Pruned | Failed)), None)
-        if isinstance(end, Finished):
+        end = next((event for event in news if isinstance(event, ev.Finished | ev.Pruned | ev.Failed)), None)
+        if isinstance(end, ev.Finished):
             points += content.costs(end)
         self._log(run, points, params, tags)
         if end:
@@ -163,14 +157,14 @@ class MlflowSink:
         elif not trial.ended and run.status != "RUNNING":
             self._run_again(run)
 
-    def _add_files(self, run: _Run, end: Finished | Pruned | Failed) -> None:
+    def _add_files(self, run: _Run, end: ev.Finished | ev.Pruned | ev.Failed) -> None:
         weights = self._folder.trial(end.trial) / "weights.safetensors"
-        if isinstance(end, Finished) and weights.is_file():
+        if isinstance(end, ev.Finished) and weights.is_file():
             self._client.log_artifact(run.id, str(weights))
-        if isinstance(end, Failed) and end.traceback:
+        if isinstance(end, ev.Failed) and end.traceback:
             self._client.log_text(run.id, end.traceback, "traceback.txt")
 
-    def _conclude(self, result: Concluded, state: StudyState) -> content.Tags:
+    def _conclude(self, result: ev.Concluded, state: StudyState) -> content.Tags:
         """Write results and ranks; the parent's tags that name the winner."""
         self._log(self._parent, content.results(result))
         for name in result.files:
@@ -182,6 +176,8 @@ class MlflowSink:
             if run is not None and run.tags.get("study.rank") != str(rank):
                 self._client.set_tag(run.id, "study.rank", rank)
                 run.tags["study.rank"] = str(rank)
+        if result.best not in self._children:
+            self._show_trial(state, result.best, [])
         return content.winner_tags(result, state, self._children[result.best].id)
 
     def _show_study(self, state: StudyState, tags: content.Tags) -> None:
@@ -233,7 +229,7 @@ class MlflowSink:
             self._client.log_batch(run.id, *sent)
             rest = [part[len(done) :] for part, done in zip(rest, sent, strict=True)]
 
-    def _find_experiment(self, opened: StudyOpened) -> str:
+    def _find_experiment(self, opened: ev.StudyOpened) -> str:
         """The study's experiment; one deleted in MLflow's UI comes back, because its name stays taken."""
         location = (self._artifacts / opened.study).as_uri() if self._artifacts else None
         found = self._client.get_experiment_by_name(opened.study)

@@ -17,7 +17,7 @@ from optuna.trial import TrialState as OptunaState
 from sqlalchemy.exc import SQLAlchemyError
 
 from study.databases import ViewError, create_once, identity, redact, sqlite_file, told_plainly
-from study.events import Event, Failed, Finished, Pruned, StudyOpened
+from study.events import Checkpointed, Event, Failed, Finished, Progress, Proposed, Pruned, Started, StudyOpened
 from study.follow import study_id
 from study.mlflow_content import flat
 from study.state import OBJECTIVE, StudyState, TrialState
@@ -60,7 +60,11 @@ class OptunaSink:
             return int(self._study.user_attrs.get("study.synced", 0))
 
     def take(self, events: Sequence[Event], state: StudyState, upto: int) -> None:
-        """Add the trials that ended, the cursor last. Raises ViewError where the database cannot be reached."""
+        """Add the trials that ended, the cursor last; what a trial did before may be handed over again.
+
+        Raises:
+            ViewError: the database cannot be reached.
+        """
         with self._plainly():
             if identity(self._url) != self._identity:
                 raise ViewError(f"{redact(self._url)}: the database was replaced; it is written anew")
@@ -68,7 +72,8 @@ class OptunaSink:
                 if isinstance(event, Finished | Pruned | Failed) and event.trial not in self._shown:
                     self._study.add_trial(self._frozen(state.trials[event.trial], event))
                     self._shown.add(event.trial)
-            self._study.set_user_attr("study.synced", upto)
+            if not all(isinstance(event, Proposed | Started | Progress | Checkpointed) for event in events):
+                self._study.set_user_attr("study.synced", upto)
 
     def close(self) -> None:
         """Give back the connections."""
