@@ -280,9 +280,8 @@ class Follower(threading.Thread):
         if not self._failures:
             known = isinstance(exc, SuiteError)
             what = redact(str(exc) if known else f"{type(exc).__name__}: {exc}").splitlines()[0][:300]
-            logger.warning(
-                "%s cannot be written (%s); the journal keeps everything, trying again", self._sink.name, what
-            )
+            message = "%s: cannot write (%s); the journal keeps all of it, trying again"
+            logger.warning(message, self._sink.name, what, exc_info=not known)
         self._failures += 1
 
     def _report_success(self) -> None:

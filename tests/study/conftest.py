@@ -17,7 +17,14 @@ from study.journal import Journal
 from study.state import StudyState
 
 BASELINE = 28.0
+"""Of bicubic, in dB."""
 OPENED_AT = 1_700_000_000.0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """MLflow 3.17 on SQLAlchemy 2.1 and Starlette: warnings about their own future, raised where they are imported."""
+    for narrow in ("ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning",):
+        config.addinivalue_line("filterwarnings", narrow)
 
 
 class Story:

@@ -1,0 +1,294 @@
+"""Following a journal: nothing lost, nothing skipped, and never in the way of the one who writes it."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from study import follow
+from study.databases import ViewError, redact
+from study.events import Event, StudyOpened, Warned
+from study.follow import BATCH, Follower, study_id, sync
+from study.journal import JournalError, encode, read
+from study.state import StudyState, fold
+
+Tell = Callable[..., object]
+
+
+class Notebook:
+    """A sink that writes down what it is handed, and fails on request."""
+
+    name = "notebook"
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.batches: list[int] = []
+        self.held = 0
+        self.opened: list[StudyOpened] = []
+        self.fail: Callable[[], None] = lambda: None
+        self.closed = 0
+
+    def open(self, opened: StudyOpened) -> int:
+        self.fail()
+        self.opened.append(opened)
+        return self.held
+
+    def take(self, events: Sequence[Event], state: StudyState, upto: int) -> None:
+        self.fail()
+        self.events += events
+        self.batches.append(len(events))
+        self.held = upto
+        self.state = state
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def down() -> None:
+    raise ConnectionError("cannot reach http://ann:secret@tracker.example")
+
+
+@pytest.fixture
+def in_no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rests so long that only a drain can explain what arrives."""
+    monkeypatch.setattr(follow, "LEAST_REST", 60.0)
+    monkeypatch.setattr(follow, "MOST_REST", 60.0)
+
+
+def test_a_view_gets_every_event_once_with_the_state_they_lead_to(story: Tell) -> None:
+    told, notebook = story().whole(), Notebook()
+    assert sync(told.folder.journal, notebook) == len(notebook.events) == notebook.held
+    assert notebook.events == list(read(told.folder.journal))
+    assert notebook.state == told.state
+    assert sync(told.folder.journal, notebook) == 0
+    assert notebook.closed == 2
+
+
+def test_a_long_journal_comes_in_bounded_batches(story: Tell) -> None:
+    told, notebook, reports = story(points=700), Notebook(), []
+    told.whole()
+    total = sync(told.folder.journal, notebook, reports.append)
+    assert max(notebook.batches) == BATCH and sum(notebook.batches) == total
+    assert reports == [sum(notebook.batches[: i + 1]) for i in range(len(notebook.batches))]
+    assert notebook.state == fold(notebook.events)
+
+
+def test_a_view_goes_on_from_what_it_holds(story: Tell) -> None:
+    told, notebook = story().whole(), Notebook()
+    notebook.held = 10
+    sync(told.folder.journal, notebook)
+    assert notebook.events == list(read(told.folder.journal))[10:]
+    assert notebook.state == told.state
+
+
+def test_a_view_that_holds_more_than_the_journal_is_shown_everything_anew(story: Tell) -> None:
+    told, notebook = story().whole(), Notebook()
+    notebook.held = 10_000
+    sync(told.folder.journal, notebook)
+    assert notebook.events == list(read(told.folder.journal))
+
+
+def test_a_torn_line_is_handed_over_when_it_is_whole(story: Tell) -> None:
+    told, notebook = story(), Notebook()
+    told.open()
+    line = encode(1, Warned(time=1.0, message="careful"))
+    with told.folder.journal.open("ab") as file:
+        file.write(line[:-7])
+        file.flush()
+        assert sync(told.folder.journal, notebook) == 1
+        file.write(line[-7:])
+    assert sync(told.folder.journal, notebook) == 1
+    assert notebook.events[-1] == Warned(time=1.0, message="careful")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        (lambda lines: [*lines[:3], lines[3].replace(b"trial", b"trail"), *lines[4:]], "line 4 does not match its che"),
+        (lambda lines: [*lines[:3], *lines[4:]], "expected event 3, got 4"),
+        (lambda lines: [lines[0].replace(b"x", b"y"), *lines[1:]], "line 1 does not match"),
+    ],
+)
+def test_a_damaged_journal_is_not_interpreted(
+    story: Tell, spoil: Callable[[list[bytes]], list[bytes]], complaint: str
+) -> None:
+    journal = story().whole().folder.journal
+    journal.write_bytes(b"".join(spoil(journal.read_bytes().splitlines(keepends=True))))
+    with pytest.raises(JournalError, match=complaint):
+        sync(journal, Notebook())
+
+
+def test_a_follower_hands_over_what_was_told_before_and_after_its_start(story: Tell) -> None:
+    told, notebook = story(), Notebook()
+    told.open()
+    follower = Follower(told.folder.journal, notebook)
+    follower.start()
+    assert follower.drain(5)
+    told.session(trials=1)
+    follower.poke()
+    told.finish(told.propose(), 30.0)
+    assert follower.drain(5)
+    assert notebook.events == list(read(told.folder.journal))
+    assert follower.lag() == 0 and follower.busy_seconds > 0
+    follower.stop()
+    assert not follower.is_alive() and notebook.closed == 1
+
+
+def test_a_follower_may_start_before_the_first_line(story: Tell) -> None:
+    told, notebook = story(), Notebook()
+    told.folder.journal.unlink()
+    follower = Follower(told.folder.journal, notebook)
+    follower.start()
+    assert follower.drain(5) and follower.lag() == 0 and not notebook.opened
+    follower.stop()
+
+
+def test_news_is_handed_over_without_a_drain(story: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "LEAST_REST", 0.05)
+    monkeypatch.setattr(follow, "POLL_SECONDS", 60.0)
+    told, notebook = story(), Notebook()
+    told.open()
+    follower = Follower(told.folder.journal, notebook)
+    follower.start()
+    _until(lambda: len(notebook.events) == 1)
+    time.sleep(0.2)  # it has read to the end and waits for news
+    told.session(trials=1)
+    follower.poke()
+    _until(lambda: len(notebook.events) == 2)
+    follower.stop()
+
+
+@pytest.mark.usefixtures("in_no_hurry")
+def test_events_gather_between_two_hand_overs(story: Tell) -> None:
+    told, notebook = story(), Notebook()
+    told.open()
+    follower = Follower(told.folder.journal, notebook)
+    follower.start()
+    _until(lambda: len(notebook.events) == 1)
+    for _ in range(50):
+        told.tell(Warned, message="news")
+        follower.poke()
+    assert follower.drain(5)
+    assert notebook.batches == [1, 50]
+    follower.stop()
+
+
+def test_a_tracker_that_is_down_delays_nobody_and_catches_up(
+    story: Tell, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "DRAIN_BACKOFF", 0.05)
+    told, notebook = story(), Notebook()
+    notebook.fail = down
+    follower = Follower(told.folder.journal, notebook)
+    follower.start()
+    began = time.perf_counter()
+    told.whole()
+    for _ in range(1000):
+        follower.poke()
+    assert time.perf_counter() - began < 5
+    assert not follower.drain(0.5)
+    assert follower.lag() == len(list(read(told.folder.journal)))
+    notebook.fail = lambda: None
+    assert follower.drain(5)
+    assert notebook.events == list(read(told.folder.journal))
+    assert follower.lag() == 0
+    follower.stop()
+    said = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    assert len(said) == 2
+    assert "http://***@tracker.example" in said[0] and "secret" not in caplog.text
+    assert "writing again" in said[1]
+
+
+def test_what_failed_half_way_comes_again(story: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "DRAIN_BACKOFF", 0.01)
+    monkeypatch.setattr(follow, "BATCH", 7)
+    told, notebook = story().whole(), Notebook()
+    calls = iter(range(1000))
+
+    def sometimes() -> None:
+        if next(calls) % 3 == 2:
+            raise ViewError("the tracker said no")
+
+    notebook.fail = sometimes
+    follower = Follower(told.folder.journal, notebook)
+    follower.start()
+    assert follower.drain(10)
+    follower.stop()
+    assert notebook.events == list(read(told.folder.journal))
+    assert len(notebook.opened) > 1
+
+
+def test_a_tracker_that_hangs_does_not_keep_the_study_from_ending(story: Tell) -> None:
+    told, notebook, release = story().whole(), Notebook(), threading.Event()
+
+    def hang() -> None:
+        release.wait(30)
+
+    notebook.fail = hang
+    follower = Follower(told.folder.journal, notebook)
+    follower.start()
+    began = time.perf_counter()
+    assert not follower.drain(0.2)
+    follower.stop(timeout=0.2)
+    assert time.perf_counter() - began < 2
+    assert follower.daemon
+    release.set()
+    follower.join(5)
+
+
+def test_a_mistake_of_ours_in_a_sink_shows_where_it_is(story: Tell, caplog: pytest.LogCaptureFixture) -> None:
+    told, notebook = story().whole(), Notebook()
+
+    def mistake() -> None:
+        raise KeyError("no such thing")
+
+    notebook.fail = mistake
+    follower = Follower(told.folder.journal, notebook)
+    follower.start()
+    assert not follower.drain(0.3)
+    follower.stop()
+    assert "in mistake" in caplog.text
+
+
+def test_a_view_has_one_keeper_at_a_time(story: Tell) -> None:
+    told, notebook = story().whole(), Notebook()
+    follower = Follower(told.folder.journal, notebook)
+    follower.start()
+    assert follower.drain(5)
+    with pytest.raises(ViewError, match="another process keeps this view"):
+        sync(told.folder.journal, Notebook())
+    follower.stop()
+    assert sync(told.folder.journal, notebook) == 0
+
+
+def test_two_studies_of_one_name_are_told_apart(story: Tell) -> None:
+    one, other = story("one"), story("other")
+    one.open()
+    other.open()
+    first = [next(read(told.folder.journal)) for told in (one, other)]
+    assert isinstance(first[0], StudyOpened) and isinstance(first[1], StudyOpened)
+    assert study_id(first[0]) != study_id(first[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://ann:pw@host:1/x", "http://***@host:1/x"),
+        ("at postgresql+psycopg://ann:p@w@db/x failed", "at postgresql+psycopg://***@db/x failed"),
+        ("https://token@host", "https://***@host"),
+        ("postgresql://db/x?user=ann&password=pw&sslmode=require", "postgresql://db/x?user=ann&password=***&sslmode=require"),
+        ("http://host?api_key=k", "http://host?api_key=***"),
+        ("sqlite:////home/ann/mlflow.db", "sqlite:////home/ann/mlflow.db"),
+    ],
+)  # fmt: skip
+def test_no_password_is_ever_shown(text: str, shown: str) -> None:
+    assert redact(text) == shown
+
+
+def _until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
