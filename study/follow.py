@@ -9,6 +9,7 @@ import fcntl
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -278,10 +279,14 @@ class Follower(threading.Thread):
     def _report_failure(self, exc: Exception) -> None:
         """Warn of the first of a row of failures."""
         if not self._failures:
-            known = isinstance(exc, SuiteError)
-            what = redact(str(exc) if known else f"{type(exc).__name__}: {exc}").splitlines()[0][:300]
+            what = str(exc).partition("\n")[0][:300]
+            if not isinstance(
+                exc, SuiteError
+            ):  # perhaps a mistake of ours, to be found; a traceback may tell passwords
+                place = traceback.extract_tb(exc.__traceback__)[-1]
+                what = f"{type(exc).__name__}: {what}, {place.filename}:{place.lineno}"
             message = "%s: cannot write (%s); the journal keeps all of it, trying again"
-            logger.warning(message, self._sink.name, what, exc_info=not known)
+            logger.warning(message, self._sink.name, redact(what))
         self._failures += 1
 
     def _report_success(self) -> None:

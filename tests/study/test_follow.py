@@ -249,7 +249,7 @@ def test_a_mistake_of_ours_in_a_sink_shows_where_it_is(story: Tell, caplog: pyte
     follower.start()
     assert not follower.drain(0.3)
     follower.stop()
-    assert "in mistake" in caplog.text
+    assert f"KeyError: 'no such thing', {__file__}:" in caplog.text
 
 
 def test_a_view_has_one_keeper_at_a_time(story: Tell) -> None:
