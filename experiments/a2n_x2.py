@@ -35,7 +35,9 @@ EXPERIMENT = Experiment(
         "model.temperature": Grid(0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0),
         "model.input_range": Choice(1, 255),
         "model.reduction": Grid(2, 4, 8, 20),
-        "data.train_kernel": Choice("matlab_bicubic", "pillow_bicubic", "pillow_lanczos", "pillow_bilinear", "cv2_area"),
+        "data.train_kernel": Choice(
+            "matlab_bicubic", "pillow_bicubic", "pillow_lanczos", "pillow_bilinear", "cv2_area"
+        ),
     },
     references=references(BASE),
     rungs=(48_000, 144_000),
