@@ -157,7 +157,7 @@ def retrain(
     folder: StudyFolder, opened: StudyOpened, trial: TrialState, watch: Callable[[TrialEvent], None]
 ) -> Comparison:
     """Train the trial's config again as far as it came, from nothing, and put both curves beside each other."""
-    runtime = Runtime.from_json(dict(opened.runtime))
+    runtime = Runtime.from_json(dict(opened.runtime)).here()
     runtime.apply()
     store: PatchStore = load_store(folder.root / opened.data["store"])
     now: dict[int, Progress] = {}

@@ -128,7 +128,7 @@ class _Session:
             runtime = runtime_of(opened)
             stop = StopSignal(deadline=time.monotonic() + self.args.timeout if self.args.timeout else None)
             stack.enter_context(_signals(stop))
-            executor = InlineExecutor(Bench(material.store, runtime))
+            executor = InlineExecutor(Bench(material.store, runtime.here()))
             stack.callback(executor.close)
             followers = stack.enter_context(self._views(out, stop))
             view = terminal.make_view(out, self.args.trials)

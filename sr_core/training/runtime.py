@@ -4,7 +4,7 @@ They are resolved once per study, written to its record, and restored by every r
 """
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -51,14 +51,24 @@ class Runtime:
     def from_json(cls, stored: dict[str, Any]) -> "Runtime":
         return cls(**stored)
 
+    def here(self) -> "Runtime":
+        """The nearest to these settings that this machine can restore: on the CPU where it lacks the GPU."""
+        present = resolve(device=self.device if _is_cuda_device(self.device) else None, threads=self.threads)
+        return replace(present, memory_format=self.memory_format, engine=self.engine)
+
     def unmet(self) -> list[str]:
-        """Settings that this machine cannot restore, in words; empty where bits are promised."""
-        here = resolve(device=None if self.device == "cpu" else self.device)
+        """Settings that this machine cannot restore, in words; empty where it can restore all."""
+        here = self.here()
         return [
             f"{name} {getattr(self, name)} then, {getattr(here, name)} here"
-            for name in ("device_name", "cpu_capability", "torch")
+            for name in ("device", "device_name", "cpu_capability", "torch")
             if getattr(self, name) != getattr(here, name)
         ]
+
+    @property
+    def promises_bits(self) -> bool:
+        """Whether equal settings give equal bits; CUDA's kernels here are free to add in any order."""
+        return self.device == "cpu"
 
 
 def cores() -> int:
