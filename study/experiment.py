@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sr_core.errors import ConfigError, SuiteError
-from study.config import TrialConfig
+from study.config import TrialConfig, differences
 from study.space import Ranges, Space, build_space
 
 SamplerName = Literal["tpe", "random"]
 SchedulerName = Literal["successive_halving", "none"]
 
 MIN_STEPS_AT_A_RUNG = 30
+_THE_SAME_FOR_ALL = ("train.budget_patches", "data.scale")
+"""With the evaluation section, what makes trials comparable (contract 1)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,9 @@ class Experiment:
             raise ConfigError(f"scheduler must be successive_halving or none, got {self.scheduler!r}")
         if not self.reduction_factor > 1:
             raise ConfigError(f"reduction_factor must be > 1, got {self.reduction_factor!r}")
+        for name in self.space.names:
+            if name in _THE_SAME_FOR_ALL or name.startswith("evaluation."):
+                raise ConfigError(f"{name} is the same for every trial of a study; take it out of the search space")
         for name, reference in self.references.items():
             _check_comparable(name, reference, self.base)
         self._check_counting()
@@ -125,12 +130,8 @@ class Experiment:
 
 def _check_comparable(name: str, reference: TrialConfig, base: TrialConfig) -> None:
     """A reference stands in the same ranking, so it is scored at the same counts by the same ruler."""
-    for what, one, other in (
-        ("train.budget_patches", reference.train.budget_patches, base.train.budget_patches),
-        ("evaluation", reference.evaluation, base.evaluation),
-        ("data.scale", reference.data.scale, base.data.scale),
-    ):
-        if one != other:
+    for what, (one, other) in differences(reference, base).items():
+        if what in _THE_SAME_FOR_ALL or what.startswith("evaluation."):
             raise ConfigError(f"reference {name!r}: {what} must equal the base config's {other!r}, got {one!r}")
 
 

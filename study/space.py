@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 from typing import Any, Literal
 
 from sr_core.errors import ConfigError
@@ -25,6 +25,11 @@ class Float:
     def __post_init__(self) -> None:
         if not -math.inf < self.low < self.high < math.inf or (self.log and self.low <= 0):
             raise ConfigError(f"a Float needs finite low < high{', low > 0 with log' * self.log}; got {self!r}")
+        for end in (
+            "low",
+            "high",
+        ):  # an end written as 1 would pass for a whole number, which the values between are not
+            object.__setattr__(self, end, float(getattr(self, end)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +41,9 @@ class Int:
     log: bool = False
 
     def __post_init__(self) -> None:
-        if not self.low < self.high or (self.log and self.low < 1):
-            raise ConfigError(f"an Int needs low < high{', low ≥ 1 with log' * self.log}; got {self!r}")
+        whole = type(self.low) is type(self.high) is int
+        if not whole or not self.low < self.high or (self.log and self.low < 1):
+            raise ConfigError(f"an Int needs whole low < high{', low ≥ 1 with log' * self.log}; got {self!r}")
 
 
 class _Listed:
@@ -106,8 +112,19 @@ class Dimension:
 
     @property
     def listed(self) -> tuple[Any, ...] | None:
-        """Its values one by one, or None where it is an interval (a short Int is listed too)."""
+        """Its values one by one, or None where it is an interval."""
         return self.range.values if isinstance(self.range, _Listed) else None
+
+    @property
+    def samples(self) -> tuple[Any, ...]:
+        """Its values one by one, or the ends and the middle of an interval."""
+        match self.range:
+            case Float(low, high):
+                return low, (low + high) / 2, high
+            case Int(low, high):
+                return low, (low + high) // 2, high
+            case Choice() | Grid():
+                return self.range.values
 
     def settings(self, value: Any) -> Values:
         """The dotted values that one value of this dimension stands for."""
@@ -182,7 +199,7 @@ class Space:
 
 
 def build_space(base: TrialConfig, scientific: Ranges, nuisance: Ranges) -> Space:
-    """The space of an experiment, each value and each end of a range tried on its base config.
+    """The space of an experiment; each value, and each two of different dimensions, tried on its base config.
 
     Raises:
         ConfigError: a name is unknown or moves twice, or a value is not legal.
@@ -196,13 +213,18 @@ def build_space(base: TrialConfig, scientific: Ranges, nuisance: Ranges) -> Spac
     for name in space.names:
         if space.names.count(name) > 1:
             raise ConfigError(f"{name} is given two ranges; keep one")
-    for dimension in dimensions:
-        for value in dimension.listed or (dimension.range.low, dimension.range.high):  # type: ignore[union-attr]
-            try:
-                base.with_values(dimension.settings(value))
-            except ConfigError as exc:
-                raise ConfigError(f"search space, {dimension.label} = {value!r}: {exc}") from exc
+    for some in (*combinations(dimensions, 1), *combinations(dimensions, 2)):
+        for values in product(*(dimension.samples for dimension in some)):
+            _try(base, dict(zip(some, values, strict=True)))
     return space
+
+
+def _try(base: TrialConfig, point: Mapping[Dimension, Any]) -> None:
+    try:
+        base.with_values({k: v for dimension, value in point.items() for k, v in dimension.settings(value).items()})
+    except ConfigError as exc:
+        where = ", ".join(f"{dimension.label} = {value!r}" for dimension, value in point.items())
+        raise ConfigError(f"search space, {where}: {exc}") from exc
 
 
 def _dimension(key: str | Together, content: "Range | Sequence[tuple[Any, ...]]", role: Role) -> Dimension:
@@ -210,10 +232,10 @@ def _dimension(key: str | Together, content: "Range | Sequence[tuple[Any, ...]]"
     for name in names:
         check_name(name)
     if isinstance(key, Together):
-        rows = [tuple(row) for row in content] if isinstance(content, Sequence) else None
-        if rows is None or any(len(row) != len(names) for row in rows):
+        rows = content if isinstance(content, Sequence) else ()
+        if not rows or any(not isinstance(row, Sequence) or len(row) != len(names) for row in rows):
             raise ConfigError(f"Together{names!r} needs a list of tuples of {len(names)} values, got {content!r}")
-        return Dimension(names, Choice(*rows), role)
+        return Dimension(names, Choice(*map(tuple, rows)), role)
     if not isinstance(content, Range):
         raise ConfigError(f"{key}: expected Float, Int, Choice or Grid, got {content!r}")
     return Dimension(names, content, role)
