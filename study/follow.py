@@ -282,7 +282,7 @@ class Follower(threading.Thread):
             what = str(exc).partition("\n")[0][:300]
             if not isinstance(
                 exc, SuiteError
-            ):  # perhaps a mistake of ours, to be found; a traceback may tell passwords
+            ):  # perhaps our mistake; a whole traceback might tell passwords
                 place = traceback.extract_tb(exc.__traceback__)[-1]
                 what = f"{type(exc).__name__}: {what}, {place.filename}:{place.lineno}"
             message = "%s: cannot write (%s); the journal keeps all of it, trying again"

@@ -272,14 +272,15 @@ def prepare_store(uri: str) -> None:
         return
     artifacts = databases.artifact_root(path.parent).as_uri()  # of experiments that are not ours
     with _plainly(uri):
-        if databases.create_once(path, lambda fresh: SqlAlchemyStore(fresh, artifacts)._dispose_engine()):
-            SqlAlchemyStore._get_or_create_engine(uri).dispose()  # it may still hold a file that was deleted
+        databases.create_once(path, lambda fresh: SqlAlchemyStore(fresh, artifacts)._dispose_engine())
+        engine = SqlAlchemyStore._get_or_create_engine(uri)
+        engine.dispose()  # MLflow keeps it, and it may still hold a file that was deleted
         try:
             MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
         except MlflowException as exc:
             if "out-of-date database schema" not in str(exc):
                 raise
-            _upgrade_db(SqlAlchemyStore._get_or_create_engine(uri))
+            _upgrade_db(engine)
 
 
 def _search(client: MlflowClient, experiment: str, study: str) -> Iterator[Run]:

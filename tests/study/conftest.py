@@ -1,5 +1,6 @@
 """A small recorded study, made by hand: what happened is known, and no network was trained."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -37,13 +38,22 @@ class Story:
         self.state = StudyState()
         self.now = OPENED_AT
         self._journal = Journal(folder.journal)
-        self._listeners: list[Callable[[], None]] = []
 
     def tell(self, kind: type[ev.Event], **values: Any) -> None:
         self.now += 1
         event = kind(time=self.now, **values)
         self._journal.append(event)
         self.state = self.state.apply(event)
+
+    def close(self) -> None:
+        self._journal.close()
+
+    def carry_to(self, root: Path) -> None:
+        """Move everything to another root, and go on there."""
+        self.close()
+        shutil.move(self.folder.root, root)
+        self.folder = StudyFolder(root, self.folder.study)
+        self._journal = Journal(self.folder.journal)
 
     def open(self) -> None:
         question = EXPERIMENT.describe() | {"seed": 1, "data": {"fingerprint": "cafe"}}
@@ -163,7 +173,7 @@ def story(tmp_path: Path) -> Iterator[Callable[..., Story]]:
 
     yield make
     for one in made:
-        one._journal.close()
+        one.close()
 
 
 TINY_EXPERIMENT = '''
