@@ -21,6 +21,10 @@ class JournalError(SuiteError):
     """The record is damaged or of another format."""
 
 
+class TornLineError(ValueError):
+    """A line does not match its checksum: its writing was cut short, or it was damaged."""
+
+
 def encode(seq: int, event: Event) -> bytes:
     """One line of the journal, newline included. Raises ValueError for NaN and infinities: JSON has none."""
     content = json.dumps({"seq": seq, **events.to_json(event)}, separators=(",", ":"), allow_nan=False)
@@ -29,10 +33,15 @@ def encode(seq: int, event: Event) -> bytes:
 
 
 def decode(line: bytes) -> tuple[int, Event]:
-    """(sequence number, event) of one line, newline included. Raises ValueError where it is not a whole line."""
+    """(sequence number, event) of one line, newline included.
+
+    Raises:
+        TornLineError: it is not what was written, or not all of it.
+        ValueError: it is, and no event of this format.
+    """
     body, mark, rest = line.rpartition(b',"sum":"')
     if not mark or rest != _checksum(body) + b'"}\n':
-        raise ValueError("does not match its checksum")
+        raise TornLineError("does not match its checksum")
     try:
         content: dict[str, Any] = json.loads(body + b"}")
         return content.pop("seq"), events.from_json(content)
@@ -58,18 +67,23 @@ def _lines(path: Path) -> Iterator[tuple[Event, int]]:
     """Each event with the offset after its line; ends silently at a torn tail."""
     end = 0
     with path.open("rb") as file:
-        damage: str | None = None
+        torn: str | None = None
         for number, line in enumerate(file):
-            if damage:
-                raise JournalError(damage)
+            if torn:
+                raise JournalError(torn)
             try:
                 seq, event = decode(line)
-                if seq != number:
-                    raise ValueError(f"has sequence number {seq} where {number} was expected")
-            except ValueError as exc:
+            except TornLineError as exc:
                 # The last line may be torn; that it was not the last shows with the next one.
-                damage = f"{path}: line {number + 1} {exc}; restore the file from a copy"
+                torn = f"{path}: line {number + 1} {exc}; restore the file from a copy"
                 continue
+            except ValueError as exc:
+                raise JournalError(f"{path}: line {number + 1} {exc}") from exc
+            if seq != number:
+                raise JournalError(
+                    f"{path}: line {number + 1} has sequence number {seq} where {number} was expected; "
+                    "restore the file from a copy"
+                )
             if isinstance(event, events.StudyOpened) and event.format != events.FORMAT:
                 raise JournalError(f"{path}: expected journal format {events.FORMAT}, got {event.format}")
             end += len(line)
