@@ -59,14 +59,14 @@ def test_a_batch_that_does_not_divide_the_validations_is_refused_at_load() -> No
 
 def test_a_rung_that_some_batch_passes_by_is_refused_with_the_least_common_multiple() -> None:
     with pytest.raises(
-        ConfigError, match="rung 1 is 1000 patches: expected a multiple of 96, .* batch sizes 16, 24, 32"
+        ConfigError, match=r"rung 1 is 1000 patches: expected a multiple of 96, .* batch sizes 16, 24, 32"
     ):
         experiment(nuisance={PAIRS: [(24, 1e-3), (32, 1e-3)]}, rungs=(1_000,))
 
 
 @pytest.mark.parametrize("rungs", [(720,), (960, 960), (1_440, 960), (1_920,), (2_400,), (0,), (-480, 960)])
 def test_rungs_ascend_below_the_budget_at_validations(rungs: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigError, match="rungs must ascend, be multiples of evaluation.every_patches"):
+    with pytest.raises(ConfigError, match=r"rungs must ascend, be multiples of evaluation\.every_patches"):
         experiment(rungs=rungs)
 
 
