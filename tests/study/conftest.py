@@ -1,7 +1,7 @@
 """A small recorded study, made by hand: what happened is known, and no network was trained."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from PIL import Image
 from experiments.quickstart import EXPERIMENT
 from study import events as ev
 from study.config import TrialConfig, short_digest
+from study.experiment import Experiment
 from study.folder import StudyFolder
 from study.journal import Journal
 from study.state import StudyState
@@ -174,6 +175,92 @@ def story(tmp_path: Path) -> Iterator[Callable[..., Story]]:
     yield make
     for one in made:
         one.close()
+
+
+class History:
+    """What happened in a study, event by event, in memory: scores are given, nothing is trained or written."""
+
+    def __init__(self, experiment: Experiment, *, seed: int = 1) -> None:
+        self.experiment = experiment
+        self.events: list[ev.Event] = []
+        self.state = StudyState()
+        question = experiment.describe() | {"seed": seed, "data": {"fingerprint": "cafe"}}
+        self.tell(
+            ev.StudyOpened,
+            format=ev.FORMAT,
+            study="small",
+            experiment="small",
+            seed=seed,
+            question=question,
+            digest=short_digest(question),
+            text=experiment.question,
+            runtime={},
+            data={"baseline": {"val/psnr": BASELINE, "val/ssim": 0.8}},
+        )
+
+    def tell(self, kind: type[ev.Event], **values: Any) -> None:
+        event = kind(time=OPENED_AT + len(self.events), **values)
+        self.events.append(event)
+        self.state = self.state.apply(event)
+
+    def session(self, trials: int = 50, epoch: int = 1) -> None:
+        self.tell(ev.SessionStarted, epoch=epoch, host="here", pid=1, trials=trials, provenance={})
+
+    def propose(self, values: Mapping[str, Any] | None = None, *, reference: str = "") -> int:
+        number = len(self.state.trials)
+        config = self.experiment.references[reference] if reference else self.experiment.base.with_values(values or {})
+        config = replace(config, seed=99)
+        self.tell(
+            ev.Proposed,
+            trial=number,
+            role="reference" if reference else "search",
+            name=reference,
+            config=config.to_json(),
+            config_hash=config.digest(),
+            values=dict(values or {}),
+        )
+        return number
+
+    def start(self, number: int, patches: int = 0) -> None:
+        self.tell(ev.Started, trial=number, slot=0, epoch=1, patches=patches, source="feed")
+
+    def validate(self, number: int, *psnrs: float) -> None:
+        """Its next validations, one a score."""
+        every = self.experiment.base.evaluation.every_patches
+        for psnr in psnrs:
+            patches = self.state.trials[number].patches + every
+            scores = {"val/psnr": psnr, "val/ssim": 0.8}
+            self.tell(ev.Progress, trial=number, patches=patches, scores=scores, loss=1.0, learning_rate=1e-3)
+
+    def end(self, number: int, how: str = "finished", cause: str = "diverged") -> None:
+        trial = self.state.trials[number]
+        match how:
+            case "finished":
+                scores = trial.curve[-1].scores
+                rest = {"scores": scores, "per_image": (), "weights": "beef", "seconds": {}}
+                self.tell(ev.Finished, trial=number, patches=trial.patches, **rest)
+            case "pruned":
+                self.tell(ev.Pruned, trial=number, patches=trial.patches, reason="others stood better")
+            case "failed":
+                self.tell(ev.Failed, trial=number, cause=cause, reason="no luck")
+            case _:
+                raise ValueError(how)
+
+    def try_out(self, values: Mapping[str, Any], psnr: float, how: str = "finished") -> int:
+        """A whole trial: to the first rung if it is pruned, to no validation if it fails, else to the budget."""
+        number = self.propose(values)
+        self.start(number)
+        base = self.experiment.base
+        last = {"finished": base.train.budget_patches, "pruned": self.experiment.rungs[0], "failed": 0}[how]
+        self.validate(number, *[psnr] * (last // base.evaluation.every_patches))
+        self.end(number, how)
+        return number
+
+
+@pytest.fixture
+def history() -> type[History]:
+    """Makes a study in memory, to be told: history(experiment)."""
+    return History
 
 
 TINY_EXPERIMENT = '''
