@@ -3,11 +3,12 @@
 import argparse
 import logging
 import os
+import shlex
 import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
@@ -214,29 +215,34 @@ class _Session:
     def _show(self, out: Console, state: StudyState) -> None:
         """The result, where to look at it, and the next command to type."""
         out.print(terminal.ranking_table(state))
-        for line in terminal.summary(state):
-            out.print(line, markup=False)
+        lines = terminal.summary(state)
         if state.concluded is not None:
-            out.print(f"written to {self.folder.results}", markup=False)
-        where = self._where()
+            lines.append(f"written to {self.folder.results}")
         if self.args.tracking_uri is None:
             from study.ui import ui_command
 
-            out.print(f"compare the trials: {ui_command(self.folder.root)}", markup=False, soft_wrap=True)
-            out.print("then open http://127.0.0.1:5000", markup=False)
-        if state.best() is not None and state.complete:
-            out.print(f"next: python -m study.reproduce best{where}", markup=False)
-        else:
-            out.print(f"next: python -m study.run{self._again()}", markup=False)
+            lines += [f"compare the trials: {ui_command(self.folder.root)}", "then open http://127.0.0.1:5000"]
+        for line in (*lines, f"next: {self._next(state)}"):
+            out.print(line, markup=False, soft_wrap=True)  # a command that was broken in two cannot be copied
+
+    def _next(self, state: StudyState) -> str:
+        """The command to type after this session."""
+        if not state.complete:
+            return f"python -m study.run{_typed(sys.argv[1:])}"
+        if state.best() is None:  # references alone: the same command would find nothing to do
+            return f"python -m study.run{_typed([*sys.argv[1:], '--trials', str(state.counted + 10)])}"
+        return f"python -m study.reproduce best{self._where()}"
 
     def _where(self) -> str:
         """The flags that lead another command to this study."""
-        given = f" --root {self.args.root}" if self.args.root else ""
-        return given + (f" --study-name {self.folder.study}" if self.folder.study != "quickstart" else "")
+        root = ["--root", str(self.args.root)] if self.args.root else []
+        study = ["--study-name", self.folder.study] if self.folder.study != "quickstart" else []
+        return _typed([*root, *study])
 
-    def _again(self) -> str:
-        arguments = sys.argv[1:]
-        return " " + " ".join(arguments) if arguments else ""
+
+def _typed(arguments: Sequence[str]) -> str:
+    """Arguments as one types them after a command, a space before each."""
+    return "".join(f" {shlex.quote(argument)}" for argument in arguments)
 
 
 def _done(state: StudyState, asked: int) -> bool:

@@ -165,6 +165,8 @@ def summary(state: StudyState) -> list[str]:
     by_state = {s: sum(t.status == s for t in state.trials.values()) for s in ("finished", "pruned", "failed")}
     counts = ", ".join(f"{n} {s}" for s, n in by_state.items() if n or s == "finished")
     lines = [f"{state.counted} trials: {counts}"]
+    if state.ended is not None and state.ended.reason == "exhausted":
+        lines[0] += f"; {state.ended.detail}"
     best = state.best()
     if best is None or best.score is None:
         return lines
