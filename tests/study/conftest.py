@@ -257,7 +257,7 @@ class History:
         return number
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def history() -> type[History]:
     """Makes a study in memory, to be told: history(experiment)."""
     return History
