@@ -280,9 +280,7 @@ class Follower(threading.Thread):
         """Warn of the first of a row of failures."""
         if not self._failures:
             what = str(exc).partition("\n")[0][:300]
-            if not isinstance(
-                exc, SuiteError
-            ):  # perhaps our mistake; a whole traceback might tell passwords
+            if not isinstance(exc, SuiteError):  # perhaps our mistake; a whole traceback might tell passwords
                 place = traceback.extract_tb(exc.__traceback__)[-1]
                 what = f"{type(exc).__name__}: {what}, {place.filename}:{place.lineno}"
             message = "%s: cannot write (%s); the journal keeps all of it, trying again"

@@ -60,8 +60,8 @@ class MlflowSink:
 
     Args:
         tracking_uri: `sqlite:////absolute/mlflow.db`, `http://…`, or another database.
-        artifacts: folder for the files of the runs, one folder per study in it; None leaves it to a server, and is the
-            root's `artifacts` where there is none.
+        artifacts: folder for the files of the runs, one folder per study in it (None: the root's `artifacts`); a server
+            has a place of its own.
         folder: where the trials' weights and the results are copied from.
     """
 
@@ -70,12 +70,12 @@ class MlflowSink:
     def __init__(self, tracking_uri: str, artifacts: Path | None, folder: StudyFolder) -> None:
         self._uri = tracking_uri
         served = tracking_uri.startswith("http")
-        self._artifacts = artifacts or (None if served else databases.artifact_root(folder.root))
+        self._artifacts = None if served else artifacts or databases.artifact_root(folder.root)
         self._folder = folder
         self._identity: int | None = None
 
     def open(self, opened: ev.StudyOpened) -> int:
-        """Find or create the experiment and the parent run. Raises ViewError where MLflow cannot be reached."""
+        """Find or create experiment and parent run. Like `take`, raises ViewError where MLflow cannot be reached."""
         with _plainly(self._uri):
             prepare_store(self._uri)
             self._identity = databases.identity(self._uri)
@@ -97,11 +97,7 @@ class MlflowSink:
         return int(self._parent.tags.get("study.synced", 0))
 
     def take(self, events: Sequence[ev.Event], state: StudyState, upto: int) -> None:
-        """Write what these events changed, the cursor last, and not for points alone: those may come again.
-
-        Raises:
-            ViewError: MLflow cannot be reached.
-        """
+        """Write what these events changed, the cursor last, and not for points alone: those may come again."""
         assert state.opened is not None
         with _plainly(self._uri):
             if databases.identity(self._uri) != self._identity:
