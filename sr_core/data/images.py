@@ -1,7 +1,10 @@
-"""Files to pixels and back: what is read is 8-bit RGB or refused with a reason."""
+"""Files to pixels and back: what is read is 8-bit RGB by a stated rule, or refused with a reason."""
 
+import io
 import re
 import struct
+import sys
+import warnings
 import zlib
 from pathlib import Path
 
@@ -18,6 +21,12 @@ Image = NDArray[np.uint8]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+"""Known by content, whatever the suffix; Pillow's forty others stay shut (one of them starts Ghostscript)."""
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _FILL_ORDER, _PLANAR, _SAMPLE_FORMAT = 258, 262, 266, 284, 339  # TIFF tags
+_SIGNED, _FLOAT = 2, 3  # values of the last
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -30,69 +39,166 @@ _UPRIGHT = {
 }
 """Orientation tag -> what turns the stored picture upright (EXIF 2.3, table 6)."""
 
-# The file's own layout, e.g. "RGB;16B": Pillow would drop the low bytes unasked. (A BMP's "BGR;16" is 5-6-5 bits.)
-_RAW_16_BIT = re.compile(r";16[BLN]")
-
 # Pillow's plugins raise all of these, not only OSError, on damaged headers and chunks.
 _DECODER_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError, MemoryError,
-    struct.error, zlib.error, PIL.Image.DecompressionBombError,
+    struct.error, zlib.error,
 )  # fmt: skip
+
+# A file that cannot be used raises: what Pillow warns of on the way (odd EXIF, a large picture) is no line for users.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def read_image(path: Path) -> Image:
     """Pixels of one picture, upright: (H, W, 3) RGB, 0..255, at least one pixel.
 
-    Grey and 1-bit pictures become three equal channels, a palette its colours; an alpha channel that is opaque
-    everywhere is dropped. A colour profile is not applied. Of the several pictures in a camera's MPO file it is
-    the first.
+    Whatever a PNG, JPEG, BMP, TIFF or WebP file holds is converted by one of these rules, or refused:
+
+    | the file holds | what is read |
+    |---|---|
+    | 8-bit RGB | the samples as stored (JPEG and lossy WebP: as libjpeg-turbo and libwebp decode them) |
+    | 1, 2, 4 or 8-bit grey | three equal channels; fewer than 8 bits are stretched to 0..255 |
+    | a palette | its colours |
+    | 16-bit RGB or grey (PNG, TIFF) | round(v / 257), so what once was 8-bit comes back exactly |
+    | 16-bit samples that are all below 16384 | refused: data of 14 bits or fewer that nothing scaled |
+    | alpha, or a transparent colour | dropped if opaque everywhere, else refused: the colour below is undefined |
+    | an orientation (EXIF, XMP) | the picture, turned upright |
+    | a colour profile, gamma, chromaticities | samples as stored: they are not applied, as in the field's benchmarks |
+    | channels that a TIFF leaves unspecified | left out |
+    | CMYK, Lab, uncompressed YCbCr | refused: RGB depends on a profile or on the writer |
+    | floats, signed samples, 12 or 32 bits | refused: which value is white is not said |
+    | 16-bit samples that a TIFF stores plane by plane, inverted or with a spare channel | refused |
+    | several pictures | the first of a camera's MPO; animations and multi-page files are refused |
+    | more than 178,956,970 pixels | refused |
+
+    What is damaged is refused where it shows: a PNG by the checksum of each of its chunks, the others as far as their
+    decoder notices, because they hold no checksum. No damage crashes or hangs the reader.
 
     Raises:
-        ImageError: the file is missing, empty, truncated or no picture; or it is one whose pixels 8-bit RGB cannot
-            hold as they are: 16-bit or float, CMYK or another colour space, transparent, animated or multi-page.
+        ImageError: the file is missing, empty, damaged, truncated or no such picture, or refused by a rule.
     """
     try:
-        if path.stat().st_size == 0:
+        data = path.read_bytes()
+        if not data:
             raise ImageError(f"{path}: the file is empty; replace it or take it out of the folder")
-        with PIL.Image.open(path) as picture:
-            reason = _refusal(picture)  # before load(), which forgets how many bits the file has
-            if reason is None:
-                picture.load()
-                # TIFF is already upright after load(), and has lost its tag
-                upright = _UPRIGHT.get(picture.getexif().get(_EXIF_ORIENTATION, 1))
-                return _rgb(picture if upright is None else picture.transpose(upright), path)
+        if data.startswith(_PNG_SIGNATURE):
+            _check_png(data)
+        return _decoded(data)
+    except _RefusedError as exc:
+        raise ImageError(f"{path}: {exc}") from exc
     except FileNotFoundError as exc:
         raise ImageError(f"{path}: no such picture; check the path") from exc
+    except PIL.UnidentifiedImageError as exc:
+        raise ImageError(
+            f"{path}: cannot be decoded as a picture: it is no PNG, JPEG, BMP, TIFF or WebP file, or of a rare kind, "
+            "or damaged; replace it or take it out of the folder"
+        ) from exc
+    except PIL.Image.DecompressionBombError as exc:
+        limit = 2 * (PIL.Image.MAX_IMAGE_PIXELS or 0)
+        raise ImageError(f"{path}: holds more than {limit:,} pixels, or says so; cut it into several") from exc
     except _DECODER_ERRORS as exc:
         raise ImageError(
-            f"{path}: cannot be decoded as a picture ({exc}); it is damaged, truncated or of another kind: "
-            "replace it or take it out of the folder"
+            f"{path}: cannot be decoded as a picture ({exc or type(exc).__name__}); it is damaged, truncated or of "
+            "another kind: replace it or take it out of the folder"
         ) from exc
-    raise ImageError(f"{path}: {reason}; expected an opaque 8-bit RGB or grey picture: convert it first")
 
 
-def _refusal(picture: PIL.ImageFile.ImageFile) -> str | None:
-    if picture.mode.startswith("I") or any(_RAW_16_BIT.search(str(tile.args)) for tile in picture.tile):
-        return "has more than 8 bits per channel"
-    if picture.mode == "F":
-        return "holds floating-point pixels"
+class _RefusedError(Exception):
+    """A whole picture of a kind that is not read; the message is what comes after the path."""
+
+    def __init__(self, reason: str, remedy: str = "convert it") -> None:
+        super().__init__(f"{reason}; expected an opaque RGB or grey picture of 8 or 16 bits: {remedy} first")
+
+
+def _check_png(data: bytes) -> None:
+    """Raises ValueError unless every chunk matches its checksum; Pillow skips those of the pixels."""
+    at, kind = len(_PNG_SIGNATURE), b""
+    while kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", data, at)
+        (checksum,) = struct.unpack_from(">I", data, at + 8 + length)
+        if zlib.crc32(memoryview(data)[at + 4 : at + 8 + length]) != checksum:
+            raise ValueError(f"checksum of PNG chunk {kind!r} at byte {at}")
+        at += 12 + length
+
+
+def _decoded(data: bytes) -> Image:
+    with PIL.Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
+        deep = _is_deep(picture)  # before load(), which forgets how many bits the file has
+        picture.load()
+        # TIFF is already upright after load(), and has lost its tag
+        upright = _UPRIGHT.get(picture.getexif().get(_EXIF_ORIENTATION, 1))
+        shallow = _rounded(picture, data) if deep else picture
+        return _rgb(shallow if upright is None else shallow.transpose(upright))
+
+
+def _is_deep(picture: PIL.ImageFile.ImageFile) -> bool:
+    """Whether the samples have 16 bits; raises _RefusedError if nothing here can read them."""
     if picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1:
-        return "is animated or multi-page"
+        raise _RefusedError("is animated or multi-page", "take out one picture")
+    tags = getattr(picture, "tag_v2", {})
+    formats = tags.get(_SAMPLE_FORMAT, ())
+    if picture.mode == "F" or _FLOAT in formats:
+        raise _RefusedError("holds floating-point samples")
+    if picture.mode == "I" or _SIGNED in formats:
+        raise _RefusedError("holds signed or 32-bit samples")
+
+    # A layout is Pillow's name for the samples in the file, e.g. "RGB;16B". A BMP's "BGR;16" is 5-6-5 bits.
+    layouts = {_layout(tile) for tile in picture.tile} if picture.format in ("PNG", "TIFF") else set()
+    bits = set(tags.get(_BITS_PER_SAMPLE, ()))
+    if picture.mode.startswith("I;16") or any(";16" in layout for layout in layouts) or any(n > 8 for n in bits):
+        plain = (
+            bits <= {16}
+            and tags.get(_PHOTOMETRIC, 1) in (1, 2)
+            and tags.get(_FILL_ORDER, 1) == tags.get(_PLANAR, 1) == 1
+            and all(re.fullmatch(r"(RGBA?|I);16[BLN]?", layout) for layout in layouts)
+        )
+        if not plain:
+            raise _RefusedError("has more than 8 bits per channel in a rare layout (12 bits, planes, inverted, …)")
+        if "transparency" in picture.info:
+            raise _RefusedError("has more than 8 bits per channel and a transparent colour", "flatten it")
+        return True
+    if layouts & {"L;2", "L;4"} and "transparency" in picture.info:  # Pillow would compare before and after stretching
+        raise _RefusedError("has a transparent shade among fewer than 8 bits of grey", "flatten it")
     if picture.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
-        return f"is a {picture.mode} picture"
-    return None
+        raise _RefusedError(f"is a {picture.mode} picture")
+    return False
 
 
-def _rgb(picture: PIL.Image.Image, path: Path) -> Image:
+def _layout(tile: PIL.ImageFile._Tile) -> str:
+    return str(tile.args[0] if isinstance(tile.args, tuple) else tile.args)
+
+
+def _rounded(picture: PIL.ImageFile.ImageFile, data: bytes) -> PIL.Image.Image:
+    """The 8-bit picture nearest to a 16-bit one, which has been loaded."""
+    samples = np.asarray(picture).astype(np.uint32)
+    if not picture.mode.startswith("I;16"):  # Pillow read the high bytes alone: the low ones are those it swaps with
+        with PIL.Image.open(io.BytesIO(data), formats=_FORMATS) as swapped:
+            swapped.tile = [tile._replace(args=_swapped(tile.args)) for tile in swapped.tile]
+            samples = samples * 256 + np.asarray(swapped)
+    if samples.max() < 16384:
+        raise _RefusedError(
+            f"has 16 bits per channel, and no sample above {samples.max()} of 65535, as if made of fewer bits",
+            "stretch and convert it",
+        )
+    return PIL.Image.fromarray(((samples + 128) // 257).astype(np.uint8))
+
+
+def _swapped(args: tuple[object, ...] | str | None) -> tuple[object, ...] | str:
+    """A tile's decoder arguments with the other byte order."""
+    if isinstance(args, tuple):
+        return (_swapped(str(args[0])), *args[1:])
+    layout = str(args)
+    native = {"little": "L", "big": "B"}[sys.byteorder]
+    order = native if layout.endswith("N") else layout[-1]
+    return layout[:-1] + {"L": "B", "B": "L"}[order]
+
+
+def _rgb(picture: PIL.Image.Image) -> Image:
     if picture.has_transparency_data:  # an alpha channel, or a transparent colour or palette entry
-        rgba = picture.convert("RGBA")
-        least = np.asarray(rgba)[..., 3].min()
+        picture = picture.convert("RGBA")
+        least = np.asarray(picture)[..., 3].min()
         if least < 255:
-            raise ImageError(
-                f"{path}: is transparent in places (alpha down to {least}); expected an opaque picture: "
-                "flatten it onto a background first"
-            )
-        picture = rgba
+            raise _RefusedError(f"is transparent in places (alpha down to {least})", "flatten it onto a background")
     return np.array(picture.convert("RGB"), dtype=np.uint8)
 
 

@@ -1,6 +1,6 @@
 """What is read exactly, what is turned upright or converted, and what is refused in one line."""
 
-import zlib
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -73,87 +73,43 @@ def test_an_exif_orientation_is_applied_once(orientation: int, suffix: str, tmp_
     np.testing.assert_array_equal(read_image(path), UPRIGHT[orientation])
 
 
+def test_a_jpeg_is_turned_by_exif_or_xmp(tmp_path: Path) -> None:
+    path, picture = tmp_path / "a.jpg", PIL.Image.fromarray(RGB)
+    picture.save(path, quality=95)
+    plain = read_image(path)
+    exif = PIL.Image.Exif()
+    exif[ORIENTATION] = 8
+    picture.save(path, quality=95, exif=exif)
+    np.testing.assert_array_equal(read_image(path), np.rot90(plain))
+    picture.save(path, quality=95, xmp=b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><d tiff:Orientation="3"/></x:xmpmeta>')
+    np.testing.assert_array_equal(read_image(path), plain[::-1, ::-1])
+
+
 def test_an_orientation_that_does_not_exist_is_ignored(tmp_path: Path) -> None:
     exif = PIL.Image.Exif()
     exif[ORIENTATION] = 9
     np.testing.assert_array_equal(read_image(saved(tmp_path / "a.png", PIL.Image.fromarray(RGB), exif=exif)), RGB)
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1)])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif", "webp"])
+def test_a_tiny_picture_keeps_its_shape(suffix: str, shape: tuple[int, int], tmp_path: Path) -> None:
+    path = tmp_path / f"a.{suffix}"
+    PIL.Image.fromarray(RGB[: shape[0], : shape[1]]).save(path)
+    assert read_image(path).shape == (*shape, 3)
+
+
+def test_sixteen_bits_per_pixel_of_an_old_bitmap_are_not_sixteen_per_channel(tmp_path: Path) -> None:
+    header = b"BM" + struct.pack("<III", 58, 0, 54)
+    path = tmp_path / "a.bmp"
+    path.write_bytes(header + struct.pack("<IIIHH24x", 40, 1, 1, 1, 16) + b"\x00\x7c\x00\x00")  # 5-5-5: red 31
+    assert read_image(path).tolist() == [[[255, 0, 0]]]
+
+
 def test_the_first_picture_of_a_cameras_mpo_is_read(tmp_path: Path) -> None:
     photograph, preview = PIL.Image.fromarray(RGB), PIL.Image.fromarray(RGB[:4, :4])
     path = saved(tmp_path / "a.jpg", photograph, format="MPO", save_all=True, append_images=[preview])
     assert read_image(path).shape == RGB.shape
-
-
-def transparent() -> PIL.Image.Image:
-    alpha = np.full(RGB.shape[:2], 255, np.uint8)
-    alpha[3, 4] = 254
-    return PIL.Image.fromarray(np.dstack([RGB, alpha]))
-
-
-DEEP = PIL.Image.fromarray(RGB[..., 0].astype(np.uint16) * 257)
-
-
-@pytest.mark.parametrize(
-    ("name", "picture", "options", "reason"),
-    [
-        ("deep.png", DEEP, {}, "more than 8 bits per channel"),
-        ("deep.tif", DEEP, {}, "more than 8 bits per channel"),
-        ("float.tif", DEEP.convert("F"), {}, "floating-point pixels"),
-        ("print.jpg", PIL.Image.fromarray(RGB).convert("CMYK"), {}, "is a CMYK picture"),
-        ("lab.tif", PIL.Image.fromarray(RGB).convert("LAB"), {}, "is a LAB picture"),
-        ("logo.png", transparent(), {}, r"transparent in places \(alpha down to 254\).*flatten it"),
-        ("key.png", PIL.Image.fromarray(RGB), {"transparency": tuple(RGB[0, 0].tolist())}, "alpha down to 0"),
-        (
-            "film.png",
-            PIL.Image.fromarray(RGB),
-            {"save_all": True, "append_images": [PIL.Image.fromarray(RGB[::-1])]},
-            "animated or multi-page",
-        ),
-        (
-            "pages.tif",
-            PIL.Image.fromarray(RGB),
-            {"save_all": True, "append_images": [PIL.Image.fromarray(RGB[::-1])]},
-            "animated or multi-page",
-        ),
-    ],
-)
-def test_what_eight_bit_rgb_cannot_hold_is_refused_by_name(
-    name: str, picture: PIL.Image.Image, options: dict[str, object], reason: str, tmp_path: Path
-) -> None:
-    path = saved(tmp_path / name, picture, **options)
-    with pytest.raises(ImageError, match=f"{name}: .*{reason}"):
-        read_image(path)
-
-
-def test_sixteen_bit_colour_is_refused_though_pillow_would_drop_its_low_bytes(tmp_path: Path) -> None:
-    path = tmp_path / "deep_rgb.png"
-    path.write_bytes(png_of_one_pixel(bit_depth=16, colour_type=2, pixel=b"\x12\x34\x56\x78\x9a\xbc"))
-    with PIL.Image.open(path) as picture:
-        assert picture.mode == "RGB"
-    with pytest.raises(ImageError, match=r"deep_rgb\.png: has more than 8 bits per channel; expected .* convert it"):
-        read_image(path)
-
-
-def test_sixteen_bits_per_pixel_of_an_old_bitmap_are_not_sixteen_per_channel(tmp_path: Path) -> None:
-    header = b"BM" + (58).to_bytes(4, "little") + bytes(4) + (54).to_bytes(4, "little")
-    info = b"".join(n.to_bytes(4, "little") for n in (40, 1, 1)) + b"\x01\x00\x10\x00" + bytes(24)
-    path = tmp_path / "a.bmp"
-    path.write_bytes(header + info + b"\x00\x7c\x00\x00")  # 5-5-5: red 31
-    assert read_image(path).tolist() == [[[255, 0, 0]]]
-
-
-def png_of_one_pixel(*, bit_depth: int, colour_type: int, pixel: bytes) -> bytes:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
-
-    size = (1).to_bytes(4, "big") * 2
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", size + bytes([bit_depth, colour_type, 0, 0, 0]))
-        + chunk(b"IDAT", zlib.compress(b"\x00" + pixel))
-        + chunk(b"IEND", b"")
-    )
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "webp"])
@@ -174,21 +130,17 @@ def test_a_file_cut_off_anywhere_is_refused_or_still_whole(suffix: str, tmp_path
 def test_a_damaged_file_is_refused_with_its_cause(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(b"not a picture")
-    with pytest.raises(ImageError, match=r"a\.png: cannot be decoded as a picture .*replace it") as caught:
+    with pytest.raises(ImageError, match=r"a\.png: cannot be decoded as a picture: it is no PNG.*replace it") as caught:
         read_image(path)
     assert isinstance(caught.value.__cause__, PIL.UnidentifiedImageError)
 
 
-def test_an_empty_a_missing_and_a_monstrous_file_are_told_apart(tmp_path: Path) -> None:
+def test_an_empty_and_a_missing_file_are_told_apart(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     with pytest.raises(ImageError, match="no such picture"):
         read_image(path)
     path.touch()
     with pytest.raises(ImageError, match="the file is empty"):
-        read_image(path)
-    body = png_of_one_pixel(bit_depth=8, colour_type=2, pixel=b"\x00\x00\x00")
-    path.write_bytes(body.replace((1).to_bytes(4, "big") * 2, (10**6).to_bytes(4, "big") * 2, 1))
-    with pytest.raises(ImageError, match="cannot be decoded"):
         read_image(path)
 
 
