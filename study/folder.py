@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from sr_core.errors import SuiteError
 
 _RESERVED = {"artifacts", "stores"}
+_LOOK_SECONDS = 0.5
+"""Far longer than another process holds the lock only to see whether there is an owner."""
 
 
 def default_root() -> Path:
@@ -79,11 +82,12 @@ class StudyFolder:
             SuiteError: a live process owns it; names it.
         """
         with (self.path / "lock").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as exc:
-                file.seek(0)
-                raise SuiteError(f"study {self.study!r} is being run by {_owner(file.read())}; wait for it") from exc
+            patience = time.monotonic() + _LOOK_SECONDS
+            while not _take(file, fcntl.LOCK_EX):
+                if time.monotonic() > patience:
+                    file.seek(0)
+                    raise SuiteError(f"study {self.study!r} is being run by {_owner(file.read())}; wait for it")
+                time.sleep(_LOOK_SECONDS / 20)
             file.truncate(0)
             json.dump({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}, file)
             file.flush()
@@ -93,13 +97,19 @@ class StudyFolder:
         """The live process that owns the study, in words; None if there is none on this host."""
         try:
             with (self.path / "lock").open("r") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                except BlockingIOError:
+                if not _take(file, fcntl.LOCK_SH):
                     return _owner(file.read())
         except OSError:
             pass
         return None
+
+
+def _take(file: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _owner(content: str) -> str:
