@@ -1,5 +1,6 @@
 """Pictures of results. Each takes data and returns a figure; nothing here reads or writes a study."""
 
+import io
 from collections.abc import Mapping
 
 import numpy as np
@@ -82,3 +83,10 @@ def most_gained(hr: Image, worse: Image, better: Image, side: int) -> tuple[int,
     coarse = inside[::step, ::step]
     row, column = np.unravel_index(int(coarse.argmax()), coarse.shape)
     return int(row) * step, int(column) * step, side
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    return buffer.getvalue()

@@ -1,13 +1,11 @@
 """The end of a study: the winner on whole pictures, and everything that people take away, written to disk."""
 
-import io
 import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from sr_core.config import EvaluationConfig
 from sr_core.data.images import Image, read_image
@@ -64,12 +62,12 @@ def conclude(folder: StudyFolder, state: StudyState, pictures: Pictures) -> Conc
     assert shown is not None
     files = {
         "ranking.csv": results.trials(state).to_csv(index=False).encode(),
-        "curves.png": _png(
+        "curves.png": plots.png(
             plots.learning_curves(
                 results.curves(state), best=best.number, bicubic_psnr=results.bicubic_of(state)["val/psnr"]
             )
         ),
-        "comparison.png": _png(_comparison(shown[1], shown[2], best.number)),
+        "comparison.png": _comparison(shown[1], shown[2], best.number),
         "best/weights.safetensors": weights.read_bytes(),
         "best/config.json": (json.dumps(best.proposed.config, indent=2) + "\n").encode(),
     }
@@ -101,10 +99,11 @@ def _look(model: A2N, picture: Picture, evaluation: EvaluationConfig) -> _Seen:
     )
 
 
-def _comparison(name: str, seen: _Seen, trial: int) -> Figure:
+def _comparison(name: str, seen: _Seen, trial: int) -> bytes:
+    """The pictures beside each other, as a PNG file."""
     scale = seen.hr.shape[0] // seen.lr.shape[0]
     blocks = seen.lr.repeat(scale, axis=0).repeat(scale, axis=1)
-    return plots.comparison(
+    figure = plots.comparison(
         {
             "LR": (blocks, None),
             "bicubic": (seen.bicubic, seen.of_bicubic.psnr),
@@ -114,9 +113,4 @@ def _comparison(name: str, seen: _Seen, trial: int) -> Figure:
         box=plots.most_gained(seen.hr, seen.bicubic, seen.sr, _DETAIL),
         title=f"{name} at x{scale}, PSNR on Y; below: the detail in which the network gains most over bicubic",
     )
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    return buffer.getvalue()
+    return plots.png(figure)
