@@ -1,0 +1,271 @@
+"""The house as it is drawn: which way imports point, who knows which library, what a command may load."""
+
+import ast
+import json
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from study import events as ev
+from study.config import TrialConfig
+from study.journal import Journal
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("sr_core", "study", "experiments")
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+IMPORTERS = {
+    "h5py": {"sr_core/data/store.py"},
+    "cv2": {"sr_core/data/degrade.py"},
+    "PIL": {"sr_core/data/degrade.py", "sr_core/data/images.py"},
+    "safetensors": {"sr_core/training/checkpoint.py", "sr_core/model/weights.py"},
+    "mlflow": {"study/mlflow_sink.py"},
+    "optuna": {"study/sampler.py", "study/optuna_sink.py"},
+    "sqlalchemy": {"study/mlflow_sink.py", "study/optuna_sink.py"},
+    "matplotlib": {"study/plots.py"},
+    "pandas": {"study/results.py", "study/plots.py"},
+    "rich": {"study/terminal.py", "study/session.py"},
+}
+"""Who may import a library that is heavy, or that another could take the place of."""
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Dotted names of everything that a file imports, wherever in it; relative ones made absolute."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = path.relative_to(ROOT).with_suffix("").parts[: -node.level] if node.level else ()
+            yield ".".join([*above, *filter(None, [node.module])])
+
+
+def libraries(path: Path) -> set[str]:
+    return {name.partition(".")[0] for name in imports(path)}
+
+
+def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
+    """Every call in a file, with the dotted name of what it calls."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def test_there_is_something_to_read() -> None:
+    assert {"sr_core/config.py", "study/coordinator.py", "experiments/quickstart.py"} <= {name_of(p) for p in FILES}
+
+
+# Which way imports point
+
+
+@pytest.mark.parametrize(
+    ("package", "above"), [("sr_core", {"study", "experiments"}), ("study", {"experiments"})], ids=["sr_core", "study"]
+)
+def test_imports_point_from_experiments_over_study_to_sr_core(package: str, above: set[str]) -> None:
+    wrong = {name_of(p): found for p in (ROOT / package).rglob("*.py") if (found := libraries(p) & above)}
+    assert wrong == {}
+
+
+def test_the_network_and_its_training_know_no_tracker_and_no_sampler() -> None:
+    above = {"optuna", "mlflow", "sqlalchemy", "ray", "rich", "pandas", "matplotlib"}
+    wrong = {name_of(p): found for p in (ROOT / "sr_core").rglob("*.py") if (found := libraries(p) & above)}
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("library", IMPORTERS)
+def test_a_library_is_imported_where_it_belongs_and_nowhere_else(library: str) -> None:
+    assert {name_of(p) for p in FILES if library in libraries(p)} == IMPORTERS[library]
+
+
+def test_libraries_that_nobody_declared_are_not_imported() -> None:
+    declared = set(IMPORTERS) | {"torch", "numpy"} | set(PACKAGES) | sys.stdlib_module_names
+    assert {name_of(p): found for p in FILES if (found := libraries(p) - declared)} == {}
+
+
+def test_only_a_trial_computes_in_the_study_package() -> None:
+    assert {name_of(p) for p in (ROOT / "study").rglob("*.py") if "torch" in libraries(p)} == {"study/trial.py"}
+
+
+# Habits that a reader relies on
+
+
+def test_every_file_fits_in_the_head() -> None:
+    lines = {name_of(p): len(p.read_text("utf-8").splitlines()) for p in FILES}
+    assert {name: count for name, count in lines.items() if count > 300} == {}
+
+
+def test_every_file_says_what_it_is() -> None:
+    assert [name_of(p) for p in FILES if not ast.get_docstring(tree_of(p))] == []
+    assert [name_of(p) for p in FILES if p.stem in {"utils", "util", "common", "helpers", "misc"}] == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_s_top_holds_only_a_docstring(package: str) -> None:
+    (statement,) = tree_of(ROOT / package / "__init__.py").body
+    assert isinstance(statement, ast.Expr)
+    assert isinstance(statement.value, ast.Constant)
+
+
+def test_every_package_is_listed_for_installation() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    listed = settings["tool"]["setuptools"]["packages"]
+    assert sorted(listed) == sorted(".".join(p.relative_to(ROOT).parent.parts) for p in FILES if p.stem == "__init__")
+    assert {p.parent for p in FILES} == {ROOT / Path(*name.split(".")) for name in listed}
+
+
+def test_no_test_file_shadows_a_package_or_another_test_file() -> None:
+    names = [p.name for p in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(set(names)) == sorted(names)
+    assert not list((ROOT / "tests").rglob("__init__.py"))
+
+
+def test_global_random_state_is_neither_seeded_nor_drawn_from() -> None:
+    wrong = []
+    for path in FILES:
+        for name, _ in calls(path):
+            last = name.rpartition(".")[2]
+            by_numpy = name.startswith("np.random.") and last not in {"default_rng", "Generator", "Philox"}
+            by_python = name.startswith("random.") and not name.startswith("random.Random")
+            if by_numpy or by_python or name == "torch.manual_seed":
+                wrong.append(f"{name_of(path)}: {name}")
+    assert wrong == []
+
+
+def test_nothing_that_is_loaded_can_execute_code() -> None:
+    assert {name_of(p) for p in FILES if libraries(p) & {"pickle", "marshal", "shelve", "joblib", "dill"}} == set()
+    loads = [(name_of(path), call) for path in FILES for name, call in calls(path) if name == "torch.load"]
+    for where, call in loads:
+        safe = {k.arg: ast.unparse(k.value) for k in call.keywords}.get("weights_only")
+        assert safe == "True", where
+
+
+# What a command loads
+
+HEAVY = ("torch", "mlflow", "optuna", "pandas", "matplotlib", "numpy", "rich", "h5py")
+
+RUN = f"""
+import json, runpy, sys, time
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_module(sys.argv[0], run_name="__main__")
+    status = 0
+except SystemExit as exc:
+    status = exc.code
+found = [name for name in {HEAVY!r} if name in sys.modules]
+sys.stdout.flush()
+print("\\n" + json.dumps([status, found, time.process_time()]))
+"""
+
+
+def run(*arguments: str) -> tuple[int, list[str], float, str, str]:
+    """(exit status, heavy libraries loaded, CPU seconds, stdout, stderr) of `python -m …`."""
+    done = subprocess.run([sys.executable, "-c", RUN, *arguments], capture_output=True, text=True, cwd=ROOT.parent)
+    out, _, last = done.stdout.rstrip("\n").rpartition("\n")
+    assert last, done.stderr
+    status, loaded, seconds = json.loads(last)
+    return status, loaded, seconds, out, done.stderr
+
+
+COMMANDS = [f"study.{name}" for name in ("run", "status", "reproduce", "ui")] + ["sr_core.evaluate"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_answers_at_once_and_loads_nothing_heavy(command: str) -> None:
+    status, loaded, seconds, out, _ = run(command, "--help")
+    assert (status, loaded) == (0, [])
+    assert out.startswith(f"usage: python -m {command}")
+    assert seconds < 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("study.run", "--trials", "0"), "expected a whole number of at least 1, got '0'"),
+        (("study.run", "--temperature", "3"), "unrecognized arguments: --temperature 3"),
+        (("study.run", "--timeout", "soon"), "expected a time above 0 such as 90s, 20m or 2h, got 'soon'"),
+        (("study.run", "--experiment", "quickstar"), "no experiment 'quickstar'"),
+        (("study.run", "--experiment", "gone.py"), "experiment gone.py: no such file"),
+        (("study.run", "--trial", "3"), "unrecognized arguments: --trial 3"),
+        (("study.status", "--study-name", "a/b"), "study name 'a/b'"),
+        (("study.status", "--root", "/nowhere/at/all"), "no study 'quickstart' under /nowhere/at/all"),
+        (("study.reproduce",), "the following arguments are required"),
+    ],
+    ids=lambda value: " ".join(value[:3]) if isinstance(value, tuple) else "",
+)
+def test_bad_usage_is_one_line_and_status_2_and_loads_nothing_heavy(arguments: tuple[str, ...], message: str) -> None:
+    status, loaded, seconds, _, err = run(*arguments)
+    assert (status, loaded) == (2, [])
+    assert message in err
+    assert err.count("\n") == 1
+    assert err.startswith("error: ")
+    assert seconds < 1
+
+
+@pytest.fixture
+def finished_study(tmp_path: Path) -> Path:
+    """A root with a record of 50 trials, as a quickstart writes it."""
+    (tmp_path / "small").mkdir()
+    journal = Journal(tmp_path / "small" / "journal.jsonl")
+    common: dict[str, Any] = {"time": 1_700_000_000.0}
+    rest: dict[str, Any] = {"question": {}, "digest": "", "text": "?", "runtime": {}}
+    baseline = {"baseline": {"val/psnr": 28.0, "val/ssim": 0.8}}
+    config = TrialConfig()
+    story: list[ev.Event] = [
+        ev.StudyOpened(format=ev.FORMAT, study="small", experiment="small", seed=1, data=baseline, **rest, **common),
+        ev.SessionStarted(epoch=1, host="here", pid=1, trials=50, provenance={}, **common),
+    ]
+    for trial in range(50):
+        scores = {"val/psnr": 29.0 + trial / 100, "val/ssim": 0.9}
+        proposal = {"config": config.to_json(), "config_hash": config.digest(), "values": {"train.loss": "l1"}}
+        story += [
+            ev.Proposed(trial=trial, role="search", name="", **proposal, **common),
+            ev.Started(trial=trial, slot=0, epoch=1, patches=0, source="", **common),
+        ]
+        for patches in (480, 960, 1_440, 1_920):
+            story.append(
+                ev.Progress(trial=trial, patches=patches, scores=scores, loss=0.1, learning_rate=1e-3, **common)
+            )
+            story.append(ev.Checkpointed(trial=trial, patches=patches, **common))
+        end: dict[str, Any] = {"per_image": (), "weights": "", "seconds": {}}
+        story.append(ev.Finished(trial=trial, patches=1_920, scores=scores, **end, **common))
+    for event in [*story, ev.SessionEnded(epoch=1, reason="complete", **common)]:
+        journal.append(event)
+    journal.close()
+    return tmp_path
+
+
+def test_status_of_a_finished_study_answers_at_once_and_loads_nothing_heavy(finished_study: Path) -> None:
+    status, loaded, seconds, out, _ = run("study.status", "--root", str(finished_study))
+    assert (status, loaded) == (0, [])
+    assert "small: complete" in out
+    assert "50 of 50 trials counted: 50 finished" in out
+    assert "best: trial 49, 29.490 dB, +1.490 over bicubic" in out
+    assert seconds < 1
+
+
+def test_status_as_json_is_one_object(finished_study: Path) -> None:
+    status, loaded, _, out, _ = run("study.status", "--root", str(finished_study), "--json")
+    found = json.loads(out)
+    assert (status, loaded) == (0, [])
+    assert (found["phase"], found["counted"], found["best"]["trial"]) == ("complete", 50, 49)
+
+
+def test_a_worker_loads_neither_tracker_nor_sampler_nor_screen() -> None:
+    heavy = ("mlflow", "optuna", "sqlalchemy", "pandas", "matplotlib", "rich")
+    code = f"import sys, study.trial; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
