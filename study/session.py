@@ -147,7 +147,7 @@ class _Session:
             )
             self._start(coordinator, runtime.unmet())
             end = coordinator.search(self.args.trials)
-            if end.reason in ("complete", "exhausted", "timeout") and coordinator.state.best() is not None:
+            if end.reason in ("complete", "exhausted", "timeout") and _to_conclude(coordinator.state):
                 coordinator.record(conclude(self.folder, coordinator.state, self.pictures))
             coordinator.record(end)
             view.close()
@@ -250,6 +250,12 @@ def _done(state: StudyState, asked: int) -> bool:
     assert state.ended is None or state.session is not None
     enough = state.counted >= asked or (state.ended is not None and state.ended.reason == "exhausted")
     return state.complete and enough
+
+
+def _to_conclude(state: StudyState) -> bool:
+    """Whether there is a winner, and no conclusion yet from as many trials as there are now."""
+    drawn_from = state.concluded.counted if state.concluded is not None else -1
+    return state.best() is not None and drawn_from != state.counted
 
 
 @dataclass(frozen=True, slots=True)
