@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sr_core.seed import child_seed
@@ -16,12 +16,14 @@ def test_a_seed_keeps_the_value_that_recorded_studies_were_run_with() -> None:
     assert child_seed(1, "trial") == 3295746530538769907
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.integers(0, 2**63 - 1), PATHS)
 def test_a_seed_fits_63_bits_and_comes_again(root: int, path: tuple[str | int, ...]) -> None:
     assert child_seed(root, *path) == child_seed(root, *path) < 2**63
     assert child_seed(root, *path) >= 0
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.integers(0, 2**63 - 1), PATHS, PATHS)
 def test_different_names_give_different_streams(
     root: int, one: tuple[str | int, ...], other: tuple[str | int, ...]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study import events as ev
@@ -93,6 +93,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_every_kind_of_event_comes_back_as_it_was(kind: type[Event]) -> None:
+    @settings(deadline=None)  # a busy machine is no fault
     @given(events_of(kind), st.integers(0, 10**9))
     def comes_back(event: Event, seq: int) -> None:
         line = encode(seq, event)
@@ -116,6 +117,7 @@ def test_text_that_looks_like_the_end_of_a_line_comes_back(path: Path, text: str
     assert list(read(path)) == [event, event]
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.lists(st.one_of([events_of(kind) for kind in KINDS]), max_size=4))
 def test_a_journal_is_the_list_of_what_was_appended(
     tmp_path_factory: pytest.TempPathFactory, story: list[Event]

@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.quickstart import EXPERIMENT
@@ -67,6 +67,7 @@ def test_the_state_of_a_record_that_was_written_and_read_is_the_same(told: Any) 
     assert fold(journal.decode(line)[1] for line in lines) == told.state
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.data())
 def test_events_of_different_trials_may_come_in_any_order(data: st.DataObject) -> None:
     """Slots tell independently: what a trial comes to depends on its own events alone."""
