@@ -108,6 +108,8 @@ class Commands:
         """
         self._count += 1
         out, err = (self._folder / f"{self._count}.{name}" for name in ("out", "err"))
+        out.touch()
+        err.touch()
         files = {"out": str(out), "err": str(err)} if terminal is None else {"terminal": terminal}
         request = {"module": module, "argv": [str(a) for a in argv], "first": first, "env": env or {}}
         pid = self._ask({**request, "cwd": str(cwd or self._folder), **files})["pid"]

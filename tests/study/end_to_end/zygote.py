@@ -9,6 +9,7 @@ request a line on stdin, one answer a line on stdout, both JSON: {"module", "arg
 import atexit
 import fcntl
 import gc
+import importlib
 import json
 import os
 import runpy
@@ -17,6 +18,16 @@ import termios
 import threading
 import traceback
 from typing import Any, NoReturn
+
+WARM = (
+    "study.session",
+    "study.dry_run",
+    "study.proof",
+    # What the libraries import late:
+    "optuna.samplers._tpe.sampler",
+    "scipy.stats",
+    "torch._inductor.config",
+)
 
 
 def serve() -> dict[str, Any] | None:
@@ -46,10 +57,9 @@ def become(request: dict[str, Any]) -> None:
     for number, file in enumerate((source, out, err)):
         os.dup2(file, number)
     os.closerange(3, max(source, out, err) + 1)
-    sys.stdin, sys.stdout, sys.stderr = (
-        open(number, mode, buffering=buffering, encoding="utf-8", closefd=False)
-        for number, mode, buffering in ((0, "r", -1), (1, "w", 1 if os.isatty(1) else -1), (2, "w", 1))
-    )
+    sys.stdin = os.fdopen(0, closefd=False)
+    sys.stdout = os.fdopen(1, "w", 1 if os.isatty(1) else -1, "utf-8", closefd=False)
+    sys.stderr = os.fdopen(2, "w", 1, "utf-8", closefd=False)
     if hasattr(os, "sched_setaffinity"):  # on one core there is no choice of threads, so every run has the same bits
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     os.chdir(request["cwd"])
@@ -68,14 +78,8 @@ def leave(status: int) -> NoReturn:
 
 
 def main() -> None:
-    import optuna.samplers._tpe.sampler
-    import scipy.stats
-    import torch._inductor.config  # torch does, once determinism is asked for
-
-    import study.dry_run
-    import study.proof
-    import study.session  # noqa: F401
-
+    for name in WARM:
+        importlib.import_module(name)
     gc.freeze()  # what is shared stays shared
     print(json.dumps({"ready": os.getpid()}), flush=True)
     request = serve()

@@ -1,0 +1,259 @@
+"""A study that dies, however and whenever, goes on with the same command as if nothing had happened."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from study.journal import read
+
+Check = Callable[[Path], None]
+
+AT_A_LINE = """
+import os, signal
+from study.journal import Journal, encode
+append = Journal.append
+def dying(self, event):
+    if type(event).__name__ in {kinds} and {torn}:
+        self._file.write(encode(self._next, event)[:-20])
+        self._file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    append(self, event)
+    if type(event).__name__ in {kinds}:
+        os.kill(os.getpid(), signal.SIGKILL)
+Journal.append = dying
+"""
+"""Dies right after a line of these kinds is in the journal, or amid it."""
+
+AT_A_RENAME = """
+import os, signal
+from pathlib import Path
+replace = Path.replace
+def dying(self, target):
+    if Path(target).match({pattern!r}):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(self, target)
+Path.replace = dying
+"""
+"""Dies when a file is written beside its place, and not yet in it."""
+
+
+def kinds(*names: str, torn: bool = False) -> str:
+    return AT_A_LINE.format(kinds=names, torn=torn)
+
+
+@pytest.fixture
+def check(finished: Any, outcome_of: Any, state_of: Any, tree_of: Any) -> Check:
+    """check(root): a study came out like the uninterrupted one; nothing runs, is doubled or left over."""
+
+    def equals_uninterrupted(root: Path) -> None:
+        state = state_of(root)
+        assert outcome_of(root) == outcome_of(finished.root)
+        assert state.complete and state.counted == 7
+        assert sorted(state.endings) == list(range(7)), "a trial ended twice or never"
+        assert not [warning for warning in state.warnings if "differs after its resume" in warning]
+        assert state.concluded.scores == finished.state.concluded.scores
+        assert state.concluded.per_image == finished.state.concluded.per_image
+        for part in ("tiny", "stores"):
+            written, expected = (tree_of(r / part) for r in (root, finished.root))
+            assert {name for name in written.keys() ^ expected.keys() if not name.endswith(".lock")} == set()
+            for name in written:
+                if Path(name).suffix in (".safetensors", ".json", ".csv"):
+                    assert written[name] == expected[name], name
+
+    return equals_uninterrupted
+
+
+def test_killed_after_every_single_line_that_tells_something_new_a_study_comes_out_the_same(
+    finished: Any, tiny: Any, commands: Any, tmp_path: Path, check: Check
+) -> None:
+    argv = tiny.argv(tmp_path / "root")
+    for kind in ("StudyOpened", "SessionStarted", "Started"):
+        assert commands.run("study.run", *argv, first=kinds(kind)).status == -signal.SIGKILL
+    new = ("Proposed", "Progress", "Checkpointed", "Finished", "Pruned", "Concluded", "SessionEnded")
+    deaths = 0
+    while (ended := commands.run("study.run", *argv, first=kinds(*new))).status == -signal.SIGKILL:
+        deaths += 1
+        assert deaths < 200, "a session that is killed makes no progress"
+    assert (ended.status, ended.err) == (0, "")
+    told = [type(event).__name__ for event in read(finished.folder.journal)]
+    assert deaths == sum(kind in new for kind in told) - 1, "the first proposal came before the first of these deaths"
+    check(tmp_path / "root")
+
+
+def test_killed_amid_a_line_of_every_kind_a_study_comes_out_the_same(
+    tiny: Any, commands: Any, tmp_path: Path, check: Check
+) -> None:
+    argv = tiny.argv(tmp_path / "root")
+    for kind in (
+        "StudyOpened",
+        "SessionStarted",
+        "Proposed",
+        "Started",
+        "Progress",
+        "Checkpointed",
+        "Finished",
+        "Pruned",
+        "Concluded",
+        "SessionEnded",
+    ):
+        assert commands.run("study.run", *argv, first=kinds(kind, torn=True)).status == -signal.SIGKILL, kind
+    assert commands.run("study.run", *argv).status == 0
+    check(tmp_path / "root")
+
+
+def test_killed_before_any_file_gets_its_name_a_study_comes_out_the_same_and_no_part_stays(
+    tiny: Any, commands: Any, tmp_path: Path, check: Check
+) -> None:
+    argv = tiny.argv(tmp_path / "root")
+    for pattern in (
+        "stores/*.h5",
+        "trials/0000/config.json",
+        "trials/0000/checkpoint.safetensors",
+        "trials/0000/weights.safetensors",
+        "trials/0004/checkpoint.safetensors",
+        "trials/0006/weights.safetensors",
+        "results/ranking.csv",
+        "results/comparison.png",
+        "best/config.json",
+    ):
+        died = commands.run("study.run", *argv, first=AT_A_RENAME.format(pattern=pattern))
+        assert died.status == -signal.SIGKILL, pattern
+    assert commands.run("study.run", *argv).status == 0
+    check(tmp_path / "root")
+
+
+def test_killed_from_outside_with_both_views_open_nothing_is_left_running_or_doubled_in_them(
+    finished: Any, tiny: Any, commands: Any, tmp_path: Path, wait_until: Any, check: Check
+) -> None:
+    root = tmp_path / "root"
+    journal = root / "tiny" / "journal.jsonl"
+    argv = tiny.argv(root, views=True)
+
+    def lines() -> int:
+        return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+    for upto in (1, 9, 18, 27, 36, 45, 54, 62):
+        process = commands.start("study.run", *argv)
+        wait_until(lambda: lines() >= upto or process.poll() is not None)  # noqa: B023  # used at once
+        process.kill()
+        assert process.wait().status == -signal.SIGKILL, upto
+    ended = commands.run("study.run", *argv)
+    assert (ended.status, ended.err) == (0, "")
+    check(root)
+    assert views_of(root) == views_of(finished.root)
+    assert "RUNNING" not in str(views_of(root))
+
+
+def views_of(root: Path) -> dict[str, Any]:
+    """What MLflow and Optuna show, without ids and times."""
+    import optuna
+    from mlflow.tracking import MlflowClient
+
+    uri = f"sqlite:///{root / 'mlflow.db'}"
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    found: dict[str, Any] = {}
+    for experiment in client.search_experiments(filter_string="name = 'tiny'"):
+        for run in client.search_runs([experiment.experiment_id], max_results=1000):
+            tags = run.data.tags
+            name = f"{tags.get('study.role')} {tags.get('study.trial', '')}"
+            assert name not in found, f"{name} is doubled"
+            found[name] = {
+                "status": run.info.status,
+                "params": run.data.params,
+                "state": tags.get("study.state"),
+                "parent": "mlflow.parentRunId" in tags,
+                "curves": {
+                    key: [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, key)]
+                    for key in run.data.metrics
+                    if "seconds" not in key
+                },
+                "files": sorted(f.path for f in client.list_artifacts(run.info.run_id)),
+            }
+    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{root / 'optuna.db'}")
+    found["optuna"] = [(t.state.name, t.value, t.params, t.intermediate_values) for t in study.get_trials()]
+    return found
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_asked_to_stop_it_writes_a_checkpoint_and_says_that_the_same_command_goes_on(
+    number: int, status: int, tiny: Any, commands: Any, tmp_path: Path, state_of: Any, wait_until: Any, check: Check
+) -> None:
+    root = tmp_path / "root"
+    argv = tiny.argv(root)
+    process = commands.start("study.run", *argv)
+    wait_until(lambda: process.out.count("validated") >= 6)
+    process.kill(number)
+    ended = process.wait()
+    assert ended.status == status
+    reason = {75: "terminated", 130: "interrupted"}[status]
+    assert ended.err.splitlines()[-1] == f"{reason}; the same command goes on from here"
+    state = state_of(root)
+    assert state.ended.reason == reason
+    assert 0 < state.counted < 7
+    half_done = [t for t in state.trials.values() if not t.ended]
+    assert len(half_done) == 1 and half_done[0].checkpoint >= half_done[0].patches
+    assert (root / "tiny" / "trials" / f"{half_done[0].number:04d}" / "checkpoint.safetensors").exists()
+    assert ended.last_line.startswith("next: python -m study.run ")
+
+    again = commands.run("study.run", *argv)
+    assert (again.status, again.err) == (0, "")
+    assert f"trial {half_done[0].number:3d}  resumed    from {half_done[0].checkpoint} patches" in again.out
+    check(root)
+
+
+SLOW = """
+import time
+from study.executors.inline import InlineExecutor
+def slow(self, trial):
+    print("suspending", flush=True)
+    time.sleep(60)
+InlineExecutor.suspend = slow
+"""
+
+
+def test_a_second_ctrl_c_stops_at_once_and_the_study_goes_on_from_the_last_checkpoint(
+    tiny: Any, commands: Any, tmp_path: Path, wait_until: Any, check: Check
+) -> None:
+    argv = tiny.argv(tmp_path / "root")
+    process = commands.start("study.run", *argv, first=SLOW)
+    wait_until(lambda: process.out.count("validated") >= 6)
+    process.kill(signal.SIGINT)
+    wait_until(lambda: "suspending" in process.out)
+    process.kill(signal.SIGINT)
+    ended = process.wait()
+    assert ended.status == 130
+    assert ended.err.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in ended.err
+    assert commands.run("study.run", *argv).status == 0
+    check(tmp_path / "root")
+
+
+def test_a_second_coordinator_is_refused_by_the_name_of_the_first_which_goes_on_unharmed(
+    tiny: Any, commands: Any, tmp_path: Path, state_of: Any, wait_until: Any, check: Check
+) -> None:
+    root = tmp_path / "root"
+    first = commands.start("study.run", *tiny.argv(root))
+    wait_until(lambda: "validated" in first.out)
+    second = commands.run("study.run", *tiny.argv(root))
+    assert first.poll() is None, "the first was done before the second was refused: nothing was tested"
+    assert (second.status, second.out) == (2, "")
+    assert len(second.err.splitlines()) == 1
+    assert f"process {first.pid} on {os.uname().nodename}" in second.err
+    assert (first.wait().status, first.err) == (0, "")
+    check(root)
+    assert state_of(root).session.epoch == 1
+
+
+def test_after_a_kill_the_next_owner_need_not_wait(
+    tiny: Any, commands: Any, tmp_path: Path, wait_until: Any, state_of: Any
+) -> None:
+    first = commands.start("study.run", *tiny.argv(tmp_path / "root", trials=2))
+    wait_until(lambda: "validated" in first.out)
+    first.kill()
+    first.wait()
+    assert commands.run("study.run", *tiny.argv(tmp_path / "root", trials=2)).status == 0
+    assert state_of(tmp_path / "root").session.epoch == 2
