@@ -10,8 +10,9 @@ import numpy as np
 
 from sr_core.data.manifest import Manifest, fingerprint
 from sr_core.data.patches import PatchSampler
+from sr_core.data.preparation import build_store
 from sr_core.data.sources import Pictures, embedded_pictures, folder_pictures
-from sr_core.data.store import PatchStore, build_store, load_store
+from sr_core.data.store import PatchStore, load_store
 from sr_core.data.validation import Crop
 from sr_core.errors import SuiteError
 from sr_core.metrics.evaluate import bicubic_baseline, mean_score, score

@@ -1,7 +1,6 @@
 """One session of a study: own it, make the data ready, search, conclude, show; whatever ends it leaves it resumable."""
 
 import argparse
-import logging
 import os
 import shlex
 import signal
@@ -51,7 +50,7 @@ _DRAIN_SECONDS, _HURRIED_SECONDS = 60.0, 8.0
 
 def run_session(name: str, experiment: Experiment, args: argparse.Namespace) -> int:
     """Run or continue the study that the arguments describe; returns the exit status."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    terminal.set_up_logging()
     folder = folder_from(args, default=name)
     pictures = find_pictures(args.data, experiment)
     show_progress("reading the pictures")
@@ -129,7 +128,9 @@ class _Session:
             runtime = runtime_of(opened)
             stop = StopSignal(deadline=time.monotonic() + self.args.timeout if self.args.timeout else None)
             stack.enter_context(_signals(stop))
-            executor = InlineExecutor(Bench(material.store, runtime.here()))
+            bench = Bench(material.store, runtime.here())
+            bench.home(self.experiment.base.data.scale)  # says what it is before the live view begins
+            executor = InlineExecutor(bench)
             stack.callback(executor.close)
             followers = stack.enter_context(self._views(out, stop))
             view = terminal.make_view(out, self.args.trials)

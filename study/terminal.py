@@ -1,5 +1,7 @@
 """What a person sees while a study runs and when it is done: rich tables on a terminal, plain lines elsewhere."""
 
+import logging
+import sys
 import time
 
 from rich.console import Console, Group
@@ -14,6 +16,15 @@ from study.state import StudyState, TrialState
 
 _SHOWN = 10
 _PLAIN_WIDTH = 180
+
+
+def set_up_logging() -> None:
+    """Warnings with where they come from, on stderr; the choice of a home for the pixels as a plain line."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    told = logging.getLogger("sr_core.data.homes")
+    told.setLevel(logging.INFO)
+    told.propagate = False
+    told.handlers = [logging.StreamHandler(sys.stdout)]
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sr_core.data.patches import HostPatches
-from sr_core.data.store import PatchStore, Pixels
+from sr_core.data.homes import Home, Patches, open_home
+from sr_core.data.store import PatchStore
 from sr_core.data.validation import Crop, validation_crops
 from sr_core.errors import DivergedError, SuiteError
 from sr_core.metrics.evaluate import mean_score, score
@@ -64,19 +64,18 @@ class Bench:
     def __init__(self, store: PatchStore, runtime: Runtime) -> None:
         self.runtime = runtime
         self._store = store
-        self._training: dict[str, Pixels] = {}
+        self._homes: dict[int, Home] = {}
         self._crops: list[Crop] | None = None
 
-    def patches(self, config: TrialConfig) -> HostPatches:
+    def home(self, scale: int) -> Home:
+        """Where the training pixels of a scale live, chosen when first asked for."""
+        if scale not in self._homes:
+            self._homes[scale] = open_home(self._store, scale, self.runtime.device)
+        return self._homes[scale]
+
+    def patches(self, config: TrialConfig) -> Patches:
         """The training patches of a trial's seed."""
-        kernel = config.data.train_kernel
-        if kernel not in self._training:
-            loaded = self._store.training_pixels(config.data.scale, kernel)
-            # HR is the same whatever the kernel: every kernel's LR lies beside the one copy.
-            shared = next((pixels.hr for pixels in self._training.values()), loaded.hr)
-            self._training[kernel] = Pixels(loaded.names, loaded.lr, shared)
-        pixels = self._training[kernel]
-        return HostPatches(pixels.names, pixels.lr, pixels.hr, config.data, child_seed(config.seed, "patches"))
+        return self.home(config.data.scale).patches(config.data, child_seed(config.seed, "patches"))
 
     def crops(self, config: TrialConfig) -> list[Crop]:
         """The validation crops; the same for every trial of a study, whose evaluation section is fixed."""

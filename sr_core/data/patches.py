@@ -4,14 +4,17 @@ Not on batch size, workers, device or resumption: numbers come from a counter, n
 Everything here is integer arithmetic, so every machine draws the same patches.
 """
 
+import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sr_core.config import DataConfig
 from sr_core.data.images import Image
+from sr_core.data.manifest import Record
+from sr_core.data.turns import copy_turned
 from sr_core.errors import ImageError
 
 if TYPE_CHECKING:
@@ -60,16 +63,16 @@ def bounded(r: Integers, n: Integers | int) -> Integers:
     return (r * n) >> BITS
 
 
-class Places(NamedTuple):
+class Places(NamedTuple, Generic[Integers]):
     """Where patches lie; one entry per patch."""
 
-    image: Indices
+    image: Integers
     """Index of the picture, in the order given to the sampler."""
-    y: Indices
+    y: Integers
     """Upper edge, in LR pixels."""
-    x: Indices
+    x: Integers
     """Left edge, in LR pixels."""
-    turn: Indices
+    turn: Integers
     """0 … 7, as `turned` reads it."""
 
 
@@ -122,29 +125,49 @@ class PatchSampler:
             case "subimages":
                 weights = np.where(fits, np.multiply(*self._windows.T), 0)
         self._thresholds = _thresholds(weights)
+        self._xp: Any = np
 
-    def locate(self, k: Indices) -> Places:
+    def on(self, device: "str | torch.device") -> "PatchSampler":
+        """The same sampler with its tables on a torch device: there `locate` takes and gives tensors.
+
+        It only queues work on that device and waits for none of it.
+        """
+        import torch
+
+        moved = copy.copy(self)
+        for table in ("_sizes", "_windows", "_thresholds"):
+            setattr(moved, table, torch.from_numpy(getattr(self, table)).to(device))
+        moved._xp = torch
+        return moved
+
+    def locate(self, k: Integers) -> Places[Integers]:
         """The place of each patch number in `k` (int64, one dimension, ≥ 0)."""
-        config, seed = self._config, self._seed
-        image = np.searchsorted(self._thresholds, draw(seed, k, PICTURE), side="right").astype(np.int64)
+        config, seed, xp = self._config, self._seed, self._xp
+        image = xp.searchsorted(self._thresholds, draw(seed, k, PICTURE), side="right")
         height, width = self._sizes[image].T
         if config.sampling == "subimages":
             rows, columns = self._windows[image].T
             top = self._window_start(bounded(draw(seed, k, WINDOW_ROW), rows), height)
             left = self._window_start(bounded(draw(seed, k, WINDOW_COLUMN), columns), width)
-            height = width = np.full_like(k, config.subimage_window // config.scale)
+            height = width = xp.full_like(k, config.subimage_window // config.scale)
         else:
-            top = left = np.zeros_like(k)
+            top = left = xp.zeros_like(k)
         y = top + bounded(draw(seed, k, ROW), height - config.lr_patch_size + 1)
         x = left + bounded(draw(seed, k, COLUMN), width - config.lr_patch_size + 1)
-        turn = bounded(draw(seed, k, TURN), 8) if config.augmentation == "dihedral" else np.zeros_like(k)
+        turn = bounded(draw(seed, k, TURN), 8) if config.augmentation == "dihedral" else xp.zeros_like(k)
         return Places(image, y, x, turn)
 
-    def _window_start(self, number: Indices, lr_side: Indices) -> Indices:
+    def _window_start(self, number: Any, lr_side: Any) -> Any:
         """First LR pixel of the window of that number along an axis."""
         config = self._config
         last = lr_side * config.scale - config.subimage_window
-        return np.minimum(number * config.subimage_step, last) // config.scale
+        return self._xp.minimum(number * config.subimage_step, last) // config.scale
+
+
+def sampler_for(records: Sequence[Record], config: DataConfig, seed: int) -> PatchSampler:
+    """The sampler for pictures that a store's manifest describes; raises ImageError as `PatchSampler` does."""
+    sizes = [(record.height // config.scale, record.width // config.scale) for record in records]
+    return PatchSampler([record.name for record in records], sizes, config, seed)
 
 
 def _thresholds(weights: Indices) -> Indices:
@@ -175,20 +198,42 @@ def _nothing_fits(names: Sequence[str], hr_sizes: Indices, hr_side: int, config:
     )
 
 
-def turned(patch: Image, turn: int) -> Image:
-    """View of a square patch (p, p, C) under one of the eight flips and quarter turns.
+class Crops(Protocol):
+    """Where a gatherer gets its pixels from."""
 
-    Bit 0 of `turn` flips left and right, bit 1 up and down, bit 2 then swaps rows and columns.
-    """
-    if turn & 1:
-        patch = patch[:, ::-1]
-    if turn & 2:
-        patch = patch[::-1]
-    return patch.swapaxes(0, 1) if turn & 4 else patch
+    def __call__(self, image: int, y: int, x: int, side: int, /) -> Image:
+        """The square of a picture whose upper left pixel is (y, x): (side, side, 3), to be copied before the next."""
 
 
-class HostPatches:
-    """Batches of training patches, gathered from pictures that are resident in host memory."""
+class GatheredPatches:
+    """Batches of training patches, put together one by one by the processor."""
+
+    def __init__(self, sampler: PatchSampler, config: DataConfig, lr: Crops, hr: Crops) -> None:
+        self._sampler, self._config, self._lr, self._hr = sampler, config, lr, hr
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Names of the pictures too small to train on."""
+        return self._sampler.left_out
+
+    def batch(self, first_k: int, n: int) -> tuple[Image, Image]:
+        """Patches first_k … first_k + n − 1: LR (n, 3, p, p) and HR (n, 3, s p, s p), uint8.
+
+        Channels lie innermost in memory, as in the pictures and in torch's channels_last.
+        """
+        p, s = self._config.lr_patch_size, self._config.scale
+        lr_batch = np.empty((n, p, p, 3), np.uint8)
+        hr_batch = np.empty((n, p * s, p * s, 3), np.uint8)
+        places = self._sampler.locate(np.arange(first_k, first_k + n, dtype=np.int64))
+        rows = zip(*(column.tolist() for column in places), strict=True)
+        for lr_patch, hr_patch, (image, y, x, turn) in zip(lr_batch, hr_batch, rows, strict=True):
+            copy_turned(self._lr(image, y, x, p), turn, lr_patch)
+            copy_turned(self._hr(image, y * s, x * s, p * s), turn, hr_patch)
+        return lr_batch.transpose(0, 3, 1, 2), hr_batch.transpose(0, 3, 1, 2)
+
+
+class HostPatches(GatheredPatches):
+    """Batches of training patches from pictures that are resident in host memory."""
 
     def __init__(
         self, names: Sequence[str], lr: Sequence[Image], hr: Sequence[Image], config: DataConfig, seed: int
@@ -197,30 +242,14 @@ class HostPatches:
 
         Args:
             lr: (h, w, 3), uint8.
-            hr: (scale · h, scale · w, 3), uint8, in the same order.
+            hr: (scale · h, scale · w, 3), uint8, in the same order, or larger at the bottom and right.
             seed: of this stream of patches, in [0, 2^63); see `child_seed`.
         Raises:
             ImageError: no picture holds a patch; the message says what is needed.
         """
-        self._lr, self._hr = lr, hr
-        self._scale, self._side = config.scale, config.lr_patch_size
-        self._sampler = PatchSampler(names, [(image.shape[0], image.shape[1]) for image in lr], config, seed)
+        sampler = PatchSampler(names, [(image.shape[0], image.shape[1]) for image in lr], config, seed)
+        super().__init__(sampler, config, _views(lr), _views(hr))
 
-    @property
-    def left_out(self) -> tuple[str, ...]:
-        """Names of the pictures too small to train on."""
-        return self._sampler.left_out
 
-    def batch(self, first_k: int, n: int) -> tuple[Image, Image]:
-        """Patches first_k … first_k + n − 1: LR (n, 3, p, p) and HR (n, 3, s p, s p), uint8, contiguous."""
-        p, s = self._side, self._scale
-        lr_batch = np.empty((n, 3, p, p), np.uint8)
-        hr_batch = np.empty((n, 3, p * s, p * s), np.uint8)
-        places = self._sampler.locate(np.arange(first_k, first_k + n, dtype=np.int64))
-        rows = zip(*(column.tolist() for column in places), strict=True)
-        for lr_patch, hr_patch, (image, y, x, turn) in zip(lr_batch, hr_batch, rows, strict=True):
-            lr_crop = self._lr[image][y : y + p, x : x + p]
-            hr_crop = self._hr[image][y * s : (y + p) * s, x * s : (x + p) * s]
-            lr_patch[...] = turned(lr_crop, turn).transpose(2, 0, 1)
-            hr_patch[...] = turned(hr_crop, turn).transpose(2, 0, 1)
-        return lr_batch, hr_batch
+def _views(pictures: Sequence[Image]) -> Crops:
+    return lambda image, y, x, side: pictures[image][y : y + side, x : x + side]

@@ -1,21 +1,26 @@
 """The patch store: every picture once as HR, and its LR per scale and kernel, uint8, in one HDF5 file.
 
-Layout 1. The numbers count the pictures of a split, in the manifest's order:
+Layout 2. The numbers count the pictures of a split, in the manifest's order:
 
     /                           attributes: format, layout; manifest_sha256
-    /manifest                   JSON (UTF-8 bytes): the pictures' records, and which LR every picture has
-    /train/0/hr                 (H, W, 3), uncropped; attribute sha256
-    /train/0/lr/x2/pillow_box   (H // 2, W // 2, 3), of the HR cropped to a multiple of 2; attribute sha256
+    /manifest                   JSON (UTF-8 bytes): the pictures' records, and which LR the pictures of a split have
+    /train/0/hr                 (H, W, 3), uncropped; attributes sha256, crc32
+    /train/0/lr/x2/pillow_box   (H // 2, W // 2, 3), of the HR cropped to a multiple of 2; attributes sha256, crc32
 
-Checksums are `pixel_digest`s; each is compared whenever the pixels are read, so wrong pixels never come out.
+Pixels lie in uncompressed chunks, squares of `CHUNK_SIDE` (smaller pictures: smaller chunks) in rows one behind the
+other, so that a reader who knows where the first one starts finds any patch without HDF5 (`disk_home`). sha256 is the
+`pixel_digest`, compared whenever a whole picture is read; crc32 has one checksum per chunk, padding included, for who
+reads chunks. Wrong pixels never come out.
 A store is written beside its place and renamed when complete: a file under the final name is a whole one.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,67 +28,46 @@ import h5py
 import numpy as np
 
 from sr_core.config import Kernel
-from sr_core.data.degrade import crop_to_multiple, downsample
-from sr_core.data.images import Image, read_image
-from sr_core.data.manifest import Manifest, Record, Split, fingerprint, in_order, pixel_digest, record_of
-from sr_core.data.sources import Picture, Pictures
+from sr_core.data.degrade import crop_to_multiple
+from sr_core.data.images import Image
+from sr_core.data.layers import HR, Chunks, Entry, Layer, Lr, Pixels
+from sr_core.data.manifest import Manifest, Record, Split, fingerprint, pixel_digest
 from sr_core.data.whole_file import whole_file
-from sr_core.errors import ImageError, StoreError
+from sr_core.errors import StoreError
 
 FORMAT = b"a2n-study patch store"
-LAYOUT = 1
+LAYOUT = 2
+
+CHUNK_SIDE = 64
+"""Of a chunk, in pixels; measured in docs/PERFORMANCE.md."""
 
 # What h5py raises on damaged files, seen with cut and bit-flipped ones; there is no common base class.
 _DAMAGE = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError, OverflowError)
 _REMEDY = "delete it and run again, it is then built anew"
 
 
-@dataclass(frozen=True, slots=True)
-class Pixels:
-    """All pictures of one split, resident in host memory."""
+def write_store(path: Path, entries: Iterable[Entry], lr: Iterable[Lr]) -> None:
+    """Writes a store of these pictures, training ones first; each entry has HR and its split's part of `lr`.
 
-    names: list[str]
-    lr: list[Image]
-    """(h, w, 3) each."""
-    hr: list[Image]
-    """(scale · h, scale · w, 3) each: cropped bottom and right to a multiple of the scale."""
+    One entry is in memory at a time. Whatever happens on the way, the final name holds the complete new store or what
+    was there before.
 
-
-def build_store(
-    path: Path,
-    pictures: Pictures,
-    *,
-    scale: int,
-    train_kernels: Sequence[Kernel],
-    evaluation_kernel: Kernel,
-    progress: Callable[[int, int], None] | None = None,
-) -> None:
-    """Writes a store: training pictures with LR by every train kernel, validation pictures by the evaluation kernel.
-
-    One picture is in memory at a time. Whatever happens on the way, the final name holds the complete new store or
-    what was there before.
-
-    Args:
-        progress: is told (pictures done, pictures in all) after each.
     Raises:
-        ImageError: a picture cannot be read, or is smaller than one LR pixel.
         StoreError: the file cannot be written, for example because the disk is full.
     """
-    kernels: dict[Split, list[Kernel]] = {"train": list(dict.fromkeys(train_kernels)), "valid": [evaluation_kernel]}
-    todo = list(in_order(pictures))
     records: list[Record] = []
     try:
         # libver: object headers carry checksums from v110 on, so that damage there is found too
         with whole_file(path) as partial, h5py.File(partial, "w", libver=("v110", "v110")) as file:
             file.attrs.update(format=np.bytes_(FORMAT), layout=LAYOUT)
-            for split, picture in todo:
-                part = file.require_group(split)
-                records.append(_add(part.create_group(str(len(part))), split, picture, scale, kernels[split]))
+            for entry in entries:
+                part = file.require_group(entry.record.split)
+                group = part.create_group(str(len(part)))
+                for layer, image in entry.layers.items():
+                    _write(group, layer.path, image)
+                records.append(entry.record)
                 partial.check()
-                if progress is not None:
-                    progress(len(records), len(todo))
-            lr = [(split, scale, kernel) for split in kernels for kernel in kernels[split]]
-            text = json.dumps({"pictures": [astuple(record) for record in records], "lr": lr}).encode()
+            text = json.dumps({"pictures": [astuple(record) for record in records], "lr": sorted(set(lr))}).encode()
             file["manifest"] = np.frombuffer(text, np.uint8)
             file.attrs["manifest_sha256"] = _fixed(hashlib.sha256(text).hexdigest())
     except (OSError, RuntimeError) as exc:
@@ -92,29 +76,34 @@ def build_store(
         ) from exc
 
 
-def _add(group: Any, split: Split, picture: Picture, scale: int, kernels: Sequence[Kernel]) -> Record:
-    hr = read_image(picture.path)
-    record = record_of(split, picture, hr)
-    if min(record.height, record.width) < scale:
-        raise ImageError(
-            f"{picture.path}: a picture needs at least {scale}x{scale} pixels at x{scale}, this one has "
-            f"{record.width}x{record.height}; remove it from the folder"
-        )
-    group.create_dataset("hr", data=hr).attrs["sha256"] = _fixed(record.sha256)
-    cropped = crop_to_multiple(hr, scale)
-    for kernel in kernels:
-        lr = downsample(cropped, scale, kernel)
-        group.create_dataset(_lr_path(scale, kernel), data=lr).attrs["sha256"] = _fixed(pixel_digest(lr))
-    return record
+def _write(group: Any, name: str, image: Image) -> None:
+    height, width = (min(side, CHUNK_SIDE) for side in image.shape[:2])
+    rows, columns = _grid(image.shape[:2], (height, width))
+    padded = np.zeros((rows * height, columns * width, 3), np.uint8)
+    padded[: image.shape[0], : image.shape[1]] = image
+    # allocated at once, unfiltered and of fixed size: HDF5 then lays the chunks out in order and needs no index
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    dataset = group.create_dataset(
+        name, shape=image.shape, dtype=np.uint8, chunks=(height, width, 3), maxshape=None, dcpl=plan
+    )
+    crc32 = np.empty((rows, columns), np.uint32)
+    for row, column in product(range(rows), range(columns)):
+        y, x = row * height, column * width
+        chunk = padded[y : y + height, x : x + width].tobytes()
+        dataset.id.write_direct_chunk((y, x, 0), chunk)
+        crc32[row, column] = zlib.crc32(chunk)
+    dataset.attrs.update(sha256=_fixed(pixel_digest(image)), crc32=crc32)
+
+
+def _grid(size: Sequence[int], chunk: tuple[int, int]) -> tuple[int, int]:
+    return -(-size[0] // chunk[0]), -(-size[1] // chunk[1])
 
 
 def _fixed(digest: str) -> np.bytes_:
     """As h5py stores it in place: a str goes to a heap without checksum, in whose damage HDF5 can loop for ever."""
     return np.bytes_(digest)
-
-
-def _lr_path(scale: int, kernel: str) -> str:
-    return f"lr/x{scale}/{kernel}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +112,7 @@ class PatchStore:
 
     path: Path
     manifest: Manifest
-    lr: frozenset[tuple[str, int, str]]
-    """The (split, scale, kernel) that the store has LR for."""
+    lr: frozenset[Lr]
 
     @property
     def fingerprint(self) -> str:
@@ -132,6 +120,9 @@ class PatchStore:
 
     def has(self, split: Split, scale: int, kernel: str) -> bool:
         return (split, scale, kernel) in self.lr
+
+    def records(self, split: Split) -> list[Record]:
+        return [record for record in self.manifest if record.split == split]
 
     def training_pixels(self, scale: int, kernel: Kernel) -> Pixels:
         """The training pictures with LR by a train kernel; raises StoreError as `load_store` does."""
@@ -142,20 +133,38 @@ class PatchStore:
         return self._pixels("valid", scale, kernel)
 
     def _pixels(self, split: Split, scale: int, kernel: Kernel) -> Pixels:
-        if not self.has(split, scale, kernel):
+        names = [record.name for record in self.records(split)]
+        lr = list(self.images(split, Layer(scale, kernel)))
+        return Pixels(names, lr, [crop_to_multiple(hr, scale) for hr in self.images(split, HR)])
+
+    def images(self, split: Split, layer: Layer, numbers: Iterable[int] | None = None) -> Iterator[Image]:
+        """The pictures of a split one by one, each compared with its checksum; `numbers` chooses some of them.
+
+        Raises:
+            StoreError: as `load_store` does, or the store has no such LR.
+        """
+        self._require(split, layer)
+        records = self.records(split)
+        with _opened(self.path) as file:
+            for number in range(len(records)) if numbers is None else numbers:
+                yield _read(file[f"{split}/{number}/{layer.path}"], records[number], layer)
+
+    def chunks(self, split: Split, layer: Layer) -> list[Chunks]:
+        """Where the chunks of each picture of a split lie; reads no pixels. Raises StoreError as `images` does."""
+        self._require(split, layer)
+        with _opened(self.path) as file:
+            return [
+                _chunks(file[f"{split}/{number}/{layer.path}"], record, layer)
+                for number, record in enumerate(self.records(split))
+            ]
+
+    def _require(self, split: Split, layer: Layer) -> None:
+        if layer != HR and not self.has(split, *layer):
             there = ", ".join(f"x{s} {name}" for part, s, name in sorted(self.lr) if part == split)
             raise StoreError(
-                f"{self.path}: has no {split} LR for x{scale} {kernel}, only for {there or 'none'}; {_REMEDY}"
+                f"{self.path}: has no {split} LR for x{layer.scale} {layer.kernel}, only for {there or 'none'}; "
+                f"{_REMEDY}"
             )
-        pixels = Pixels([], [], [])
-        with _opened(self.path) as file:
-            for number, record in _numbered(self.manifest):
-                if record.split == split:
-                    group = file[f"{split}/{number}"]
-                    pixels.names.append(record.name)
-                    pixels.hr.append(crop_to_multiple(_read_hr(group, record), scale))
-                    pixels.lr.append(_read_lr(group, record, scale, kernel))
-        return pixels
 
 
 def load_store(path: Path) -> PatchStore:
@@ -178,52 +187,65 @@ def read_manifest(path: Path) -> Manifest:
     return load_store(path).manifest
 
 
-def verify(path: Path) -> list[str]:
+def verify(path: Path, progress: Callable[[int, int], None] | None = None) -> list[str]:
     """Names of the pictures whose HR or LR cannot be read or do not match their checksums; all pixels are read.
 
+    Args:
+        progress: is told (pictures done, pictures in all) after each.
     Raises:
         StoreError: nothing can be said picture by picture, because `load_store` fails.
     """
     store = load_store(path)
-    damaged = []
-    for number, record in _numbered(store.manifest):
+    damaged: list[str] = []
+    numbers: dict[Split, int] = {"train": 0, "valid": 0}
+    for done, record in enumerate(store.manifest, 1):
+        split, number = record.split, numbers[record.split]
+        numbers[split] += 1
+        layers = [HR, *(Layer(scale, kernel) for part, scale, kernel in store.lr if part == split)]
         try:
             with _opened(path) as file:
-                group = file[f"{record.split}/{number}"]
-                _read_hr(group, record)
-                for split, scale, kernel in store.lr:
-                    if split == record.split:
-                        _read_lr(group, record, scale, kernel)
+                for layer in layers:
+                    dataset = file[f"{split}/{number}/{layer.path}"]
+                    _check_chunks(_read(dataset, record, layer), _chunks(dataset, record, layer), dataset)
         except StoreError:
             damaged.append(record.name)
+        if progress is not None:
+            progress(done, len(store.manifest))
     return damaged
 
 
-def _numbered(manifest: Manifest) -> Iterator[tuple[int, Record]]:
-    """Each record with its number within its split."""
-    seen: dict[str, int] = {}
-    for record in manifest:
-        seen[record.split] = seen.get(record.split, -1) + 1
-        yield seen[record.split], record
-
-
-def _read_hr(group: Any, record: Record) -> Image:
-    return _read(group["hr"], record, (record.height, record.width, 3), _fixed(record.sha256))
-
-
-def _read_lr(group: Any, record: Record, scale: int, kernel: str) -> Image:
-    dataset = group[_lr_path(scale, kernel)]
-    return _read(dataset, record, (record.height // scale, record.width // scale, 3), dataset.attrs["sha256"])
-
-
-def _read(dataset: Any, record: Record, shape: tuple[int, ...], sha256: np.bytes_) -> Image:
+def _read(dataset: Any, record: Record, layer: Layer) -> Image:
+    shape = layer.shape(record)
     where = f"{dataset.file.filename}: {dataset.name} of picture {record.name}"
     if dataset.shape != shape or dataset.dtype != np.uint8:  # before reading: a damaged size could be huge
         raise StoreError(f"{where} should be {shape} uint8, is {dataset.shape} {dataset.dtype}; {_REMEDY}")
     image: Image = dataset[()]
-    if _fixed(pixel_digest(image)) != sha256:
+    expected = _fixed(record.sha256) if layer == HR else dataset.attrs["sha256"]
+    if _fixed(pixel_digest(image)) != expected:
         raise StoreError(f"{where} does not match its checksum; {_REMEDY}")
     return image
+
+
+def _chunks(dataset: Any, record: Record, layer: Layer) -> Chunks:
+    shape = layer.shape(record)
+    chunk = dataset.chunks[:2]
+    crc32 = np.asarray(dataset.attrs["crc32"], np.uint32)
+    first, last = (dataset.id.get_chunk_info(number) for number in (0, crc32.size - 1))
+    in_order = last.byte_offset - first.byte_offset == (crc32.size - 1) * chunk[0] * chunk[1] * 3
+    if dataset.shape != shape or crc32.shape != _grid(shape[:2], chunk) or not in_order:
+        raise StoreError(
+            f"{dataset.file.filename}: the chunks of {dataset.name} of picture {record.name} are not as they were "
+            f"written; {_REMEDY}"
+        )
+    return Chunks(first.byte_offset, chunk, crc32)
+
+
+def _check_chunks(image: Image, chunks: Chunks, dataset: Any) -> None:
+    """Raises StoreError unless the padding behind the edges is whole too; the pixels themselves are known to be."""
+    for row, column in np.ndindex(chunks.crc32.shape):
+        y, x = row * chunks.shape[0], column * chunks.shape[1]
+        if zlib.crc32(dataset.id.read_direct_chunk((y, x, 0))[1]) != chunks.crc32[row, column]:
+            raise StoreError(f"{dataset.file.filename}: a chunk of {dataset.name} does not match its checksum")
 
 
 @contextmanager

@@ -17,8 +17,8 @@ from sr_core.training.loss import pixel_loss
 from sr_core.training.optim import WeightAverage, adam, learning_rate
 from sr_core.training.runtime import Runtime
 
-Batches = Callable[[int, int], tuple[NDArray[np.uint8], NDArray[np.uint8]]]
-"""(first patch, count) -> LR (N, 3, H, W) and HR (N, 3, sH, sW), uint8."""
+Batches = Callable[[int, int], tuple[NDArray[np.uint8] | Tensor, NDArray[np.uint8] | Tensor]]
+"""(first patch, count) -> LR (N, 3, H, W) and HR (N, 3, sH, sW), uint8; tensors may be on the training device."""
 Validate = Callable[[nn.Module], Mapping[str, float]]
 """The averaged model -> finite scores by name."""
 
@@ -102,7 +102,7 @@ def fit(
 
 def step(state: TrainState, config: TrainConfig, runtime: Runtime, batches: Batches) -> None:
     """One optimiser step on the next batch."""
-    lr, hr = (_unit_range(pixels, runtime) for pixels in batches(state.patches, config.batch_size))
+    lr, hr = (unit_range(pixels, runtime) for pixels in batches(state.patches, config.batch_size))
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(config, state.patches)
     state.optimizer.zero_grad(set_to_none=True)
@@ -115,10 +115,11 @@ def step(state: TrainState, config: TrainConfig, runtime: Runtime, batches: Batc
     state.loss_steps += 1
 
 
-def _unit_range(pixels: NDArray[np.uint8], runtime: Runtime) -> Tensor:
+def unit_range(pixels: NDArray[np.uint8] | Tensor, runtime: Runtime) -> Tensor:
     """uint8 (N, 3, H, W) as float32 in 0..1 on the training device."""
     layout = torch.channels_last if runtime.memory_format == "channels_last" else torch.contiguous_format
-    return torch.from_numpy(pixels).to(runtime.device).to(dtype=torch.float32, memory_format=layout).div_(255.0)
+    there = (pixels if isinstance(pixels, Tensor) else torch.from_numpy(pixels)).to(runtime.device)
+    return torch.div(there.contiguous(memory_format=layout), 255.0)
 
 
 def _validation(state: TrainState, config: TrainConfig, validate: Validate) -> Progress:

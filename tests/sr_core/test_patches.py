@@ -22,8 +22,8 @@ from sr_core.data.patches import (
     _thresholds,
     bounded,
     draw,
-    turned,
 )
+from sr_core.data.turns import copy_turned, turned
 from sr_core.errors import ImageError
 
 SEEDS = (0, 7, 2**63 - 1)
@@ -186,7 +186,7 @@ def test_lr_and_hr_stay_aligned_under_all_eight_turns(scale: int) -> None:
     config = DataConfig(scale=scale, lr_patch_size=16)  # type: ignore[arg-type]
     lr_batch, hr_batch = HostPatches(names, lr, hr, config, 7).batch(0, 200)
     assert lr_batch.shape == (200, 3, 16, 16) and hr_batch.shape == (200, 3, 16 * scale, 16 * scale)
-    assert lr_batch.flags.c_contiguous and hr_batch.flags.c_contiguous
+    assert lr_batch.transpose(0, 2, 3, 1).flags.c_contiguous and hr_batch.transpose(0, 2, 3, 1).flags.c_contiguous
     np.testing.assert_array_equal(hr_batch, lr_batch.repeat(scale, axis=2).repeat(scale, axis=3))
 
     places = PatchSampler(names, [(40, 50), (33, 70)], config, 7).locate(numbers(200))
@@ -201,6 +201,15 @@ def test_the_eight_turns_are_the_four_quarter_turns_and_their_mirror_images() ->
     reference = {np.rot90(side, quarter).tobytes() for side in (patch, patch[:, ::-1]) for quarter in range(4)}
     assert {turned(patch, turn).tobytes() for turn in range(8)} == reference
     assert len(reference) == 8
+
+
+@pytest.mark.parametrize("turn", range(8))
+def test_a_copied_turn_is_the_view_of_it(turn: int) -> None:
+    picture = np.random.default_rng(turn).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    out = np.zeros((2, 17, 17, 3), np.uint8)
+    copy_turned(picture[5:22, 9:26], turn, out[1])
+    np.testing.assert_array_equal(out[1], turned(picture[5:22, 9:26], turn))
+    assert not out[0].any()
 
 
 def test_without_augmentation_patches_lie_at_the_same_places_unturned() -> None:

@@ -15,8 +15,9 @@ from sr_core.data import store
 from sr_core.data.degrade import crop_to_multiple, downsample
 from sr_core.data.images import read_image, write_png
 from sr_core.data.manifest import fingerprint, manifest_of, pixel_digest
+from sr_core.data.preparation import build_store
 from sr_core.data.sources import Picture, Pictures
-from sr_core.data.store import build_store, load_store, read_manifest, verify
+from sr_core.data.store import load_store, read_manifest, verify
 from sr_core.data.whole_file import partial_prefix
 from sr_core.errors import ImageError, StoreError
 
@@ -174,7 +175,7 @@ def test_another_layout_is_named(tmp_path: Path, pictures: Pictures, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(store, "LAYOUT", 99)
         build(tmp_path / "s.h5", pictures)
-    with pytest.raises(StoreError, match="has layout 99, expected 1; delete it"):
+    with pytest.raises(StoreError, match="has layout 99, expected 2; delete it"):
         load_store(tmp_path / "s.h5")
 
 
@@ -232,7 +233,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, room: int) -
 KILLED_BUILD = """
 import importlib.util, os, signal, sys
 from pathlib import Path
-from sr_core.data.store import build_store
+from sr_core.data.preparation import build_store
 spec = importlib.util.spec_from_file_location("store_tests", sys.argv[1])
 tests = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tests)

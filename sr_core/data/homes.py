@@ -1,0 +1,103 @@
+"""Where the pixels of a training live: on its device, in the memory of the host, or on the disk.
+
+The same patches come out of all three, bit for bit, so the choice is one of speed and is made here by size alone.
+"""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+
+from sr_core.config import DataConfig
+from sr_core.data.device_home import DeviceHome
+from sr_core.data.disk_home import DiskHome
+from sr_core.data.host_home import HostHome
+from sr_core.data.layers import HR, Layer
+from sr_core.data.store import PatchStore
+
+logger = logging.getLogger(__name__)
+
+HomeName = Literal["device", "host", "disk"]
+
+DEVICE_SHARE = 0.4
+"""Of an accelerator's free memory, how much pixels may take: what is left holds a training's activations."""
+HOST_SHARE = 0.5
+"""Of the host's available memory, how much pixels may take."""
+
+
+class Patches(Protocol):
+    """The stream of training patches of one seed."""
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Names of the pictures too small to train on."""
+
+    def batch(self, first_k: int, n: int) -> tuple[Any, Any]:
+        """Patches first_k … first_k + n − 1: LR (n, 3, p, p) and HR (n, 3, s p, s p), uint8; arrays or tensors."""
+
+
+class Home(Protocol):
+    """The training pictures of one store at one scale."""
+
+    @property
+    def name(self) -> str: ...
+
+    def patches(self, config: DataConfig, seed: int) -> Patches:
+        """The patches of a seed, in [0, 2^63); raises ImageError where no picture holds one."""
+
+
+def open_home(store: PatchStore, scale: int, device: str, name: HomeName | None = None) -> Home:
+    """The home for these pixels, by default the first that has room; says which, and why, in one line of the log.
+
+    On an accelerator it is its own memory if HR and all LR of this scale fit into `DEVICE_SHARE` of what is free there;
+    else the host's if they fit into `HOST_SHARE` of what is available; else the disk. Pixels are read when the first
+    patches are asked for.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    size = pixel_bytes(store, scale)
+    device_free = torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else 0
+    host_free = available_memory()
+    if name is None:
+        name = choose(size, device_free, host_free)
+    room = f"{device_free / 1e9:.1f} GB free on {device}, " if device_free else ""
+    logger.info(
+        "pixels: %.2f GB, home %s (%s%.1f GB available in host memory)", size / 1e9, name, room, host_free / 1e9
+    )
+    match name:
+        case "device":
+            return DeviceHome(store, scale, device)
+        case "host":
+            return HostHome(store, scale)
+        case "disk":
+            return DiskHome(store, scale)
+
+
+def choose(size: int, device_free: int, host_free: int) -> HomeName:
+    """The first home with room for `size` bytes of pixels; an accelerator that is none has 0 bytes free."""
+    if size <= device_free * DEVICE_SHARE:
+        return "device"
+    return "host" if size <= host_free * HOST_SHARE else "disk"
+
+
+def pixel_bytes(store: PatchStore, scale: int) -> int:
+    """Bytes of the training pictures: HR, and LR of this scale by every kernel that the store has."""
+    layers = [HR, *(Layer(s, kernel) for split, s, kernel in store.lr if split == "train" and s == scale)]
+    shapes = (layer.shape(record) for record in store.records("train") for layer in layers)
+    return sum(height * width * channels for height, width, channels in shapes)
+
+
+def available_memory() -> int:
+    """Bytes that this process could take without making the machine swap, or its container end it."""
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2  # where nothing better is known
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        pages = int(lines["MemAvailable"].split()[0]) * 1024
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and (text := limit.read_text().strip()).isdecimal():
+        pages = min(pages, int(text) - int(used.read_text()))
+    return max(pages, 0)
