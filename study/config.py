@@ -65,6 +65,8 @@ class TrialConfig:
             ConfigError: a field is unknown or missing (a default never stands in: it may have changed since), or a
                 value is not legal.
         """
+        if not isinstance(stored, Mapping):
+            raise ConfigError(f"stored config: expected an object, got {type(stored).__name__}")
         sections: dict[str, Any] = {}
         for section, kind in _SECTIONS.items():
             values = stored.get(section)
