@@ -162,19 +162,21 @@ def test_one_batch_can_be_overfitted(runtime: Runtime) -> None:
     generator = np.random.default_rng(2)
     hr = generator.integers(0, 256, (2, 3, 16, 16), dtype=np.uint8)
     lr = generator.integers(0, 256, (2, 3, 8, 8), dtype=np.uint8)
-    config = TrainConfig(budget_patches=1_200, batch_size=2, learning_rate=1e-2)
-    model = A2N(replace(MODEL, n_feats=24, upsampler_feats=32), 2)
+    config = TrainConfig(budget_patches=800, batch_size=2, learning_rate=3e-3)
+    model = A2N(ModelConfig(n_feats=24, upsampler_feats=32, n_blocks=1), 2)
     initialise(model, 1)
     state = training.start(model, config, runtime)
     losses = [
         event.loss
         for event in training.fit(
-            state, config, runtime, batches=lambda first, count: (lr, hr), validate=lambda _: {}, validate_every=300
+            state, config, runtime, batches=lambda first, count: (lr, hr), validate=lambda _: {}, validate_every=8
         )
         if isinstance(event, Progress)
     ]
-    # Noise has nothing in common with other noise: only learning these very samples by heart brings the loss down.
-    assert losses[-1] < 0.25 * losses[0]
+    # Noise has nothing in common with other noise: only learning these very samples by heart brings the L1 loss
+    # from 0.29 below one grey level. (Five seeds end between 0.0004 and 0.0016.)
+    assert losses[0] > 0.25
+    assert losses[-1] < 1 / 255
 
 
 # What is told
