@@ -33,9 +33,9 @@ def reproduce(args: argparse.Namespace) -> int:
 
     folder, which = folder_from(args), args.trial
     if len(which) == 32:
+        from study.databases import default_tracking_uri
         from study.folder import StudyFolder
         from study.mlflow_sink import find_run
-        from study.databases import default_tracking_uri
 
         study, number = find_run(args.tracking_uri or default_tracking_uri(folder.root), which)
         folder, which = StudyFolder(folder.root, study), str(number)
@@ -62,7 +62,11 @@ def reproduce(args: argparse.Namespace) -> int:
     if result.identical:
         print("verdict: bit-identical, every point of the curve and the weights")
         return 0
-    if (runtime.unmet() or not runtime.promises_bits) and result.largest_db <= proof.TOLERANCE_DB and not result.failure:
+    if (
+        (runtime.unmet() or not runtime.promises_bits)
+        and result.largest_db <= proof.TOLERANCE_DB
+        and not result.failure
+    ):
         print(f"verdict: within tolerance, largest difference {result.largest_db:.4f} dB (bits are not promised here)")
         return 0
     cause = f"; likely cause: {circumstances[0]}" if circumstances else ""
