@@ -13,6 +13,10 @@ class ImageError(SuiteError):
     """A picture or a folder of pictures cannot be used."""
 
 
+class DownloadError(SuiteError):
+    """A file cannot be fetched or unpacked, or is not the one that was published."""
+
+
 class StoreError(SuiteError):
     """A patch store is truncated, foreign, or does not match its checksums."""
 
