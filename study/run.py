@@ -19,6 +19,13 @@ def gpu(text: str) -> str:
     return f"cuda:{int(text)}"
 
 
+def seed(text: str) -> int:
+    """A study seed, of the same range as a config's."""
+    if not text.isdecimal() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"expected a whole number in 0 … 2^63 - 1, got {text!r}")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """The flags say how to run, never a hyperparameter."""
     made = Parser("python -m study.run", description=__doc__.splitlines()[0] if __doc__ else None)
@@ -28,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     add_study_flags(made)
     made.add_argument("--trials", type=at_least_one, default=50, metavar="N", help="search trials in all (default: 50)")
     made.add_argument("--data", type=Path, metavar="DIR", help="pictures (default: those in scikit-image's wheel)")
-    made.add_argument("--seed", type=int, metavar="S", help="study seed (default: the experiment's)")
+    made.add_argument("--seed", type=seed, metavar="S", help="study seed (default: the experiment's)")
     made.add_argument("--timeout", type=seconds, metavar="T", help="end cleanly after this time, e.g. 90s, 20m, 2h")
     made.add_argument(
         "--gpus", dest="device", type=gpu, metavar="N", help="train on this GPU for the study's life (default: CPU)"
