@@ -78,9 +78,9 @@ def prepare_material(
     return Material(pictures, store, relative)
 
 
-def question_of(experiment: Experiment, seed: int, store: PatchStore) -> dict[str, Any]:
+def question_of(experiment: Experiment, seed: int, pixels: str) -> dict[str, Any]:
     """Everything that the answer depends on; the study's digest is taken over this (contract 5)."""
-    return {**experiment.describe(), "seed": seed, "data": {"fingerprint": store.fingerprint}}
+    return {**experiment.describe(), "seed": seed, "data": {"fingerprint": pixels}}
 
 
 def check_same_question(opened: StudyOpened, question: Mapping[str, Any], folder: StudyFolder) -> None:
@@ -123,7 +123,7 @@ def first_event(
     runtime = fastest(base.model, base.data, base.train, device)
     bench = Bench(material.store, runtime)
     crops = bench.crops(base)
-    question = question_of(experiment, seed, material.store)
+    question = question_of(experiment, seed, material.store.fingerprint)
     return StudyOpened(
         time=time.time(),
         format=FORMAT,

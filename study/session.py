@@ -1,6 +1,7 @@
 """One session of a study: own it, make the data ready, search, conclude, show; whatever ends it leaves it resumable."""
 
 import argparse
+import errno
 import os
 import shlex
 import signal
@@ -14,9 +15,10 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from sr_core.cli import show_progress
-from sr_core.data.manifest import Manifest, manifest_of
+from sr_core.data.manifest import Manifest, fingerprint, manifest_of
 from sr_core.data.sources import Pictures
 from sr_core.errors import SuiteError
+from sr_core.training.runtime import resolve
 from study import databases, provenance, terminal
 from study.commandline import folder_from
 from study.coordinator import Coordinator, Observer, StopSignal
@@ -44,6 +46,7 @@ from study.winner import conclude
 TEMPORARY = 75
 """Exit status where the same command goes on later (EX_TEMPFAIL)."""
 NOTHING_SUCCEEDED = 3
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _DRAIN_SECONDS, _HURRIED_SECONDS = 60.0, 8.0
 """How long the views may take to catch up at the end, usually and when somebody wants the process gone."""
 
@@ -60,6 +63,11 @@ def run_session(name: str, experiment: Experiment, args: argparse.Namespace) -> 
     try:
         with _owned(folder):
             return _Session(name, experiment, args, folder, pictures, manifest).run()
+    except SuiteError as exc:
+        if not isinstance(exc.__cause__, OSError) or exc.__cause__.errno not in _DISK_FULL:
+            raise
+        print(f"error: {' '.join(str(exc).split())}; then type the same command again", file=sys.stderr)
+        return TEMPORARY
     except OSError as exc:
         print(f"error: {exc.strerror or exc}: {exc.filename or folder.path}; mend it and type the same command again "
               "to go on", file=sys.stderr)  # fmt: skip
@@ -91,6 +99,13 @@ class _Session:
 
     def run(self) -> int:
         out = terminal.console()
+        state = fold(read(self.folder.journal)) if self.folder.journal.exists() else StudyState()
+        seed = self.experiment.base.seed if self.args.seed is None else self.args.seed
+        self._check(state, seed)
+        if _done(state, self.args.trials):
+            with self._views(out, StopSignal()):
+                self._show(out, state)
+            return 0
         material = prepare_material(
             self.folder.root,
             self.pictures,
@@ -99,24 +114,9 @@ class _Session:
             lambda done, total: show_progress(f"building the patch store: {done}/{total} pictures"),
         )
         show_progress("")
-        state = fold(read(self.folder.journal)) if self.folder.journal.exists() else StudyState()
-        seed = self.experiment.base.seed if self.args.seed is None else self.args.seed
-        if state.opened is None:
-            opened = first_event(
-                self.folder, self.name, self.experiment, seed, material, data=self.args.data, device=self.args.device
-            )
-        else:
-            opened = state.opened
-            check_same_question(opened, question_of(self.experiment, seed, material.store), self.folder)
-            if self.args.device not in (None, opened.runtime["device"]):
-                raise SuiteError(
-                    f"study {self.folder.study!r} runs on {opened.runtime['device']}, not on {self.args.device}: bits "
-                    "would differ; leave --gpus as it was, or start a new study with --study-name"
-                )
-        if _done(state, self.args.trials):
-            with self._views(out, StopSignal()):
-                self._show(out, state)
-            return 0
+        opened = state.opened or first_event(
+            self.folder, self.name, self.experiment, seed, material, data=self.args.data, device=self.args.device
+        )
         if small := len(opened.data["left_out"]):
             out.print(f"left out: {small} training pictures too small for a patch or window", markup=False)
         journal = Journal(self.folder.journal)
@@ -161,6 +161,20 @@ class _Session:
         return 0 if end.reason != "failures" and any(t.counts for t in coordinator.state.trials.values()) else (
             NOTHING_SUCCEEDED
         )  # fmt: skip
+
+    def _check(self, state: StudyState, seed: int) -> None:
+        """Raises SuiteError where the study cannot be run like this, before anything is prepared for it."""
+        if state.opened is None:
+            resolve(device=self.args.device)
+            return
+        question = question_of(self.experiment, seed, fingerprint(self.manifest))
+        check_same_question(state.opened, question, self.folder)
+        device = state.opened.runtime["device"]
+        if self.args.device not in (None, device):
+            raise SuiteError(
+                f"study {self.folder.study!r} runs on {device}, not on {self.args.device}: bits would differ; leave "
+                "--gpus as it was, or start a new study with --study-name"
+            )
 
     def _start(self, coordinator: Coordinator, unmet: list[str]) -> None:
         """The session's first lines: who runs it, and what is not as it was."""
