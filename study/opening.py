@@ -13,7 +13,7 @@ from sr_core.data.patches import PatchSampler
 from sr_core.data.preparation import build_store
 from sr_core.data.sources import Pictures, embedded_pictures, folder_pictures
 from sr_core.data.store import PatchStore, load_store
-from sr_core.data.validation import Crop
+from sr_core.data.validation import Crop, crop_side
 from sr_core.errors import SuiteError
 from sr_core.metrics.evaluate import bicubic_baseline, mean_score, score
 from sr_core.training.runtime import Runtime
@@ -145,6 +145,14 @@ def first_event(
             "baseline": baseline(crops, experiment),
         },
     )
+
+
+def check_pictures(experiment: Experiment, manifest: Manifest) -> None:
+    """Raises ImageError where no training picture is left, or a validation picture is too small to be scored."""
+    left_out(experiment, manifest)
+    scale = experiment.base.data.scale
+    valid = [r for r in manifest if r.split == "valid"]
+    crop_side([r.name for r in valid], [(r.height // scale, r.width // scale) for r in valid], scale)
 
 
 def left_out(experiment: Experiment, manifest: Manifest) -> list[str]:

@@ -30,10 +30,10 @@ from study.follow import Follower, Sink
 from study.journal import Journal, read
 from study.mlflow_sink import MlflowSink
 from study.opening import (
+    check_pictures,
     check_same_question,
     find_pictures,
     first_event,
-    left_out,
     prepare_material,
     question_of,
     runtime_of,
@@ -58,7 +58,7 @@ def run_session(name: str, experiment: Experiment, args: argparse.Namespace) -> 
     pictures = find_pictures(args.data, experiment)
     show_progress("reading the pictures")
     manifest = manifest_of(pictures)
-    left_out(experiment, manifest)  # nothing is written where no picture is left
+    check_pictures(experiment, manifest)  # nothing is written where they will not do
     show_progress("")
     try:
         with _owned(folder):
@@ -77,6 +77,7 @@ def run_session(name: str, experiment: Experiment, args: argparse.Namespace) -> 
 @contextmanager
 def _owned(folder: StudyFolder) -> Iterator[None]:
     """The study's folder, locked; removed again if not even its first line came about."""
+    made = [path for path in (folder.path, *folder.path.parents) if not path.exists()]
     folder.create()
     with folder.lock():
         try:
@@ -84,8 +85,9 @@ def _owned(folder: StudyFolder) -> Iterator[None]:
         finally:
             if not folder.journal.exists():
                 (folder.path / "lock").unlink(missing_ok=True)
-                with suppress(OSError):
-                    folder.path.rmdir()
+                with suppress(OSError):  # there is more in it by now
+                    for path in made:
+                        path.rmdir()
 
 
 @dataclass(slots=True)

@@ -47,18 +47,7 @@ def validation_crops(
     Raises:
         ImageError: there is no picture, or one that is too small to be scored.
     """
-    if not names:
-        raise ImageError("there is no validation picture; expected at least one")
-    sides = [min(image.shape[:2]) for image in lr]
-    smallest = min(range(len(names)), key=sides.__getitem__)
-    side = min(lr_crop_size, sides[smallest])
-    if side < LEAST_LR_SIDE:
-        height, width = hr[smallest].shape[:2]
-        raise ImageError(
-            f"{names[smallest]}: a validation picture needs at least {LEAST_LR_SIDE * scale} pixels a side "
-            f"at x{scale}, this one has {width}x{height}; replace it by a larger one"
-        )
-
+    side = min(lr_crop_size, crop_side(names, [image.shape[:2] for image in lr], scale))
     turns = range(crops)
     owners = [j * len(names) // crops if crops < len(names) else j % len(names) for j in turns]
     places = {i: crop_places(lr[i].shape[0], lr[i].shape[1], side, owners.count(i)) for i in set(owners)}
@@ -71,6 +60,25 @@ def validation_crops(
             hr_crop = hr[i][y * scale : (y + side) * scale, x * scale : (x + side) * scale].copy()
             found.append(Crop(names[i], lr_crop, hr_crop))
     return found
+
+
+def crop_side(names: Sequence[str], sizes: Sequence[tuple[int, ...]], scale: int) -> int:
+    """Side of the largest LR square that every picture holds.
+
+    Args:
+        sizes: (h, w) of each picture's LR.
+    Raises:
+        ImageError: there is no picture, or one that is too small to be scored.
+    """
+    if not names:
+        raise ImageError("there is no validation picture; expected at least one")
+    (height, width), name = min(zip(sizes, names, strict=True), key=lambda sized: min(sized[0]))
+    if min(height, width) < LEAST_LR_SIDE:
+        raise ImageError(
+            f"{name}: a validation picture needs at least {LEAST_LR_SIDE * scale} pixels a side at x{scale}, this one "
+            f"has {width * scale}x{height * scale}; replace it by a larger one"
+        )
+    return min(height, width)
 
 
 def crop_places(height: int, width: int, side: int, count: int) -> list[tuple[int, int]]:
