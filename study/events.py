@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 FORMAT = 1
 """Version of the event vocabulary; a journal of another one is refused, not guessed at."""
@@ -16,9 +16,6 @@ class Event:
     """Something that happened, at a Unix time in seconds."""
 
     time: float
-
-    durable: ClassVar[bool] = True
-    """Whether the journal must have it on the disk before anyone acts on it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,8 +100,6 @@ class Progress(TrialEvent):
     scores: Scores
     loss: float
     learning_rate: float
-
-    durable: ClassVar[bool] = False
 
     def numbers(self) -> tuple[object, ...]:
         return self.patches, dict(self.scores), self.loss, self.learning_rate
