@@ -81,9 +81,10 @@ class StudyFolder:
         Raises:
             SuiteError: a live process owns it; names it.
         """
-        with (self.path / "lock").open("a+") as file:
+        path = self.path / "lock"
+        with path.open("a+") as file:
             patience = time.monotonic() + _LOOK_SECONDS
-            while not _take(file, fcntl.LOCK_EX):
+            while not (_take(file, fcntl.LOCK_EX) and _is_at(file, path)):
                 if time.monotonic() > patience:
                     file.seek(0)
                     raise SuiteError(f"study {self.study!r} is being run by {_owner(file.read())}; wait for it")
@@ -110,6 +111,14 @@ def _take(file: IO[str], kind: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    """Whether that is the file's name: an owner whose study came to nothing removes it, and the next makes another."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _owner(content: str) -> str:

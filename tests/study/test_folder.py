@@ -189,6 +189,19 @@ def test_someone_who_only_looks_for_an_owner_keeps_no_one_from_starting(folder: 
             assert time.monotonic() - begun >= 0.09
 
 
+def test_the_lock_of_a_study_that_came_to_nothing_makes_no_second_owner(folder: StudyFolder) -> None:
+    def give_up() -> None:
+        (folder.path / "lock").unlink()
+        (folder.path / "lock").touch()  # by a third one, who owns the study from now on
+        fcntl.flock(first, fcntl.LOCK_UN)
+
+    with (folder.path / "lock").open("a") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        threading.Timer(0.1, give_up).start()
+        with pytest.raises(SuiteError, match="is being run by another process; wait for it"):
+            folder.lock().__enter__()
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"pid": 1}', '{"pid": 1, "host": "h", "since": "x"}'])
 def test_an_owner_whose_name_cannot_be_read_is_another_process(folder: StudyFolder, content: str) -> None:
     with folder.lock():
