@@ -25,10 +25,8 @@ class Float:
     def __post_init__(self) -> None:
         if not -math.inf < self.low < self.high < math.inf or (self.log and self.low <= 0):
             raise ConfigError(f"a Float needs finite low < high{', low > 0 with log' * self.log}; got {self!r}")
-        for end in (
-            "low",
-            "high",
-        ):  # an end written as 1 would pass for a whole number, which the values between are not
+        # An end written as 1 would pass for a whole number, which the values between are not.
+        for end in ("low", "high"):
             object.__setattr__(self, end, float(getattr(self, end)))
 
 
@@ -199,7 +197,9 @@ class Space:
 
 
 def build_space(base: TrialConfig, scientific: Ranges, nuisance: Ranges) -> Space:
-    """The space of an experiment; each value, and each two of different dimensions, tried on its base config.
+    """The space of an experiment; values of up to three dimensions at once are tried on its base config.
+
+    No rule of the config concerns more than three, so what a sampler combines later is legal.
 
     Raises:
         ConfigError: a name is unknown or moves twice, or a value is not legal.
@@ -213,9 +213,10 @@ def build_space(base: TrialConfig, scientific: Ranges, nuisance: Ranges) -> Spac
     for name in space.names:
         if space.names.count(name) > 1:
             raise ConfigError(f"{name} is given two ranges; keep one")
-    for some in (*combinations(dimensions, 1), *combinations(dimensions, 2)):
-        for values in product(*(dimension.samples for dimension in some)):
-            _try(base, dict(zip(some, values, strict=True)))
+    for count in (1, 2, 3):
+        for some in combinations(dimensions, count):
+            for values in product(*(dimension.samples for dimension in some)):
+                _try(base, dict(zip(some, values, strict=True)))
     return space
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sr_core.config import ModelConfig
+from sr_core.config import DataConfig, ModelConfig
 from sr_core.errors import ConfigError
 from study.config import TrialConfig
 from study.space import Choice, Dimension, Float, Grid, Int, Ranges, Space, Together, build_space
@@ -206,6 +206,17 @@ def test_values_that_are_illegal_only_together_are_found_at_load() -> None:
     ranges: Ranges = {"model.n_feats": Grid(8, 24), "model.reduction": Grid(2, 16), "train.loss": Choice("l1", "l2")}
     with pytest.raises(ConfigError, match=r"^search space, model\.n_feats = 8, model\.reduction = 16: .*at most"):
         space(ranges, base=small)
+
+
+def test_three_values_that_are_illegal_only_together_are_found_at_load() -> None:
+    ranges: Ranges = {
+        "data.sampling": Choice("images", "subimages"),
+        "data.subimage_window": Choice(96, 480),
+        "data.lr_patch_size": Choice(24, 64),
+    }
+    base = TrialConfig(data=DataConfig(scale=2, lr_patch_size=24, subimage_window=480))
+    with pytest.raises(ConfigError, match=r"'subimages', data\.subimage_window = 96, data\.lr_patch_size = 64: .*must"):
+        space(ranges, base=base)
 
 
 @pytest.mark.parametrize(
