@@ -30,7 +30,7 @@ def set_up_logging() -> None:
 def console(*, stderr: bool = False) -> Console:
     """A console that neither wraps nor colours where its stream is no terminal."""
     made = Console(stderr=stderr, highlight=False, soft_wrap=False)
-    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=_PLAIN_WIDTH)
+    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=_PLAIN_WIDTH, soft_wrap=True)
 
 
 def duration(seconds: float) -> str:

@@ -113,7 +113,7 @@ def run_trial(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, N
             time=time.time(),
             trial=task.number,
             cause="bug",
-            reason=f"{type(exc).__name__}: {exc}",
+            reason=f"{type(exc).__name__}: {exc}".splitlines()[0],
             traceback=traceback.format_exc(),
         )
 

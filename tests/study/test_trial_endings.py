@@ -49,7 +49,7 @@ def told_by(task: TrialTask, monkeypatch: pytest.MonkeyPatch, error: BaseExcepti
         (torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate"), "out of memory", "CUDA out of memory."),
         (CheckpointError("c: not a whole checkpoint"), "input", "c: not a whole checkpoint"),
         (KeyError("x"), "bug", "KeyError: 'x'"),
-        (RuntimeError("shapes differ"), "bug", "RuntimeError: shapes differ"),
+        (RuntimeError("CUDA error: misaligned\nCUDA kernel"), "bug", "RuntimeError: CUDA error: misaligned"),
     ],
     ids=["diverged", "host memory", "device memory", "input", "bug", "another bug"],
 )
