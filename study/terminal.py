@@ -3,9 +3,12 @@
 import logging
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.live import Live
+from rich.measure import Measurement
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -147,16 +150,42 @@ def describe(event: Event, state: StudyState) -> str:
     return ""
 
 
-def ranking_table(state: StudyState, limit: int = _SHOWN) -> Table:
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """A table of scores and settings: a column for each setting, or one for all where the console is too narrow."""
+
+    names: Sequence[str]
+    """Of the settings."""
+    rows: Sequence[tuple[Sequence[str], Sequence[str]]]
+    """Scores and settings of each row."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        wide = self._table(self.names, [cells for _, cells in self.rows])
+        unbounded = options.update_width(10_000)
+        if Measurement.get(console, unbounded, wide).maximum <= options.max_width:
+            yield wide
+        else:
+            yield self._table([", ".join(self.names)], [[", ".join(cells)] for _, cells in self.rows])
+
+    def _table(self, names: Sequence[str], settings: Sequence[Sequence[str]]) -> Table:
+        title = "ranking by PSNR on the validation crops"
+        table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+        for heading in ("rank", "trial", r"PSNR \[dB]", "SSIM", r"gain \[dB]"):
+            table.add_column(heading, no_wrap=True)
+        for name in names:
+            table.add_column(name)
+        for (scores, _), cells in zip(self.rows, settings, strict=True):
+            table.add_row(*scores, *cells)
+        return table
+
+
+def ranking_table(state: StudyState, limit: int = _SHOWN) -> Ranking:
     """The best trials, both references and bicubic in one order, by PSNR on the validation crops."""
     names = swept_names(state)
-    table = Table(title="ranking by PSNR on the validation crops", title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for heading in ("rank", "trial", r"PSNR \[dB]", "SSIM", r"gain \[dB]", *(n.rpartition(".")[2] for n in names)):
-        table.add_column(heading, justify="left", no_wrap=True, overflow="ellipsis")
     bicubic = bicubic_of(state)
     finished = [t for t in state.ranking() if t.status == "finished"]
-    rows: list[tuple[float, list[str]]] = [
-        (bicubic["val/psnr"], ["", "bicubic", f"{bicubic['val/psnr']:.3f}", f"{bicubic['val/ssim']:.4f}", ""])
+    rows: list[tuple[float, list[str], list[str]]] = [
+        (bicubic["val/psnr"], ["", "bicubic", f"{bicubic['val/psnr']:.3f}", f"{bicubic['val/ssim']:.4f}", ""], [])
     ]
     for rank, trial in enumerate(finished, start=1):
         if rank <= limit or trial.is_reference:
@@ -164,10 +193,9 @@ def ranking_table(state: StudyState, limit: int = _SHOWN) -> Table:
             label = f"{trial.number} {trial.proposed.name}".strip()
             gain = f"{scores['val/psnr'] - bicubic['val/psnr']:+.3f}"
             cells = [str(rank), label, f"{scores['val/psnr']:.3f}", f"{scores['val/ssim']:.4f}", gain]
-            rows.append((scores["val/psnr"], cells + [_value(config[name]) for name in names]))
-    for _, cells in sorted(rows, key=lambda row: -row[0]):
-        table.add_row(*cells)
-    return table
+            rows.append((scores["val/psnr"], cells, [_value(config[name]) for name in names]))
+    ordered = sorted(rows, key=lambda row: -row[0])
+    return Ranking([name.rpartition(".")[2] for name in names], [(cells, values) for _, cells, values in ordered])
 
 
 def summary(state: StudyState) -> list[str]:
