@@ -71,8 +71,8 @@ def read_image(path: Path) -> Image:
     | several pictures | the first of a camera's MPO; animations and multi-page files are refused |
     | more than 178,956,970 pixels | refused |
 
-    What is damaged is refused where it shows: a PNG by the checksum of each of its chunks, the others as far as their
-    decoder notices, because they hold no checksum. No damage crashes or hangs the reader.
+    A damaged PNG is refused, by the checksum of each of its chunks; so is any file that was cut off, unless all pixels
+    are there. The other formats hold no checksum: a flipped bit is refused as far as the decoder notices it.
 
     Raises:
         ImageError: the file is missing, empty, damaged, truncated or no such picture, or refused by a rule.
@@ -113,12 +113,15 @@ class _RefusedError(Exception):
 def _check_png(data: bytes) -> None:
     """Raises ValueError unless every chunk matches its checksum; Pillow skips those of the pixels."""
     at, kind = len(_PNG_SIGNATURE), b""
-    while kind != b"IEND":
-        length, kind = struct.unpack_from(">I4s", data, at)
-        (checksum,) = struct.unpack_from(">I", data, at + 8 + length)
-        if zlib.crc32(memoryview(data)[at + 4 : at + 8 + length]) != checksum:
-            raise ValueError(f"checksum of PNG chunk {kind!r} at byte {at}")
-        at += 12 + length
+    try:
+        while kind != b"IEND":
+            length, kind = struct.unpack_from(">I4s", data, at)
+            (checksum,) = struct.unpack_from(">I", data, at + 8 + length)
+            if zlib.crc32(memoryview(data)[at + 4 : at + 8 + length]) != checksum:
+                raise ValueError(f"checksum of its chunk {kind!r} at byte {at}")
+            at += 12 + length
+    except struct.error as exc:
+        raise ValueError(f"it ends within the chunk at byte {at}") from exc
 
 
 def _decoded(data: bytes) -> Image:

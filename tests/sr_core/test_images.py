@@ -112,7 +112,8 @@ def test_the_first_picture_of_a_cameras_mpo_is_read(tmp_path: Path) -> None:
     assert read_image(path).shape == RGB.shape
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "webp"])
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # in a program the reader sees to that
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif", "webp"])
 def test_a_file_cut_off_anywhere_is_refused_or_still_whole(suffix: str, tmp_path: Path) -> None:
     path = saved(tmp_path / f"a.{suffix}", PIL.Image.fromarray(RGB))
     whole, data = read_image(path), path.read_bytes()
