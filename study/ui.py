@@ -20,8 +20,9 @@ from tempfile import TemporaryDirectory
 
 from sr_core.cli import Parser, run_command
 from sr_core.errors import SuiteError
-from study.commandline import add_study_flags, folder_from
+from study.commandline import add_study_flags, at_least_one, folder_from
 from study.databases import artifact_root, default_tracking_uri, redact, sqlite_file
+from study.folder import StudyFolder
 
 DEFAULT_PORT = 5000
 _START_SECONDS, _STOP_SECONDS = 180.0, 10.0
@@ -31,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     made = Parser("python -m study.ui", description="MLflow's UI on a study's store; Ctrl-C ends it.")
     add_study_flags(made)
     made.add_argument(
-        "--port", type=int, metavar="P", help=f"port to listen on (default: {DEFAULT_PORT}, or the next that is free)"
+        "--port", type=at_least_one, metavar="P", help=f"port to listen on (default: {DEFAULT_PORT}, or the next free one)"
     )
     made.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on (default: 127.0.0.1)")
     return made
@@ -45,15 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         uri = default_tracking_uri(folder.root)
         store = sqlite_file(uri)
         if store is None or not store.exists():
-            raise SuiteError(
-                f"{store}: there is no MLflow store yet; make it: python -m study.sync --root {folder.root}"
-            )
+            raise SuiteError(f"{store}: there is no MLflow store yet; make it: {sync_command(folder)}")
         port = free_port(args.host, args.port)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             with serving(folder.root, uri, args.host, port) as address:
                 print(f"MLflow's UI: {address}")
-                print(f"study {folder.study}: {experiment_page(address, folder.study)}")
+                print(f"study {folder.study}: {experiment_page(address, folder)}")
                 print("Ctrl-C ends it", flush=True)
                 while True:
                     time.sleep(3600)
@@ -156,14 +155,19 @@ def _answers(url: str) -> bool:
         return False
 
 
-def experiment_page(address: str, study: str) -> str:
+def sync_command(folder: StudyFolder) -> str:
+    """What to type for a study that MLflow does not know yet."""
+    return shlex.join(["python", "-m", "study.sync", "--root", str(folder.root), "--study-name", folder.study])
+
+
+def experiment_page(address: str, folder: StudyFolder) -> str:
     """The page of a study's runs on a server that answers."""
-    query = urllib.parse.urlencode({"experiment_name": study})
+    query = urllib.parse.urlencode({"experiment_name": folder.study})
     try:
         with urllib.request.urlopen(f"{address}/api/2.0/mlflow/experiments/get-by-name?{query}", timeout=30) as answer:
             number = json.load(answer)["experiment"]["experiment_id"]
     except urllib.error.HTTPError:
-        return f"not in this store yet; bring it there: python -m study.sync --study-name {study}"
+        return f"not in this store yet; bring it there: {sync_command(folder)}"
     return f"{address}/#/experiments/{number}/runs"
 
 

@@ -188,7 +188,8 @@ def test_ui_without_a_store_or_a_study_says_what_to_do(
 ) -> None:
     told = story().whole()
     assert main(["--root", str(told.folder.root)]) == 2
-    assert "python -m study.sync" in capsys.readouterr().err
+    typed = shlex.join(["python", "-m", "study.sync", "--root", str(told.folder.root), "--study-name", "small"])
+    assert capsys.readouterr().err.endswith(f"make it: {typed}\n")
     assert main(["--root", str(told.folder.root), "--study-name", "other"]) == 2
     assert "no study 'other'" in capsys.readouterr().err
     assert main(["--root", str(tmp_path / "nothing")]) == 2
@@ -208,6 +209,13 @@ def test_sync_brings_both_views_up_to_date_and_says_so(story: Tell, elsewhere: P
     assert again.stdout.count("was up to date") == 2
     assert list(elsewhere.iterdir()) == []
     assert {p.name for p in told.folder.root.iterdir()} == {"artifacts", "mlflow.db", "optuna.db", "small"}
+
+
+@pytest.mark.parametrize("port", ["0", "-1", "http"])
+def test_a_port_that_is_none_is_bad_usage(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--port", port])
+    assert f"expected a whole number of at least 1, got '{port}'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["study.ui", "study.sync"])
