@@ -30,7 +30,7 @@ def authors(base: TrialConfig) -> TrialConfig:
 def blog(base: TrialConfig) -> TrialConfig:
     """The reimplementation's recipe: summed Charbonnier, Adam 5e-4 constant, inputs 0..1, sub-images, Pillow LR.
 
-    Its 480-pixel windows become the experiment's own window size where the pictures hold no such window.
+    The sub-images are the experiment's own (`data.subimage_window` and `_step`: by default the blog's 480 and 200).
     """
     return replace(
         base,
