@@ -168,7 +168,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries again at once, and takes 1,000 bytes for progress."""
     monkeypatch.setattr(fetch, "BACKOFF_SECONDS", 0.001)
     monkeypatch.setattr(fetch, "WORTHWHILE", 1000)
-    monkeypatch.setattr(fetch, "TIMEOUT_SECONDS", 0.5)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sr_core.data import fetch
 from sr_core.data.fetch import TRIES
 from sr_core.data.fetch_record import Content, Record
 from sr_core.errors import DownloadError
@@ -39,8 +40,9 @@ def test_dropped_connections_cost_no_byte_twice(download: Any, reset: bool, know
     assert len(download.said) == 9 and all("trying again" in line for line in download.said)
 
 
-def test_a_silent_connection_counts_as_lost(download: Any) -> None:
-    download.server.plan(drop=20_000, stall=1.5)
+def test_a_silent_connection_counts_as_lost(download: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "TIMEOUT_SECONDS", 1.0)
+    download.server.plan(drop=20_000, stall=5.0)
     assert download() == DATA
     assert download.ranges == [None, "bytes=20000-"]
     assert "timed out" in download.said[0]
