@@ -87,7 +87,8 @@ class Tail:
             return found
         with self._path.open("rb") as file:
             file.seek(self.offset)
-            while len(found) < most and (line := file.readline()):
+            # A line without its end is torn, or being written this moment.
+            while len(found) < most and (line := file.readline()).endswith(b"\n"):
                 try:
                     seq, event = decode(line)
                 except ValueError as exc:

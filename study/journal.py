@@ -71,10 +71,12 @@ def _lines(path: Path) -> Iterator[tuple[Event, int]]:
         for number, line in enumerate(file):
             if torn:
                 raise JournalError(torn)
+            if not line.endswith(b"\n"):
+                return  # torn, or being written this moment: then the rest of it is no line after it
             try:
                 seq, event = decode(line)
             except TornLineError as exc:
-                # The last line may be torn; that it was not the last shows with the next one.
+                # A power cut may tear the last line too; that it was not the last shows with the next one.
                 torn = f"{path}: line {number + 1} {exc}; restore the file from a copy"
                 continue
             except ValueError as exc:

@@ -11,7 +11,7 @@ from study import follow
 from study.databases import ViewError, redact
 from study.events import Event, StudyOpened, Warned
 from study.follow import BATCH, Follower, study_id, sync
-from study.journal import JournalError, encode, read
+from study.journal import JournalError, decode, encode, read
 from study.state import StudyState, fold
 
 Tell = Callable[..., object]
@@ -101,6 +101,22 @@ def test_a_torn_line_is_handed_over_when_it_is_whole(story: Tell) -> None:
         file.write(line[-7:])
     assert sync(told.folder.journal, notebook) == 1
     assert notebook.events[-1] == Warned(time=1.0, message="careful")
+
+
+def test_a_line_that_is_completed_while_it_is_read_is_no_damage(story: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
+    told, notebook = story(), Notebook()
+    told.open()
+    line = encode(1, Warned(time=1.0, message="careful"))
+    with told.folder.journal.open("ab", buffering=0) as file:
+        file.write(line[:-7])
+
+        def completing(seen: bytes) -> tuple[int, Event]:
+            if not seen.endswith(b"\n"):
+                file.write(line[-7:])  # the study's owner gets on with the line
+            return decode(seen)
+
+        monkeypatch.setattr("study.follow.decode", completing)
+        assert sync(told.folder.journal, notebook) == 1
 
 
 @pytest.mark.parametrize(

@@ -290,6 +290,20 @@ def test_a_reader_that_began_before_a_line_may_see_it(path: Path) -> None:
     assert list(reader) in ([], [STORY[1]])
 
 
+def test_a_line_that_is_completed_while_it_is_read_is_no_damage(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(path, *STORY)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+
+    def completing(line: bytes) -> tuple[int, Event]:
+        if not line.endswith(b"\n"):
+            path.write_bytes(whole)  # the study's owner gets on with the line
+        return decode(line)
+
+    monkeypatch.setattr("study.journal.decode", completing)
+    assert list(read(path)) == list(STORY[:-1])
+
+
 def test_every_line_is_on_the_disk_before_anyone_acts_on_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(path)
     synced: list[bytes] = []
