@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     made = Parser("python -m study.ui", description="MLflow's UI on a study's store; Ctrl-C ends it.")
     add_study_flags(made)
     made.add_argument(
-        "--port", type=at_least_one, metavar="P", help=f"port to listen on (default: {DEFAULT_PORT}, or the next free one)"
+        "--port", type=at_least_one, metavar="P", help=f"port to listen on (default: {DEFAULT_PORT} or the next free)"
     )
     made.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on (default: 127.0.0.1)")
     return made
