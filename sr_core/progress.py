@@ -76,6 +76,11 @@ def bytes_text(count: float) -> str:
     return f"{count:.3g} GB" if count < 999.5 else f"{count:.0f} GB"
 
 
+def pixels_text(count: float) -> str:
+    """Three digits in megapixels: "41.4 Mpx"."""
+    return f"{count / 1e6:.3g} Mpx" if count < 999.5e6 else f"{count / 1e6:.0f} Mpx"
+
+
 def _duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

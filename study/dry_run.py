@@ -5,14 +5,14 @@ import math
 import time
 from dataclasses import replace
 
-from sr_core.data.manifest import manifest_of
 from sr_core.model.network import A2N
 from sr_core.seed import child_seed
 from sr_core.training.speed import fastest, seconds_per_patch
+from study.commandline import folder_from
 from study.config import TrialConfig, short_digest
 from study.events import FORMAT, Proposed, StudyOpened
 from study.experiment import Experiment
-from study.opening import find_pictures, left_out
+from study.opening import find_pictures, left_out, read_pictures
 from study.sampler import propose
 from study.state import StudyState
 from study.terminal import duration
@@ -24,7 +24,7 @@ def show(name: str, experiment: Experiment, args: argparse.Namespace) -> int:
     """Print space and size, budget, rungs, first configurations, estimated time and disk."""
     base = experiment.base
     pictures = find_pictures(args.data, experiment)
-    manifest = manifest_of(pictures)
+    manifest = read_pictures(folder_from(args, default=name).root, pictures).manifest
     small = left_out(experiment, manifest)
     train, valid = ([r for r in manifest if r.split == split] for split in ("train", "valid"))
     print(f"{name}: {experiment.question}")

@@ -1,21 +1,25 @@
 """Opening a study: the data are made ready, the question is compared with the record, or becomes its first line."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sr_core.data.known import KnownPictures
+from sr_core.data.layers import Lr
 from sr_core.data.manifest import Manifest, fingerprint
 from sr_core.data.patches import PatchSampler
-from sr_core.data.preparation import build_store
+from sr_core.data.preparation import prepare_store
 from sr_core.data.sources import Pictures, embedded_pictures, folder_pictures
 from sr_core.data.store import PatchStore, load_store
 from sr_core.data.validation import Crop, crop_side
-from sr_core.errors import SuiteError
+from sr_core.errors import StoreError, SuiteError
 from sr_core.metrics.evaluate import bicubic_baseline, mean_score, score
+from sr_core.progress import Progress, pixels_text
 from sr_core.training.runtime import Runtime
 from sr_core.training.speed import fastest
 from study.config import short_digest
@@ -46,36 +50,57 @@ def find_pictures(data: Path | None, experiment: Experiment) -> Pictures:
     return embedded_pictures()
 
 
-def prepare_material(
-    root: Path,
-    pictures: Pictures,
-    manifest: Manifest,
-    experiment: Experiment,
-    progress: Callable[[int, int], None] | None = None,
-) -> Material:
-    """The store for these pictures and this experiment's kernels, built if there is none yet.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The pictures of a study, read once to know them."""
+
+    pictures: Pictures
+    manifest: Manifest
+    known: KnownPictures
+
+
+def read_pictures(root: Path, pictures: Pictures) -> Found:
+    """What the pictures are; those that a study under this root has read before are not read again. Writes nothing.
+
+    Raises:
+        ImageError: a picture cannot be read.
+    """
+    known = KnownPictures(root / "stores" / ".pictures.json")
+    with Progress("reading the pictures", text="{:.0f} pictures".format) as progress:
+        return Found(pictures, known.manifest_of(pictures, progress=progress.at), known)
+
+
+def prepare_material(root: Path, found: Found, experiment: Experiment) -> Material:
+    """The store for these pictures under the root, with this experiment's LR made where it is not there yet.
+
+    Every store in the folder is asked for its fingerprint, so one that `sr_core.prepare` put there is used too.
 
     Raises:
         ImageError, StoreError: a picture cannot be used, or the store not be written or read.
     """
+    pictures, manifest, known = found.pictures, found.manifest, found.known
+    known.save()
     base = experiment.base
-    kernels = sorted(set(experiment.train_kernels))
-    what = short_digest([fingerprint(manifest), base.data.scale, kernels, base.evaluation.kernel])
-    relative = f"stores/{what}.h5"
-    path = root / relative
-    if not path.exists():
-        build_store(
-            path,
-            pictures,
-            scale=base.data.scale,
-            train_kernels=kernels,  # type: ignore[arg-type]  # checked names
-            evaluation_kernel=base.evaluation.kernel,
-            progress=progress,
-        )
-    store = load_store(path)
+    lr: set[Lr] = {("train", base.data.scale, kernel) for kernel in experiment.train_kernels}  # type: ignore[misc]
+    lr.add(("valid", base.data.scale, base.evaluation.kernel))
+    path = _store_for(root / "stores", fingerprint(manifest))
+    store = load_store(path) if path.exists() else None
+    if store is None or not lr <= store.lr:
+        with Progress("preparing the pictures", text=pixels_text) as progress:
+            store = prepare_store(path, pictures, lr, known=known, progress=progress.at)
     if store.fingerprint != fingerprint(manifest):
         raise SuiteError(f"{path}: holds other pictures than its name says; delete it and run again")
-    return Material(pictures, store, relative)
+    return Material(pictures, store, path.relative_to(root).as_posix())
+
+
+def _store_for(folder: Path, wanted: str) -> Path:
+    """The store of these pictures, or where it belongs."""
+    named = folder / f"{wanted[:16]}.h5"
+    for path in sorted(folder.glob("*.h5")) if not named.exists() else ():
+        with suppress(StoreError):  # another study's damage
+            if load_store(path).fingerprint == wanted:
+                return path
+    return named
 
 
 def question_of(experiment: Experiment, seed: int, pixels: str) -> dict[str, Any]:

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from sr_core.cli import show_progress
-from sr_core.data.manifest import Manifest, fingerprint, manifest_of
-from sr_core.data.sources import Pictures
+from sr_core.data.manifest import fingerprint
 from sr_core.errors import SuiteError
 from sr_core.training.runtime import resolve
 from study import databases, provenance, terminal
@@ -30,12 +29,14 @@ from study.follow import Follower, Sink
 from study.journal import Journal, read
 from study.mlflow_sink import MlflowSink
 from study.opening import (
+    Found,
     check_pictures,
     check_same_question,
     find_pictures,
     first_event,
     prepare_material,
     question_of,
+    read_pictures,
     runtime_of,
 )
 from study.optuna_sink import OptunaSink
@@ -55,14 +56,11 @@ def run_session(name: str, experiment: Experiment, args: argparse.Namespace) -> 
     """Run or continue the study that the arguments describe; returns the exit status."""
     terminal.set_up_logging()
     folder = folder_from(args, default=name)
-    pictures = find_pictures(args.data, experiment)
-    show_progress("reading the pictures")
-    manifest = manifest_of(pictures)
-    check_pictures(experiment, manifest)  # nothing is written where they will not do
-    show_progress("")
+    found = read_pictures(folder.root, find_pictures(args.data, experiment))
+    check_pictures(experiment, found.manifest)  # nothing is written where they will not do
     try:
         with _owned(folder):
-            return _Session(name, experiment, args, folder, pictures, manifest).run()
+            return _Session(name, experiment, args, folder, found).run()
     except SuiteError as exc:
         if not isinstance(exc.__cause__, OSError) or exc.__cause__.errno not in _DISK_FULL:
             raise
@@ -96,8 +94,7 @@ class _Session:
     experiment: Experiment
     args: argparse.Namespace
     folder: StudyFolder
-    pictures: Pictures
-    manifest: Manifest
+    found: Found
 
     def run(self) -> int:
         out = terminal.console()
@@ -108,14 +105,7 @@ class _Session:
             with self._views(out, StopSignal()):
                 self._show(out, state)
             return 0
-        material = prepare_material(
-            self.folder.root,
-            self.pictures,
-            self.manifest,
-            self.experiment,
-            lambda done, total: show_progress(f"building the patch store: {done}/{total} pictures"),
-        )
-        show_progress("")
+        material = prepare_material(self.folder.root, self.found, self.experiment)
         opened = state.opened or first_event(
             self.folder, self.name, self.experiment, seed, material, data=self.args.data, device=self.args.device
         )
@@ -151,7 +141,7 @@ class _Session:
             self._start(coordinator, runtime.unmet())
             end = coordinator.search(self.args.trials)
             if end.reason in ("complete", "exhausted", "timeout") and _to_conclude(coordinator.state):
-                coordinator.record(conclude(self.folder, coordinator.state, self.pictures))
+                coordinator.record(conclude(self.folder, coordinator.state, self.found.pictures))
             coordinator.record(end)
             view.close()
         self._show(out, coordinator.state)
@@ -169,7 +159,7 @@ class _Session:
         if state.opened is None:
             resolve(device=self.args.device)
             return
-        question = question_of(self.experiment, seed, fingerprint(self.manifest))
+        question = question_of(self.experiment, seed, fingerprint(self.found.manifest))
         check_same_question(state.opened, question, self.folder)
         device = state.opened.runtime["device"]
         if self.args.device not in (None, device):

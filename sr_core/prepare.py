@@ -1,0 +1,107 @@
+"""`python -m sr_core.prepare --images DIR --scale 2 3 4 --out FILE`: a patch store from folders of pictures."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+from sr_core.cli import Parser, run_command, show_progress
+from sr_core.config import Kernel, Scale
+from sr_core.errors import ImageError, StoreError
+
+DAMAGED = 2
+"""Exit status of a store that `--verify` finds damaged."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = Parser("python -m sr_core.prepare", description="make HR and LR of folders of pictures ready for training")
+    parser.add_argument(
+        "--images",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="pictures, split as study.run --data does it; give it again for more folders",
+    )
+    parser.add_argument("--scale", type=int, nargs="+", choices=get_args(Scale), default=[2], help="default: 2")
+    parser.add_argument(
+        "--kernel",
+        nargs="+",
+        choices=get_args(Kernel),
+        default=["matlab_bicubic"],
+        metavar="KERNEL",
+        help=f"downsampling kernels: {', '.join(get_args(Kernel))}; default: matlab_bicubic",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="the store; brought up to date if there"
+    )
+    parser.add_argument("--verify", action="store_true", help="re-read everything (in the end) against its checksums")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes; default: one per core")
+    args = parser.parse_args(argv)
+    if not args.images and not args.verify:
+        parser.error("expected --images DIR, or --verify to check a store that is there")
+    if args.workers is not None and args.workers < 1:
+        parser.error(f"--workers must be at least 1, got {args.workers}")
+    return run_command(lambda: prepare(args))
+
+
+def prepare(args: argparse.Namespace) -> int:
+    """Bring the store up to date, then verify it; each only if asked for."""
+    if args.images:
+        _prepare(args)
+    return _verify(args.out) if args.verify else 0
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    from sr_core.data.known import KnownPictures
+    from sr_core.data.layers import Lr
+    from sr_core.data.preparation import prepare_store
+    from sr_core.data.sources import Pictures, folder_pictures
+    from sr_core.progress import Progress, pixels_text
+
+    sets = [(folder, folder_pictures(folder.resolve())) for folder in args.images]
+    if len(sets) == 1:
+        pictures = sets[0][1]
+    else:
+        names = [folder.resolve().name for folder, _ in sets]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ImageError(f"--images: two folders are named {twice[0]}, so their pictures would be too; rename one")
+
+        def named(split: str) -> tuple[object, ...]:
+            return tuple(
+                replace(picture, name=f"{name}/{picture.name}")
+                for name, (_, part) in zip(names, sets, strict=True)
+                for picture in getattr(part, split)
+            )
+
+        pictures = Pictures(", ".join(map(str, args.images)), named("train"), named("valid"))  # type: ignore[arg-type]
+    lr: set[Lr] = {(split, s, kernel) for split in ("train", "valid") for s in args.scale for kernel in args.kernel}
+    known = KnownPictures(args.out.with_name(f"{args.out.name}.pictures.json"))
+    with Progress("preparing", text=pixels_text) as progress:
+        store = prepare_store(args.out, pictures, lr, known=known, workers=args.workers, progress=progress.at)
+    lines = sorted({f"x{scale} {kernel}" for _, scale, kernel in store.lr})
+    print(f"{args.out}: {len(store.records('train'))} pictures to train and {len(store.records('valid'))} to validate")
+    print(f"LR: {', '.join(lines)}; {args.out.stat().st_size / 1e6:.0f} MB; fingerprint {store.fingerprint[:16]}")
+    if not args.verify:
+        print(f"next: python -m sr_core.prepare --verify --out {args.out}")
+
+
+def _verify(path: Path) -> int:
+    from sr_core.data.store import verify
+
+    damaged = verify(path, lambda done, total: show_progress(f"verifying: {done}/{total} pictures"))
+    show_progress("")
+    if damaged:
+        more = f" and {len(damaged) - 5} more" if len(damaged) > 5 else ""
+        raise StoreError(
+            f"{path}: {len(damaged)} pictures do not match their checksums: {', '.join(damaged[:5])}{more}; delete the "
+            "file and prepare it again"
+        )
+    print(f"{path}: every sample matches its checksum")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

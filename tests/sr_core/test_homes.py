@@ -1,0 +1,248 @@
+"""The three homes of the pixels: one stream of patches, whichever is chosen."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sr_core.config import DataConfig
+from sr_core.data import shared_pixels
+from sr_core.data.homes import HomeName, choose, open_home, pixel_bytes
+from sr_core.data.images import write_png
+from sr_core.data.layers import HR, Layer, Lr
+from sr_core.data.patches import HostPatches
+from sr_core.data.preparation import prepare_store
+from sr_core.data.shared_pixels import SharedPixels
+from sr_core.data.sources import Picture, Pictures
+from sr_core.data.store import PatchStore
+from sr_core.errors import ImageError, StoreError
+from sr_core.training.fit import unit_range
+from sr_core.training.runtime import resolve
+
+SIZES = [(131, 300), (64, 64), (257, 130), (40, 700), (200, 199)]
+"""Of which some hold a chunk, some several, some end in a part of one."""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> PatchStore:
+    folder = tmp_path_factory.mktemp("pictures")
+    listed = []
+    for number, size in enumerate(SIZES):
+        pixels = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
+        write_png(folder / f"{number}.png", pixels)
+        listed.append(Picture(f"p{number}", folder / f"{number}.png"))
+    lr: list[Lr] = [("train", scale, kernel) for scale in (2, 3, 4) for kernel in ("nearest", "pillow_box")]
+    return prepare_store(folder / "s.h5", Pictures("test", tuple(listed), ()), lr, workers=1)
+
+
+@pytest.fixture(autouse=True)
+def own_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder instead of /dev/shm, so that tests beside this one do not meet."""
+    folder = tmp_path / "shm"
+    folder.mkdir()
+    monkeypatch.setattr(shared_pixels, "FOLDER", folder)
+    return folder
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("sampling", ["images", "pixels", "subimages"])
+@pytest.mark.parametrize("home", ["host", "device", "disk"])
+def test_every_home_gives_the_same_patches(store: PatchStore, home: HomeName, sampling: str, scale: int) -> None:
+    config = DataConfig(
+        scale=scale,  # type: ignore[arg-type]
+        lr_patch_size=13,
+        sampling=sampling,  # type: ignore[arg-type]
+        subimage_window=60,
+        subimage_step=30,
+        train_kernel="pillow_box",
+    )
+    pixels = store.training_pixels(scale, "pillow_box")
+    expected = HostPatches(pixels.names, pixels.lr, pixels.hr, config, 11)
+    patches = open_home(store, scale, "cpu", home).patches(config, 11)
+    assert patches.left_out == expected.left_out
+    for first, count in ((0, 1), (1, 150), (10**9, 7)):
+        for got, want in zip(patches.batch(first, count), expected.batch(first, count), strict=True):
+            assert got.shape == want.shape
+            np.testing.assert_array_equal(np.asarray(got), want)
+
+
+@pytest.mark.parametrize("home", ["host", "device", "disk"])
+def test_without_augmentation_too(store: PatchStore, home: HomeName) -> None:
+    config = DataConfig(lr_patch_size=20, augmentation="none", train_kernel="nearest")
+    pixels = store.training_pixels(2, "nearest")
+    expected = HostPatches(pixels.names, pixels.lr, pixels.hr, config, 3).batch(5, 60)
+    for got, want in zip(open_home(store, 2, "cpu", home).patches(config, 3).batch(5, 60), expected, strict=True):
+        np.testing.assert_array_equal(np.asarray(got), want)
+
+
+@pytest.mark.parametrize("home", ["host", "device", "disk"])
+def test_hr_is_held_once_for_all_kernels_and_a_missing_kernel_is_named(store: PatchStore, home: HomeName) -> None:
+    opened = open_home(store, 2, "cpu", home)
+    a = opened.patches(DataConfig(lr_patch_size=16, train_kernel="nearest"), 1).batch(0, 9)
+    b = opened.patches(DataConfig(lr_patch_size=16, train_kernel="pillow_box"), 1).batch(0, 9)
+    np.testing.assert_array_equal(np.asarray(a[1]), np.asarray(b[1]))
+    assert not np.array_equal(np.asarray(a[0]), np.asarray(b[0]))
+    with pytest.raises(StoreError, match="no train LR for x2 cv2_area"):
+        opened.patches(DataConfig(lr_patch_size=16, train_kernel="cv2_area"), 1)
+    with pytest.raises(ImageError, match="no training picture holds a square"):
+        opened.patches(DataConfig(lr_patch_size=200, train_kernel="nearest"), 1)
+
+
+def test_arrays_and_tensors_train_alike(store: PatchStore) -> None:
+    config, runtime = DataConfig(lr_patch_size=16, train_kernel="nearest"), resolve(threads=1)
+    batches = [open_home(store, 2, "cpu", home).patches(config, 1).batch(0, 4) for home in ("host", "device")]
+    for array, tensor in zip(*batches, strict=True):
+        first, second = unit_range(array, runtime), unit_range(tensor, runtime)
+        assert first.dtype == torch.float32 and first.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(first, second) and first.stride() == second.stride()
+        assert torch.equal(first, torch.from_numpy(np.ascontiguousarray(array)).float() / 255)
+
+
+def test_the_first_home_with_room_is_chosen_and_the_log_says_so(
+    store: PatchStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert choose(40, device_free=100, host_free=80) == "device"
+    assert choose(41, device_free=100, host_free=82) == "host"
+    assert choose(40, device_free=0, host_free=80) == "host"
+    assert choose(41, device_free=0, host_free=80) == "disk"
+    with caplog.at_level(logging.INFO):
+        assert open_home(store, 2, "cpu").name == "host"
+    assert "home host" in caplog.text and "available in host memory" in caplog.text
+    hr = sum(3 * height * width for height, width in SIZES)
+    lr = sum(3 * (height // 3) * (width // 3) for height, width in SIZES)
+    assert pixel_bytes(store, 3) == hr + 2 * lr
+
+
+def test_a_chunk_that_changed_on_the_disk_is_refused_before_a_patch_comes_out(
+    store: PatchStore, tmp_path: Path
+) -> None:
+    data = bytearray(store.path.read_bytes())
+    chunks = store.chunks("train", HR)[2]
+    data[chunks.start + 100] ^= 1
+    (tmp_path / "s.h5").write_bytes(data)
+    damaged = PatchStore(tmp_path / "s.h5", store.manifest, store.lr)
+    patches = open_home(damaged, 2, "cpu", "disk").patches(DataConfig(lr_patch_size=16, train_kernel="nearest"), 1)
+    with pytest.raises(StoreError, match="a part of picture p2 does not match its checksum"):
+        patches.batch(0, 1000)
+    (tmp_path / "s.h5").write_bytes(data[: len(data) // 2])
+    with pytest.raises(StoreError, match=r"s\.h5"):
+        open_home(damaged, 2, "cpu", "disk").patches(DataConfig(lr_patch_size=16, train_kernel="nearest"), 1).batch(
+            0, 1000
+        )
+
+
+def test_the_disk_home_goes_on_when_its_store_is_replaced(store: PatchStore, tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    path.write_bytes(store.path.read_bytes())
+    config = DataConfig(lr_patch_size=16, train_kernel="nearest")
+    patches = open_home(PatchStore(path, store.manifest, store.lr), 2, "cpu", "disk").patches(config, 1)
+    (tmp_path / "other").write_bytes(b"another store")
+    (tmp_path / "other").replace(path)
+    expected = open_home(store, 2, "cpu", "disk").patches(config, 1).batch(0, 20)
+    np.testing.assert_array_equal(patches.batch(0, 20)[1], expected[1])
+
+
+def test_chunks_tell_where_the_pixels_are(store: PatchStore) -> None:
+    data = store.path.read_bytes()
+    for layer in (HR, Layer(2, "nearest")):
+        for chunks, image in zip(store.chunks("train", layer), store.images("train", layer), strict=True):
+            height, width = chunks.shape
+            first = np.frombuffer(data, np.uint8, height * width * 3, chunks.start).reshape(height, width, 3)
+            np.testing.assert_array_equal(first, image[:height, :width])
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+import numpy as np
+from sr_core.data import shared_pixels
+shared_pixels.FOLDER = Path(sys.argv[1])
+def fill(memory):
+    print("fills", flush=True)
+    memory[:] = 7
+held = shared_pixels.SharedPixels("name", 1 << 20, fill)
+print("holds", int(held.pixels.sum()), held.shared, flush=True)
+sys.stdin.readline()
+"""
+
+
+class Holder:
+    """Another process that holds shared pixels until it is told to leave."""
+
+    def __init__(self, folder: Path) -> None:
+        command = [sys.executable, "-c", HOLDER, str(folder)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.told: list[str] = []
+        assert self.process.stdout is not None
+        while not self.told or not self.told[-1].startswith("holds"):
+            self.told.append(self.process.stdout.readline().strip())
+
+    def end(self, number: signal.Signals | None = None) -> None:
+        if number is not None:
+            self.process.send_signal(number)
+        self.process.communicate("\n")
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="shared memory is a Linux matter here")
+class TestSharedMemory:
+    def test_it_is_filled_once_and_goes_with_the_last_process(self, own_memory: Path) -> None:
+        first, second = Holder(own_memory), Holder(own_memory)
+        expected = f"holds {7 << 20} True"
+        assert (first.told, second.told) == (["fills", expected], [expected])
+        (file,) = own_memory.iterdir()
+        assert file.stat().st_mode & 0o777 == 0o600
+        first.end()
+        assert list(own_memory.iterdir()) == [file]
+        second.end()
+        assert list(own_memory.iterdir()) == []
+
+    def test_what_a_killed_process_left_is_removed_by_the_next(self, own_memory: Path) -> None:
+        Holder(own_memory).end(signal.SIGKILL)
+        assert len(list(own_memory.iterdir())) == 1
+        other = SharedPixels("another", 100, lambda memory: memory.fill(1))
+        assert other.shared and other.pixels.sum() == 100 and len(list(own_memory.iterdir())) == 1
+
+    def test_it_stays_usable_when_whoever_filled_it_is_killed(self, own_memory: Path) -> None:
+        first, second = Holder(own_memory), Holder(own_memory)
+        first.end(signal.SIGKILL)
+        third = Holder(own_memory)
+        assert third.told == [f"holds {7 << 20} True"]
+        second.end()
+        third.end()
+        assert list(own_memory.iterdir()) == []
+
+    def test_a_half_filled_one_is_filled_anew(self, own_memory: Path) -> None:
+        with pytest.raises(StoreError):
+            SharedPixels("name", 1 << 20, _failing)
+        assert list(own_memory.iterdir()) == []
+        held = Holder(own_memory)
+        assert held.told[0] == "fills"
+        held.end()
+
+    def test_two_homes_of_one_process_share_too_and_cannot_write(self, store: PatchStore, own_memory: Path) -> None:
+        config = DataConfig(lr_patch_size=16, train_kernel="nearest")
+        homes = [open_home(store, 2, "cpu", "host") for _ in range(2)]
+        for home in homes:
+            home.patches(config, 1)
+        assert len(list(own_memory.iterdir())) == 2  # HR and LR
+        held = SharedPixels("name", 10, lambda memory: memory.fill(3))
+        with pytest.raises(ValueError, match="read-only"):
+            held.pixels[0] = 1
+
+
+def _failing(memory: object) -> None:
+    raise StoreError("damaged")
+
+
+def test_without_a_folder_in_memory_the_pixels_are_private(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(shared_pixels, "FOLDER", tmp_path / "absent")
+    held = SharedPixels("name", 10, lambda memory: memory.fill(3))
+    assert not held.shared and held.pixels.tolist() == [3] * 10
+    with pytest.raises(ValueError, match="read-only"):
+        held.pixels[0] = 1
