@@ -62,8 +62,8 @@ def status(folder: StudyFolder, state: StudyState) -> dict[str, Any]:
 
 def _ended_since(state: StudyState) -> int:
     """Trials that ended since the last session began."""
-    assert state.session is not None
-    return sum(t.end is not None and t.end.time >= state.session.time for t in state.trials.values())
+    since = state.session.time if state.session else 0.0
+    return sum(t.end is not None and t.end.time >= since for t in state.trials.values())
 
 
 def _text(found: dict[str, Any]) -> str:
