@@ -87,7 +87,7 @@ class Commands:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100", "LINES": "40"},
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         self._answer()
 

@@ -1,6 +1,7 @@
 """`python -m study.run` from the first command to the result, typed again, longer, elsewhere, cut short."""
 
 import itertools
+import shlex
 import shutil
 import subprocess
 import sys
@@ -273,4 +274,5 @@ def test_a_dry_run_shows_the_study_and_writes_nothing(tiny: Any, commands: Any, 
     first = finished.state.trials[2].proposed.values
     assert f"first proposals: {', '.join(f'{k} {v}' for k, v in first.items())}" in shown.out
     assert "validated every 60" in shown.out
-    assert shown.last_line.startswith("next: python -m study.run")
+    same = shlex.join(map(str, tiny.argv(here / "root")))
+    assert shown.last_line == f"next: python -m study.run {same}", "of the same pictures under the same root"

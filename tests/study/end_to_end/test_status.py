@@ -1,0 +1,127 @@
+"""`python -m study.status`: where a study stands, while it runs, after it died, when it is done."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WAITS_AT = """
+import time
+from study.journal import Journal
+append = Journal.append
+def waiting(self, event):
+    append(self, event)
+    if self._next == {line}:
+        time.sleep(600)
+Journal.append = waiting
+"""
+"""Stays alive, and goes no further, once the journal has this many lines."""
+
+
+@pytest.fixture
+def status(commands: Any) -> Callable[[Path], tuple[str, dict[str, Any]]]:
+    """status(root): the text and the JSON that it prints."""
+
+    def ask(root: Path) -> tuple[str, dict[str, Any]]:
+        text, plain = (commands.run("study.status", "--root", root, *flags) for flags in ((), ("--json",)))
+        assert (text.status, text.err, plain.status, plain.err) == (0, "", 0, "")
+        return text.out, json.loads(plain.out)
+
+    return ask
+
+
+def test_while_a_study_runs_its_owner_running_trial_and_time_left_are_shown(
+    tiny: Any, commands: Any, tmp_path: Path, status: Any, wait_until: Any
+) -> None:
+    root = tmp_path / "root"
+    journal = root / "tiny" / "journal.jsonl"
+    process = commands.start("study.run", *tiny.argv(root), first=WAITS_AT.format(line=27))
+    wait_until(lambda: journal.exists() and journal.read_bytes().count(b"\n") == 27)
+    before = journal.read_bytes()
+    text, found = status(root)
+    assert journal.read_bytes() == before
+    assert found["phase"] == "running" and f"process {process.pid} on" in found["owner"]
+    assert (found["asked"], found["counted"]) == (7, 2)
+    assert found["trials"] == {"finished": 2, "running": 1}
+    (running,) = found["running"]
+    assert running["trial"] == 2 and running["patches"] in (60, 120, 180, 240)
+    assert 0 < found["seconds_left"] < 600
+    assert f"tiny: running (process {process.pid} on" in text
+    assert f"trial 2 on slot 0: {running['patches']} patches, {running['val/psnr']:.3f} dB" in text
+    assert "2 of 7 trials counted: 2 finished, 1 running" in text
+
+
+def test_a_study_that_has_only_just_begun_can_be_asked(
+    tiny: Any, commands: Any, tmp_path: Path, status: Any, wait_until: Any
+) -> None:
+    for line in (1, 2, 3):
+        root = tmp_path / f"root{line}"
+        journal = root / "tiny" / "journal.jsonl"
+        process = commands.start("study.run", *tiny.argv(root), first=WAITS_AT.format(line=line))
+        wait_until(lambda: journal.exists() and journal.read_bytes().count(b"\n") == line)  # noqa: B023  # used at once
+        _, found = status(root)
+        assert (found["phase"], found["counted"], found["seconds_left"]) == ("running", 0, None)
+        process.kill()
+
+
+def test_after_a_kill_a_study_is_dead_and_can_be_resumed(
+    tiny: Any, commands: Any, tmp_path: Path, status: Any, wait_until: Any
+) -> None:
+    root = tmp_path / "root"
+    process = commands.start("study.run", *tiny.argv(root))
+    wait_until(lambda: process.out.count("validated") >= 6)
+    process.kill()
+    process.wait()
+    text, found = status(root)
+    assert (found["phase"], found["owner"], found["seconds_left"]) == ("died, resumable", None, None)
+    assert 0 < found["counted"] < 7
+    assert text.startswith("tiny: died, resumable\n")
+
+
+def test_a_line_that_a_kill_tore_is_passed_over(finished_copy: Any, status: Any) -> None:
+    journal = finished_copy.folder.journal
+    journal.write_bytes(journal.read_bytes()[:-30])
+    assert status(finished_copy.root)[1]["phase"] == "died, resumable"
+    journal.write_bytes(journal.read_bytes()[:100])
+    text, found = status(finished_copy.root)
+    assert found == {"study": "tiny", "phase": "empty"}
+    assert text == "tiny: nothing recorded yet\n"
+
+
+def test_after_the_end_the_winner_and_what_it_gained_are_shown(finished: Any, status: Any) -> None:
+    text, found = status(finished.root)
+    best = finished.state.best()
+    bicubic = finished.state.opened.data["baseline"]["val/psnr"]
+    assert (found["phase"], found["counted"], found["running"]) == ("complete", 7, [])
+    assert found["trials"] == {"finished": 6, "pruned": 1}
+    assert found["best"] == {"trial": best.number, "val/psnr": best.score, "values": dict(best.proposed.values)}
+    assert f"best: trial {best.number}, {best.score:.3f} dB, {best.score - bicubic:+.3f} over bicubic" in text
+
+
+def test_a_study_that_was_asked_to_stop_says_so(tiny: Any, commands: Any, tmp_path: Path, status: Any) -> None:
+    assert commands.run("study.run", *tiny.argv(tmp_path / "root", "--timeout", "0.001s")).status == 3
+    assert status(tmp_path / "root")[1]["phase"] == "timeout"
+
+
+def test_no_study_is_one_line_and_status_2(commands: Any, finished: Any, tmp_path: Path) -> None:
+    for argv, word in ((("--root", tmp_path), str(tmp_path)), (("--root", finished.root, "--study-name", "x"), "tiny")):
+        ended = commands.run("study.status", *argv)
+        assert (ended.status, ended.out, len(ended.err.splitlines())) == (2, "", 1)
+        assert word in ended.err
+
+
+def test_neither_torch_nor_mlflow_nor_optuna_is_imported_and_the_answer_comes_at_once(finished: Any) -> None:
+    look = (
+        f"import sys, study.status; study.status.main(['--root', {str(finished.root)!r}]); "
+        "print({'torch', 'mlflow', 'optuna', 'numpy', 'pandas'} & set(sys.modules))"
+    )
+    begun = time.monotonic()
+    seen = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True)
+    assert (seen.returncode, seen.stderr) == (0, "")
+    assert seen.stdout.splitlines()[-1] == "set()"
+    assert time.monotonic() - begun < 5, "far above the second that a quiet machine takes"

@@ -1,0 +1,168 @@
+"""What a study shows on a terminal, and what it leaves there; plain lines elsewhere."""
+
+import fcntl
+import os
+import re
+import select
+import signal
+import struct
+import termios
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;\d+)*m")
+
+
+@dataclass
+class Screen:
+    """A terminal that reads what a process writes, and knows as much of its language as rich uses."""
+
+    width: int = 120
+    written: str = ""
+    lines: list[str] = field(default_factory=lambda: [""])
+    row: int = 0
+    column: int = 0
+    cursor_shown: bool = True
+
+    def __post_init__(self) -> None:
+        self.master, self._slave = os.openpty()
+        fcntl.ioctl(self._slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, self.width, 0, 0))
+        self.name = os.ttyname(self._slave)
+
+    def read_until(self, holds: Callable[[], object]) -> None:
+        """Takes what is written until the condition holds, and then what is left."""
+        done = False
+        while select.select([self.master], [], [], 0.02)[0] or not done:
+            if select.select([self.master], [], [], 0)[0]:
+                self._take(os.read(self.master, 65536).decode("utf-8", "replace"))
+            elif done := bool(holds()):
+                continue
+
+    def close(self) -> None:
+        os.close(self.master)
+        os.close(self._slave)
+
+    def _take(self, text: str) -> None:
+        self.written += text
+        for found in re.finditer(r"\x1b\[([?\d;]*)([A-Za-z])|\x1b.|\r|\n|[^\x1b\r\n]+", text):
+            piece = found[0]
+            if piece == "\r":
+                self.column = 0
+            elif piece == "\n":
+                self.row, self.column = self.row + 1, self.column
+                if self.row == len(self.lines):
+                    self.lines.append("")
+            elif found[2] == "A":
+                self.row = max(0, self.row - int(found[1] or 1))
+            elif found[2] == "K":
+                kept = "" if found[1] == "2" else self.lines[self.row][: self.column]
+                self.lines[self.row] = kept
+            elif found[2] in ("h", "l") and found[1] == "?25":
+                self.cursor_shown = found[2] == "h"
+            elif found[2] == "m":
+                pass
+            else:
+                assert not piece.startswith("\x1b"), f"unknown to this terminal: {piece!r}"
+                line = self.lines[self.row].ljust(self.column)
+                self.lines[self.row] = line[: self.column] + piece + line[self.column + len(piece) :]
+                self.column += len(piece)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(line.rstrip() for line in self.lines)
+
+
+@pytest.fixture
+def screen() -> Iterator[Screen]:
+    made = Screen()
+    yield made
+    made.close()
+
+
+def test_a_table_is_drawn_while_a_study_runs_and_the_result_alone_stays(
+    screen: Screen, tiny: Any, commands: Any, tmp_path: Path, finished: Any
+) -> None:
+    process = commands.start("study.run", *tiny.argv(tmp_path / "root"), terminal=screen.name)
+    screen.read_until(lambda: process.poll() is not None)
+    assert process.wait().status == 0
+    drawn = re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", screen.written)
+    assert "running" in drawn and "patches/s" in drawn and "reference: authors" in drawn
+    assert re.search(r"\d/7 trials, \d+ s, ", drawn)
+    assert re.search(r"\d+/240", drawn)
+
+    assert screen.cursor_shown
+    assert screen.text.count("ranking by PSNR") == 1
+    assert "patches/s" not in screen.text and "running" not in screen.text, "the live table stayed"
+    for word in ("bicubic", "0 authors", "1 blog", "7 trials: 6 finished, 1 pruned"):
+        assert word in screen.text
+    best = finished.state.best()
+    assert f"best: trial {best.number}, {best.score:.3f} dB" in screen.text
+    assert screen.text.rstrip().endswith(
+        f"next: python -m study.reproduce best --root {tmp_path / 'root'} --study-name tiny"
+    )
+    assert COLOUR.search(screen.written), "on a terminal there is colour"
+
+
+def test_no_color_is_respected(screen: Screen, tiny: Any, commands: Any, tmp_path: Path) -> None:
+    process = commands.start(
+        "study.run", *tiny.argv(tmp_path / "root", trials=1), terminal=screen.name, env={"NO_COLOR": "1"}
+    )
+    screen.read_until(lambda: process.poll() is not None)
+    assert process.wait().status == 0
+    assert not COLOUR.search(screen.written)
+    assert "ranking by PSNR" in screen.text
+
+
+@pytest.mark.parametrize("end", ["Ctrl-C", "SIGTERM", "two Ctrl-C", "a bug"])
+def test_however_a_study_ends_the_cursor_comes_back_and_the_table_goes(
+    end: str, screen: Screen, tiny: Any, commands: Any, tmp_path: Path
+) -> None:
+    slow = "import time; from study.executors.inline import InlineExecutor as E\nE.suspend = lambda *_: time.sleep(60)"
+    bug = (
+        "from study.coordinator import Coordinator as C\nimport study.coordinator as c\n"
+        "def fails(*_): raise RuntimeError('a bug of ours')\nC._prune = fails"
+    )
+    first = {"two Ctrl-C": slow, "a bug": bug}.get(end, "")
+    process = commands.start("study.run", *tiny.argv(tmp_path / "root"), terminal=screen.name, first=first)
+    if end != "a bug":
+        screen.read_until(lambda: "1/7 trials" in screen.written)
+        assert not screen.cursor_shown
+        if end == "SIGTERM":
+            process.kill(signal.SIGTERM)
+        else:
+            os.write(screen.master, b"\x03")
+        if end == "two Ctrl-C":
+            screen.read_until(lambda: "Ctrl-C again to stop at once" in screen.written)
+            os.write(screen.master, b"\x03")
+    screen.read_until(lambda: process.poll() is not None)
+    assert process.wait().status == {"Ctrl-C": 130, "SIGTERM": 75, "two Ctrl-C": 130, "a bug": 1}[end]
+    assert screen.cursor_shown
+    assert "patches/s" not in screen.text, "the live table stayed"
+    assert ("Traceback" in screen.text) == (end == "a bug")
+    if end in ("Ctrl-C", "SIGTERM"):
+        assert "the same command goes on from here" in screen.text
+        assert "next: python -m study.run" in screen.text
+
+
+def test_the_table_fits_a_narrow_terminal(tiny: Any, commands: Any, tmp_path: Path) -> None:
+    screen = Screen(width=44)
+    process = commands.start("study.run", *tiny.argv(tmp_path / "root", trials=3), terminal=screen.name)
+    screen.read_until(lambda: process.poll() is not None)
+    screen.close()
+    assert process.wait().status == 0
+    assert screen.cursor_shown and "patches/s" not in screen.text
+    command = f"next: python -m study.reproduce best --root {tmp_path / 'root'} --study-name tiny"
+    assert command in screen.text, "a command that is broken in two cannot be copied"
+
+
+def test_where_there_is_no_terminal_each_event_is_one_plain_line_with_its_time(finished: Any) -> None:
+    assert "\x1b" not in finished.ended.out
+    lines = finished.ended.out.splitlines()
+    ranking = next(i for i, line in enumerate(lines) if line.startswith("ranking by"))
+    events = [line for line in lines[:ranking] if "trial" in line]
+    assert len(events) > 40
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  +\d+/7  ", line) for line in events)
