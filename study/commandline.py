@@ -2,6 +2,8 @@
 
 import argparse
 import re
+import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 from study.folder import StudyFolder, default_root
@@ -32,6 +34,11 @@ def folder_from(args: argparse.Namespace, default: str | None = None) -> StudyFo
 def _only_study(root: Path) -> str | None:
     found = [path.parent.name for path in root.glob("*/journal.jsonl")]
     return found[0] if len(found) == 1 else None
+
+
+def typed(arguments: Iterable[str]) -> str:
+    """Arguments as one types them after a command, a space before each."""
+    return "".join(f" {shlex.quote(argument)}" for argument in arguments)
 
 
 def at_least_one(text: str) -> int:

@@ -2,13 +2,14 @@
 
 import argparse
 import math
+import sys
 import time
 from dataclasses import replace
 
 from sr_core.model.network import A2N
 from sr_core.seed import child_seed
 from sr_core.training.speed import fastest, seconds_per_patch
-from study.commandline import folder_from
+from study.commandline import folder_from, typed
 from study.config import TrialConfig, short_digest
 from study.events import FORMAT, Proposed, StudyOpened
 from study.experiment import Experiment
@@ -43,7 +44,7 @@ def show(name: str, experiment: Experiment, args: argparse.Namespace) -> int:
     for values in first_proposals(experiment, seed, _FIRST):
         print(f"first proposals: {', '.join(f'{k} {v}' for k, v in values.items())}")
     _print_cost(experiment, args, sum(r.height * r.width * 3 for r in manifest))
-    print(f"next: python -m study.run --experiment {args.experiment} --trials {args.trials}")
+    print(f"next: python -m study.run{typed(argument for argument in sys.argv[1:] if argument != '--dry-run')}")
     return 0
 
 

@@ -3,12 +3,11 @@
 import argparse
 import errno
 import os
-import shlex
 import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
@@ -19,7 +18,7 @@ from sr_core.data.manifest import fingerprint
 from sr_core.errors import SuiteError
 from sr_core.training.runtime import resolve
 from study import databases, provenance, terminal
-from study.commandline import folder_from
+from study.commandline import folder_from, typed
 from study.coordinator import Coordinator, Observer, StopSignal
 from study.events import Event, SessionStarted, Warned
 from study.executors.inline import InlineExecutor
@@ -199,10 +198,9 @@ class _Session:
         try:
             yield followers
         finally:
-            patience = _HURRIED_SECONDS if stop.reason in ("interrupted", "terminated") else _DRAIN_SECONDS
-            deadline = time.monotonic() + patience
+            begun = time.monotonic()
             for follower in followers:
-                while not (done := follower.drain(1.0)) and time.monotonic() < deadline:
+                while not (done := follower.drain(1.0)) and time.monotonic() - begun < _patience(stop):
                     show_progress(f"bringing {follower.name} up to date: {follower.lag()} events to go")
                 show_progress("")
                 if not done:
@@ -235,21 +233,21 @@ class _Session:
     def _next(self, state: StudyState) -> str:
         """The command to type after this session."""
         if not state.complete:
-            return f"python -m study.run{_typed(sys.argv[1:])}"
+            return f"python -m study.run{typed(sys.argv[1:])}"
         if state.best() is None:  # references alone: the same command would find nothing to do
-            return f"python -m study.run{_typed([*sys.argv[1:], '--trials', str(state.counted + 10)])}"
+            return f"python -m study.run{typed([*sys.argv[1:], '--trials', str(state.counted + 10)])}"
         return f"python -m study.reproduce best{self._where()}"
 
     def _where(self) -> str:
         """The flags that lead another command to this study."""
         root = ["--root", str(self.args.root)] if self.args.root else []
         study = ["--study-name", self.folder.study] if self.folder.study != "quickstart" else []
-        return _typed([*root, *study])
+        return typed([*root, *study])
 
 
-def _typed(arguments: Sequence[str]) -> str:
-    """Arguments as one types them after a command, a space before each."""
-    return "".join(f" {shlex.quote(argument)}" for argument in arguments)
+def _patience(stop: StopSignal) -> float:
+    """Seconds that the views are given, asked again while they take them: a signal may come meanwhile."""
+    return _HURRIED_SECONDS if stop.reason in ("interrupted", "terminated") else _DRAIN_SECONDS
 
 
 def _done(state: StudyState, asked: int) -> bool:
@@ -280,7 +278,7 @@ def _signals(stop: StopSignal) -> Iterator[None]:
     """SIGTERM and a first Ctrl-C end the session at the next event, a second Ctrl-C at once."""
 
     def interrupted(number: int, frame: object) -> None:
-        if stop.reason is not None:
+        if stop.reason == "interrupted":
             raise KeyboardInterrupt
         stop.reason = "interrupted"
         print("stopping after a checkpoint; Ctrl-C again to stop at once", file=sys.stderr)
