@@ -102,5 +102,5 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def redact(text: str) -> str:
     """The text with whatever opens a door in its URIs (user, password, token) replaced by stars."""
-    text = re.sub(r"://[^\s/]*@", "://***@", text)
+    text = re.sub(r"://\S*@", "://***@", text)  # SQLAlchemy takes a password with / and @ in it, unquoted
     return re.sub(r"(?i)\b((?:pass\w*|pwd|token|secret|\w*key)=)[^&\s]+", r"\1***", text)

@@ -293,6 +293,7 @@ def test_two_studies_of_one_name_are_told_apart(story: Tell) -> None:
     [
         ("http://ann:pw@host:1/x", "http://***@host:1/x"),
         ("at postgresql+psycopg://ann:p@w@db/x failed", "at postgresql+psycopg://***@db/x failed"),
+        ("postgresql+psycopg://ann:p/w@db/x", "postgresql+psycopg://***@db/x"),
         ("https://token@host", "https://***@host"),
         ("postgresql://db/x?user=ann&password=pw&sslmode=require", "postgresql://db/x?user=ann&password=***&sslmode=require"),
         ("http://host?api_key=k", "http://host?api_key=***"),
