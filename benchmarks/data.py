@@ -1,0 +1,236 @@
+"""Patches per second of each home of the pixels beside the usual way, what sampling costs, and `prepare` beside Pillow.
+
+    python benchmarks/data.py [--images DIR] [--out benchmarks/out]
+
+Everything is x2, LR patches of 64, batches of 32, ready as float32 tensors in 0..1. The usual way is a torch DataLoader
+over an HDF5 file of float32 sub-images of 480x480, opened anew for every sample, with the same random crops, flips and
+turns; with no worker and with one per core. All ways take turns in one run, and the medians of the turns are compared.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import PIL.Image
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from experiments.quickstart import EXPERIMENT
+from sr_core.config import DataConfig
+from sr_core.data.homes import open_home
+from sr_core.data.known import KnownPictures
+from sr_core.data.preparation import prepare_store
+from sr_core.data.resize import imresize
+from sr_core.data.sources import embedded_pictures, folder_pictures
+from sr_core.data.store import PatchStore
+from sr_core.model.initial import initialise
+from sr_core.model.network import A2N
+from sr_core.training import fit as training
+from sr_core.training.runtime import cores, resolve
+
+BATCH, SIDE, WINDOW, STEP = 32, 64, 480, 200
+ENTRIES = 200
+"""Sub-images in the usual file: 0.7 GB; a full set has 32,096."""
+
+
+class UsualWay(Dataset[tuple[Tensor, Tensor]]):
+    """A random crop of a sub-image, from a float32 HDF5 file that is opened for it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with h5py.File(path) as file:
+            self._count = len(file["hr"])
+
+    def __len__(self) -> int:
+        return 1_000_000  # an epoch never ends within a measurement
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        with h5py.File(self._path) as file:
+            lr, hr = (file[kind][str(number % self._count)][()] for kind in ("lr", "hr"))
+        y, x = np.random.randint(0, lr.shape[0] - SIDE + 1, 2)
+        lr, hr = lr[y : y + SIDE, x : x + SIDE], hr[2 * y : 2 * (y + SIDE), 2 * x : 2 * (x + SIDE)]
+        for axis in (0, 1):
+            if np.random.random() < 0.5:
+                lr, hr = np.flip(lr, axis), np.flip(hr, axis)
+        if np.random.random() < 0.5:
+            lr, hr = lr.swapaxes(0, 1), hr.swapaxes(0, 1)
+        return tuple(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))) / 255 for image in (lr, hr))
+
+
+def write_usual_file(path: Path, store: PatchStore) -> int:
+    """Sub-images of the training pictures, as the usual extraction script cuts them; how many."""
+    count = 0
+    with h5py.File(path, "w") as file:
+        pixels = store.training_pixels(2, "matlab_bicubic")
+        for lr, hr in zip(pixels.lr, pixels.hr, strict=True):
+            for y in range(0, hr.shape[0] - WINDOW + 1, STEP):
+                for x in range(0, hr.shape[1] - WINDOW + 1, STEP):
+                    if count < ENTRIES:
+                        part = lr[y // 2 : (y + WINDOW) // 2, x // 2 : (x + WINDOW) // 2]
+                        file[f"lr/{count}"] = part.astype(np.float32)
+                        file[f"hr/{count}"] = hr[y : y + WINDOW, x : x + WINDOW].astype(np.float32)
+                        count += 1
+    return count
+
+
+def usual_batches(path: Path, workers: int) -> Iterator[Any]:
+    return iter(DataLoader(UsualWay(path), BATCH, shuffle=False, num_workers=workers))
+
+
+def home_batches(store: PatchStore, name: str, seed: int, device: str = "cpu") -> Iterator[tuple[Tensor, Tensor]]:
+    runtime = resolve(device=None if device == "cpu" else device)
+    patches = open_home(store, 2, device, name).patches(DataConfig(scale=2, lr_patch_size=SIDE), seed)  # type: ignore[arg-type]
+    first = 0
+    while True:
+        lr, hr = patches.batch(first, BATCH)
+        yield training.unit_range(lr, runtime), training.unit_range(hr, runtime)
+        first += BATCH
+
+
+def rate(batches: Iterator[Any], seconds: float, wait: Callable[[], None]) -> float:
+    """Patches per second, over at least that long."""
+    begun, done = time.perf_counter(), 0
+    while time.perf_counter() - begun < seconds:
+        next(batches)
+        done += BATCH
+    wait()
+    return done / (time.perf_counter() - begun)
+
+
+def forget(path: Path) -> None:
+    """Asks the system to drop a file from its page cache."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def patch_rates(store: PatchStore, folder: Path, rounds: int, seconds: float) -> dict[str, dict[str, float]]:
+    usual = folder / "usual.h5"
+    entries = write_usual_file(usual, store)
+    print(f"usual file: {entries} sub-images, {usual.stat().st_size / 1e6:.0f} MB", flush=True)
+    ways: dict[str, tuple[Path, Callable[[int], Iterator[Any]]]] = {
+        "host": (store.path, lambda seed: home_batches(store, "host", seed)),
+        "disk": (store.path, lambda seed: home_batches(store, "disk", seed)),
+        "usual, 0 workers": (usual, lambda seed: usual_batches(usual, 0)),
+        f"usual, {cores()} workers": (usual, lambda seed: usual_batches(usual, cores())),
+    }
+    wait: Callable[[], None] = lambda: None  # noqa: E731
+    if torch.cuda.is_available():
+        ways["device (cuda:0)"] = (store.path, lambda seed: home_batches(store, "device", seed, "cuda:0"))
+        wait = torch.cuda.synchronize
+    found: dict[str, dict[str, list[float]]] = {name: {"cold": [], "warm": []} for name in ways}
+    for turn in range(rounds):
+        for name, (path, start) in ways.items():
+            forget(path)
+            begun = time.perf_counter()
+            batches = start(turn)
+            for _ in range(10):
+                next(batches)
+            wait()
+            found[name]["cold"].append(10 * BATCH / (time.perf_counter() - begun))
+            rate(batches, seconds, wait)  # the disk home and the usual way fill the page cache meanwhile
+            found[name]["warm"].append(rate(batches, seconds, wait))
+            del batches
+    return {name: {kind: statistics.median(values) for kind, values in kinds.items()} for name, kinds in found.items()}
+
+
+def sampling_share(store: PatchStore) -> float:
+    """Time of making a batch over the time of a training step that includes it, quickstart's network and batch."""
+    base, runtime = EXPERIMENT.base, resolve(threads=1)
+    runtime.apply()
+    patches = open_home(store, 2, "cpu", "host").patches(base.data, 1)
+    network = A2N(base.model, 2)
+    initialise(network, 0)
+    state = training.start(network, base.train, runtime)
+    steps, batches = [], []
+    for number in range(40):
+        begun = time.perf_counter()
+        training.step(state, base.train, runtime, patches.batch)
+        between = time.perf_counter()
+        patches.batch(number * base.train.batch_size, base.train.batch_size)
+        steps.append(between - begun)
+        batches.append(time.perf_counter() - between)
+    return statistics.median(batches) / statistics.median(steps)
+
+
+def resampling(rounds: int) -> dict[str, float]:
+    """Milliseconds for x2, x3 and x4 of one 2040x1356 picture, and their ratio, on one core."""
+    small = np.random.default_rng(0).integers(0, 256, (114, 171, 3), dtype=np.uint8)
+    picture = np.array(PIL.Image.fromarray(small).resize((2040, 1356), PIL.Image.Resampling.BICUBIC))
+
+    def pillow(scale: int) -> None:
+        size = 2040 // scale, 1356 // scale
+        np.array(PIL.Image.fromarray(picture).resize(size, PIL.Image.Resampling.BICUBIC))
+
+    times: dict[str, list[float]] = {"imresize": [], "Pillow": []}
+    for _ in range(rounds):
+        for name, work in (("imresize", lambda s: imresize(picture, 1 / s)), ("Pillow", pillow)):
+            begun = time.perf_counter()
+            for scale in (2, 3, 4):
+                work(scale)
+            times[name].append(1e3 * (time.perf_counter() - begun))
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    return {**medians, "ratio": medians["imresize"] / medians["Pillow"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=Path, metavar="DIR", help="default: the photographs in scikit-image's wheel")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out", metavar="DIR")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.5, help="of each measurement; default: 1.5")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    pictures = folder_pictures(args.images) if args.images else embedded_pictures()
+    with tempfile.TemporaryDirectory(prefix="benchmark-data-", dir=args.out) as scratch:
+        folder = Path(scratch)
+        begun = time.perf_counter()
+        lr = [(split, scale, "matlab_bicubic") for split in ("train", "valid") for scale in (2, 3, 4)]
+        store = prepare_store(folder / "store.h5", pictures, lr, known=KnownPictures(), workers=1)  # type: ignore[arg-type]
+        seconds = time.perf_counter() - begun
+        megapixels = sum(record.height * record.width for record in store.manifest) / 1e6
+        report: dict[str, Any] = {
+            "machine": f"{platform.processor() or platform.machine()}, {cores()} cores, torch {torch.__version__}",
+            "load before": Path("/proc/loadavg").read_text().split()[0] if Path("/proc/loadavg").exists() else "",
+            "prepare, x2 x3 x4, one core [Mpx/s]": megapixels / seconds,
+            "resampling [ms]": resampling(9),
+            "sampling / training step": sampling_share(store),
+            "patches/s": patch_rates(store, folder, args.rounds, args.seconds),
+        }
+    text = table(report)
+    (args.out / "data.json").write_text(json.dumps(report, indent=1))
+    (args.out / "data.md").write_text(text)
+    print(text)
+
+
+def table(report: dict[str, Any]) -> str:
+    rates = report["patches/s"]
+    best = max(kinds["warm"] for name, kinds in rates.items() if name.startswith("usual"))
+    lines = ["| way | cold [patches/s] | warm [patches/s] | warm / best usual |", "|---|---:|---:|---:|"]
+    lines += [f"| {n} | {k['cold']:.0f} | {k['warm']:.0f} | {k['warm'] / best:.1f} |" for n, k in rates.items()]
+    resampled = report["resampling [ms]"]
+    lines += [
+        "",
+        f"{report['machine']}; load average before: {report['load before']}. Cold: the file dropped from the page "
+        "cache; opening and the first ten batches.",
+        f"Sampling takes {100 * report['sampling / training step']:.1f} % of a training step of the quickstart's "
+        "network on one core.",
+        f"x2, x3 and x4 LR of a 2040x1356 picture: {resampled['imresize']:.0f} ms, Pillow's bicubic "
+        f"{resampled['Pillow']:.0f} ms, ratio {resampled['ratio']:.2f}.",
+        f"prepare, x2 x3 x4 on one core: {report['prepare, x2 x3 x4, one core [Mpx/s]']:.1f} Mpx/s.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
