@@ -38,7 +38,7 @@ from sr_core.errors import StoreError
 FORMAT = b"a2n-study patch store"
 LAYOUT = 2
 
-CHUNK_SIDE = 64
+CHUNK_SIDE = 128
 """Of a chunk, in pixels; measured in docs/PERFORMANCE.md."""
 
 # What h5py raises on damaged files, seen with cut and bit-flipped ones; there is no common base class.
