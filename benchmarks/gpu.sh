@@ -4,3 +4,5 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export PYTHONPATH=$PWD CUBLAS_WORKSPACE_CONFIG=:4096:8
 python benchmarks/gpu_checks.py "${OUT:-benchmarks/out}"
+python benchmarks/data.py --out "${OUT:-benchmarks/out}" --rounds 3
+python -m pytest -q -m gpu tests

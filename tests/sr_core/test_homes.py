@@ -246,3 +246,28 @@ def test_without_a_folder_in_memory_the_pixels_are_private(monkeypatch: pytest.M
     assert not held.shared and held.pixels.tolist() == [3] * 10
     with pytest.raises(ValueError, match="read-only"):
         held.pixels[0] = 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("sampling", ["images", "subimages"])
+def test_a_gpu_gathers_the_same_patches_and_waits_for_nothing(store: PatchStore, sampling: str) -> None:
+    config = DataConfig(
+        lr_patch_size=13,
+        sampling=sampling,  # type: ignore[arg-type]
+        subimage_window=60,
+        subimage_step=30,
+        train_kernel="nearest",
+    )
+    expected = open_home(store, 2, "cpu", "host").patches(config, 11).batch(7, 100)
+    opened = open_home(store, 2, "cuda:0")
+    assert opened.name == "device"
+    patches = opened.patches(config, 11)
+    patches.batch(0, 1)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        batch = patches.batch(7, 100)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for got, want in zip(batch, expected, strict=True):
+        np.testing.assert_array_equal(got.cpu().numpy(), want)
