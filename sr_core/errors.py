@@ -25,5 +25,9 @@ class CheckpointError(SuiteError):
     """Weights or a checkpoint do not fit what they are loaded into, or are damaged."""
 
 
+class TakenOverError(CheckpointError):
+    """A checkpoint was written by a later owner of its trial, so whoever finds it is the one that was replaced."""
+
+
 class DivergedError(Exception):
     """A training loss or score stopped being finite; ends one trial, not the study."""

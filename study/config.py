@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
@@ -117,14 +117,6 @@ def check_name(name: str) -> str:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
         raise ConfigError(f"no hyperparameter {name!r}; did you mean {' or '.join(near[:3])}?")
     return name
-
-
-def default_of(name: str) -> Any:
-    """The declared default of a dotted name."""
-    section, _, key = check_name(name).partition(".")
-    default = {f.name: f.default for f in fields(_SECTIONS[section])}[key]
-    assert default is not MISSING
-    return default
 
 
 def differences(one: "TrialConfig", other: "TrialConfig") -> dict[str, tuple[Any, Any]]:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, Protocol
 
 from sr_core.seed import child_seed
@@ -16,6 +16,7 @@ from study.journal import Journal
 from study.sampler import propose
 from study.scheduler import Verdict, decide
 from study.state import StudyState, TrialState
+from study.stopping import StopSignal
 from study.trial import TrialTask
 
 
@@ -23,20 +24,6 @@ class Observer(Protocol):
     """Who wants to know: the views and the terminal. Told once the journal has it; must not block."""
 
     def observe(self, event: Event, state: StudyState) -> None: ...
-
-
-@dataclass(slots=True)
-class StopSignal:
-    """Set from outside, by a signal handler or a clock, to end the session at the next event."""
-
-    reason: Literal["interrupted", "terminated", "timeout"] | None = None
-    deadline: float | None = None
-    """On the monotonic clock, in seconds."""
-
-    def given(self) -> bool:
-        if self.reason is None and self.deadline is not None and time.monotonic() > self.deadline:
-            self.reason = "timeout"
-        return self.reason is not None
 
 
 class Coordinator:
@@ -214,7 +201,8 @@ class Coordinator:
         self._drop_checkpoint(number)
 
     def _drop_checkpoint(self, number: int) -> None:
-        (self._folder.trial(number) / "checkpoint.safetensors").unlink(missing_ok=True)
+        for left in self._folder.trial(number).glob("*checkpoint.safetensors*"):  # a kill may leave half a one
+            left.unlink()
 
     def _repeated_failures(self, asked: int) -> str:
         """Why the study has to stop, empty if it need not: too many failures in a row, or one bug in two trials."""

@@ -26,7 +26,7 @@ def show(name: str, experiment: Experiment, args: argparse.Namespace) -> int:
     base = experiment.base
     pictures = find_pictures(args.data, experiment)
     manifest = read_pictures(folder_from(args, default=name).root, pictures).manifest
-    small = left_out(experiment, manifest)
+    small = left_out(experiment, manifest).get("the search", [])
     train, valid = ([r for r in manifest if r.split == split] for split in ("train", "valid"))
     print(f"{name}: {experiment.question}")
     print(f"pictures: {len(train)} to train ({len(small)} too small), {len(valid)} to validate, from {pictures.origin}")

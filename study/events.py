@@ -34,8 +34,8 @@ class StudyOpened(Event):
     runtime: Mapping[str, Any]
     """Resolved settings that decide bits (sr_core.training.runtime)."""
     data: Mapping[str, Any]
-    """origin, folder (what --data was), store (relative to the root), pictures [split, name, pixel digest], left_out,
-    crops, baseline (bicubic's scores on them)."""
+    """origin, folder (what --data was), store (relative to the root), pictures [split, name, pixel digest], left_out
+    (names by the settings that leave them out), crops, baseline (bicubic's scores on them)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +53,7 @@ class SessionStarted(Event):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SessionEnded(Event):
     epoch: int
-    reason: Literal["complete", "interrupted", "terminated", "timeout", "failures", "exhausted", "error"]
+    reason: Literal["complete", "interrupted", "terminated", "timeout", "failures", "exhausted"]
     detail: str = ""
 
 

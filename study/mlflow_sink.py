@@ -183,7 +183,7 @@ class MlflowSink:
                 if run is not None and not trial.ended and run.status == "RUNNING":
                     self._log(run, tags={"study.state": "unfinished"})
                     self._end(run, "KILLED", state.last_time)
-        failed = state.ended is not None and state.ended.reason in ("failures", "error")
+        failed = state.ended is not None and state.ended.reason == "failures"
         if state.ended and (state.complete or failed):
             if self._parent.status == "RUNNING":
                 self._end(self._parent, "FAILED" if failed else "FINISHED", state.ended.time)

@@ -4,11 +4,13 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sr_core.data.images import read_image
 from sr_core.data.known import KnownPictures
 from sr_core.data.layers import Lr
 from sr_core.data.manifest import Manifest, fingerprint
@@ -22,7 +24,7 @@ from sr_core.metrics.evaluate import bicubic_baseline, mean_score, score
 from sr_core.progress import Progress, pixels_text
 from sr_core.training.runtime import Runtime
 from sr_core.training.speed import fastest
-from study.config import short_digest
+from study.config import TrialConfig, short_digest
 from study.events import FORMAT, StudyOpened
 from study.experiment import Experiment
 from study.folder import StudyFolder
@@ -172,27 +174,46 @@ def first_event(
     )
 
 
-def check_pictures(experiment: Experiment, manifest: Manifest) -> None:
-    """Raises ImageError where no training picture is left, or a validation picture is too small to be scored."""
-    left_out(experiment, manifest)
-    scale = experiment.base.data.scale
-    valid = [r for r in manifest if r.split == "valid"]
-    crop_side([r.name for r in valid], [(r.height // scale, r.width // scale) for r in valid], scale)
-
-
-def left_out(experiment: Experiment, manifest: Manifest) -> list[str]:
-    """Training pictures too small for a patch or window of the base config or of a reference, by name.
+def check_pictures(experiment: Experiment, found: Found) -> None:
+    """Whether every picture will do for what the experiment wants of it; later would be after hours of training.
 
     Raises:
-        ImageError: none is left for one of these configurations.
+        ImageError: no training picture is left for some setting, or a picture is too small to be scored.
+    """
+    left_out(experiment, found.manifest)
+    scale = experiment.base.data.scale
+    valid = [r for r in found.manifest if r.split == "valid"]
+    crop_side([r.name for r in valid], [(r.height // scale, r.width // scale) for r in valid], scale)
+    for members in found.pictures.benchmarks.values():
+        sizes = [read_image(picture.path).shape for picture in members]
+        crop_side([picture.name for picture in members], [(h // scale, w // scale) for h, w, _ in sizes], scale)
+
+
+def left_out(experiment: Experiment, manifest: Manifest) -> dict[str, list[str]]:
+    """Names of the training pictures too small for a patch or window, by the settings that leave them out.
+
+    Raises:
+        ImageError: none is left for some of these settings.
     """
     training = [r for r in manifest if r.split == "train"]
     scale = experiment.base.data.scale
-    sizes = [(r.height // scale, r.width // scale) for r in training]
-    small: set[str] = set()
-    for config in (experiment.base, *experiment.references.values()):
-        small |= set(PatchSampler([r.name for r in training], sizes, config.data, 0).left_out)
-    return sorted(small)
+    names, sizes = [r.name for r in training], [(r.height // scale, r.width // scale) for r in training]
+    small = {
+        whose: list(PatchSampler(names, sizes, config.data, 0).left_out)
+        for whose, config in _patch_settings(experiment).items()
+    }
+    return {whose: names for whose, names in small.items() if names}
+
+
+def _patch_settings(experiment: Experiment) -> dict[str, TrialConfig]:
+    """Every way in which this experiment cuts patches: the search's, each swept one, each reference's."""
+    deciding = {"data.sampling", "data.lr_patch_size", "data.subimage_window"}
+    swept = [d for d in experiment.space.dimensions if deciding & set(d.names)]
+    settings = {"the search": experiment.base}
+    for values in product(*(d.samples for d in swept)) if swept else ():
+        point = {k: v for d, value in zip(swept, values, strict=True) for k, v in d.settings(value).items()}
+        settings[", ".join(f"{k} {v}" for k, v in point.items())] = experiment.base.with_values(point)
+    return settings | {f"the {name} reference": config for name, config in experiment.references.items()}
 
 
 def baseline(crops: list[Crop], experiment: Experiment) -> dict[str, float]:

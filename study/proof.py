@@ -138,7 +138,8 @@ def _changed_data(folder: StudyFolder, opened: StudyOpened, data: Path | None) -
 
 def other_circumstances(state: StudyState, trial: TrialState, runtime: Runtime) -> list[str]:
     """Code and versions that are not those of the record; they matter only if the numbers differ."""
-    then: dict[str, Any] = dict(state.session.provenance) if state.session else {}
+    epoch = trial.starts[-1].epoch if trial.starts else 0
+    then: dict[str, Any] = next((dict(s.provenance) for s in state.sessions if s.epoch == epoch), {})
     now = provenance.collect()
     found = list(runtime.unmet())
     source = trial.starts[-1].source if trial.starts else then.get("source")

@@ -3,7 +3,6 @@
 import argparse
 import errno
 import os
-import signal
 import socket
 import sys
 import time
@@ -19,7 +18,7 @@ from sr_core.errors import SuiteError
 from sr_core.training.runtime import resolve
 from study import databases, provenance, terminal
 from study.commandline import folder_from, typed
-from study.coordinator import Coordinator, Observer, StopSignal
+from study.coordinator import Coordinator, Observer
 from study.events import Event, SessionStarted, Warned
 from study.executors.inline import InlineExecutor
 from study.experiment import Experiment
@@ -40,6 +39,7 @@ from study.opening import (
 )
 from study.optuna_sink import OptunaSink
 from study.state import StudyState, fold
+from study.stopping import StopSignal, Terminated, signals
 from study.trial import Bench
 from study.winner import conclude
 
@@ -55,11 +55,16 @@ def run_session(name: str, experiment: Experiment, args: argparse.Namespace) -> 
     """Run or continue the study that the arguments describe; returns the exit status."""
     terminal.set_up_logging()
     folder = folder_from(args, default=name)
-    found = read_pictures(folder.root, find_pictures(args.data, experiment))
-    check_pictures(experiment, found.manifest)  # nothing is written where they will not do
+    stop = StopSignal()
     try:
-        with _owned(folder):
-            return _Session(name, experiment, args, folder, found).run()
+        with signals(stop):
+            found = read_pictures(folder.root, find_pictures(args.data, experiment))
+            check_pictures(experiment, found)  # nothing is written where they will not do
+            with _owned(folder):
+                return _Session(name, experiment, args, folder, found, stop).run()
+    except Terminated:
+        print("terminated; the same command goes on from here", file=sys.stderr)
+        return TEMPORARY
     except SuiteError as exc:
         if not isinstance(exc.__cause__, OSError) or exc.__cause__.errno not in _DISK_FULL:
             raise
@@ -94,6 +99,7 @@ class _Session:
     args: argparse.Namespace
     folder: StudyFolder
     found: Found
+    stop: StopSignal
 
     def run(self) -> int:
         out = terminal.console()
@@ -101,15 +107,16 @@ class _Session:
         seed = self.experiment.base.seed if self.args.seed is None else self.args.seed
         self._check(state, seed)
         if _done(state, self.args.trials):
-            with self._views(out, StopSignal()):
+            with self._views(out):
                 self._show(out, state)
             return 0
         material = prepare_material(self.folder.root, self.found, self.experiment)
         opened = state.opened or first_event(
             self.folder, self.name, self.experiment, seed, material, data=self.args.data, device=self.args.device
         )
-        if small := len(opened.data["left_out"]):
-            out.print(f"left out: {small} training pictures too small for a patch or window", markup=False)
+        if small := opened.data["left_out"]:
+            counts = ", ".join(f"{len(names)} by {whose}" for whose, names in small.items())
+            out.print(f"training pictures left out, too small for a patch or window: {counts}", markup=False)
         journal = Journal(self.folder.journal)
         with ExitStack() as stack:
             stack.callback(journal.close)
@@ -117,13 +124,13 @@ class _Session:
                 journal.append(opened)
                 state = state.apply(opened)
             runtime = runtime_of(opened)
-            stop = StopSignal(deadline=time.monotonic() + self.args.timeout if self.args.timeout else None)
-            stack.enter_context(_signals(stop))
+            if self.args.timeout:
+                self.stop.deadline = time.monotonic() + self.args.timeout
             bench = Bench(material.store, runtime.here())
             bench.home(self.experiment.base.data.scale)  # says what it is before the live view begins
             executor = InlineExecutor(bench)
             stack.callback(executor.close)
-            followers = stack.enter_context(self._views(out, stop))
+            followers = stack.enter_context(self._views(out))
             view = terminal.make_view(out, self.args.trials)
             stack.callback(view.close)
             observers: list[Observer] = [view, *(_Poke(f) for f in followers)]
@@ -135,8 +142,9 @@ class _Session:
                 executor=executor,
                 source=provenance.source_hash(),
                 observers=observers,
-                stop=stop,
+                stop=self.stop,
             )
+            self.stop.searching = True
             self._start(coordinator, runtime.unmet())
             end = coordinator.search(self.args.trials)
             if end.reason in ("complete", "exhausted", "timeout") and _to_conclude(coordinator.state):
@@ -190,7 +198,7 @@ class _Session:
             coordinator.record(Warned(time=time.time(), message=message))
 
     @contextmanager
-    def _views(self, out: Console, stop: StopSignal) -> Iterator[list[Follower]]:
+    def _views(self, out: Console) -> Iterator[list[Follower]]:
         """Followers that bring MLflow and the Optuna view up to date, and are given time to finish."""
         followers = [Follower(self.folder.journal, sink) for sink in self._sinks()]
         for follower in followers:
@@ -200,7 +208,7 @@ class _Session:
         finally:
             begun = time.monotonic()
             for follower in followers:
-                while not (done := follower.drain(1.0)) and time.monotonic() - begun < _patience(stop):
+                while not (done := follower.drain(1.0)) and time.monotonic() - begun < _patience(self.stop):
                     show_progress(f"bringing {follower.name} up to date: {follower.lag()} events to go")
                 show_progress("")
                 if not done:
@@ -271,27 +279,3 @@ class _Poke:
 
     def observe(self, event: Event, state: StudyState) -> None:
         self.follower.poke()
-
-
-@contextmanager
-def _signals(stop: StopSignal) -> Iterator[None]:
-    """SIGTERM and a first Ctrl-C end the session at the next event, a second Ctrl-C at once."""
-
-    def interrupted(number: int, frame: object) -> None:
-        if stop.reason == "interrupted":
-            raise KeyboardInterrupt
-        stop.reason = "interrupted"
-        print("stopping after a checkpoint; Ctrl-C again to stop at once", file=sys.stderr)
-
-    def terminated(number: int, frame: object) -> None:
-        stop.reason = "terminated"
-
-    before = {
-        signal.SIGINT: signal.signal(signal.SIGINT, interrupted),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, terminated),
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

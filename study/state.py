@@ -79,7 +79,8 @@ class StudyState:
     """Everything that decides what happens next."""
 
     opened: StudyOpened | None = None
-    session: SessionStarted | None = None
+    sessions: tuple[SessionStarted, ...] = ()
+    """Every owner so far."""
     ended: SessionEnded | None = None
     """How the last session ended; None while one runs, or after one was killed."""
     concluded: Concluded | None = None
@@ -96,7 +97,7 @@ class StudyState:
             case StudyOpened():
                 return replace(state, opened=event)
             case SessionStarted():
-                return replace(state, session=event, ended=None)
+                return replace(state, sessions=(*self.sessions, event), ended=None)
             case SessionEnded():
                 return replace(state, ended=event)
             case Concluded():
@@ -121,6 +122,11 @@ class StudyState:
 
     def _with(self, trial: TrialState) -> "StudyState":
         return replace(self, trials=MappingProxyType({**self.trials, trial.number: trial}))
+
+    @property
+    def session(self) -> SessionStarted | None:
+        """The last owner."""
+        return self.sessions[-1] if self.sessions else None
 
     @property
     def counted(self) -> int:

@@ -1,5 +1,6 @@
 """A whole trial on one page: store → patches → model → fit ⇄ checkpoint, told as events."""
 
+import logging
 import time
 import traceback
 from collections.abc import Generator, Mapping
@@ -13,7 +14,7 @@ from torch import nn
 from sr_core.data.homes import Home, Patches, open_home
 from sr_core.data.store import PatchStore
 from sr_core.data.validation import Crop, validation_crops
-from sr_core.errors import DivergedError, SuiteError
+from sr_core.errors import CheckpointError, DivergedError, SuiteError, TakenOverError
 from sr_core.metrics.evaluate import mean_score, score
 from sr_core.model.inference import super_resolve
 from sr_core.model.initial import initialise
@@ -24,6 +25,8 @@ from sr_core.training.checkpoint import Mark, load_checkpoint, save_checkpoint, 
 from sr_core.training.runtime import Runtime
 from study.config import TrialConfig
 from study.events import Checkpointed, Failed, Finished, Progress, Started, Ticked, TrialEvent
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 60.0
 
@@ -122,12 +125,8 @@ def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None
     config, runtime = task.config, bench.runtime
     patches = bench.patches(config)
     scorer = Scorer(bench.crops(config), config)
-    model = A2N(config.model, config.data.scale)
-    initialise(model, config.seed)
-    state = training.start(model, config.train, runtime)
     mark = Mark(task.config_hash, task.epoch)
-    if task.checkpoint.exists():
-        load_checkpoint(task.checkpoint, state, mark)
+    state = _at_checkpoint(task, runtime, mark) or _at_beginning(config, runtime)
     yield Started(
         time=time.time(),
         trial=task.number,
@@ -174,6 +173,27 @@ def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None
         weights=save_weights(task.weights, state.average.model),
         seconds=dict(state.seconds),
     )
+
+
+def _at_beginning(config: TrialConfig, runtime: Runtime) -> training.TrainState:
+    model = A2N(config.model, config.data.scale)
+    initialise(model, config.seed)
+    return training.start(model, config.train, runtime)
+
+
+def _at_checkpoint(task: TrialTask, runtime: Runtime, mark: Mark) -> training.TrainState | None:
+    """The run as its checkpoint has it; None where there is none of use, for what it held can be trained again."""
+    if not task.checkpoint.exists():
+        return None
+    state = _at_beginning(task.config, runtime)
+    try:
+        load_checkpoint(task.checkpoint, state, mark)
+    except TakenOverError:
+        raise
+    except CheckpointError as exc:
+        logger.warning("trial %d starts over: %s", task.number, exc)
+        return None
+    return state
 
 
 class Scorer:

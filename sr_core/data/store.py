@@ -182,11 +182,6 @@ def load_store(path: Path) -> PatchStore:
     return PatchStore(path, manifest, frozenset((split, scale, kernel) for split, scale, kernel in content["lr"]))
 
 
-def read_manifest(path: Path) -> Manifest:
-    """What the pictures of a store are; raises StoreError as `load_store` does."""
-    return load_store(path).manifest
-
-
 def verify(path: Path, progress: Callable[[int, int], None] | None = None) -> list[str]:
     """Names of the pictures whose HR or LR cannot be read or do not match their checksums; all pixels are read.
 

@@ -14,7 +14,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from sr_core.errors import CheckpointError
+from sr_core.errors import CheckpointError, TakenOverError
 from sr_core.training.fit import TrainState
 
 _LAYOUT = 1
@@ -86,6 +86,7 @@ def save_checkpoint(path: Path, state: TrainState, mark: Mark) -> None:
         "patches": state.patches,
         "steps": steps,
         "loss_steps": state.loss_steps,
+        "digest": digest_of(tensors),
     }
     write_durably(path, save_tensors(tensors, metadata={"state": json.dumps(header, sort_keys=True)}))
 
@@ -94,13 +95,14 @@ def load_checkpoint(path: Path, state: TrainState, mark: Mark) -> None:
     """Bring a freshly started run to where the checkpoint was written, bit for bit.
 
     Raises:
-        CheckpointError: the file is missing, damaged, of another config, or written by a later owner.
+        CheckpointError: the file is missing, damaged, or of another config.
+        TakenOverError: it was written by a later owner.
     """
     header, tensors = _read(path)
     if header["config"] != mark.config:
         raise CheckpointError(f"{path}: belongs to config {header['config']}, not to {mark.config}; remove the file")
     if header["epoch"] > mark.epoch:
-        raise CheckpointError(f"{path}: written by owner {header['epoch']}, newer than this one ({mark.epoch})")
+        raise TakenOverError(f"{path}: written by owner {header['epoch']}, newer than this one ({mark.epoch})")
     try:
         _fill(state.model, tensors, "model/")
         _fill(state.average.model, tensors, "average/")
@@ -129,6 +131,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if stored["layout"] != _LAYOUT:
             raise CheckpointError(f"{path}: expected checkpoint layout {_LAYOUT}, got {stored['layout']!r}")
         header = {name: stored[name] for name in ("config", "epoch", "patches", "steps", "loss_steps")}
+        if stored["digest"] != digest_of(tensors):
+            raise CheckpointError(f"{path}: does not match its checksum; remove the file to start over")
     except FileNotFoundError as exc:
         raise CheckpointError(f"{path}: no such checkpoint") from exc
     except (OSError, SafetensorError, LookupError, TypeError, ValueError) as exc:

@@ -141,11 +141,22 @@ def test_tensors_without_a_whole_header_are_refused(written: tuple[Path, TrainSt
 def test_a_checkpoint_without_one_of_its_tensors_is_refused(written: tuple[Path, TrainState], missing: str) -> None:
     path, _ = written
     content = path.read_bytes()
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+    header = json.loads(json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]["state"])
     tensors = load_file(path)
     del tensors[missing]
-    path.write_bytes(save(tensors, metadata=header))
+    path.write_bytes(save(tensors, metadata={"state": json.dumps(header)}))
+    assert_refused(path, "does not match its checksum")
+    header["digest"] = digest_of(tensors)
+    path.write_bytes(save(tensors, metadata={"state": json.dumps(header)}))
     assert_refused(path, f"does not fit this network .*{missing}")
+
+
+def test_a_flipped_bit_in_the_tensors_is_found(written: tuple[Path, TrainState]) -> None:
+    path, _ = written
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    assert_refused(path, "does not match its checksum")
 
 
 def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:

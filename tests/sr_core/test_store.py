@@ -17,7 +17,7 @@ from sr_core.data.layers import Lr
 from sr_core.data.manifest import fingerprint, manifest_of, pixel_digest
 from sr_core.data.preparation import prepare_store
 from sr_core.data.sources import Picture, Pictures
-from sr_core.data.store import load_store, read_manifest, verify
+from sr_core.data.store import load_store, verify
 from sr_core.errors import ImageError, StoreError
 
 KERNELS: list[Kernel] = ["matlab_bicubic", "pillow_box"]
@@ -69,8 +69,8 @@ def test_pixels_come_back_as_they_were_made(tmp_path: Path, pictures: Pictures, 
 
 
 def test_the_manifest_says_what_the_pictures_are_without_building(built: Path, pictures: Pictures) -> None:
-    assert read_manifest(built) == manifest_of(pictures)
-    record = read_manifest(built)[0]
+    assert load_store(built).manifest == manifest_of(pictures)
+    record = load_store(built).manifest[0]
     assert (record.split, record.name, record.height, record.width) == ("train", "odd", 21, 33)
     assert record.sha256 == pixel_digest(read_image(pictures.train[0].path))
 

@@ -13,12 +13,13 @@ import pytest
 from sr_core.seed import child_seed
 from study import events as ev
 from study.config import TrialConfig
-from study.coordinator import Coordinator, Observer, StopSignal
+from study.coordinator import Coordinator, Observer
 from study.experiment import Experiment, load_experiment
 from study.folder import StudyFolder
 from study.journal import Journal, read
 from study.space import Choice, Grid
 from study.state import StudyState, fold
+from study.stopping import StopSignal
 from study.trial import TrialTask
 
 EVERY, RUNG, BUDGET = 60, 120, 240

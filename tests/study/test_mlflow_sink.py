@@ -290,7 +290,6 @@ def test_nothing_is_running_in_a_complete_study(told: Any) -> None:
         ("complete", "FINISHED"),
         ("exhausted", "FINISHED"),
         ("failures", "FAILED"),
-        ("error", "FAILED"),
         ("interrupted", "RUNNING"),
         ("terminated", "RUNNING"),
         ("timeout", "RUNNING"),

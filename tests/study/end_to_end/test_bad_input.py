@@ -103,8 +103,9 @@ def test_some_pictures_that_are_too_small_are_left_out_counted_in_one_line_and_r
     ended = commands.run("study.run", *tiny.argv(tmp_path / "root", "--data", data, trials=1))
     assert (ended.status, ended.err) == (0, "")
     assert ended.out.count("left out") == 1
-    assert "left out: 2 training pictures too small" in ended.out
-    assert state_of(tmp_path / "root").opened.data["left_out"] == ["train/small1.png", "train/small2.png"]
+    assert "left out, too small for a patch or window: 2 by the search" in ended.out
+    left_out = state_of(tmp_path / "root").opened.data["left_out"]
+    assert left_out["the search"] == ["train/small1.png", "train/small2.png"]
 
 
 # The patch store
@@ -259,7 +260,8 @@ def test_a_study_name_that_is_no_plain_name_is_refused(name: str, tiny: Any, ref
     [
         ("--trials", "0"), ("--trials", "-1"), ("--trials", "many"), ("--trials", "1.5"), ("--trials", "²"),
         ("--timeout", "0"), ("--timeout", "soon"), ("--timeout", "-5m"), ("--timeout", "5 m"), ("--timeout", ""),
-        ("--seed", "x"), ("--seed", "-1"), ("--seed", str(2**63)), ("--trial", "3"), ("extra",), ("--unknown-flag",),
+        ("--seed", "x"), ("--seed", "-1"), ("--seed", str(2**63)), ("--gpus", "x"), ("--gpus", "-1"),
+        ("--trial", "3"), ("extra",), ("--unknown-flag",),
     ],
 )  # fmt: skip
 def test_a_flag_with_an_impossible_value_is_refused(

@@ -127,7 +127,7 @@ def test_killed_before_any_file_gets_its_name_a_study_comes_out_the_same_and_no_
 
 
 def test_killed_from_outside_with_both_views_open_nothing_is_left_running_or_doubled_in_them(
-    finished: Any, tiny: Any, commands: Any, tmp_path: Path, wait_until: Any, check: Check
+    finished_copy: Any, tiny: Any, commands: Any, tmp_path: Path, wait_until: Any, check: Check
 ) -> None:
     root = tmp_path / "root"
     journal = root / "tiny" / "journal.jsonl"
@@ -144,8 +144,9 @@ def test_killed_from_outside_with_both_views_open_nothing_is_left_running_or_dou
     ended = commands.run("study.run", *argv)
     assert (ended.status, ended.err) == (0, "")
     check(root)
-    assert views_of(root) == views_of(finished.root)
-    assert "RUNNING" not in str(views_of(root))
+    shown = views_of(root)
+    assert shown == views_of(finished_copy.root)
+    assert "RUNNING" not in str(shown)
 
 
 def views_of(root: Path) -> dict[str, Any]:

@@ -70,15 +70,15 @@ def test_any_trial_is_reproduced_by_its_number_as_far_as_it_came(
 
 
 def test_a_trial_is_found_by_its_run_in_mlflow_and_the_studys_own_run_stands_for_its_winner(
-    finished: Any, reproduce: Any
+    finished_copy: Any, reproduce: Any
 ) -> None:
     from mlflow.tracking import MlflowClient
 
-    uri = f"sqlite:///{finished.root / 'mlflow.db'}"
+    uri = f"sqlite:///{finished_copy.root / 'mlflow.db'}"
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     (experiment,) = client.search_experiments(filter_string="name = 'tiny'")
     runs = {run.data.tags.get("study.trial"): run.info.run_id for run in client.search_runs([experiment.experiment_id])}
-    for key, number in (("2", 2), (None, finished.state.best().number)):
+    for key, number in (("2", 2), (None, finished_copy.state.best().number)):
         said = reproduce(runs[key])
         assert (said.status, said.err) == (0, "")
         assert said.out.startswith(f"trial {number} of tiny")

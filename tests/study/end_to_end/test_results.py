@@ -106,9 +106,9 @@ def test_each_trials_folder_holds_its_complete_config(finished: Any) -> None:
 
 
 @pytest.fixture
-def mlflow_runs(finished: Any) -> tuple[MlflowClient, dict[str, Any]]:
+def mlflow_runs(finished_copy: Any) -> tuple[MlflowClient, dict[str, Any]]:
     """A client, and the study's runs by trial number, "" for the study's own."""
-    uri = f"sqlite:///{finished.root / 'mlflow.db'}"
+    uri = f"sqlite:///{finished_copy.root / 'mlflow.db'}"
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     (experiment,) = client.search_experiments(filter_string="name = 'tiny'")
     runs = client.search_runs([experiment.experiment_id], max_results=1000)
@@ -150,8 +150,8 @@ def test_mlflow_holds_the_results_and_the_weights_byte_for_byte(
     assert Path(path).read_bytes() == (finished.folder.trial(6) / "weights.safetensors").read_bytes()
 
 
-def test_optuna_shows_every_trial_with_its_curve_and_nothing_running(finished: Any) -> None:
-    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{finished.root / 'optuna.db'}")
+def test_optuna_shows_every_trial_with_its_curve_and_nothing_running(finished: Any, finished_copy: Any) -> None:
+    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{finished_copy.root / 'optuna.db'}")
     shown = {trial.user_attrs["study.trial"]: trial for trial in study.get_trials()}
     assert set(shown) == set(range(7))
     for number, trial in finished.state.trials.items():

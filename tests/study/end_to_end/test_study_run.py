@@ -184,7 +184,7 @@ def test_without_root_a_study_goes_to_the_folder_that_the_help_names(commands: A
 def test_a_timeout_ends_the_search_with_a_ranking_and_status_0(
     tiny: Any, commands: Any, tmp_path: Path, state_of: Any
 ) -> None:
-    ended = commands.run("study.run", *tiny.argv(tmp_path / "root", "--timeout", "1.5s", trials=300))
+    ended = commands.run("study.run", *tiny.argv(tmp_path / "root", "--timeout", "3s", trials=300))
     assert (ended.status, ended.err) == (0, "")
     state = state_of(tmp_path / "root")
     assert 0 < state.counted < 300

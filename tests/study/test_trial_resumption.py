@@ -1,0 +1,74 @@
+"""Where a trial takes up its work: at its checkpoint, or at its beginning if that is of no use."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
+from sr_core.errors import TakenOverError
+from sr_core.training import fit as training
+from sr_core.training.checkpoint import Mark, save_checkpoint
+from sr_core.training.runtime import resolve
+from sr_core.training.speed import seconds_per_patch
+from study.config import TrialConfig
+from study.trial import TrialTask, _at_beginning, _at_checkpoint
+
+CONFIG = TrialConfig(
+    model=ModelConfig(n_feats=4, upsampler_feats=4, n_blocks=1),
+    data=DataConfig(lr_patch_size=8),
+    train=TrainConfig(budget_patches=8, batch_size=2),
+    evaluation=EvaluationConfig(every_patches=4),
+)
+RUNTIME = resolve(threads=1)
+
+
+def task(folder: Path, epoch: int = 1) -> TrialTask:
+    return TrialTask(
+        number=3, config=CONFIG, config_hash=CONFIG.digest(), folder=folder, epoch=epoch, slot=0, source="here"
+    )
+
+
+def mark(epoch: int = 1) -> Mark:
+    return Mark(CONFIG.digest(), epoch)
+
+
+def trained(folder: Path, epoch: int) -> training.TrainState:
+    """A run after one step, with its checkpoint in the folder."""
+    state = _at_beginning(CONFIG, RUNTIME)
+    black = np.zeros((2, 3, 8, 8), np.uint8), np.zeros((2, 3, 16, 16), np.uint8)
+    training.step(state, CONFIG.train, RUNTIME, lambda first, n: black)
+    save_checkpoint(task(folder).checkpoint, state, mark(epoch))
+    return state
+
+
+def test_a_trial_goes_on_at_its_checkpoint(tmp_path: Path) -> None:
+    trained(tmp_path, epoch=1)
+    found = _at_checkpoint(task(tmp_path, 2), RUNTIME, mark(2))
+    assert found is not None
+    assert found.patches == 2
+
+
+def test_without_a_checkpoint_there_is_nothing_to_go_on_from(tmp_path: Path) -> None:
+    assert _at_checkpoint(task(tmp_path), RUNTIME, mark()) is None
+
+
+def test_a_damaged_checkpoint_costs_its_patches_not_the_trial(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trained(tmp_path, epoch=1)
+    content = bytearray(task(tmp_path).checkpoint.read_bytes())
+    content[-5] ^= 1
+    task(tmp_path).checkpoint.write_bytes(content)
+    with caplog.at_level(logging.WARNING):
+        assert _at_checkpoint(task(tmp_path), RUNTIME, mark()) is None
+    assert "trial 3 starts over" in caplog.text
+
+
+def test_a_checkpoint_of_a_later_owner_is_left_to_it(tmp_path: Path) -> None:
+    trained(tmp_path, epoch=2)
+    with pytest.raises(TakenOverError, match="owner 2"):
+        _at_checkpoint(task(tmp_path, 1), RUNTIME, mark(1))
+
+
+def test_measuring_the_speed_needs_no_pictures_and_gives_seconds() -> None:
+    assert 0 < seconds_per_patch(CONFIG.model, CONFIG.data, CONFIG.train, RUNTIME) < 1
