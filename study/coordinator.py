@@ -5,8 +5,8 @@ import time
 from dataclasses import replace
 from typing import Literal, Protocol
 
+from sr_core.durable import write_durably
 from sr_core.seed import child_seed
-from sr_core.training.checkpoint import write_durably
 from study.config import TrialConfig
 from study.events import Event, Failed, Finished, Progress, Proposed, Pruned, SessionEnded, Ticked, TrialEvent, Warned
 from study.executors import Executor

@@ -171,7 +171,7 @@ def load_experiment(name: str) -> tuple[str, Experiment]:
         spec.loader.exec_module(module)
     except ConfigError as exc:
         raise ConfigError(f"{path.name}: {exc}") from exc
-    except Exception as exc:  # a user's file may fail in any way; whatever it is belongs to that file
+    except (Exception, SystemExit) as exc:  # a user's file may fail in any way; whatever it is belongs to that file
         raise SuiteError(f"experiment {path}: {type(exc).__name__}: {exc}") from exc
     experiment = getattr(module, "EXPERIMENT", None)
     if not isinstance(experiment, Experiment):

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sr_core.durable import sync_folder
 from sr_core.errors import SuiteError
 from study import events
 from study.events import Event
@@ -103,6 +104,7 @@ class Journal:
             ends = [end for _, end in _lines(path)]
             self._next, end = len(ends), ends[-1] if ends else 0
         self._file = path.open("r+b" if path.exists() else "x+b")
+        sync_folder(path.parent)
         self._file.truncate(end)
         self._file.seek(end)
 

@@ -10,11 +10,12 @@ import numpy as np
 from sr_core.config import EvaluationConfig
 from sr_core.data.images import Image, read_image
 from sr_core.data.sources import Picture, Pictures
+from sr_core.durable import write_durably
+from sr_core.errors import SuiteError
 from sr_core.metrics.evaluate import Score, bicubic_baseline, lr_hr_pair, mean_score, score
 from sr_core.model.inference import super_resolve
 from sr_core.model.network import A2N
 from sr_core.model.weights import load_model
-from sr_core.training.checkpoint import write_durably
 from study import plots, results
 from study.events import Concluded
 from study.folder import StudyFolder
@@ -44,22 +45,24 @@ def conclude(folder: StudyFolder, state: StudyState, pictures: Pictures) -> Conc
     assert best is not None and state.opened is not None
     config = best.config
     weights = folder.trial(best.number) / "weights.safetensors"
+    if not weights.is_file():
+        raise SuiteError(f"{weights}: the winner's weights are missing; put them back from MLflow or a copy, run again")
     model = load_model(weights, config.data.scale)
     rows: list[tuple[str, str, float, float]] = []
     scores: dict[str, float] = {}
-    shown: tuple[float, str, _Seen] | None = None
+    gains: list[tuple[float, str, Picture]] = []
     for name, members in {"valid": pictures.valid, **pictures.benchmarks}.items():
-        seen = [_look(model, picture, config.evaluation) for picture in members]
-        rows += [(name, p.name, s.of_sr.psnr, s.of_sr.ssim) for p, s in zip(members, seen, strict=True)]
-        for suffix, mean in (
-            ("", mean_score([s.of_sr for s in seen])),
-            ("_bicubic", mean_score([s.of_bicubic for s in seen])),
-        ):
+        ours, bicubic = [], []
+        for picture in members:
+            seen = _look(model, picture, config.evaluation)  # one at a time: sets are large, pictures too
+            ours.append(seen.of_sr)
+            bicubic.append(seen.of_bicubic)
+            rows.append((name, picture.name, seen.of_sr.psnr, seen.of_sr.ssim))
+            if name == "valid":
+                gains.append((seen.of_sr.psnr - seen.of_bicubic.psnr, picture.name, picture))
+        for suffix, mean in (("", mean_score(ours)), ("_bicubic", mean_score(bicubic))):
             scores |= {f"{name.lower()}/psnr{suffix}": mean.psnr, f"{name.lower()}/ssim{suffix}": mean.ssim}
-        if name == "valid":
-            gains = [(s.of_sr.psnr - s.of_bicubic.psnr, p.name, s) for p, s in zip(members, seen, strict=True)]
-            shown = sorted(gains, key=lambda gain: gain[0])[len(gains) // 2]  # the median picture, not the luckiest
-    assert shown is not None
+    _, _, shown = sorted(gains, key=lambda gain: gain[:2])[len(gains) // 2]  # the median picture, not the luckiest
     files = {
         "ranking.csv": results.trials(state).to_csv(index=False).encode(),
         "curves.png": plots.png(
@@ -67,7 +70,7 @@ def conclude(folder: StudyFolder, state: StudyState, pictures: Pictures) -> Conc
                 results.curves(state), best=best.number, bicubic_psnr=results.bicubic_of(state)["val/psnr"]
             )
         ),
-        "comparison.png": _comparison(shown[1], shown[2], best.number),
+        "comparison.png": _comparison(shown.name, _look(model, shown, config.evaluation), best.number),
         "best/weights.safetensors": weights.read_bytes(),
         "best/config.json": (json.dumps(best.proposed.config, indent=2) + "\n").encode(),
     }

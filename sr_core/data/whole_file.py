@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from sr_core.durable import sync_folder
+
 
 class PartialFile(io.FileIO):
     """An unbuffered file that keeps its first write error to itself until `check` is asked.
@@ -69,12 +71,7 @@ def whole_file(path: Path) -> Iterator[PartialFile]:
                 file.check()
             os.fsync(file.fileno())
         beside.replace(path)
-        if os.name == "posix":  # elsewhere a folder cannot be opened
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        sync_folder(path.parent)
     finally:
         with suppress(OSError):
             beside.unlink()

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,25 +13,11 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from sr_core.durable import write_durably
 from sr_core.errors import CheckpointError, TakenOverError
 from sr_core.training.fit import TrainState
 
 _LAYOUT = 1
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Put `content` at `path` so that a kill or power cut leaves the old file or the new one, never a part."""
-    aside = path.with_name(f".{path.name}.writing")
-    with aside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:

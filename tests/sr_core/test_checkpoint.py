@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from sr_core.config import TrainConfig
+from sr_core.durable import write_durably
 from sr_core.errors import CheckpointError
 from sr_core.training import fit as training
 from sr_core.training.checkpoint import (
@@ -22,7 +23,6 @@ from sr_core.training.checkpoint import (
     save_checkpoint,
     save_weights,
     weights_of,
-    write_durably,
 )
 from sr_core.training.fit import TrainState
 from sr_core.training.runtime import resolve
