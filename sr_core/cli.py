@@ -1,6 +1,7 @@
 """What every command shares: usage errors, expected errors and interrupts as one line and an exit status."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -36,6 +37,8 @@ def run_command(body: Callable[[], int]) -> int:
     A SuiteError becomes one line on stderr and 2, Ctrl-C becomes 130, a reader that closed stdout ends it quietly.
     Anything else is a bug and keeps its traceback.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: what cannot be shown must not end the work
     try:
         status = body()
         sys.stdout.flush()  # a closed pipe shows here rather than in the interpreter's exit
