@@ -141,6 +141,7 @@ def test_killed_from_outside_with_both_views_open_nothing_is_left_running_or_dou
         wait_until(lambda: lines() >= upto or process.poll() is not None)  # noqa: B023  # used at once
         process.kill()
         assert process.wait().status == -signal.SIGKILL, upto
+    assert commands.run("study.run", *argv, first=kinds("SessionEnded")).status == -signal.SIGKILL
     ended = commands.run("study.run", *argv)
     assert (ended.status, ended.err) == (0, "")
     check(root)
@@ -231,6 +232,18 @@ def test_a_second_ctrl_c_stops_at_once_and_the_study_goes_on_from_the_last_check
     assert "Traceback" not in ended.err
     assert commands.run("study.run", *argv).status == 0
     check(tmp_path / "root")
+
+
+def test_ctrl_c_while_the_pictures_are_prepared_leaves_nothing_behind(
+    tiny: Any, commands: Any, tmp_path: Path, wait_until: Any
+) -> None:
+    slow = "import time, study.session as s\ns.prepare_material = lambda *_: print('now', flush=True) or time.sleep(60)"
+    process = commands.start("study.run", *tiny.argv(tmp_path / "root"), first=slow)
+    wait_until(lambda: "now" in process.out)
+    process.kill(signal.SIGINT)
+    ended = process.wait()
+    assert (ended.status, ended.err) == (130, "interrupted\n")
+    assert not (tmp_path / "root" / "tiny").exists()
 
 
 def test_a_second_coordinator_is_refused_by_the_name_of_the_first_which_goes_on_unharmed(

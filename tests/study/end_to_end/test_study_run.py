@@ -1,6 +1,7 @@
 """`python -m study.run` from the first command to the result, typed again, longer, elsewhere, cut short."""
 
 import itertools
+import os
 import shlex
 import shutil
 import subprocess
@@ -262,6 +263,33 @@ def test_two_studies_under_one_root_run_side_by_side(
         assert (ended.status, ended.err) == (0, "")
         assert outcome_of(root, name) == outcome_of(finished.root)
     assert len(list((root / "stores").glob("*.h5*"))) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a file name is Unicode")
+def test_a_picture_whose_name_no_encoding_has_trains_and_is_named(tiny: Any, commands: Any, tmp_path: Path) -> None:
+    data = shutil.copytree(tiny.data, tmp_path / "odd")
+    for split in ("train", "valid"):
+        (data / split / f"{split}1.png").rename(data / split / os.fsdecode(b"\xff '\".png"))
+    argv = tiny.argv(tmp_path / "root", "--data", data, trials=3, views=True)
+    ended = commands.run("study.run", *argv)
+    assert (ended.status, ended.err) == (0, "")
+    assert "not up to date" not in ended.out
+    said = commands.run("study.reproduce", "best", "--root", tmp_path / "root", "--data", tiny.data)
+    assert (said.status, said.err) == (4, "")
+    assert "train picture train/\\udcff" in said.out
+
+
+def test_a_store_that_was_removed_is_built_again_and_the_study_goes_on(
+    finished_copy: Any, tiny: Any, commands: Any, tree_of: Any
+) -> None:
+    stores = finished_copy.root / "stores"
+    before = tree_of(stores)
+    shutil.rmtree(stores)
+    assert commands.run("study.run", *tiny.argv(finished_copy.root)).status == 0
+    assert not stores.exists(), "nothing had to be trained"
+    ended = commands.run("study.run", *tiny.argv(finished_copy.root, trials=8))
+    assert (ended.status, ended.err) == (0, "")
+    assert tree_of(stores).keys() == before.keys()
 
 
 def test_a_dry_run_shows_the_study_and_writes_nothing(tiny: Any, commands: Any, tmp_path: Path, finished: Any) -> None:

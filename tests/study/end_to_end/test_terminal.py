@@ -159,6 +159,16 @@ def test_the_table_fits_a_narrow_terminal(tiny: Any, commands: Any, tmp_path: Pa
     assert command in screen.text, "a command that is broken in two cannot be copied"
 
 
+def test_a_terminal_that_lacks_a_sign_ends_no_study(tiny: Any, commands: Any, tmp_path: Path) -> None:
+    screen = Screen(width=60)
+    latin = "import sys; sys.stdout.reconfigure(encoding='latin-1')"
+    process = commands.start("study.run", *tiny.argv(tmp_path / "root", trials=3), terminal=screen.name, first=latin)
+    screen.read_until(lambda: process.poll() is not None)
+    screen.close()
+    assert process.wait().status == 0
+    assert "next: python -m study.reproduce best" in screen.text
+
+
 def test_where_there_is_no_terminal_each_event_is_one_plain_line_with_its_time(finished: Any) -> None:
     assert "\x1b" not in finished.ended.out
     lines = finished.ended.out.splitlines()
