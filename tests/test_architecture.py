@@ -22,7 +22,7 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 
 IMPORTERS = {
     "h5py": {"sr_core/data/store.py"},
-    "cv2": {"sr_core/data/degrade.py", "sr_core/data/turns.py"},
+    "cv2": {"sr_core/data/degrade.py", "sr_core/data/recognition.py", "sr_core/data/turns.py"},
     "PIL": {"sr_core/data/degrade.py", "sr_core/data/images.py"},
     "safetensors": {"sr_core/training/checkpoint.py", "sr_core/model/weights.py"},
     "mlflow": {"study/mlflow_sink.py"},
