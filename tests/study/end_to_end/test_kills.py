@@ -234,15 +234,19 @@ def test_a_second_ctrl_c_stops_at_once_and_the_study_goes_on_from_the_last_check
     check(tmp_path / "root")
 
 
-def test_ctrl_c_while_the_pictures_are_prepared_leaves_nothing_behind(
-    tiny: Any, commands: Any, tmp_path: Path, wait_until: Any
+@pytest.mark.parametrize(
+    ("number", "status", "said"),
+    [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 75, "terminated; the same command goes on from here\n")],
+)
+def test_stopped_while_the_pictures_are_prepared_it_leaves_nothing_behind(
+    number: int, status: int, said: str, tiny: Any, commands: Any, tmp_path: Path, wait_until: Any
 ) -> None:
     slow = "import time, study.session as s\ns.prepare_material = lambda *_: print('now', flush=True) or time.sleep(60)"
     process = commands.start("study.run", *tiny.argv(tmp_path / "root"), first=slow)
     wait_until(lambda: "now" in process.out)
-    process.kill(signal.SIGINT)
+    process.kill(number)
     ended = process.wait()
-    assert (ended.status, ended.err) == (130, "interrupted\n")
+    assert (ended.status, ended.err) == (status, said)
     assert not (tmp_path / "root" / "tiny").exists()
 
 
