@@ -28,7 +28,9 @@ def folder_from(args: argparse.Namespace, default: str | None = None) -> StudyFo
         default: the name without --study-name; by default that of the only study under the root, else `quickstart`.
     """
     root = (args.root or default_root()).expanduser().resolve()
-    return StudyFolder(root, args.study_name or default or _only_study(root) or "quickstart")
+    if args.study_name is not None:
+        return StudyFolder(root, args.study_name)
+    return StudyFolder(root, default or _only_study(root) or "quickstart")
 
 
 def _only_study(root: Path) -> str | None:

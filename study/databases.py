@@ -59,8 +59,9 @@ def create_once(path: Path, build: Callable[[str], None]) -> bool:
     with _alone(path.parent):
         if path.exists():
             return False
+        for left in path.parent.glob(f".{path.name}-*"):  # by a kill amid an earlier attempt
+            left.unlink()
         fresh = path.with_name(f".{path.name}-{os.getpid()}")
-        fresh.unlink(missing_ok=True)
         build(sqlite_uri(fresh))
         with closing(sqlite3.connect(fresh)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")  # a third of the time per write; kept in the file
