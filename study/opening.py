@@ -1,7 +1,7 @@
 """Opening a study: the data are made ready, the question is compared with the record, or becomes its first line."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
@@ -13,6 +13,7 @@ import numpy as np
 from sr_core.data.images import read_image
 from sr_core.data.known import KnownPictures
 from sr_core.data.layers import Lr
+from sr_core.data.leaks import Leak
 from sr_core.data.manifest import Manifest, fingerprint
 from sr_core.data.patches import PatchSampler
 from sr_core.data.preparation import prepare_store
@@ -141,6 +142,7 @@ def first_event(
     experiment: Experiment,
     seed: int,
     material: Material,
+    leaks: Sequence[Leak],
     *,
     data: Path | None,
     device: str | None,
@@ -170,6 +172,7 @@ def first_event(
             "left_out": left_out(experiment, material.store.manifest),
             "crops": {"count": len(crops), "pictures": len({c.name for c in crops}), "lr_side": crops[0].lr.shape[0]},
             "baseline": baseline(crops, experiment),
+            "leaks": [[leak.kind, leak.training, leak.set_name, leak.held_out] for leak in leaks],
         },
     )
 

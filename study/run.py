@@ -42,6 +42,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--tracking-uri", metavar="URI", help="MLflow store or server, or none (default: under --root)")
     made.add_argument("--storage", metavar="URL", help="database of the Optuna view, or none (default: under --root)")
+    made.add_argument(
+        "--allow-leak", action="store_true", help="go on though training pictures are held out too; it is recorded"
+    )
     made.add_argument("--dry-run", action="store_true", help="print space, budget, first trials, time; write nothing")
     return made
 

@@ -25,6 +25,7 @@ from study.experiment import Experiment
 from study.folder import StudyFolder
 from study.follow import Follower, Sink
 from study.journal import Journal, read
+from study.leak_check import check_leaks
 from study.mlflow_sink import MlflowSink
 from study.opening import (
     Found,
@@ -110,9 +111,11 @@ class _Session:
             with self._views(out):
                 self._show(out, state)
             return 0
-        material = prepare_material(self.folder.root, self.found, self.experiment)
+        root, args = self.folder.root, self.args
+        leaks = () if state.opened else check_leaks(root, self.found, allowed=args.allow_leak)
+        material = prepare_material(root, self.found, self.experiment)
         opened = state.opened or first_event(
-            self.folder, self.name, self.experiment, seed, material, data=self.args.data, device=self.args.device
+            self.folder, self.name, self.experiment, seed, material, leaks, data=args.data, device=args.device
         )
         if small := opened.data["left_out"]:
             counts = ", ".join(f"{len(names)} by {whose}" for whose, names in small.items())

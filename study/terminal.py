@@ -22,12 +22,13 @@ _PLAIN_WIDTH = 180
 
 
 def set_up_logging() -> None:
-    """Warnings with where they come from, on stderr; the choice of a home for the pixels as a plain line."""
+    """Warnings with where they come from, on stderr; what there is to know about the pictures as plain lines."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    told = logging.getLogger("sr_core.data.homes")
-    told.setLevel(logging.INFO)
-    told.propagate = False
-    told.handlers = [logging.StreamHandler(sys.stdout)]
+    for name in ("sr_core.data.homes", "study.leak_check"):
+        told = logging.getLogger(name)
+        told.setLevel(logging.INFO)
+        told.propagate = False
+        told.handlers = [logging.StreamHandler(sys.stdout)]
 
 
 def console(*, stderr: bool = False) -> Console:

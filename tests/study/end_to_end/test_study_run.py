@@ -100,6 +100,7 @@ def test_nothing_but_the_results_is_left_under_the_root(finished: Any) -> None:
         "tiny/.mlflow.lock",
         "tiny/.optuna.lock",
         "stores/.pictures.json",
+        *(f"stores/{path.name}" for path in finished.root.glob("stores/.leaks-*.json")),
     }
 
 
@@ -289,7 +290,8 @@ def test_a_store_that_was_removed_is_built_again_and_the_study_goes_on(
     assert not stores.exists(), "nothing had to be trained"
     ended = commands.run("study.run", *tiny.argv(finished_copy.root, trials=8))
     assert (ended.status, ended.err) == (0, "")
-    assert tree_of(stores).keys() == before.keys()
+    remade = {name for name in before if not name.startswith(".leaks-")}  # an open study is not compared again
+    assert set(tree_of(stores)) == remade
 
 
 def test_a_dry_run_shows_the_study_and_writes_nothing(tiny: Any, commands: Any, tmp_path: Path, finished: Any) -> None:

@@ -1,0 +1,151 @@
+"""A leak stops a study before there is anything of it; what was compared is known ever after."""
+
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sr_core.data.leaks import Duplicate, Findings, Leak
+from sr_core.data.sources import folder_pictures
+from sr_core.errors import SuiteError
+from study import leak_check
+from study.leak_check import check_leaks
+from study.opening import Found, read_pictures
+
+Look = Callable[[], Found]
+
+
+@pytest.fixture
+def look(picture_folder: Path, tmp_path: Path) -> Look:
+    """look() reads the folder's pictures as a session does."""
+
+    def again() -> Found:
+        benchmarks = [name for name in ("Set5",) if (picture_folder / name).exists()]
+        return read_pictures(tmp_path / "root", folder_pictures(picture_folder, benchmarks))
+
+    return again
+
+
+@pytest.fixture
+def leaky(picture_folder: Path, look: Look) -> Look:
+    """`look` for a folder that trains on a validation picture, halved and saved as JPEG."""
+    with Image.open(picture_folder / "valid/valid1.png") as picture:
+        picture.resize((40, 36)).save(picture_folder / "train/copy.jpg")
+    return look
+
+
+@pytest.fixture
+def compared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of training pictures of every comparison that is made."""
+    counts: list[int] = []
+    examine = leak_check.examine
+
+    def counting(train: tuple[object, ...], *rest: object) -> Findings:
+        counts.append(len(train))
+        return examine(train, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(leak_check, "examine", counting)
+    return counts
+
+
+def kept(root: Path) -> list[Path]:
+    return sorted((root / "stores").glob(".leaks-*.json"))
+
+
+def test_a_leak_names_both_files_the_evidence_and_the_way_on(leaky: Look, tmp_path: Path) -> None:
+    with pytest.raises(SuiteError) as refusal:
+        check_leaks(tmp_path / "root", leaky(), allowed=False)
+    for word in ("train/copy.jpg", "valid/valid1.png of valid", "near duplicate: ", "--allow-leak"):
+        assert word in str(refusal.value)
+    assert {p.name for p in (tmp_path / "root/stores").iterdir()} == {".pictures.json", kept(tmp_path / "root")[0].name}
+
+
+def test_a_leak_that_is_allowed_is_told_and_returned(
+    leaky: Look, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leak_check.logger, "propagate", True)
+    with caplog.at_level(logging.INFO, "study.leak_check"):
+        (leak,) = check_leaks(tmp_path / "root", leaky(), allowed=True)
+    assert (leak.training, leak.set_name, leak.held_out) == ("train/copy.jpg", "valid", "valid/valid1.png")
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "train/copy.jpg trains and valid/valid1.png of valid is held out" in record.getMessage()
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_pictures_without_a_leak_pass(allowed: bool, look: Look, tmp_path: Path) -> None:
+    assert check_leaks(tmp_path / "root", look(), allowed=allowed) == ()
+
+
+def test_what_was_compared_once_is_not_compared_again(leaky: Look, tmp_path: Path, compared: list[int]) -> None:
+    first = check_leaks(tmp_path / "root", leaky(), allowed=True)
+    assert check_leaks(tmp_path / "root", leaky(), allowed=True) == first
+    with pytest.raises(SuiteError, match=r"copy\.jpg"):
+        check_leaks(tmp_path / "root", leaky(), allowed=False)
+    assert compared == [6]
+
+
+def test_other_pictures_other_benchmarks_and_another_rule_are_compared_anew(
+    look: Look, picture_folder: Path, tmp_path: Path, compared: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "root"
+    check_leaks(root, look(), allowed=False)
+    shutil.copytree(picture_folder / "valid", picture_folder / "Set5/HR")
+    check_leaks(root, look(), allowed=False)
+    (picture_folder / "Set5/HR/valid2.png").unlink()
+    check_leaks(root, look(), allowed=False)
+    (picture_folder / "train/train0.png").unlink()
+    check_leaks(root, look(), allowed=False)
+    monkeypatch.setattr(leak_check, "RULE", 0)
+    check_leaks(root, look(), allowed=False)
+    assert compared == [5, 5, 5, 4, 4]
+    assert len(kept(root)) == 5
+
+
+def test_benchmarks_are_compared_too(look: Look, picture_folder: Path, tmp_path: Path) -> None:
+    (picture_folder / "Set5/HR").mkdir(parents=True)
+    shutil.copy(picture_folder / "train/train3.png", picture_folder / "Set5/HR/baby.png")
+    with pytest.raises(SuiteError, match=r"train/train3\.png trains and Set5/HR/baby\.png of Set5 .*same pixels"):
+        check_leaks(tmp_path / "root", look(), allowed=False)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"leaks": []}', b'{"leaks": [1], "duplicates": []}', b"\xff"])
+def test_damaged_findings_are_made_again(content: bytes, look: Look, tmp_path: Path, compared: list[int]) -> None:
+    root = tmp_path / "root"
+    check_leaks(root, look(), allowed=False)
+    (path,) = kept(root)
+    whole = path.read_bytes()
+    path.write_bytes(content)
+    assert check_leaks(root, look(), allowed=False) == ()
+    assert path.read_bytes() == whole
+    assert compared == [5, 5]
+
+
+def test_pictures_that_train_twice_are_told_and_stop_nothing(
+    look: Look,
+    picture_folder: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(leak_check.logger, "propagate", True)
+    shutil.copy(picture_folder / "train/train2.png", picture_folder / "train/train2_again.png")
+    with caplog.at_level(logging.INFO, "study.leak_check"):
+        assert check_leaks(tmp_path / "root", look(), allowed=False) == ()
+    assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
+        ("INFO", "training pictures that are there twice: train/train2_again.png is train/train2.png again")
+    ]
+
+
+def test_of_many_leaks_three_are_named_in_one_line(look: Look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leaks = tuple(Leak("same pixels", f"{i}.png", "woman.png", "Set5", "SHA-256") for i in range(9))
+    twice = (Duplicate("same pixels", "a.png", "b.png", "SHA-256"),)
+    monkeypatch.setattr(leak_check, "examine", lambda *_: Findings(leaks, twice))
+    with pytest.raises(SuiteError) as refusal:
+        check_leaks(tmp_path / "root", look(), allowed=False)
+    message = str(refusal.value)
+    assert "\n" not in message
+    assert "2.png trains" in message and "3.png trains" not in message and "and 6 more" in message
