@@ -66,7 +66,7 @@ def examine(
 ) -> Findings:
     """`find_leaks` and `find_duplicates` with every picture read once.
 
-    In memory stay up to 3000 keypoints of each held-out picture (4 MB) and 1 kB of each training picture. Held-out
+    In memory stay up to 3000 keypoints of each held-out picture (3 MB) and 1 kB of each training picture. Held-out
     pictures of more than 2^20 pixels and training pictures of more than 2^18 are first reduced to that.
 
     Args:
@@ -83,13 +83,14 @@ def examine(
     with Workers(workers or share_out(picture.path for picture in (*kept, *train))) as pool:
         told = _counted(total, progress)
         held = list(_in_order(pool, partial(_trace, pixels=1 << 20, keypoints=(2000, 1000)), kept, told))
-        gallery = Gallery(held)
+        gallery, digests = Gallery(held), [trace.sketch.digest for trace in held]
+        del held  # the gallery has what it needs
         traces = _in_order(pool, partial(_trace, pixels=1 << 18, keypoints=(500,)), train, told)
         for picture, trace in zip(train, traces, strict=True):
             sketches.append(trace.sketch)
             seen = gallery.recognise(trace)
             for number, (set_name, other) in enumerate(labels):
-                if held[number].sketch.digest == trace.sketch.digest:
+                if digests[number] == trace.sketch.digest:
                     leaks.append(Leak("same pixels", picture.name, other.name, set_name, _same(trace.sketch)))
                 elif number in seen:
                     leaks.append(Leak("near duplicate", picture.name, other.name, set_name, seen[number]))

@@ -113,7 +113,7 @@ def _grey(image: Image) -> Image:
 
 
 class Gallery:
-    """Pictures that can be recognised; about 1.5 kB of memory for each of their keypoints."""
+    """Pictures that can be recognised; about 1 kB of memory for each of their keypoints."""
 
     def __init__(self, traces: Sequence[Trace]) -> None:
         self._counts = np.array([len(trace.points) for trace in traces], np.intp)
