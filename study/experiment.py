@@ -84,10 +84,10 @@ class Experiment:
         if self.rungs and self.rungs[0] < least:
             raise ConfigError(
                 f"the first rung is {self.rungs[0]} patches: expected at least {least} (1/9 of the budget and "
-                f"{MIN_STEPS_AT_A_RUNG} steps of the largest batch, {max(sizes)})"
+                f"{MIN_STEPS_AT_A_RUNG} steps of the largest batch, {max(sizes)}, references included)"
             )
         if self.scheduler == "successive_halving" and not self.rungs:
-            raise ConfigError('scheduler "successive_halving" needs at least one rung')
+            raise ConfigError('scheduler "successive_halving" needs at least one rung; "none" prunes nothing')
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:

@@ -227,6 +227,11 @@ class Follower(threading.Thread):
             self._signal.notify_all()
             return self._signal.wait_for(lambda: self._answered >= mine, timeout)
 
+    @property
+    def failing(self) -> bool:
+        """Whether the last attempt to reach the tracker failed."""
+        return self._failures > 0
+
     def lag(self) -> int:
         """Events that the journal has and the view, as far as known, has not."""
         try:

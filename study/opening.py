@@ -20,7 +20,7 @@ from sr_core.data.preparation import prepare_store
 from sr_core.data.sources import Pictures, embedded_pictures, folder_pictures
 from sr_core.data.store import PatchStore, load_store
 from sr_core.data.validation import Crop, crop_side
-from sr_core.errors import StoreError, SuiteError
+from sr_core.errors import ImageError, StoreError, SuiteError
 from sr_core.metrics.evaluate import bicubic_baseline, mean_score, score
 from sr_core.progress import Progress, pixels_text
 from sr_core.training.runtime import Runtime
@@ -111,11 +111,17 @@ def question_of(experiment: Experiment, seed: int, pixels: str) -> dict[str, Any
     return {**experiment.describe(), "seed": seed, "data": {"fingerprint": pixels}}
 
 
-def check_same_question(opened: StudyOpened, question: Mapping[str, Any], folder: StudyFolder) -> None:
+def check_same_question(
+    opened: StudyOpened, question: Mapping[str, Any], folder: StudyFolder, pictures: Pictures
+) -> None:
     """Raises SuiteError that shows the difference where a study of this name asks something else."""
     if opened.digest == short_digest(question):
         return
     then, now = dict(_flat(opened.question)), dict(_flat(question))
+    if then["data.fingerprint"] != now["data.fingerprint"]:  # people know pictures by where they are from
+        then["data.fingerprint"] = opened.data["origin"]
+        same_place = pictures.origin == opened.data["origin"]
+        now["data.fingerprint"] = f"other pictures in {pictures.origin}" if same_place else pictures.origin
     changed = [
         f"{name}: {then.get(name, 'absent')} then, {now.get(name, 'absent')} now"
         for name in sorted(then.keys() | now.keys())
@@ -201,10 +207,12 @@ def left_out(experiment: Experiment, manifest: Manifest) -> dict[str, list[str]]
     training = [r for r in manifest if r.split == "train"]
     scale = experiment.base.data.scale
     names, sizes = [r.name for r in training], [(r.height // scale, r.width // scale) for r in training]
-    small = {
-        whose: list(PatchSampler(names, sizes, config.data, 0).left_out)
-        for whose, config in _patch_settings(experiment).items()
-    }
+    small: dict[str, list[str]] = {}
+    for whose, config in _patch_settings(experiment).items():
+        try:
+            small[whose] = list(PatchSampler(names, sizes, config.data, 0).left_out)
+        except ImageError as exc:
+            raise ImageError(f"{whose}: {exc}, or take these settings out of the experiment") from exc
     return {whose: names for whose, names in small.items() if names}
 
 

@@ -40,7 +40,7 @@ def learning_curves(curves: pd.DataFrame, *, best: int, bicubic_psnr: float) -> 
     axes.axhline(bicubic_psnr, color="0.2", linestyle=":", label=f"bicubic, {bicubic_psnr:.2f} dB")
     axes.plot([], [], "x", color="0.6", label="pruned or failed")
     axes.set(xlabel="training patches", ylabel="PSNR on the validation crops (Y) [dB]", title="Learning curves")
-    axes.legend(loc="lower right", fontsize="small")
+    figure.legend(loc="outside lower center", ncols=3, fontsize="small")
     axes.grid(alpha=0.25)
     return figure
 

@@ -60,7 +60,8 @@ def reproduce(args: argparse.Namespace) -> int:
     show_progress("")
     print("\n".join(result.table()))
     if result.identical:
-        print("verdict: bit-identical, every point of the curve and the weights")
+        weights = "and the weights" if result.finished else "(a trial that did not finish has no weights on record)"
+        print(f"verdict: bit-identical, every point of the curve {weights}")
         return 0
     if (
         (runtime.unmet() or not runtime.promises_bits)

@@ -33,7 +33,13 @@ def parser() -> argparse.ArgumentParser:
         "--experiment", default="quickstart", metavar="NAME|FILE.py", help="the question (default: quickstart)"
     )
     add_study_flags(made)
-    made.add_argument("--trials", type=at_least_one, default=50, metavar="N", help="search trials in all (default: 50)")
+    made.add_argument(
+        "--trials",
+        type=at_least_one,
+        default=50,
+        metavar="N",
+        help="trials in all, references included (default: 50)",
+    )
     made.add_argument("--data", type=Path, metavar="DIR", help="pictures (default: those in scikit-image's wheel)")
     made.add_argument("--seed", type=seed, metavar="S", help="study seed (default: the experiment's)")
     made.add_argument("--timeout", type=seconds, metavar="T", help="end cleanly after this time, e.g. 90s, 20m, 2h")

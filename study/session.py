@@ -49,7 +49,7 @@ TEMPORARY = 75
 NOTHING_SUCCEEDED = 3
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _DRAIN_SECONDS, _HURRIED_SECONDS = 60.0, 8.0
-"""How long the views may take to catch up at the end, usually and when somebody wants the process gone."""
+"""How long the views may take to catch up at the end: usually, and when their tracker is down or somebody waits."""
 
 
 def run_session(name: str, experiment: Experiment, args: argparse.Namespace) -> int:
@@ -117,9 +117,8 @@ class _Session:
         opened = state.opened or first_event(
             self.folder, self.name, self.experiment, seed, material, leaks, data=args.data, device=args.device
         )
-        if small := opened.data["left_out"]:
-            counts = ", ".join(f"{len(names)} by {whose}" for whose, names in small.items())
-            out.print(f"training pictures left out, too small for a patch or window: {counts}", markup=False)
+        for line in terminal.material(opened):
+            out.print(line, markup=False, soft_wrap=True)
         journal = Journal(self.folder.journal)
         with ExitStack() as stack:
             stack.callback(journal.close)
@@ -170,7 +169,7 @@ class _Session:
             resolve(device=self.args.device)
             return
         question = question_of(self.experiment, seed, fingerprint(self.found.manifest))
-        check_same_question(state.opened, question, self.folder)
+        check_same_question(state.opened, question, self.folder, self.found.pictures)
         device = state.opened.runtime["device"]
         if self.args.device not in (None, device):
             raise SuiteError(
@@ -211,7 +210,7 @@ class _Session:
         finally:
             begun = time.monotonic()
             for follower in followers:
-                while not (done := follower.drain(1.0)) and time.monotonic() - begun < _patience(self.stop):
+                while not (done := follower.drain(1.0)) and time.monotonic() - begun < _patience(self.stop, follower):
                     show_progress(f"bringing {follower.name} up to date: {follower.lag()} events to go")
                 show_progress("")
                 if not done:
@@ -256,9 +255,10 @@ class _Session:
         return typed([*root, *study])
 
 
-def _patience(stop: StopSignal) -> float:
-    """Seconds that the views are given, asked again while they take them: a signal may come meanwhile."""
-    return _HURRIED_SECONDS if stop.reason in ("interrupted", "terminated") else _DRAIN_SECONDS
+def _patience(stop: StopSignal, follower: Follower) -> float:
+    """Seconds that a view is given, asked again while it takes them: a signal may come, or its tracker be down."""
+    hurried = stop.reason in ("interrupted", "terminated") or follower.failing
+    return _HURRIED_SECONDS if hurried else _DRAIN_SECONDS
 
 
 def _done(state: StudyState, asked: int) -> bool:

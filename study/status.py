@@ -69,17 +69,20 @@ def _ended_since(state: StudyState) -> int:
 def _text(found: dict[str, Any]) -> str:
     if found["phase"] == "empty":
         return f"{found['study']}: nothing recorded yet"
-    trials = ", ".join(f"{count} {state}" for state, count in sorted(found["trials"].items())) or "no trial yet"
+    counts = {"half done" if s == "running" and not found["owner"] else s: n for s, n in found["trials"].items()}
+    trials = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "no trial yet"
     lines = [
         f"{found['study']}: {found['phase']}" + (f" ({found['owner']})" if found["owner"] else ""),
         f"{found['counted']} of {found['asked']} trials counted: {trials}",
     ]
     for trial in found["running"]:
         score = "" if trial["val/psnr"] is None else f", {trial['val/psnr']:.3f} dB"
-        lines.append(f"trial {trial['trial']} on slot {trial['slot']}: {trial['patches']} patches{score}")
+        where = f"on slot {trial['slot']}" if found["owner"] else "goes on from its checkpoint"
+        lines.append(f"trial {trial['trial']} {where}: {trial['patches']} patches{score}")
     if found["best"]:
         number, psnr = found["best"]["trial"], found["best"]["val/psnr"]
-        lines.append(f"best: trial {number}, {psnr:.3f} dB, {psnr - found['bicubic']['val/psnr']:+.3f} over bicubic")
+        gain = psnr - found["bicubic"]["val/psnr"]
+        lines.append(f"best of the search: trial {number}, {psnr:.3f} dB, {gain:+.3f} over bicubic")
     if found["seconds_left"] is not None:
         lines.append(f"about {found['seconds_left'] / 60:.0f} min left")
     lines.append(f"last event {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(found['last_event']))}")

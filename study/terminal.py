@@ -13,7 +13,19 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from study.events import Concluded, Event, Failed, Finished, Progress, Proposed, Pruned, Started, Ticked, Warned
+from study.events import (
+    Concluded,
+    Event,
+    Failed,
+    Finished,
+    Progress,
+    Proposed,
+    Pruned,
+    Started,
+    StudyOpened,
+    Ticked,
+    Warned,
+)
 from study.results import bicubic_of, swept_names
 from study.state import StudyState, TrialState
 
@@ -199,6 +211,23 @@ def ranking_table(state: StudyState, limit: int = _SHOWN) -> Ranking:
     return Ranking([name.rpartition(".")[2] for name in names], [(cells, values) for _, cells, values in ordered])
 
 
+def material(opened: StudyOpened) -> list[str]:
+    """What a study is trained and scored on, and what of it is not as one might think."""
+    data, base = opened.data, opened.question["base"]
+    train, valid = (sum(row[0] == split for row in data["pictures"]) for split in ("train", "valid"))
+    side, asked = data["crops"]["lr_side"], base["evaluation.lr_crop_size"]
+    lines = [
+        f"pictures: {train} train, {valid} validate ({data['crops']['count']} crops of {side} LR pixels a side), "
+        f"from {data['origin']}"
+    ]
+    if side < asked:
+        lines.append(f"warning: no larger crops, {asked} asked for, because a validation picture is that small")
+    if data["left_out"]:
+        counts = ", ".join(f"{len(names)} by {whose}" for whose, names in data["left_out"].items())
+        lines.append(f"training pictures left out, too small for a patch or window: {counts}")
+    return lines
+
+
 def summary(state: StudyState) -> list[str]:
     """The outcome in a few lines: counts, the winner against bicubic and the references, with its budget."""
     assert state.opened is not None
@@ -217,10 +246,11 @@ def summary(state: StudyState) -> list[str]:
         if t.is_reference and t.status == "finished" and t.score is not None
     ]
     gains = ", ".join(f"{best.score - other:+.2f} dB against {name}" for name, other in against)
-    lines.append(
-        f"best: trial {best.number}, {best.score:.3f} dB after {best.patches} patches, mean of {crops['count']} crops "
-        f"of {crops['pictures']} pictures; {gains} (one run each, not yet a verdict)"
-    )
+    lines += [
+        f"best of the search: trial {best.number}, {best.score:.3f} dB after {best.patches} patches, mean of "
+        f"{crops['count']} crops of {crops['pictures']} pictures; {gains}",
+        "one run each is a ranking, not a verdict; references do not compete, and ranking.csv has all their settings",
+    ]
     if state.concluded is not None:
         s = state.concluded.scores
         lines += [

@@ -23,12 +23,6 @@ BASELINE = 28.0
 OPENED_AT = 1_700_000_000.0
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """MLflow 3.17 on SQLAlchemy 2.1 and Starlette: warnings about their own future, raised where they are imported."""
-    for narrow in ("ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning",):
-        config.addinivalue_line("filterwarnings", narrow)
-
-
 class Story:
     """Writes a study event by event, one second apart."""
 

@@ -39,7 +39,9 @@ def test_a_signal_shortens_the_wait_for_a_view_that_is_down(reason: Any, monkeyp
         assert len(waits) < 3
         return False
 
-    down = SimpleNamespace(name="down", start=lambda: None, drain=drain, lag=lambda: 1, stop=lambda: None)
+    down = SimpleNamespace(
+        name="down", failing=False, start=lambda: None, drain=drain, lag=lambda: 1, stop=lambda: None
+    )
     monkeypatch.setattr(session, "Follower", lambda journal, sink: down)
     monkeypatch.setattr(session, "_HURRIED_SECONDS", 0.0)
     study: Any = SimpleNamespace(

@@ -100,7 +100,10 @@ def test_after_the_end_the_winner_and_what_it_gained_are_shown(finished: Any, st
     assert (found["phase"], found["counted"], found["running"]) == ("complete", 7, [])
     assert found["trials"] == {"finished": 6, "pruned": 1}
     assert found["best"] == {"trial": best.number, "val/psnr": best.score, "values": dict(best.proposed.values)}
-    assert f"best: trial {best.number}, {best.score:.3f} dB, {best.score - bicubic:+.3f} over bicubic" in text
+    assert (
+        f"best of the search: trial {best.number}, {best.score:.3f} dB, {best.score - bicubic:+.3f} over bicubic"
+        in text
+    )
 
 
 def test_a_study_that_was_asked_to_stop_says_so(tiny: Any, commands: Any, tmp_path: Path, status: Any) -> None:
