@@ -18,6 +18,12 @@ import pytest
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;\d+)*m")
 
 
+SLOWLY = (
+    "import time\nimport sr_core.training.fit as f\nstep = f.step\nf.step = lambda *a: (time.sleep(0.01), step(*a))\n"
+)
+"""Makes a study so slow that every count is drawn, and that a signal finds it far from its end."""
+
+
 @dataclass
 class Screen:
     """A terminal that reads what a process writes, and knows as much of its language as rich uses."""
@@ -88,7 +94,7 @@ def screen() -> Iterator[Screen]:
 def test_a_table_is_drawn_while_a_study_runs_and_the_result_alone_stays(
     screen: Screen, tiny: Any, commands: Any, tmp_path: Path, finished: Any
 ) -> None:
-    process = commands.start("study.run", *tiny.argv(tmp_path / "root"), terminal=screen.name)
+    process = commands.start("study.run", *tiny.argv(tmp_path / "root"), terminal=screen.name, first=SLOWLY)
     screen.read_until(lambda: process.poll() is not None)
     assert process.wait().status == 0
     drawn = re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", screen.written)
@@ -128,12 +134,7 @@ def test_however_a_study_ends_the_cursor_comes_back_and_the_table_goes(
         "from study.coordinator import Coordinator as C\nimport study.coordinator as c\n"
         "def fails(*_): raise RuntimeError('a bug of ours')\nC._prune = fails"
     )
-    # So slow that every count is drawn, and that the study is far from its end when the signal comes.
-    steps = (
-        "import time\nimport sr_core.training.fit as f\n"
-        "step = f.step\nf.step = lambda *a: (time.sleep(0.01), step(*a))\n"
-    )
-    first = steps + {"two Ctrl-C": slow, "a bug": bug}.get(end, "")
+    first = SLOWLY + {"two Ctrl-C": slow, "a bug": bug}.get(end, "")
     process = commands.start("study.run", *tiny.argv(tmp_path / "root"), terminal=screen.name, first=first)
     if end != "a bug":
         screen.read_until(lambda: re.search(r"[1-5]/7 trials", screen.written))
