@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from sr_core.durable import write_durably
 from sr_core.errors import DownloadError
 
 
@@ -64,12 +65,7 @@ class Record:
         """Replaces the stored record, whole or not at all."""
         beside = _beside(path)
         with writing(beside):
-            aside = beside.with_name(f".{beside.name}")
-            with aside.open("w", encoding="utf-8") as file:
-                json.dump(asdict(self), file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(beside)
+            write_durably(beside, json.dumps(asdict(self), indent=1).encode())
 
     @classmethod
     def forget(cls, path: Path) -> None:
