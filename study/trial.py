@@ -15,14 +15,14 @@ from sr_core.data.homes import Home, Patches, open_home
 from sr_core.data.store import PatchStore
 from sr_core.data.validation import Crop, validation_crops
 from sr_core.errors import CheckpointError, DivergedError, SuiteError, TakenOverError
-from sr_core.metrics.evaluate import mean_score, score
-from sr_core.model.inference import super_resolve
+from sr_core.metrics.evaluate import Score, mean_score
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
 from sr_core.seed import child_seed
 from sr_core.training import fit as training
 from sr_core.training.checkpoint import Mark, load_checkpoint, save_checkpoint, save_weights
 from sr_core.training.runtime import Runtime
+from sr_core.training.scoring import CropScorer
 from study.config import TrialConfig
 from study.events import Checkpointed, Failed, Finished, Progress, Started, Ticked, TrialEvent
 
@@ -69,6 +69,7 @@ class Bench:
         self._store = store
         self._homes: dict[int, Home] = {}
         self._crops: list[Crop] | None = None
+        self._scorer: CropScorer | None = None
 
     def home(self, scale: int) -> Home:
         """Where the training pixels of a scale live, chosen when first asked for."""
@@ -93,6 +94,14 @@ class Bench:
                 lr_crop_size=config.evaluation.lr_crop_size,
             )
         return self._crops
+
+    def scorer(self, config: TrialConfig) -> CropScorer:
+        """What scores a network on these crops; as they, the same for every trial of a study."""
+        if self._scorer is None:
+            protocol = config.evaluation.protocol
+            crops = self.crops(config)
+            self._scorer = CropScorer(crops, scale=config.data.scale, protocol=protocol, runtime=self.runtime)
+        return self._scorer
 
 
 def run_trial(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None]:
@@ -124,7 +133,14 @@ def run_trial(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, N
 def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None]:
     config, runtime = task.config, bench.runtime
     patches = bench.patches(config)
-    scorer = Scorer(bench.crops(config), config)
+    scorer = bench.scorer(config)
+    rows: list[tuple[str, Score]] = []
+
+    def validate(model: nn.Module) -> Mapping[str, float]:
+        rows[:] = scorer(model)
+        mean = mean_score([found for _, found in rows])
+        return {"val/psnr": mean.psnr, "val/ssim": mean.ssim}
+
     mark = Mark(task.config_hash, task.epoch)
     state = _at_checkpoint(task, runtime, mark) or _at_beginning(config, runtime)
     yield Started(
@@ -142,7 +158,7 @@ def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None
         config.train,
         runtime,
         batches=patches.batch,
-        validate=scorer,
+        validate=validate,
         validate_every=config.evaluation.every_patches,
     ):
         now = time.time()
@@ -169,7 +185,7 @@ def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None
         trial=task.number,
         patches=state.patches,
         scores=scores,
-        per_image=scorer.rows,
+        per_image=tuple((name, found.psnr, found.ssim) for name, found in rows),
         weights=save_weights(task.weights, state.average.model),
         seconds=dict(state.seconds),
     )
@@ -194,20 +210,3 @@ def _at_checkpoint(task: TrialTask, runtime: Runtime, mark: Mark) -> training.Tr
         logger.warning("trial %d starts over: %s", task.number, exc)
         return None
     return state
-
-
-class Scorer:
-    """Scores a model on the fixed validation crops; keeps the per-crop rows of the last time."""
-
-    def __init__(self, crops: list[Crop], config: TrialConfig) -> None:
-        self._crops, self._config = crops, config
-        self.rows: tuple[tuple[str, float, float], ...] = ()
-
-    def __call__(self, model: nn.Module) -> Mapping[str, float]:
-        """{"val/psnr": dB, "val/ssim"}, means over the crops (contract 1)."""
-        assert isinstance(model, A2N)
-        scale, protocol = self._config.data.scale, self._config.evaluation.protocol
-        found = [score(super_resolve(model, c.lr), c.hr, scale=scale, protocol=protocol) for c in self._crops]
-        self.rows = tuple((c.name, s.psnr, s.ssim) for c, s in zip(self._crops, found, strict=True))
-        mean = mean_score(found)
-        return {"val/psnr": mean.psnr, "val/ssim": mean.ssim}

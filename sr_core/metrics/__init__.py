@@ -1,1 +1,1 @@
-"""Scores of a picture against its original: pure functions on NumPy arrays, no torch."""
+"""Scores of a picture against its original: the reference in NumPy, and the same in torch for validations."""

@@ -22,7 +22,11 @@ def psnr(sr: Pixels, hr: Pixels, *, border: int, peak: float = 255.0) -> float:
         ValueError: shapes differ, or nothing is left inside the border.
     """
     sr, hr = inside(sr, hr, border)
-    mse = float(np.mean(np.square(sr - hr)))
+    return decibels(float(np.mean(np.square(sr - hr))), peak)
+
+
+def decibels(mse: float, peak: float) -> float:
+    """PSNR in dB of a mean squared error; inf if it is 0."""
     return math.inf if mse == 0 else 10 * math.log10(peak**2 / mse)
 
 

@@ -39,10 +39,16 @@ def ssim(sr: Pixels, hr: Pixels, *, border: int = 0, peak: float = 255.0) -> flo
     return float(similarity.mean())
 
 
+def window_weights() -> NDArray[np.float64]:
+    """(11,), the Gaussian along one side of the window; sums to 1."""
+    gauss: NDArray[np.float64] = np.exp(-((np.arange(WINDOW) - WINDOW // 2) ** 2) / (2 * SIGMA**2))
+    gauss /= gauss.sum()
+    return gauss
+
+
 def _window_means(planes: NDArray[np.float64]) -> NDArray[np.float64]:
     """Gaussian means of (N, H, W) planes at each full window: (N, H - 10, W - 10)."""
-    gauss = np.exp(-((np.arange(WINDOW) - WINDOW // 2) ** 2) / (2 * SIGMA**2))
-    gauss /= gauss.sum()
+    gauss = window_weights()
     for axis in (1, 2):
         outputs = planes.shape[axis] - WINDOW + 1
         lines = planes.swapaxes(axis, 0)

@@ -1,0 +1,52 @@
+"""A validation: the network on the fixed crops, scored where it runs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sr_core.config import Protocol, Scale
+from sr_core.data.images import Image
+from sr_core.data.validation import Crop
+from sr_core.metrics.batched import Originals, scores
+from sr_core.metrics.evaluate import Score
+from sr_core.training.fit import unit_range
+from sr_core.training.runtime import Runtime
+
+_LR_PIXELS = 1 << 17
+"""Of one batch on an accelerator: as many as a training step of the full network has, which needs more memory.
+
+On a CPU crops go one by one: what a batch saves it loses again in the caches (docs/PERFORMANCE.md).
+"""
+
+
+class CropScorer:
+    """The validation crops on the training device, with all that is the same for every network scored on them."""
+
+    def __init__(self, crops: Sequence[Crop], *, scale: Scale, protocol: Protocol, runtime: Runtime) -> None:
+        """
+        Args:
+            crops: of one size, as `validation_crops` gives them.
+            runtime: whose device and memory format the networks have.
+        """
+        self._names = [crop.name for crop in crops]
+        side = crops[0].lr.shape[0]
+        count = 1 if runtime.device == "cpu" else max(1, _LR_PIXELS // side**2)
+        self._batches: list[tuple[Tensor, Originals]] = []
+        for first in range(0, len(crops), count):
+            batch = crops[first : first + count]
+            hr = _planes([crop.hr for crop in batch]).to(runtime.device)
+            lr = unit_range(_planes([crop.lr for crop in batch]), runtime)
+            self._batches.append((lr, Originals(hr, scale=scale, protocol=protocol)))
+
+    def __call__(self, model: nn.Module) -> list[tuple[str, Score]]:
+        """Picture and score of each crop, in order; waits for the device once. The model is in evaluation mode."""
+        with torch.inference_mode():
+            compared = [originals.compare(model(lr) * 255) for lr, originals in self._batches]
+            return list(zip(self._names, scores(torch.cat(compared)), strict=True))
+
+
+def _planes(images: Sequence[Image]) -> Tensor:
+    """(N, 3, H, W), uint8."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
