@@ -5,43 +5,20 @@ found by its tags `study.id` and `study.trial`, never by an id kept elsewhere.
 """
 
 import json
-import logging
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Before the import, which reads them. A follower retries by itself, and patiently: MLflow need not do it for minutes.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-
-from mlflow.entities import Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
-from mlflow.store.db.utils import _upgrade_db
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-from mlflow.tracking import MlflowClient
-from sqlalchemy.exc import SQLAlchemyError
-
-from sr_core.errors import SuiteError
 from study import databases
 from study import events as ev
 from study import mlflow_content as content
 from study.databases import ViewError
 from study.folder import StudyFolder
 from study.follow import study_id
+from study.mlflow_store import client_of, log, milliseconds, plainly, prepare_store, release_store, search
 from study.state import OBJECTIVE, StudyState
 
-# MLflow and Alembic narrate on stderr what they do, and log the errors that they raise as well.
-for _name in ("mlflow", "alembic"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL)
-
-MOST_METRICS, MOST_OTHERS = 900, 50
-"""Points, and params or tags, in one request; MLflow refuses 100 of one kind of the latter, and 1,000 in all."""
-PAGE = 500
-"""Runs in one answer."""
 _STATUS = {"finished": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 
 
@@ -59,32 +36,35 @@ class MlflowSink:
     """Shows a study in an MLflow store or server.
 
     Args:
-        tracking_uri: `sqlite:////absolute/mlflow.db`, `http://…`, or another database.
-        artifacts: folder for the files of the runs, one folder per study in it (None: the root's `artifacts`); a server
-            has a place of its own.
+        tracking_uri: `sqlite:////absolute/mlflow.db`, `http://…`, or another database. A server keeps the files of the
+            runs in a place of its own; for a database they go to the root's `artifacts`, one folder per study in it.
         folder: where the trials' weights and the results are copied from.
     """
 
     name = "mlflow"
 
-    def __init__(self, tracking_uri: str, artifacts: Path | None, folder: StudyFolder) -> None:
+    def __init__(self, tracking_uri: str, folder: StudyFolder) -> None:
         self._uri = tracking_uri
-        served = tracking_uri.startswith("http")
-        self._artifacts = None if served else artifacts or databases.artifact_root(folder.root)
+        self.where = databases.redact(tracking_uri)
+        self._artifacts = None if tracking_uri.startswith("http") else databases.artifact_root(folder.root)
         self._folder = folder
         self._identity: int | None = None
 
+    def prepare(self) -> None:
+        """Create the embedded store. Raises ViewError where that cannot be written."""
+        prepare_store(self._uri)
+
     def open(self, opened: ev.StudyOpened) -> int:
         """Find or create experiment and parent run. Like `take`, raises ViewError where MLflow cannot be reached."""
-        with _plainly(self._uri):
+        with plainly(self._uri):
             prepare_store(self._uri)
             self._identity = databases.identity(self._uri)
-            self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
+            self._client = client_of(self._uri)
             self._study = {"study.name": opened.study, "study.id": study_id(opened)}
             self._experiment = self._find_experiment(opened)
             parents: list[_Run] = []
             self._children: dict[int, _Run] = {}
-            for found in _search(self._client, self._experiment, self._study["study.id"]):
+            for found in search(self._client, self._experiment, self._study["study.id"]):
                 tags = found.data.tags
                 run = _Run(found.info.run_id, found.info.status)
                 if "study.trial" in tags:
@@ -99,7 +79,7 @@ class MlflowSink:
     def take(self, events: Sequence[ev.Event], state: StudyState, upto: int) -> None:
         """Write what these events changed, the cursor last, and not for points alone: those may come again."""
         assert state.opened is not None
-        with _plainly(self._uri):
+        with plainly(self._uri):
             if databases.identity(self._uri) != self._identity:
                 raise ViewError(f"{databases.redact(self._uri)}: the store was replaced; it is written anew")
             happened: dict[int, list[ev.TrialEvent]] = {}
@@ -121,7 +101,7 @@ class MlflowSink:
     def close(self) -> None:
         """Give back the connections to a store that is a file."""
         if self._identity is not None:
-            SqlAlchemyStore._get_or_create_engine(self._uri).dispose()
+            release_store(self._uri)
             self._identity = None
 
     def _show_trial(self, state: StudyState, number: int, news: list[ev.TrialEvent]) -> None:
@@ -196,10 +176,10 @@ class MlflowSink:
     def _create(self, name: str, time: float, marks: Mapping[str, str]) -> _Run:
         """A run with the tags by which it is found again, whatever happens next."""
         tags = {**self._study, **marks, "mlflow.source.name": "python -m study.run", "mlflow.source.type": "LOCAL"}
-        return _Run(self._client.create_run(self._experiment, _ms(time), tags, run_name=name).info.run_id)
+        return _Run(self._client.create_run(self._experiment, milliseconds(time), tags, run_name=name).info.run_id)
 
     def _end(self, run: _Run, status: str, time: float) -> None:
-        self._client.set_terminated(run.id, status, _ms(time))
+        self._client.set_terminated(run.id, status, milliseconds(time))
         run.status = status
 
     def _run_again(self, run: _Run) -> None:
@@ -213,17 +193,8 @@ class MlflowSink:
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, Any] | None = None,
     ) -> None:
-        """All of it in one request where MLflow takes that many."""
         drawn, odd = content.separate(points)
-        rest: list[list[Any]] = [
-            [Metric(p.key, p.value, _ms(p.time), p.step) for p in drawn],
-            [Param(key, content.plain(value)) for key, value in (params or {}).items()],
-            [RunTag(key, content.plain(value)) for key, value in {**odd, **(tags or {})}.items()],
-        ]
-        while any(rest):
-            sent = [part[:most] for part, most in zip(rest, (MOST_METRICS, MOST_OTHERS, MOST_OTHERS), strict=True)]
-            self._client.log_batch(run.id, *sent)
-            rest = [part[len(done) :] for part, done in zip(rest, sent, strict=True)]
+        log(self._client, run.id, drawn, params or {}, {**odd, **(tags or {})})
 
     def _find_experiment(self, opened: ev.StudyOpened) -> str:
         """The study's experiment; one deleted in MLflow's UI comes back, because its name stays taken."""
@@ -238,61 +209,3 @@ class MlflowSink:
             before = str(found.artifact_location).removesuffix(opened.study)
             databases.move_artifacts(store, before, f"{artifacts.as_uri()}/")
         return str(found.experiment_id)
-
-
-def find_run(tracking_uri: str, run_id: str) -> tuple[str, int]:
-    """(study, trial number) of a run; of a study's own run, its best trial.
-
-    Raises:
-        SuiteError: MLflow cannot be reached, or has no such run, or it is no run of a study.
-    """
-    path = databases.sqlite_file(tracking_uri)
-    if path is not None and not path.exists():
-        raise SuiteError(f"{path}: there is no MLflow store; run study.sync, or give the trial's number")
-    with _plainly(tracking_uri):
-        tags = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri).get_run(run_id).data.tags
-    number = tags.get("study.trial", tags.get("study.best"))
-    if "study.name" not in tags or number is None:
-        raise SuiteError(f"MLflow run {run_id} is no trial of a study; expected a run with the tag study.trial")
-    return tags["study.name"], int(number)
-
-
-def prepare_store(uri: str) -> None:
-    """Create the embedded store, or bring an older one up to date, as one process alone; does nothing for a server.
-
-    Raises:
-        ViewError: it cannot be written.
-    """
-    path = databases.sqlite_file(uri)
-    if path is None:
-        return
-    artifacts = databases.artifact_root(path.parent).as_uri()  # of experiments that are not ours
-    with _plainly(uri):
-        databases.create_once(path, lambda fresh: SqlAlchemyStore(fresh, artifacts)._dispose_engine())
-        engine = SqlAlchemyStore._get_or_create_engine(uri)
-        engine.dispose()  # MLflow keeps it, and it may still hold a file that was deleted
-        try:
-            MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
-        except MlflowException as exc:
-            if "out-of-date database schema" not in str(exc):
-                raise
-            _upgrade_db(engine)
-
-
-def _search(client: MlflowClient, experiment: str, study: str) -> Iterator[Run]:
-    """All runs of a study, page by page."""
-    token: str | None = None
-    while True:
-        page = client.search_runs([experiment], f"tags.`study.id` = '{study}'", max_results=PAGE, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
-
-
-def _plainly(uri: str) -> AbstractContextManager[None]:
-    return databases.told_plainly("MLflow", uri, MlflowException, SQLAlchemyError)
-
-
-def _ms(time: float) -> int:
-    return int(time * 1000)

@@ -41,15 +41,21 @@ class OptunaSink:
 
     def __init__(self, storage_url: str) -> None:
         self._url = storage_url
+        self.where = redact(storage_url)
         self._identity: int | None = None
         self._storage: RDBStorage | None = None
 
+    def prepare(self) -> None:
+        """Create the embedded database. Raises ViewError where that cannot be written."""
+        path = sqlite_file(self._url)
+        if path is not None:
+            with self._plainly():
+                create_once(path, lambda url: _release(RDBStorage(url)))
+
     def open(self, opened: StudyOpened) -> int:
         """Find or create the Optuna study. Raises ViewError where the database cannot be reached."""
+        self.prepare()
         with self._plainly():
-            path = sqlite_file(self._url)
-            if path is not None:
-                create_once(path, lambda url: _release(RDBStorage(url)))
             self._storage = RDBStorage(self._url)
             self._identity = identity(self._url)
             self._study = _find_study(self._storage, opened)
@@ -67,7 +73,7 @@ class OptunaSink:
         """
         with self._plainly():
             if identity(self._url) != self._identity:
-                raise ViewError(f"{redact(self._url)}: the database was replaced; it is written anew")
+                raise ViewError(f"{self.where}: the database was replaced; it is written anew")
             for event in events:
                 if isinstance(event, Finished | Pruned | Failed) and event.trial not in self._shown:
                     self._study.add_trial(self._frozen(state.trials[event.trial], event))

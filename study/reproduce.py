@@ -35,7 +35,7 @@ def reproduce(args: argparse.Namespace) -> int:
     if len(which) == 32:
         from study.databases import default_tracking_uri
         from study.folder import StudyFolder
-        from study.mlflow_sink import find_run
+        from study.mlflow_store import find_run
 
         study, number = find_run(args.tracking_uri or default_tracking_uri(folder.root), which)
         folder, which = StudyFolder(folder.root, study), str(number)

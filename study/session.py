@@ -7,26 +7,24 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 from rich.console import Console
 
-from sr_core.cli import show_progress
 from sr_core.data.manifest import fingerprint
 from sr_core.errors import SuiteError
 from sr_core.training.runtime import resolve
-from study import databases, provenance, terminal
+from study import provenance, terminal
 from study.commandline import folder_from, typed
 from study.coordinator import Coordinator, Observer
 from study.events import Event, SessionStarted, Warned
 from study.executors.inline import InlineExecutor
 from study.experiment import Experiment
 from study.folder import StudyFolder
-from study.follow import Follower, Sink
+from study.follower import Follower
 from study.journal import Journal, read
 from study.leak_check import check_leaks
-from study.mlflow_sink import MlflowSink
 from study.opening import (
     Found,
     check_pictures,
@@ -38,18 +36,16 @@ from study.opening import (
     read_pictures,
     runtime_of,
 )
-from study.optuna_sink import OptunaSink
 from study.state import StudyState, fold
 from study.stopping import StopSignal, Terminated, signals
 from study.trial import Bench
+from study.views import followed, sinks_of, wait_prepared
 from study.winner import conclude
 
 TEMPORARY = 75
 """Exit status where the same command goes on later (EX_TEMPFAIL)."""
 NOTHING_SUCCEEDED = 3
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-_DRAIN_SECONDS, _HURRIED_SECONDS = 60.0, 8.0
-"""How long the views may take to catch up at the end: usually, and when their tracker is down or somebody waits."""
 
 
 def run_session(name: str, experiment: Experiment, args: argparse.Namespace) -> int:
@@ -113,14 +109,16 @@ class _Session:
             return 0
         root, args = self.folder.root, self.args
         leaks = () if state.opened else check_leaks(root, self.found, allowed=args.allow_leak)
-        material = prepare_material(root, self.found, self.experiment)
-        opened = state.opened or first_event(
-            self.folder, self.name, self.experiment, seed, material, leaks, data=args.data, device=args.device
-        )
-        for line in terminal.material(opened):
-            out.print(line, markup=False, soft_wrap=True)
-        journal = Journal(self.folder.journal)
         with ExitStack() as stack:
+            followers = stack.enter_context(self._views(out))  # their stores take seconds to make: beside the pictures
+            material = prepare_material(root, self.found, self.experiment)
+            wait_prepared(followers)  # before a worker starts, and before speed is measured
+            opened = state.opened or first_event(
+                self.folder, self.name, self.experiment, seed, material, leaks, data=args.data, device=args.device
+            )
+            for line in terminal.material(opened):
+                out.print(line, markup=False, soft_wrap=True)
+            journal = Journal(self.folder.journal)
             stack.callback(journal.close)
             if state.opened is None:
                 journal.append(opened)
@@ -132,7 +130,6 @@ class _Session:
             bench.home(self.experiment.base.data.scale)  # says what it is before the live view begins
             executor = InlineExecutor(bench)
             stack.callback(executor.close)
-            followers = stack.enter_context(self._views(out))
             view = terminal.make_view(out, self.args.trials)
             stack.callback(view.close)
             observers: list[Observer] = [view, *(_Poke(f) for f in followers)]
@@ -199,33 +196,15 @@ class _Session:
             message = f"not every bit of this study can be repeated on this machine: {'; '.join(unmet)}"
             coordinator.record(Warned(time=time.time(), message=message))
 
-    @contextmanager
-    def _views(self, out: Console) -> Iterator[list[Follower]]:
-        """Followers that bring MLflow and the Optuna view up to date, and are given time to finish."""
-        followers = [Follower(self.folder.journal, sink) for sink in self._sinks()]
-        for follower in followers:
-            follower.start()
-        try:
-            yield followers
-        finally:
-            begun = time.monotonic()
-            for follower in followers:
-                while not (done := follower.drain(1.0)) and time.monotonic() - begun < _patience(self.stop, follower):
-                    show_progress(f"bringing {follower.name} up to date: {follower.lag()} events to go")
-                show_progress("")
-                if not done:
-                    later = f"python -m study.sync{self._where()}"
-                    out.print(f"{follower.name} is not up to date; nothing is lost, later: {later}", markup=False)
-                follower.stop()
+    def _views(self, out: Console) -> AbstractContextManager[list[Follower]]:
+        """Followers of this session's views."""
 
-    def _sinks(self) -> list[Sink]:
-        root, sinks = self.folder.root, list[Sink]()
-        if self.args.tracking_uri != "none":
-            uri = self.args.tracking_uri or databases.default_tracking_uri(root)
-            sinks.append(MlflowSink(uri, databases.artifact_root(root), self.folder))
-        if self.args.storage != "none":
-            sinks.append(OptunaSink(self.args.storage or databases.default_storage(root)))
-        return sinks
+        def say(name: str) -> None:
+            later = f"python -m study.sync{self._where()}"
+            out.print(f"{name} is not up to date; nothing is lost, later: {later}", markup=False)
+
+        sinks = sinks_of(self.folder, self.args.tracking_uri, self.args.storage)
+        return followed(self.folder, sinks, self.stop, say)
 
     def _show(self, out: Console, state: StudyState) -> None:
         """The result, where to look at it, and the next command to type."""
@@ -253,12 +232,6 @@ class _Session:
         root = ["--root", str(self.args.root)] if self.args.root else []
         study = ["--study-name", self.folder.study] if self.folder.study != "quickstart" else []
         return typed([*root, *study])
-
-
-def _patience(stop: StopSignal, follower: Follower) -> float:
-    """Seconds that a view is given, asked again while it takes them: a signal may come, or its tracker be down."""
-    hurried = stop.reason in ("interrupted", "terminated") or follower.failing
-    return _HURRIED_SECONDS if hurried else _DRAIN_SECONDS
 
 
 def _done(state: StudyState, asked: int) -> bool:

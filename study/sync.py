@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from sr_core.cli import Parser, run_command, show_progress
 from study.commandline import add_study_flags, folder_from
-from study.databases import artifact_root, default_storage, default_tracking_uri, redact
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,27 +35,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def body() -> int:
         folder = folder_from(args).require()
-        uri = args.tracking_uri or default_tracking_uri(folder.root)
-        url = args.storage or default_storage(folder.root)
-        from study.follow import Sink, sync
+        from study.follow import sync
+        from study.views import sinks_of
 
-        sinks: list[tuple[Sink, str]] = []
-        if uri != "none":
-            from study.mlflow_sink import MlflowSink
-
-            embedded = args.tracking_uri is None
-            sinks.append((MlflowSink(uri, artifact_root(folder.root) if embedded else None, folder), uri))
-        if url != "none":
-            from study.optuna_sink import OptunaSink
-
-            sinks.append((OptunaSink(url), url))
-        for sink, where in sinks:
+        for sink in sinks_of(folder, args.tracking_uri, args.storage):
             began = time.monotonic()
             show_progress(f"{sink.name}: connecting")
             count = sync(folder.journal, sink, _Progress(sink.name))
             show_progress("")
             what = f"{count} new events in {time.monotonic() - began:.1f} s" if count else "was up to date"
-            print(f"{sink.name}: {what} ({redact(where)})")
+            print(f"{sink.name}: {what} ({sink.where})")
         where = f" --root {shlex.quote(str(folder.root))}" if args.root else ""
         print(f"next: python -m study.ui{where} --study-name {folder.study}")
         return 0

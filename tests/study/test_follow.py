@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from study import follow
+from study import follower as follower_module
 from study.databases import ViewError, redact
 from study.events import Event, StudyOpened, Warned
-from study.follow import BATCH, Follower, study_id, sync
+from study.follow import BATCH, study_id, sync
+from study.follower import Follower
 from study.journal import JournalError, decode, encode, read
 from study.state import StudyState, fold
 
@@ -20,7 +22,7 @@ Tell = Callable[..., object]
 class Notebook:
     """A sink that writes down what it is handed, and fails on request."""
 
-    name = "notebook"
+    name = where = "notebook"
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -29,6 +31,9 @@ class Notebook:
         self.opened: list[StudyOpened] = []
         self.fail: Callable[[], None] = lambda: None
         self.closed = 0
+
+    def prepare(self) -> None:
+        self.fail()
 
     def open(self, opened: StudyOpened) -> int:
         self.fail()
@@ -53,8 +58,8 @@ def down() -> None:
 @pytest.fixture
 def in_no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rests so long that only a drain can explain what arrives."""
-    monkeypatch.setattr(follow, "LEAST_REST", 60.0)
-    monkeypatch.setattr(follow, "MOST_REST", 60.0)
+    monkeypatch.setattr(follower_module, "LEAST_REST", 60.0)
+    monkeypatch.setattr(follower_module, "MOST_REST", 60.0)
 
 
 def test_a_view_gets_every_event_once_with_the_state_they_lead_to(story: Tell) -> None:
@@ -162,8 +167,8 @@ def test_a_follower_may_start_before_the_first_line(story: Tell) -> None:
 
 
 def test_news_is_handed_over_without_a_drain(story: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow, "LEAST_REST", 0.05)
-    monkeypatch.setattr(follow, "POLL_SECONDS", 60.0)
+    monkeypatch.setattr(follower_module, "LEAST_REST", 0.05)
+    monkeypatch.setattr(follower_module, "POLL_SECONDS", 60.0)
     told, notebook = story(), Notebook()
     told.open()
     follower = Follower(told.folder.journal, notebook)
@@ -194,7 +199,7 @@ def test_events_gather_between_two_hand_overs(story: Tell) -> None:
 def test_a_tracker_that_is_down_delays_nobody_and_catches_up(
     story: Tell, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow, "DRAIN_BACKOFF", 0.05)
+    monkeypatch.setattr(follower_module, "DRAIN_BACKOFF", 0.05)
     told, notebook = story(), Notebook()
     notebook.fail = down
     follower = Follower(told.folder.journal, notebook)
@@ -218,7 +223,7 @@ def test_a_tracker_that_is_down_delays_nobody_and_catches_up(
 
 
 def test_what_failed_half_way_comes_again(story: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow, "DRAIN_BACKOFF", 0.01)
+    monkeypatch.setattr(follower_module, "DRAIN_BACKOFF", 0.01)
     monkeypatch.setattr(follow, "BATCH", 7)
     told, notebook = story().whole(), Notebook()
     calls = iter(range(1000))

@@ -15,11 +15,13 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from sr_core.errors import SuiteError
-from study import mlflow_sink
+from study import mlflow_store
 from study.databases import ViewError, artifact_root, default_tracking_uri
 from study.events import Progress
-from study.follow import Follower, sync
-from study.mlflow_sink import MlflowSink, find_run, prepare_store
+from study.follow import sync
+from study.follower import Follower
+from study.mlflow_sink import MlflowSink
+from study.mlflow_store import find_run, prepare_store
 
 Tell = Callable[..., Any]
 Snapshot = dict[str, dict[str, Any]]
@@ -47,7 +49,7 @@ def told(story: Tell, empty_store: Path) -> Any:
 
 def sink_of(told: Any) -> MlflowSink:
     root = told.folder.root
-    return MlflowSink(default_tracking_uri(root), artifact_root(root), told.folder)
+    return MlflowSink(default_tracking_uri(root), told.folder)
 
 
 def show(told: Any) -> int:
@@ -443,7 +445,7 @@ def test_a_server_that_is_down_is_one_line_without_the_password(told: Any, monke
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     told.whole()
     with pytest.raises(ViewError, match="MLflow at http://") as caught:
-        sync(told.folder.journal, MlflowSink("http://ann:secret@127.0.0.1:9", None, told.folder))
+        sync(told.folder.journal, MlflowSink("http://ann:secret@127.0.0.1:9", told.folder))
     assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -451,7 +453,7 @@ def test_a_study_and_a_server_that_is_down_do_not_wait_for_each_other(
     told: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    follower = Follower(told.folder.journal, MlflowSink("http://ann:secret@127.0.0.1:9", None, told.folder))
+    follower = Follower(told.folder.journal, MlflowSink("http://ann:secret@127.0.0.1:9", told.folder))
     follower.start()
     told.whole()
     assert not follower.drain(1.0)
@@ -469,7 +471,7 @@ def test_a_store_that_cannot_be_read_is_one_line(told: Any) -> None:
 
 def test_several_processes_may_prepare_one_store_at_once(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    script = f"from study.mlflow_sink import prepare_store; prepare_store({uri!r})"
+    script = f"from study.mlflow_store import prepare_store; prepare_store({uri!r})"
     children = [subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE) for _ in range(3)]
     said = [child.communicate(timeout=120)[1].decode() for child in children]
     assert [child.returncode for child in children] == [0, 0, 0], said
@@ -488,7 +490,7 @@ def test_a_store_of_an_older_mlflow_is_brought_up_to_date(told: Any, monkeypatch
         with closing(sqlite3.connect(told.folder.root / "mlflow.db")) as connection, connection:
             connection.execute("UPDATE alembic_version SET version_num = ?", (head,))
 
-    monkeypatch.setattr(mlflow_sink, "_upgrade_db", upgrade)
+    monkeypatch.setattr(mlflow_store, "_upgrade_db", upgrade)
     show(told.whole())
     assert upgraded == [default_tracking_uri(told.folder.root)]
     assert len(snapshot(told)) == 6

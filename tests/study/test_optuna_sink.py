@@ -12,7 +12,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from study.databases import ViewError, default_storage
-from study.follow import Follower, sync
+from study.follow import sync
+from study.follower import Follower
 from study.optuna_sink import OptunaSink, distribution, place
 from study.space import Choice, Dimension, Float, Grid, Int
 

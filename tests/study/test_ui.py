@@ -19,7 +19,8 @@ import pytest
 
 from sr_core.errors import SuiteError
 from study.databases import artifact_root, default_tracking_uri
-from study.follow import Follower, sync
+from study.follow import sync
+from study.follower import Follower
 from study.mlflow_sink import MlflowSink
 from study.ui import free_port, main, serving, ui_command
 
@@ -73,7 +74,7 @@ def started(command: list[str], cwd: Path) -> Iterator["subprocess.Popen[str]"]:
 def test_the_ui_shows_the_study_and_leaves_nothing_behind(story: Tell, elsewhere: Path) -> None:
     told = story().whole()
     root = told.folder.root
-    sync(told.folder.journal, MlflowSink(default_tracking_uri(root), artifact_root(root), told.folder))
+    sync(told.folder.journal, MlflowSink(default_tracking_uri(root), told.folder))
     before = sorted(root.rglob("*"))
     command = [sys.executable, "-m", "study.ui", "--root", str(root), "--port", str(a_port())]
     with started(command, elsewhere) as ui:
@@ -113,7 +114,7 @@ def test_the_ui_shows_the_study_and_leaves_nothing_behind(story: Tell, elsewhere
 def test_the_printed_command_works_in_any_folder(story: Tell, elsewhere: Path) -> None:
     told = story().whole()
     root = told.folder.root
-    sync(told.folder.journal, MlflowSink(default_tracking_uri(root), artifact_root(root), told.folder))
+    sync(told.folder.journal, MlflowSink(default_tracking_uri(root), told.folder))
     port = a_port()
     with started(["sh", "-c", f"{ui_command(root)} --port {port} --workers 1"], elsewhere) as server:
         address = f"http://127.0.0.1:{port}"
@@ -130,7 +131,7 @@ def test_a_server_that_comes_late_gets_everything(story: Tell, tmp_path: Path, m
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     told, port, there = story().whole(), a_port(), tmp_path / "server"
     there.mkdir()
-    sink = MlflowSink(f"http://127.0.0.1:{port}", artifact_root(told.folder.root), told.folder)
+    sink = MlflowSink(f"http://127.0.0.1:{port}", told.folder)
     follower = Follower(told.folder.journal, sink)
     follower.start()
     assert not follower.drain(0.2)

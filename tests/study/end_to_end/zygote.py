@@ -23,7 +23,9 @@ WARM = (
     "study.session",
     "study.dry_run",
     "study.proof",
-    # What the libraries import late:
+    # What is imported late, by us and by the libraries:
+    "study.mlflow_sink",
+    "study.optuna_sink",
     "optuna.samplers._tpe.sampler",
     "scipy.stats",
     "torch._inductor.config",

@@ -1,0 +1,114 @@
+"""Reaching MLflow: how patient it is, the embedded store and its creation, and how runs are found again."""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+# Before the import, which reads them. A follower retries by itself, and patiently: MLflow need not do it for minutes.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.store.db.utils import _upgrade_db
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
+
+from sr_core.errors import SuiteError
+from study import databases
+from study.mlflow_content import Point, plain
+
+# MLflow and Alembic narrate on stderr what they do, and log the errors that they raise as well.
+for _name in ("mlflow", "alembic"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
+
+MOST_METRICS, MOST_OTHERS = 900, 50
+"""Points, and params or tags, in one request; MLflow refuses 100 of one kind of the latter, and 1,000 in all."""
+PAGE = 500
+"""Runs in one answer."""
+
+
+def client_of(uri: str) -> MlflowClient:
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def release_store(uri: str) -> None:
+    """Give back the connections to a store that is a file: MLflow keeps them, and the file may be deleted."""
+    SqlAlchemyStore._get_or_create_engine(uri).dispose()
+
+
+def find_run(tracking_uri: str, run_id: str) -> tuple[str, int]:
+    """(study, trial number) of a run; of a study's own run, its best trial.
+
+    Raises:
+        SuiteError: MLflow cannot be reached, or has no such run, or it is no run of a study.
+    """
+    path = databases.sqlite_file(tracking_uri)
+    if path is not None and not path.exists():
+        raise SuiteError(f"{path}: there is no MLflow store; run study.sync, or give the trial's number")
+    with plainly(tracking_uri):
+        tags = client_of(tracking_uri).get_run(run_id).data.tags
+    number = tags.get("study.trial", tags.get("study.best"))
+    if "study.name" not in tags or number is None:
+        raise SuiteError(f"MLflow run {run_id} is no trial of a study; expected a run with the tag study.trial")
+    return tags["study.name"], int(number)
+
+
+def prepare_store(uri: str) -> None:
+    """Create the embedded store, or bring an older one up to date, as one process alone; does nothing for a server.
+
+    Raises:
+        ViewError: it cannot be written.
+    """
+    path = databases.sqlite_file(uri)
+    if path is None:
+        return
+    artifacts = databases.artifact_root(path.parent).as_uri()  # of experiments that are not ours
+    with plainly(uri):
+        databases.create_once(path, lambda fresh: SqlAlchemyStore(fresh, artifacts)._dispose_engine())
+        engine = SqlAlchemyStore._get_or_create_engine(uri)
+        engine.dispose()  # MLflow keeps it, and it may still hold a file that was deleted
+        try:
+            client_of(uri).search_experiments(max_results=1)
+        except MlflowException as exc:
+            if "out-of-date database schema" not in str(exc):
+                raise
+            _upgrade_db(engine)
+
+
+def log(
+    client: MlflowClient, run: str, points: Sequence[Point], params: Mapping[str, Any], tags: Mapping[str, Any]
+) -> None:
+    """Write to a run, all of it in one request where MLflow takes that many. Points have to be finite."""
+    rest: list[list[Any]] = [
+        [Metric(p.key, p.value, milliseconds(p.time), p.step) for p in points],
+        [Param(key, plain(value)) for key, value in params.items()],
+        [RunTag(key, plain(value)) for key, value in tags.items()],
+    ]
+    while any(rest):
+        sent = [part[:most] for part, most in zip(rest, (MOST_METRICS, MOST_OTHERS, MOST_OTHERS), strict=True)]
+        client.log_batch(run, *sent)
+        rest = [part[len(done) :] for part, done in zip(rest, sent, strict=True)]
+
+
+def milliseconds(time: float) -> int:
+    return int(time * 1000)
+
+
+def search(client: MlflowClient, experiment: str, study: str) -> Iterator[Run]:
+    """All runs of a study, page by page."""
+    token: str | None = None
+    while True:
+        page = client.search_runs([experiment], f"tags.`study.id` = '{study}'", max_results=PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def plainly(uri: str) -> AbstractContextManager[None]:
+    return databases.told_plainly("MLflow", uri, MlflowException, SQLAlchemyError)

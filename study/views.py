@@ -1,0 +1,81 @@
+"""The views of a study, MLflow and Optuna's database: which ones there are, and their upkeep while a session lasts."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from sr_core.cli import show_progress
+from study.databases import default_storage, default_tracking_uri
+from study.folder import StudyFolder
+from study.follow import Sink
+from study.follower import Follower
+from study.stopping import StopSignal
+
+_PREPARE_SECONDS = 60.0
+"""How long a session waits for the views' stores to be made."""
+_DRAIN_SECONDS, _HURRIED_SECONDS = 60.0, 8.0
+"""How long the views may take to catch up at the end: usually, and when their tracker is down or somebody waits."""
+
+
+def sinks_of(folder: StudyFolder, tracking_uri: str | None, storage: str | None) -> list[Sink]:
+    """The views that `--tracking-uri` and `--storage` ask for: None is the root's own store, "none" is no view."""
+    sinks = list[Sink]()
+    if tracking_uri != "none":  # imported only then: a node without a tracker need not wait seconds for MLflow
+        from study.mlflow_sink import MlflowSink
+
+        sinks.append(MlflowSink(tracking_uri or default_tracking_uri(folder.root), folder))
+    if storage != "none":
+        from study.optuna_sink import OptunaSink
+
+        sinks.append(OptunaSink(storage or default_storage(folder.root)))
+    return sinks
+
+
+@contextmanager
+def followed(
+    folder: StudyFolder, sinks: Sequence[Sink], stop: StopSignal, say: Callable[[str], None]
+) -> Iterator[list[Follower]]:
+    """Followers that create the views' stores, keep them up to date and, at the end, are given time to finish.
+
+    The journal need not be there yet. If it never comes about, nobody waits for anything.
+
+    Args:
+        say: told the name of a view that is not up to date in the end.
+    """
+    followers = [Follower(folder.journal, sink) for sink in sinks]
+    for follower in followers:
+        follower.start()
+    patience = 0.0  # Ctrl-C amid the preparation, or a second one: the next session or study.sync goes on
+    try:
+        yield followers
+        patience = _DRAIN_SECONDS
+    except Exception:
+        patience = _HURRIED_SECONDS
+        raise
+    finally:
+        begun = time.monotonic()
+        for follower in followers:
+            if patience and folder.journal.exists():
+                _drain(follower, stop, begun, patience, say)
+            follower.stop()
+
+
+def wait_prepared(followers: Sequence[Follower]) -> None:
+    """Wait for the views' stores, but not for ever: a disk that hangs delays a view, and not the study."""
+    until = time.monotonic() + _PREPARE_SECONDS
+    for follower in followers:
+        while not follower.wait_prepared(0.2) and (left := until - time.monotonic()) > 0:
+            show_progress(f"creating the store of {follower.view}: at most {left:.0f} s")
+    show_progress("")
+
+
+def _drain(follower: Follower, stop: StopSignal, begun: float, patience: float, say: Callable[[str], None]) -> None:
+    """Let a view catch up for so many seconds, asked again while it takes them: a signal may come, its tracker go."""
+    while not (done := follower.drain(1.0)):
+        hurried = stop.reason in ("interrupted", "terminated") or follower.failing
+        if time.monotonic() - begun > (min(patience, _HURRIED_SECONDS) if hurried else patience):
+            break
+        show_progress(f"bringing {follower.view} up to date: {follower.lag()} events to go")
+    show_progress("")
+    if not done:
+        say(follower.view)
