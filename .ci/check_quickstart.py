@@ -7,12 +7,14 @@ from study.experiment import MIN_STEPS_AT_A_RUNG
 from study.journal import read
 from study.results import bicubic_of
 from study.state import fold
+from study.verdict import verdict
 
 
 def main(root: str) -> int:
     state = fold(read(Path(root) / "quickstart" / "journal.jsonl"))
     assert state.opened is not None and state.session is not None and state.ended is not None
-    trials = list(state.trials.values())
+    trials = [t for t in state.trials.values() if not t.is_replicate]
+    told = verdict(state)
     finished = [t for t in trials if t.status == "finished"]
     pruned = [t for t in trials if t.status == "pruned"]
     best = state.best()
@@ -33,6 +35,8 @@ def main(root: str) -> int:
         f"at least three values of every swept parameter: {few or 'all'}": not few,
         f"both input ranges: {seen['model.input_range']}": len(seen["model.input_range"]) == 2,
         f"best at least 0.3 dB above bicubic: {gain:+.3f} dB": gain >= 0.3,
+        "a verdict against both references, three seeds each": told is not None
+        and [c.difference.count for c in told.against] == [3, 3],
         f"at most 10 minutes: {minutes:.1f}": minutes <= 10,
     }
     for promise, kept in promises.items():

@@ -43,4 +43,6 @@ EXPERIMENT = Experiment(
     references=references(BASE),
     rungs=(48_000, 144_000),
     reduction_factor=3.0,
+    finalists=1,
+    replicates=3,
 )

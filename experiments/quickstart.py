@@ -40,4 +40,6 @@ EXPERIMENT = Experiment(
     references=references(BASE),
     rungs=(960,),
     reduction_factor=2.0,
+    finalists=1,
+    replicates=3,
 )

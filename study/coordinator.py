@@ -2,15 +2,16 @@
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal, Protocol
 
 from sr_core.durable import write_durably
-from sr_core.seed import child_seed
 from study.config import TrialConfig
 from study.events import Event, Failed, Finished, Progress, Proposed, Pruned, SessionEnded, Ticked, TrialEvent, Warned
 from study.executors import Executor
 from study.experiment import Experiment
+from study.finalists import due, trial_seed
 from study.folder import StudyFolder
 from study.journal import Journal
 from study.sampler import propose
@@ -105,32 +106,50 @@ class Coordinator:
                 if not trial.curve or decide(self.state, self._experiment, trial.number) is Verdict.CONTINUE:
                     return trial
                 self._prune(trial.number)
-        open_trials = sum(not trial.ended for trial in self.state.trials.values())
-        if self.state.counted + open_trials >= asked:
-            return None
+        searching = sum(not t.ended and not t.is_replicate for t in self.state.trials.values())
+        if self._exhausted or self.state.counted + searching >= asked:
+            return None if searching else self._next_replicate()
         known = {trial.proposed.name for trial in self.state.trials.values() if trial.is_reference}
         number = len(self.state.trials)
         for name, config in self._experiment.references.items():
             if name not in known:
-                return self._propose(number, "reference", name, config, {})
+                return self._propose(config, role="reference", name=name)
         point = propose(self.state, self._experiment, number)
         if point is None:
             self._exhausted = True
-            return None
+            return None if searching else self._next_replicate()
         values = self._experiment.space.settings(point)
-        return self._propose(number, "search", "", self._experiment.base.with_values(values), values)
+        return self._propose(self._experiment.base.with_values(values), values=values)
+
+    def _next_replicate(self) -> TrialState | None:
+        """The next re-training of a finalist or a reference; None when all are judged."""
+        replicate = due(self.state, self._experiment)
+        if replicate is None:
+            return None
+        trial = replicate.of
+        return self._propose(
+            trial.config,
+            role="replicate",
+            name=replicate.name,
+            values=trial.proposed.values,
+            of=trial.number,
+            replicate=replicate.number,
+        )
 
     def _propose(
         self,
-        number: int,
-        role: Literal["search", "reference"],
-        name: str,
         config: TrialConfig,
-        values: dict[str, object],
+        *,
+        role: Literal["search", "reference", "replicate"] = "search",
+        name: str = "",
+        values: Mapping[str, object] | None = None,
+        of: int | None = None,
+        replicate: int = 0,
     ) -> TrialState:
         assert self.state.opened is not None
+        number = len(self.state.trials)
         # One seed for all: every search trial starts from the same weights and sees the same patches (contract 1).
-        config = replace(config, seed=child_seed(self.state.opened.seed, "trial"))
+        config = replace(config, seed=trial_seed(self.state.opened.seed, replicate))
         content = config.to_json()
         self.record(
             Proposed(
@@ -140,7 +159,9 @@ class Coordinator:
                 name=name,
                 config=content,
                 config_hash=config.digest(),
-                values=values,
+                values=values or {},
+                of=of,
+                replicate=replicate,
             )
         )
         return self.state.trials[number]
@@ -206,7 +227,8 @@ class Coordinator:
 
     def _repeated_failures(self, asked: int) -> str:
         """Why the study has to stop, empty if it need not: too many failures in a row, or one bug in two trials."""
-        ends = [self.state.trials[number].end for number in self.state.endings[self._ended_before :]]
+        ended = [self.state.trials[number] for number in self.state.endings[self._ended_before :]]
+        ends = [trial.end for trial in ended if not trial.is_replicate]  # a setting may fail with each of its seeds
         in_a_row = 0
         first_with: dict[str, int] = {}
         for end in ends:

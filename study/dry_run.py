@@ -38,6 +38,8 @@ def show(name: str, experiment: Experiment, args: argparse.Namespace) -> int:
     print(f"budget: {budget} patches a trial, validated every {every}; evaluation kernel {base.evaluation.kernel}")
     print(f"rungs: {', '.join(map(str, experiment.rungs)) or 'none'}; scheduler {experiment.scheduler}, "
           f"the best 1/{experiment.reduction_factor:g} go on; sampler {experiment.sampler}")  # fmt: skip
+    if experiment.replicates:
+        print(f"finalists: {experiment.finalists} and the references, trained again with {experiment.replicates} seeds")
     for reference in experiment.references:
         print(f"reference trial: {reference}")
     seed = base.seed if args.seed is None else args.seed
@@ -85,14 +87,16 @@ def _print_cost(experiment: Experiment, args: argparse.Namespace, pixels_bytes: 
     runtime = fastest(base.model, base.data, base.train, args.device)
     runtime.apply()
     rate = 1 / seconds_per_patch(base.model, base.data, base.train, runtime)
-    most = args.trials * base.train.budget_patches
+    budget = base.train.budget_patches
+    replicated = experiment.replicates * (experiment.finalists + len(experiment.references)) * budget
+    most = args.trials * budget + replicated
     likely = most
     if experiment.scheduler == "successive_halving":
         # Each stretch between rungs is trained by those that the rung before let through.
-        ends = (*experiment.rungs, base.train.budget_patches)
+        ends = (*experiment.rungs, budget)
         stretches = [end - start for start, end in zip((0, *ends), ends, strict=False)]
         passed = [math.ceil(args.trials / experiment.reduction_factor**i) for i in range(len(stretches))]
-        likely = sum(n * patches for n, patches in zip(passed, stretches, strict=True))
+        likely = replicated + sum(n * patches for n, patches in zip(passed, stretches, strict=True))
     print(f"time: about {duration(likely / rate)} of training steps, at most {duration(most / rate)} "
           f"(measured {rate:.0f} patches/s on {runtime.device}, {runtime.threads} threads)")  # fmt: skip
     weights = 4 * sum(p.numel() for p in A2N(base.model, base.data.scale).parameters())

@@ -65,13 +65,17 @@ class TrialEvent(Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Proposed(TrialEvent):
-    role: Literal["search", "reference"]
+    role: Literal["search", "reference", "replicate"]
     name: str
-    """A reference's name; empty for a proposal of the sampler."""
+    """A reference's name, also on its replicates; `finalist k` on a finalist's; empty for a proposal of the sampler."""
     config: Mapping[str, Any]
     config_hash: str
     values: Mapping[str, Any]
     """The swept dotted names and what they were set to."""
+    of: int | None = None
+    """The trial that a replicate trains again."""
+    replicate: int = 0
+    """Which fresh seed a replicate has, from 1; 0 for every other trial."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,6 +159,8 @@ class Concluded(Event):
     best: int
     counted: int
     """Search trials that the conclusion is drawn from; more of them call for a new one."""
+    replicates: int = 0
+    """Replicates that had ended; more of them call for a new one, too."""
     scores: Scores
     """Means of the winner, e.g. {"valid/psnr": …, "set5/psnr": …}, and of bicubic beside them."""
     per_image: tuple[tuple[str, str, float, float], ...]

@@ -40,6 +40,10 @@ class Experiment:
     """Patch counts below the budget at which trials are compared, ascending."""
     reduction_factor: float = 3.0
     """At a rung, the best 1 / reduction_factor of the trials that reached it go on."""
+    finalists: int = 1
+    """So many of the best search trials are trained again after the search, the references beside them."""
+    replicates: int = 0
+    """Fresh seeds for each of them, the same for all; 0 leaves the ranking without a verdict."""
     benchmarks: tuple[str, ...] = ()
     """Test sets reported at the end, never steering; found under --data as DIR/<set>/HR."""
     space: Space = field(init=False)
@@ -52,6 +56,12 @@ class Experiment:
             raise ConfigError(f"scheduler must be successive_halving or none, got {self.scheduler!r}")
         if not self.reduction_factor > 1:
             raise ConfigError(f"reduction_factor must be > 1, got {self.reduction_factor!r}")
+        if self.finalists < 1:
+            raise ConfigError(f"finalists must be at least 1, got {self.finalists!r}")
+        if self.replicates < 0 or self.replicates == 1:
+            raise ConfigError(
+                f"replicates must be 0 (no verdict) or at least 2 (one seed tells no noise), got {self.replicates!r}"
+            )
         for name in self.space.names:
             if name in _THE_SAME_FOR_ALL or name.startswith("evaluation."):
                 raise ConfigError(f"{name} is the same for every trial of a study; take it out of the search space")
@@ -123,6 +133,8 @@ class Experiment:
                 "scheduler": self.scheduler,
                 "rungs": list(self.rungs),
                 "reduction_factor": float(self.reduction_factor),
+                "finalists": self.finalists,
+                "replicates": self.replicates,
             },
             "benchmarks": list(self.benchmarks),
         }

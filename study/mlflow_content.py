@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from study.events import Concluded, Finished, Progress, StudyOpened
 from study.state import OBJECTIVE, StudyState, TrialState
+from study.verdict import sentences, verdict
 
 GAIN = "val/psnr_gain_over_bicubic"
 
@@ -38,6 +39,8 @@ def plain(value: Any) -> str:
 
 def run_name(trial: TrialState) -> str:
     proposed = trial.proposed
+    if trial.is_replicate:
+        return f"{proposed.name} / seed {proposed.replicate}"
     return f"reference: {proposed.name}" if trial.is_reference else f"trial {proposed.trial:04d}"
 
 
@@ -50,6 +53,8 @@ def trial_tags(trial: TrialState) -> Tags:
     }
     if trial.is_reference:
         tags["study.reference"] = trial.proposed.name
+    if trial.is_replicate:
+        tags |= {"study.replicate_of": trial.proposed.of, "study.replicate": trial.proposed.replicate}
     if trial.starts:
         tags |= {"study.slot": trial.starts[-1].slot, "study.source": trial.starts[-1].source}
     if isinstance(trial.end, Finished):
@@ -138,6 +143,9 @@ def study_tags(state: StudyState) -> Tags:
 
 
 def winner_tags(result: Concluded, state: StudyState, run_id: str) -> Tags:
-    """Which trial won, and with which values."""
+    """Which trial won, with which values, and how far that holds."""
     values = {f"best.{name}": value for name, value in state.trials[result.best].proposed.values.items()}
+    told = verdict(state)
+    if told is not None:
+        values["study.verdict"] = "\n".join(sentences(told, state))
     return {"study.best": result.best, "study.best_run": run_id} | values

@@ -76,6 +76,8 @@ class OptunaSink:
                 raise ViewError(f"{self.where}: the database was replaced; it is written anew")
             for event in events:
                 if isinstance(event, Finished | Pruned | Failed) and event.trial not in self._shown:
+                    if state.trials[event.trial].is_replicate:  # no proposal: it would stand twice at one point
+                        continue
                     self._study.add_trial(self._frozen(state.trials[event.trial], event))
                     self._shown.add(event.trial)
             if not all(isinstance(event, Proposed | Started | Progress | Checkpointed) for event in events):

@@ -11,11 +11,11 @@ from sr_core.data.manifest import manifest_of
 from sr_core.data.sources import embedded_pictures, folder_pictures
 from sr_core.data.store import PatchStore, load_store, verify
 from sr_core.errors import ConfigError, SuiteError
-from sr_core.seed import child_seed
 from sr_core.training.runtime import Runtime
 from study import provenance
 from study.config import TrialConfig, differences, short_digest
 from study.events import Failed, Finished, Progress, StudyOpened, Ticked, TrialEvent
+from study.finalists import trial_seed
 from study.folder import StudyFolder
 from study.state import OBJECTIVE, StudyState, TrialState
 from study.trial import Bench, TrialTask, run_trial
@@ -97,7 +97,7 @@ def changed_inputs(folder: StudyFolder, state: StudyState, trial: TrialState, da
         found.append(f"config: the journal's own config no longer matches its hash {trial.proposed.config_hash}")
     if short_digest(opened.question) != opened.digest:
         found.append("question: the journal's question no longer matches its digest")
-    if recorded.seed != child_seed(opened.seed, "trial"):
+    if recorded.seed != trial_seed(opened.seed, trial.proposed.replicate):
         found.append(f"seed: {recorded.seed} is not derived from the study's seed {opened.seed}")
     found += _changed_config(folder.trial(trial.number) / "config.json", recorded)
     found += _changed_data(folder, opened, data)

@@ -8,13 +8,13 @@ from study.state import StudyState, TrialState
 
 
 def trials(state: StudyState) -> pd.DataFrame:
-    """One row a trial, in the order of the ranking, then those that failed or run.
+    """One row a trial of the search, in the order of the ranking, then those that failed or run.
 
     Columns: `rank` (finished ones only), `trial`, `name` (of a reference), `state`, `patches`, `val/psnr` [dB],
     `val/ssim`, `val/psnr_gain_over_bicubic` [dB], and every hyperparameter under its dotted name.
     """
     ranked = state.ranking()
-    rest = [t for t in state.trials.values() if t not in ranked]
+    rest = [t for t in state.trials.values() if t not in ranked and not t.is_replicate]
     bicubic = bicubic_of(state)["val/psnr"]
     rows = [_row(trial, rank, bicubic) for rank, trial in enumerate([*ranked, *rest], start=1)]
     return pd.DataFrame(rows)
@@ -37,7 +37,10 @@ def _row(trial: TrialState, rank: int, bicubic: float) -> dict[str, Any]:
 
 
 def curves(state: StudyState) -> pd.DataFrame:
-    """One row a validation: `trial`, `name`, `state`, `patches`, `val/psnr` [dB], `val/ssim`, `train/loss`."""
+    """One row a validation: `trial`, `name`, `state`, `patches`, `val/psnr` [dB], `val/ssim`, `train/loss`.
+
+    Of the search alone; replicates have a table of their own.
+    """
     rows = [
         {
             "trial": t.number,
@@ -48,9 +51,29 @@ def curves(state: StudyState) -> pd.DataFrame:
             "train/loss": p.loss,
         }
         for t in state.trials.values()
+        if not t.is_replicate
         for p in t.curve
     ]
     return pd.DataFrame(rows, columns=["trial", "name", "state", "patches", "val/psnr", "val/ssim", "train/loss"])
+
+
+def replicates(state: StudyState) -> pd.DataFrame:
+    """One row a replicate: `finalist` (or a reference's name), `of` (its trial in the search), `seed` (its number),
+    `trial`, `state`, `patches`, `val/psnr` [dB], `val/ssim`."""
+    rows = [
+        {
+            "finalist": t.proposed.name,
+            "of": t.proposed.of,
+            "seed": t.proposed.replicate,
+            "trial": t.number,
+            "state": t.status,
+            "patches": t.patches,
+            **(t.curve[-1].scores if t.curve else {}),
+        }
+        for t in state.trials.values()
+        if t.is_replicate
+    ]
+    return pd.DataFrame(rows, columns=["finalist", "of", "seed", "trial", "state", "patches", "val/psnr", "val/ssim"])
 
 
 def bicubic_of(state: StudyState) -> dict[str, float]:

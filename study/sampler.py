@@ -57,7 +57,8 @@ def propose(state: StudyState, experiment: Experiment, number: int) -> Point | N
 def _history(state: StudyState, experiment: Experiment) -> list[tuple[Trial, Point]]:
     """Every trial that stands in the space, references among them where they do, with its point."""
     base = experiment.base.dotted()
-    located = ((t, experiment.space.locate(t.config.dotted(), base)) for t in state.trials.values())
+    trials = (t for t in state.trials.values() if not t.is_replicate)  # those are no configurations of their own
+    located = ((t, experiment.space.locate(t.config.dotted(), base)) for t in trials)
     return [(trial, point) for trial, point in located if point is not None]
 
 

@@ -17,17 +17,17 @@ def decide(state: StudyState, experiment: Experiment, number: int) -> Verdict:
 
     Successive halving, asynchronous (Li et al., arXiv 1810.05934): at a rung a trial goes on if it stands among the
     best 1 / reduction_factor (rounded up) of the trials of the space that have reached the rung by now. References
-    are never pruned and take no place from others.
+    and replicates are never pruned and take no place from others.
     """
     trial = state.trials[number]
-    if experiment.scheduler == "none" or trial.is_reference or trial.patches not in experiment.rungs:
+    if experiment.scheduler == "none" or trial.proposed.role != "search" or trial.patches not in experiment.rungs:
         return Verdict.CONTINUE
     here = trial.score_at(trial.patches)
     assert here is not None
     others = [
         score
         for other in state.trials.values()
-        if not other.is_reference and (score := other.score_at(trial.patches)) is not None
+        if other.proposed.role == "search" and (score := other.score_at(trial.patches)) is not None
     ]
     places = math.ceil(len(others) / experiment.reduction_factor)
     better = sum(score > here for score in others)

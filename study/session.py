@@ -242,9 +242,10 @@ def _done(state: StudyState, asked: int) -> bool:
 
 
 def _to_conclude(state: StudyState) -> bool:
-    """Whether there is a winner, and no conclusion yet from as many trials as there are now."""
-    drawn_from = state.concluded.counted if state.concluded is not None else -1
-    return state.best() is not None and drawn_from != state.counted
+    """Whether there is a winner, and no conclusion yet from as many trials and replicates as there are."""
+    last = state.concluded
+    drawn_from = (last.counted, last.replicates) if last is not None else None
+    return state.best() is not None and drawn_from != (state.counted, state.replicated)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -48,13 +49,17 @@ class TrialState:
         return self.proposed.role == "reference"
 
     @property
+    def is_replicate(self) -> bool:
+        return self.proposed.role == "replicate"
+
+    @property
     def ended(self) -> bool:
         return self.end is not None
 
     @property
     def counts(self) -> bool:
         """Whether it is one of the N of `--trials N`."""
-        return self.status in ("finished", "pruned")
+        return self.status in ("finished", "pruned") and not self.is_replicate
 
     @property
     def config(self) -> TrialConfig:
@@ -134,6 +139,11 @@ class StudyState:
         return sum(trial.counts for trial in self.trials.values())
 
     @property
+    def replicated(self) -> int:
+        """Replicates that have ended."""
+        return sum(trial.ended and trial.is_replicate for trial in self.trials.values())
+
+    @property
     def complete(self) -> bool:
         """Nothing is left to do for the number of trials last asked for."""
         return self.ended is not None and self.ended.reason in ("complete", "exhausted")
@@ -143,9 +153,35 @@ class StudyState:
         ended = [t for t in self.trials.values() if t.counts and t.score is not None]
         return sorted(ended, key=lambda t: (t.status != "finished", -t.patches, -(t.score or 0.0), t.number))
 
+    def candidates(self) -> list[TrialState]:
+        """The finalists of the search: the first finished trials of the ranking that are no reference."""
+        finished = (t for t in self.ranking() if t.status == "finished" and not t.is_reference)
+        return list(islice(finished, self._asked_for("finalists", 1)))
+
+    def replicates_of(self, number: int) -> dict[int, TrialState]:
+        """Replicates of a trial by their seed's number."""
+        return {t.proposed.replicate: t for t in self.trials.values() if t.proposed.of == number}
+
     def best(self) -> TrialState | None:
-        """The winner: the first finished trial of the ranking that is no reference."""
-        return next((t for t in self.ranking() if t.status == "finished" and not t.is_reference), None)
+        """The winner: the first of the candidates or, once several were judged, the one chosen.
+
+        Chosen is the highest mean over replicates, of those that finished with every seed.
+        """
+        candidates, seeds = self.candidates(), self._asked_for("replicates", 0)
+        found = {t.number: self.replicates_of(t.number) for t in candidates}
+        judged = all(len(r) == seeds and all(t.ended for t in r.values()) for r in found.values())
+        means = {
+            number: sum(t.score or 0.0 for t in replicates.values()) / seeds
+            for number, replicates in found.items()
+            if seeds and all(t.status == "finished" for t in replicates.values())
+        }
+        if len(candidates) > 1 and judged and means:
+            return self.trials[max(means, key=means.__getitem__)]
+        return candidates[0] if candidates else None
+
+    def _asked_for(self, name: str, default: int) -> int:
+        question = self.opened.question if self.opened else {}
+        return int(question.get("search", {}).get(name, default))
 
 
 def fold(events: Iterable[Event]) -> StudyState:

@@ -59,7 +59,7 @@ def estimate(values: ArrayLike, confidence: float = CONFIDENCE) -> Estimate:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted so that rejecting those below α errs anywhere with at most α (Holm 1979), in the given order."""
+    """Adjusted p-values in the given order: rejecting those below α errs anywhere with at most α (Holm 1979)."""
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     adjusted, largest = [0.0] * len(p_values), 0.0
     for place, index in enumerate(order):

@@ -45,7 +45,8 @@ def status(folder: StudyFolder, state: StudyState) -> dict[str, Any]:
         "owner": owner,
         "asked": asked,
         "counted": state.counted,
-        "trials": dict(Counter(t.status for t in state.trials.values())),
+        "trials": dict(Counter(t.status for t in state.trials.values() if not t.is_replicate)),
+        "replicates": {"ended": state.replicated, "begun": sum(t.is_replicate for t in state.trials.values())},
         "running": [
             {"trial": t.number, "slot": t.starts[-1].slot, "patches": t.patches, "val/psnr": t.score}
             for t in state.trials.values()
@@ -75,6 +76,8 @@ def _text(found: dict[str, Any]) -> str:
         f"{found['study']}: {found['phase']}" + (f" ({found['owner']})" if found["owner"] else ""),
         f"{found['counted']} of {found['asked']} trials counted: {trials}",
     ]
+    if found["replicates"]["begun"]:
+        lines.append(f"replicates of the finalists: {found['replicates']['ended']} ended")
     for trial in found["running"]:
         score = "" if trial["val/psnr"] is None else f", {trial['val/psnr']:.3f} dB"
         where = f"on slot {trial['slot']}" if found["owner"] else "goes on from its checkpoint"

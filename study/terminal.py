@@ -28,6 +28,7 @@ from study.events import (
 )
 from study.results import bicubic_of, swept_names
 from study.state import StudyState, TrialState
+from study.verdict import sentences, verdict
 
 _SHOWN = 10
 _PLAIN_WIDTH = 180
@@ -132,6 +133,8 @@ class LiveView:
 
 def settings(trial: TrialState) -> str:
     """What distinguishes a trial, briefly: a reference's name, or the values that were swept."""
+    if trial.is_replicate:
+        return f"{trial.proposed.name} / seed {trial.proposed.replicate}: trial {trial.proposed.of} again"
     if trial.is_reference:
         return f"reference: {trial.proposed.name}"
     return ", ".join(f"{name.rpartition('.')[2]} {_value(v)}" for name, v in trial.proposed.values.items())
@@ -231,7 +234,8 @@ def material(opened: StudyOpened) -> list[str]:
 def summary(state: StudyState) -> list[str]:
     """The outcome in a few lines: counts, the winner against bicubic and the references, with its budget."""
     assert state.opened is not None
-    by_state = {s: sum(t.status == s for t in state.trials.values()) for s in ("finished", "pruned", "failed")}
+    searched = [t for t in state.trials.values() if not t.is_replicate]
+    by_state = {s: sum(t.status == s for t in searched) for s in ("finished", "pruned", "failed")}
     counts = ", ".join(f"{n} {s}" for s, n in by_state.items() if n or s == "finished")
     lines = [f"{state.counted} trials: {counts}"]
     if state.ended is not None and state.ended.reason == "exhausted":
@@ -242,15 +246,17 @@ def summary(state: StudyState) -> list[str]:
     crops, bicubic = state.opened.data["crops"], bicubic_of(state)["val/psnr"]
     against = [("bicubic", bicubic)] + [
         (f"the {t.proposed.name} setting", t.score)
-        for t in state.trials.values()
+        for t in searched
         if t.is_reference and t.status == "finished" and t.score is not None
     ]
     gains = ", ".join(f"{best.score - other:+.2f} dB against {name}" for name, other in against)
     lines += [
         f"best of the search: trial {best.number}, {best.score:.3f} dB after {best.patches} patches, mean of "
         f"{crops['count']} crops of {crops['pictures']} pictures; {gains}",
-        "one run each is a ranking, not a verdict; references do not compete, and ranking.csv has all their settings",
+        "references do not compete, and ranking.csv has all their settings",
     ]
+    told = verdict(state)
+    lines += ["one run each is a ranking, not a verdict"] if told is None else sentences(told, state)
     if state.concluded is not None:
         s = state.concluded.scores
         lines += [

@@ -20,6 +20,7 @@ from study import plots, results
 from study.events import Concluded
 from study.folder import StudyFolder
 from study.state import StudyState
+from study.verdict import sentences, verdict
 
 _DETAIL = 96
 
@@ -39,7 +40,8 @@ class _Seen:
 def conclude(folder: StudyFolder, state: StudyState, pictures: Pictures) -> Concluded:
     """Evaluate the best trial on the whole validation pictures and the benchmarks, write the results, say so.
 
-    Written under `results/`: ranking.csv, curves.png, comparison.png, and best/ with weights and config.
+    Written under `results/`: ranking.csv, curves.png, comparison.png, and best/ with weights and config; with
+    replicates also replicates.csv and verdict.txt.
     """
     best = state.best()
     assert best is not None and state.opened is not None
@@ -74,6 +76,12 @@ def conclude(folder: StudyFolder, state: StudyState, pictures: Pictures) -> Conc
         "best/weights.safetensors": weights.read_bytes(),
         "best/config.json": (json.dumps(best.proposed.config, indent=2) + "\n").encode(),
     }
+    told = verdict(state)
+    if told is not None:
+        files |= {
+            "replicates.csv": results.replicates(state).to_csv(index=False).encode(),
+            "verdict.txt": ("\n".join(sentences(told, state)) + "\n").encode(),
+        }
     for name, content in files.items():
         path = folder.results / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,6 +90,7 @@ def conclude(folder: StudyFolder, state: StudyState, pictures: Pictures) -> Conc
         time=time.time(),
         best=best.number,
         counted=state.counted,
+        replicates=state.replicated,
         scores=scores,
         per_image=tuple(rows),
         files=tuple((Path("results") / name).as_posix() for name in files),

@@ -31,6 +31,7 @@ IMPORTERS = {
     "matplotlib": {"study/plots.py"},
     "pandas": {"study/results.py", "study/plots.py"},
     "rich": {"study/terminal.py", "study/session.py"},
+    "scipy": {"study/stats.py"},
 }
 """Who may import a library that is heavy, or that another could take the place of."""
 
@@ -155,7 +156,7 @@ def test_nothing_that_is_loaded_can_execute_code() -> None:
 
 # What a command loads
 
-HEAVY = ("torch", "mlflow", "optuna", "pandas", "matplotlib", "numpy", "rich", "h5py")
+HEAVY = ("torch", "mlflow", "optuna", "pandas", "matplotlib", "numpy", "rich", "h5py", "scipy")
 
 RUN = f"""
 import json, runpy, sys, time

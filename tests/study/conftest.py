@@ -14,6 +14,7 @@ from experiments.quickstart import EXPERIMENT
 from study import events as ev
 from study.config import TrialConfig, short_digest
 from study.experiment import Experiment
+from study.finalists import trial_seed
 from study.folder import StudyFolder
 from study.journal import Journal
 from study.state import StudyState
@@ -189,7 +190,7 @@ class History:
             digest=short_digest(question),
             text=experiment.question,
             runtime={},
-            data={"baseline": {"val/psnr": BASELINE, "val/ssim": 0.8}},
+            data={"baseline": {"val/psnr": BASELINE, "val/ssim": 0.8}, "crops": {"count": 6, "pictures": 3}},
         )
 
     def tell(self, kind: type[ev.Event], **values: Any) -> None:
@@ -240,6 +241,38 @@ class History:
             case _:
                 raise ValueError(how)
 
+    def replicate(self, due: Any, score: float | None, images: Mapping[str, float] | None = None) -> int:
+        """A whole re-training that `study.finalists.due` asked for; it fails if the score is None."""
+        number = len(self.state.trials)
+        config = replace(due.of.config, seed=trial_seed(self.state.opened.seed, due.number))  # type: ignore[union-attr]
+        self.tell(
+            ev.Proposed,
+            trial=number,
+            role="replicate",
+            name=due.name,
+            config=config.to_json(),
+            config_hash=config.digest(),
+            values=due.of.proposed.values,
+            of=due.of.number,
+            replicate=due.number,
+        )
+        self.start(number)
+        if score is None:
+            self.end(number, "failed")
+            return number
+        base = self.experiment.base
+        self.validate(number, *[score] * (base.train.budget_patches // base.evaluation.every_patches))
+        self.tell(
+            ev.Finished,
+            trial=number,
+            patches=base.train.budget_patches,
+            scores=self.state.trials[number].curve[-1].scores,
+            per_image=tuple((name, psnr, 0.8) for name, psnr in (images or {"crop": score}).items()),
+            weights="beef",
+            seconds={},
+        )
+        return number
+
     def try_out(self, values: Mapping[str, Any], psnr: float, how: str = "finished") -> int:
         """A whole trial: to the first rung if it is pruned, to no validation if it fails, else to the budget."""
         number = self.propose(values)
@@ -264,6 +297,7 @@ from experiments.literature import references
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
 from study.config import TrialConfig
 from study.experiment import Experiment
+from study.finalists import trial_seed
 from study.space import Choice, Grid, Together
 
 BASE = TrialConfig(

@@ -660,3 +660,79 @@ def test_a_session_ends_without_running_slots(site: Site) -> None:
     site.run(5, slots=2)
     assert site.executor.running() == []
     assert site.executor.free_slots() == [0, 1]
+
+
+# Replicates
+
+
+REPLICATED = {"finalists": 1, "replicates": 2}
+
+
+def of_role(site: Site, role: str) -> list[ev.Proposed]:
+    return [t.proposed for t in site.state.trials.values() if t.proposed.role == role]
+
+
+def test_after_the_search_finalist_and_references_are_trained_again_with_fresh_paired_seeds(
+    make: Callable[..., Site],
+) -> None:
+    site = make(**REPLICATED)
+    assert site.run(5).reason == "complete"
+    assert site.state.counted == 5
+    assert [(p.trial, p.name, p.of, p.replicate) for p in of_role(site, "replicate")] == [
+        (5, "finalist 1", 4, 1),
+        (6, "authors", 0, 1),
+        (7, "blog", 1, 1),
+        (8, "finalist 1", 4, 2),
+        (9, "authors", 0, 2),
+        (10, "blog", 1, 2),
+    ]
+    for proposed in of_role(site, "replicate"):
+        config, original = site.state.trials[proposed.trial].config, site.state.trials[proposed.of or 0].config
+        assert config == replace(original, seed=child_seed(SEED, "replicate", proposed.replicate))
+
+
+def test_replicates_are_not_begun_before_the_last_search_trial_has_ended(make: Callable[..., Site]) -> None:
+    site = make(**REPLICATED)
+    site.run(6, slots=3)
+    events = site.events
+    last = max(i for i, e in enumerate(events) if isinstance(e, ev.Finished) and e.trial < 6)
+    first = min(i for i, e in enumerate(events) if isinstance(e, ev.Proposed) and e.role == "replicate")
+    assert last < first
+
+
+def test_a_study_killed_among_its_replicates_ends_like_one_that_was_not(make: Callable[..., Site]) -> None:
+    whole = make(**REPLICATED)
+    whole.run(4)
+    for kill in range(whole.executor.asked // 2, whole.executor.asked, 5):
+        site = make(**REPLICATED)
+        with pytest.raises(KilledError):
+            site.run(4, kill_before_record=kill)
+        assert site.run(4).reason == "complete"
+        assert outcome_of(site) == outcome_of(whole)
+
+
+def test_a_replicate_that_fails_is_recorded_and_neither_repeated_nor_held_against_the_study(
+    make: Callable[..., Site],
+) -> None:
+    site = make(finalists=1, replicates=6)
+    end = site.run(4, lambda number, patches: Failure() if number >= 4 else all_well(number, patches))
+    assert end.reason == "complete"
+    assert [t.status for t in site.state.trials.values()] == ["finished"] * 4 + ["failed"] * 18
+    assert site.run(4).reason == "complete"
+    assert len(site.state.trials) == 22
+
+
+def test_a_larger_number_reopens_the_search_after_its_replicates_too(make: Callable[..., Site]) -> None:
+    site = make(**REPLICATED)
+    site.run(4)
+    site.run(6)
+    assert site.state.counted == 6
+    winner = site.state.best()
+    assert winner is not None
+    assert len(site.state.replicates_of(winner.number)) == 2
+
+
+def test_replicates_of_a_search_that_tried_everything_are_made(make: Callable[..., Site]) -> None:
+    site = make(nuisance={"train.loss": Choice("l1", "l2"), "model.reduction": Grid(2, 4)}, **REPLICATED)
+    assert site.run(20).reason == "exhausted"
+    assert len(of_role(site, "replicate")) == 6

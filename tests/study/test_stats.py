@@ -123,9 +123,7 @@ def test_many_comparisons_are_scipy_s_dunnett() -> None:
     groups -= groups.mean(axis=1, keepdims=True)
     noise = math.sqrt(groups.var(axis=1, ddof=1).mean())
     groups[1:] += dunnett_critical(9, 30) * noise * math.sqrt(2 / 4)
-    found = scipy_stats.dunnett(
-        *groups[1:], control=groups[0], alternative="greater", rng=np.random.default_rng(7)
-    )
+    found = scipy_stats.dunnett(*groups[1:], control=groups[0], alternative="greater", rng=np.random.default_rng(7))
     assert found.pvalue == pytest.approx([0.05] * 9, abs=0.001)
 
 

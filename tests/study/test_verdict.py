@@ -1,0 +1,152 @@
+"""What a study says about its winner, from replicates made by hand."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from scipy import stats as scipy_stats
+
+from experiments.quickstart import EXPERIMENT
+from study.finalists import due
+from study.verdict import Verdict, compare, sentences, verdict
+
+Scores = dict[str, list[float | None]]
+CLEAR: Scores = {
+    "finalist 1": [30.0, 30.2, 30.1],
+    "authors": [29.5, 29.75, 29.55],  # 0.50, 0.45, 0.55 behind
+    "blog": [30.0, 30.15, 30.12],  # 0.00, 0.05, -0.02 behind
+}
+SECOND_IS_BETTER: Scores = CLEAR | {"finalist 2": [30.4, 30.62, 30.5]}
+
+
+@pytest.fixture
+def judged(history: Callable[..., Any]) -> Callable[..., Any]:
+    """A study whose finalists had replicates with these scores; crops score 1 dB below and above."""
+
+    def make(scores: Scores, **experiment: Any) -> Any:
+        study = history(replace(EXPERIMENT, **({"replicates": len(scores["finalist 1"])} | experiment)))
+        for name in ("authors", "blog"):
+            number = study.propose(reference=name)
+            study.validate(number, *[29.0] * 4)
+            study.end(number)
+        study.try_out({"model.temperature": 0.3}, 30.3)
+        study.try_out({"model.temperature": 3.0}, 30.25)
+        while (asked := due(study.state, study.experiment)) is not None:
+            score = scores[asked.name][asked.number - 1]
+            crops = None if score is None else {"a": score - 1, "b": score + 1}
+            study.replicate(asked, score, crops)
+        return study
+
+    return make
+
+
+def told(study: Any) -> Verdict:
+    found = verdict(study.state)
+    assert found is not None
+    return found
+
+
+def test_the_winner_is_compared_with_each_reference_over_the_same_seeds(judged: Callable[..., Any]) -> None:
+    authors, blog = told(judged(CLEAR)).against
+    theirs = [scipy_stats.ttest_rel(CLEAR["finalist 1"], CLEAR[name]) for name in ("authors", "blog")]
+    assert authors.difference.mean == pytest.approx(0.5)
+    assert blog.difference.mean == pytest.approx(0.01)
+    # Holm over the two: the smaller p twice, the larger once.
+    assert (authors.p, blog.p) == pytest.approx((2 * theirs[0].pvalue, theirs[1].pvalue))
+    assert (authors.told, blog.told) == (True, False)
+
+
+def test_the_verdict_in_words_names_budget_pictures_batch_interval_and_seeds(judged: Callable[..., Any]) -> None:
+    study = judged(CLEAR)
+    text = sentences(told(study), study.state)
+    # Seeds: (2.24 + 0.84)^2 / (0.010 / 0.036)^2 = 124, three more for so few degrees of freedom, less the three seen.
+    assert text[:3] == [
+        "verdict after 1,920 patches, on 6 crops of 3 pictures, trial 2 with batch 16:",
+        "  it learns faster than the authors setting by 0.50 dB (95 % 0.38–0.62, 3 seeds); "
+        "on 2 of 2 crops, from +0.50 to +0.50 dB",
+        "  it is not told apart from the blog setting: +0.01 dB (95 % -0.08 to 0.10, 3 seeds); "
+        "about 124 more seeds would tell",
+    ]
+    assert text[3].startswith(
+        "  its replicates: 30.100 dB, standard deviation 0.100 (3 seeds); "
+        "its run in the search showed +0.200 dB beside that; the best of these 3 with probability 0."
+    )
+
+
+def test_a_winner_may_be_slower(judged: Callable[..., Any]) -> None:
+    study = judged(CLEAR | {"authors": [30.5, 30.75, 30.55]})
+    assert "it learns slower than the authors setting by 0.50 dB (95 % 0.38–0.62, 3 seeds)" in "\n".join(
+        sentences(told(study), study.state)
+    )
+
+
+def test_without_replicates_there_is_no_verdict(judged: Callable[..., Any], history: Callable[..., Any]) -> None:
+    study = history(EXPERIMENT)
+    assert verdict(study.state) is None
+    study.try_out({"model.temperature": 0.3}, 30.3)
+    assert verdict(study.state) is None
+    assert verdict(judged({name: [None] * 3 for name in CLEAR}).state) is None
+
+
+def test_only_seeds_that_both_finished_are_compared_and_failures_are_told(judged: Callable[..., Any]) -> None:
+    study = judged(CLEAR | {"blog": [29.0, None, 29.1]})
+    found = told(study)
+    assert [c.difference.count for c in found.against] == [3, 2]
+    assert "  the blog setting failed with 1 of 3 seeds" in sentences(found, study.state)
+
+
+def test_one_shared_seed_is_no_comparison(judged: Callable[..., Any]) -> None:
+    study = judged(CLEAR | {"blog": [None, None, 29.1]})
+    assert "  it cannot be compared with the blog setting: they share one seed (+1.00 dB)" in sentences(
+        told(study), study.state
+    )
+
+
+def test_one_more_or_less_equal_pair_of_scores_would_need_too_many_seeds(judged: Callable[..., Any]) -> None:
+    study = judged(CLEAR | {"blog": [29.9, 30.3, 30.1]})
+    assert "no reasonable number of seeds would tell" in sentences(told(study), study.state)[2]
+
+
+def test_with_one_finalist_the_comparisons_are_the_two_fixed_before(judged: Callable[..., Any]) -> None:
+    found = told(judged(CLEAR))
+    assert found.primary
+    assert [c.family for c in found.against] == [2, 2]
+    assert found.choice == {}
+
+
+def test_a_finalist_chosen_by_its_replicates_answers_for_all_that_might_have_been(
+    judged: Callable[..., Any],
+) -> None:
+    study = judged(SECOND_IS_BETTER, finalists=2)
+    found = told(study)
+    assert (found.winner.trial.number, found.primary) == (3, False)
+    assert [c.one.trial.number for c in found.against] == [3, 3]
+    assert [c.family for c in found.against] == [4, 4]
+    text = "\n".join(sentences(found, study.state))
+    assert "chosen among 2 finalists after their replicates were seen: Holm's procedure over all 4" in text
+    assert "among 2 finalists it is the best (95 %, all at once); without the winner's curse 30.5" in text
+
+
+def test_a_finalist_that_stays_first_is_judged_by_the_two_hypotheses_fixed_before(judged: Callable[..., Any]) -> None:
+    study = judged(CLEAR | {"finalist 2": [29.98, 30.21, 30.05]}, finalists=2)
+    found = told(study)
+    assert found.primary
+    assert [c.family for c in found.against] == [2, 2]
+    assert "among 2 finalists it is not told apart from trial 3 (95 %, all at once)" in "\n".join(
+        sentences(found, study.state)
+    )
+
+
+def test_the_probability_of_being_best_covers_all_that_were_replicated(judged: Callable[..., Any]) -> None:
+    found = told(judged(CLEAR))
+    assert sorted(found.probability_best) == [0, 1, 2]
+    assert sum(found.probability_best.values()) == pytest.approx(1)
+    assert found.probability_best[0] < 0.01
+
+
+def test_comparisons_share_one_family(judged: Callable[..., Any]) -> None:
+    found = told(judged(SECOND_IS_BETTER, finalists=2))
+    candidates = [j for j in found.judged if not j.trial.is_reference]
+    references = [j for j in found.judged if j.trial.is_reference]
+    assert {c.family for c in compare(candidates, references)} == {4}
