@@ -179,6 +179,7 @@ class Coordinator:
             epoch=self.state.session.epoch,
             slot=slot,
             source=self._source,
+            initial=trial.proposed.initial,
         )
 
     def _take(self, event: TrialEvent) -> None:

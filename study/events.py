@@ -1,7 +1,7 @@
 """Everything that can happen in a study. The journal holds these; all else is derived from them."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 FORMAT = 1
@@ -65,7 +65,7 @@ class TrialEvent(Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Proposed(TrialEvent):
-    role: Literal["search", "reference", "replicate"]
+    role: Literal["search", "reference", "replicate", "training"]
     name: str
     """A reference's name, also on its replicates; `finalist k` on a finalist's; empty for a proposal of the sampler."""
     config: Mapping[str, Any]
@@ -76,6 +76,8 @@ class Proposed(TrialEvent):
     """The trial that a replicate trains again."""
     replicate: int = 0
     """Which fresh seed a replicate has, from 1; 0 for every other trial."""
+    initial: str = ""
+    """Digest of the weights that a training starts from; empty: those of its config's seed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,6 +107,8 @@ class Progress(TrialEvent):
     scores: Scores
     loss: float
     learning_rate: float
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Wall time since the trial's last start by what it went into: start-up, steps, validations, recording."""
 
     def numbers(self) -> tuple[object, ...]:
         return self.patches, dict(self.scores), self.loss, self.learning_rate

@@ -7,8 +7,8 @@ import re
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -32,6 +32,8 @@ class StudyFolder:
     root: Path
     """Absolute."""
     study: str
+    training: str = ""
+    """A longer training of one of its trials, with a record of its own; empty: the study itself."""
 
     def __post_init__(self) -> None:
         name = self.study
@@ -43,7 +45,12 @@ class StudyFolder:
 
     @property
     def path(self) -> Path:
-        return self.root / self.study
+        study = self.root / self.study
+        return study / "trainings" / self.training if self.training else study
+
+    def trainings(self) -> list["StudyFolder"]:
+        """The longer trainings of its trials."""
+        return [replace(self, training=p.parent.name) for p in sorted(self.path.glob("trainings/*/journal.jsonl"))]
 
     @property
     def journal(self) -> Path:
@@ -75,6 +82,21 @@ class StudyFolder:
             raise SuiteError(f"--root {self.root}: cannot be written ({exc.strerror}); choose another folder") from exc
 
     @contextmanager
+    def owned(self) -> Iterator[None]:
+        """The folder, made and locked; removed again if not even the journal's first line came about."""
+        made = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        self.create()
+        with self.lock():
+            try:
+                yield
+            finally:
+                if not self.journal.exists():
+                    (self.path / "lock").unlink(missing_ok=True)
+                    with suppress(OSError):  # there is more in it by now
+                        for path in made:
+                            path.rmdir()
+
+    @contextmanager
     def lock(self) -> Iterator[None]:
         """Own the study while the block runs; the kernel gives it back however this process ends.
 
@@ -87,7 +109,8 @@ class StudyFolder:
             while not (_take(file, fcntl.LOCK_EX) and _is_at(file, path)):
                 if time.monotonic() > patience:
                     file.seek(0)
-                    raise SuiteError(f"study {self.study!r} is being run by {_owner(file.read())}; wait for it")
+                    what = f"training {self.training}" if self.training else f"study {self.study!r}"
+                    raise SuiteError(f"{what} is being run by {_owner(file.read())}; wait for it")
                 time.sleep(_LOOK_SECONDS / 20)
             file.truncate(0)
             json.dump({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}, file)

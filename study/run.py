@@ -5,11 +5,12 @@ Typed again it goes on where it was; when the study is complete it only prints t
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from sr_core.cli import Parser, run_command
-from study.commandline import add_study_flags, at_least_one, seconds
+from study.commandline import add_study_flags, at_least_one, folder_from, seconds
 
 
 def gpu(text: str) -> str:
@@ -51,11 +52,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--allow-leak", action="store_true", help="go on though training pictures are held out too; it is recorded"
     )
+    made.add_argument("--profile", action="store_true", help="say at the end what the wall time went into")
     made.add_argument("--dry-run", action="store_true", help="print space, budget, first trials, time; write nothing")
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    begun = time.perf_counter()
     args = parser().parse_args(argv)
 
     def body() -> int:
@@ -66,9 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             from study.dry_run import show
 
             return show(name, experiment, args)
-        from study.session import run_session
+        from study.session import Session, run_session
+        from study.wall_time import WallTime
 
-        return run_session(name, experiment, args)
+        folder = folder_from(args, default=name)
+        return run_session(
+            Session(name=name, experiment=experiment, args=args, folder=folder, wall_time=WallTime(begun))
+        )
 
     return run_command(body)
 

@@ -7,8 +7,8 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 
 from rich.console import Console
 
@@ -16,12 +16,13 @@ from sr_core.data.manifest import fingerprint
 from sr_core.errors import SuiteError
 from sr_core.training.runtime import resolve
 from study import provenance, terminal
-from study.commandline import folder_from, typed
+from study.commandline import typed
 from study.coordinator import Coordinator, Observer
 from study.events import Event, SessionStarted, Warned
 from study.executors.inline import InlineExecutor
 from study.experiment import Experiment
 from study.folder import StudyFolder
+from study.follow import Sink
 from study.follower import Follower
 from study.journal import Journal, read
 from study.leak_check import check_leaks
@@ -40,6 +41,7 @@ from study.state import StudyState, fold
 from study.stopping import StopSignal, Terminated, signals
 from study.trial import Bench
 from study.views import followed, sinks_of, wait_prepared
+from study.wall_time import WallTime, table
 from study.winner import conclude
 
 TEMPORARY = 75
@@ -48,17 +50,16 @@ NOTHING_SUCCEEDED = 3
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def run_session(name: str, experiment: Experiment, args: argparse.Namespace) -> int:
-    """Run or continue the study that the arguments describe; returns the exit status."""
+def run_session(session: "Session") -> int:
+    """Run or continue a study; returns the exit status."""
     terminal.set_up_logging()
-    folder = folder_from(args, default=name)
-    stop = StopSignal()
+    folder, experiment = session.folder, session.experiment
     try:
-        with signals(stop):
-            found = read_pictures(folder.root, find_pictures(args.data, experiment))
+        with signals(session.stop):
+            found = read_pictures(folder.root, find_pictures(session.args.data, experiment))
             check_pictures(experiment, found)  # nothing is written where they will not do
-            with _owned(folder):
-                return _Session(name, experiment, args, folder, found, stop).run()
+            with folder.owned():
+                return session.run(found)
     except Terminated:
         print("terminated; the same command goes on from here", file=sys.stderr)
         return TEMPORARY
@@ -73,45 +74,33 @@ def run_session(name: str, experiment: Experiment, args: argparse.Namespace) -> 
         return TEMPORARY
 
 
-@contextmanager
-def _owned(folder: StudyFolder) -> Iterator[None]:
-    """The study's folder, locked; removed again if not even its first line came about."""
-    made = [path for path in (folder.path, *folder.path.parents) if not path.exists()]
-    folder.create()
-    with folder.lock():
-        try:
-            yield
-        finally:
-            if not folder.journal.exists():
-                (folder.path / "lock").unlink(missing_ok=True)
-                with suppress(OSError):  # there is more in it by now
-                    for path in made:
-                        path.rmdir()
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """A study that the arguments of `study.run` describe."""
 
-
-@dataclass(slots=True)
-class _Session:
     name: str
+    """Of the experiment."""
     experiment: Experiment
     args: argparse.Namespace
     folder: StudyFolder
-    found: Found
-    stop: StopSignal
+    wall_time: WallTime
+    stop: StopSignal = field(default_factory=StopSignal)
 
-    def run(self) -> int:
+    def run(self, found: Found) -> int:
+        """Open or continue the study, search, conclude, show; returns the exit status."""
         out = terminal.console()
         state = fold(read(self.folder.journal)) if self.folder.journal.exists() else StudyState()
         seed = self.experiment.base.seed if self.args.seed is None else self.args.seed
-        self._check(state, seed)
+        self._check(state, seed, found)
         if _done(state, self.args.trials):
             with self._views(out):
-                self._show(out, state)
-            return 0
+                self.show(out, state)
+            return self.status(state)
         root, args = self.folder.root, self.args
-        leaks = () if state.opened else check_leaks(root, self.found, allowed=args.allow_leak)
+        leaks = () if state.opened else check_leaks(root, found, allowed=args.allow_leak)
         with ExitStack() as stack:
             followers = stack.enter_context(self._views(out))  # their stores take seconds to make: beside the pictures
-            material = prepare_material(root, self.found, self.experiment)
+            material = prepare_material(root, found, self.experiment)
             wait_prepared(followers)  # before a worker starts, and before speed is measured
             opened = state.opened or first_event(
                 self.folder, self.name, self.experiment, seed, material, leaks, data=args.data, device=args.device
@@ -144,29 +133,36 @@ class _Session:
                 stop=self.stop,
             )
             self.stop.searching = True
-            self._start(coordinator, runtime.unmet())
+            self.start(coordinator, runtime.unmet())
+            self.wall_time.started()
             end = coordinator.search(self.args.trials)
             if end.reason in ("complete", "exhausted", "timeout") and _to_conclude(coordinator.state):
-                coordinator.record(conclude(self.folder, coordinator.state, self.found.pictures))
+                with self.wall_time.spent("conclusion"):
+                    coordinator.record(conclude(self.folder, coordinator.state, found.pictures))
             coordinator.record(end)
             view.close()
-        self._show(out, coordinator.state)
+        self.show(out, coordinator.state)
+        return self.status(coordinator.state)
+
+    def status(self, state: StudyState) -> int:
+        """The exit status after a session, whose ending it says where that is no good one."""
+        end = state.ended
+        assert end is not None
         if end.reason in ("interrupted", "terminated"):
             print(f"{end.reason}; the same command goes on from here", file=sys.stderr)
             return 130 if end.reason == "interrupted" else TEMPORARY
         if end.reason == "failures":
             print(f"error: stopped: {end.detail}", file=sys.stderr)
-        return 0 if end.reason != "failures" and any(t.counts for t in coordinator.state.trials.values()) else (
-            NOTHING_SUCCEEDED
-        )  # fmt: skip
+        succeeded = end.reason != "failures" and any(t.counts for t in state.trials.values())
+        return 0 if succeeded else NOTHING_SUCCEEDED
 
-    def _check(self, state: StudyState, seed: int) -> None:
+    def _check(self, state: StudyState, seed: int, found: Found) -> None:
         """Raises SuiteError where the study cannot be run like this, before anything is prepared for it."""
         if state.opened is None:
             resolve(device=self.args.device)
             return
-        question = question_of(self.experiment, seed, fingerprint(self.found.manifest))
-        check_same_question(state.opened, question, self.folder, self.found.pictures)
+        question = question_of(self.experiment, seed, fingerprint(found.manifest))
+        check_same_question(state.opened, question, self.folder, found.pictures)
         device = state.opened.runtime["device"]
         if self.args.device not in (None, device):
             raise SuiteError(
@@ -174,7 +170,7 @@ class _Session:
                 "--gpus as it was, or start a new study with --study-name"
             )
 
-    def _start(self, coordinator: Coordinator, unmet: list[str]) -> None:
+    def start(self, coordinator: Coordinator, unmet: list[str]) -> None:
         """The session's first lines: who runs it, and what is not as it was."""
         state = coordinator.state
         here = provenance.collect()
@@ -196,17 +192,24 @@ class _Session:
             message = f"not every bit of this study can be repeated on this machine: {'; '.join(unmet)}"
             coordinator.record(Warned(time=time.time(), message=message))
 
-    def _views(self, out: Console) -> AbstractContextManager[list[Follower]]:
+    @contextmanager
+    def _views(self, out: Console) -> Iterator[list[Follower]]:
         """Followers of this session's views."""
 
         def say(name: str) -> None:
             later = f"python -m study.sync{self._where()}"
             out.print(f"{name} is not up to date; nothing is lost, later: {later}", markup=False)
 
-        sinks = sinks_of(self.folder, self.args.tracking_uri, self.args.storage)
-        return followed(self.folder, sinks, self.stop, say)
+        with followed(self.folder, self.sinks(), self.stop, say) as followers:
+            yield followers
+            ended = time.perf_counter()
+        self.wall_time.add("recording", time.perf_counter() - ended)
 
-    def _show(self, out: Console, state: StudyState) -> None:
+    def sinks(self) -> list[Sink]:
+        """The views to keep up to date."""
+        return sinks_of(self.folder, self.args.tracking_uri, self.args.storage)
+
+    def show(self, out: Console, state: StudyState) -> None:
         """The result, where to look at it, and the next command to type."""
         out.print(terminal.ranking_table(state))
         lines = terminal.summary(state)
@@ -216,6 +219,8 @@ class _Session:
             from study.ui import ui_command
 
             lines += [f"compare the trials: {ui_command(self.folder.root)}", "then open http://127.0.0.1:5000"]
+        if self.args.profile:
+            lines += table(self.wall_time.breakdown(state))
         for line in (*lines, f"next: {self._next(state)}"):
             out.print(line, markup=False, soft_wrap=True)  # a command that was broken in two cannot be copied
 

@@ -3,7 +3,8 @@
 import logging
 import time
 import traceback
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
@@ -18,9 +19,10 @@ from sr_core.errors import CheckpointError, DivergedError, SuiteError, TakenOver
 from sr_core.metrics.evaluate import Score, mean_score
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
+from sr_core.model.weights import load_exactly, read_weights
 from sr_core.seed import child_seed
 from sr_core.training import fit as training
-from sr_core.training.checkpoint import Mark, load_checkpoint, save_checkpoint, save_weights
+from sr_core.training.checkpoint import Mark, digest_of, load_checkpoint, save_checkpoint, save_weights
 from sr_core.training.runtime import Runtime
 from sr_core.training.scoring import CropScorer
 from study.config import TrialConfig
@@ -29,6 +31,7 @@ from study.events import Checkpointed, Failed, Finished, Progress, Started, Tick
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 60.0
+INITIAL_WEIGHTS = "initial.safetensors"
 
 
 class Command(Enum):
@@ -51,6 +54,8 @@ class TrialTask:
     epoch: int
     slot: int
     source: str
+    initial: str = ""
+    """Digest of the weights in its folder to start from; empty: from those of the seed."""
 
     @property
     def checkpoint(self) -> Path:
@@ -59,6 +64,10 @@ class TrialTask:
     @property
     def weights(self) -> Path:
         return self.folder / "weights.safetensors"
+
+    @property
+    def initial_weights(self) -> Path:
+        return self.folder / INITIAL_WEIGHTS
 
 
 class Bench:
@@ -132,6 +141,7 @@ def run_trial(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, N
 
 def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None]:
     config, runtime = task.config, bench.runtime
+    begun = time.perf_counter()
     patches = bench.patches(config)
     scorer = bench.scorer(config)
     rows: list[tuple[str, Score]] = []
@@ -142,15 +152,17 @@ def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None
         return {"val/psnr": mean.psnr, "val/ssim": mean.ssim}
 
     mark = Mark(task.config_hash, task.epoch)
-    state = _at_checkpoint(task, runtime, mark) or _at_beginning(config, runtime)
-    yield Started(
-        time=time.time(),
-        trial=task.number,
-        slot=task.slot,
-        epoch=task.epoch,
-        patches=state.patches,
-        source=task.source,
-    )
+    state = _at_checkpoint(task, runtime, mark) or _at_beginning(task, runtime)
+    state.seconds |= {"start-up": time.perf_counter() - begun, "recording": 0.0}
+    with _counted(state.seconds, "recording"):
+        yield Started(
+            time=time.time(),
+            trial=task.number,
+            slot=task.slot,
+            epoch=task.epoch,
+            patches=state.patches,
+            source=task.source,
+        )
     scores: Mapping[str, float] = {}
     saved = time.monotonic()
     for step in training.fit(
@@ -161,39 +173,69 @@ def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None
         validate=validate,
         validate_every=config.evaluation.every_patches,
     ):
+        told: TrialEvent
         now = time.time()
         match step:
             case training.Tick(done, loss):
-                command = yield Ticked(time=now, trial=task.number, patches=done, loss=loss)
+                told = Ticked(time=now, trial=task.number, patches=done, loss=loss)
                 due = time.monotonic() - saved > CHECKPOINT_SECONDS
             case training.Progress(done, scores, loss, rate):
-                command = yield Progress(
-                    time=now, trial=task.number, patches=done, scores=scores, loss=loss, learning_rate=rate
+                told = Progress(
+                    time=now,
+                    trial=task.number,
+                    patches=done,
+                    scores=scores,
+                    loss=loss,
+                    learning_rate=rate,
+                    seconds=dict(state.seconds),
                 )
                 due = True
+        with _counted(state.seconds, "recording"):
+            command = yield told
         if done == config.train.budget_patches:
             break  # nothing left to resume: the result comes next
         if due or command is Command.SUSPEND:
             # After the validation was journaled: a checkpoint ahead of the record would lose that point.
-            save_checkpoint(task.checkpoint, state, mark)
-            saved = time.monotonic()
-            yield Checkpointed(time=time.time(), trial=task.number, patches=state.patches)
+            with _counted(state.seconds, "recording"):
+                save_checkpoint(task.checkpoint, state, mark)
+                saved = time.monotonic()
+                yield Checkpointed(time=time.time(), trial=task.number, patches=state.patches)
         if command is Command.SUSPEND:
             return
+    with _counted(state.seconds, "recording"):
+        digest = save_weights(task.weights, state.average.model)
     yield Finished(
         time=time.time(),
         trial=task.number,
         patches=state.patches,
         scores=scores,
         per_image=tuple((name, found.psnr, found.ssim) for name, found in rows),
-        weights=save_weights(task.weights, state.average.model),
+        weights=digest,
         seconds=dict(state.seconds),
     )
 
 
-def _at_beginning(config: TrialConfig, runtime: Runtime) -> training.TrainState:
+@contextmanager
+def _counted(seconds: dict[str, float], what: str) -> Iterator[None]:
+    """Adds the wall time of the block, also where it waits for whoever is told something."""
+    begun = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[what] += time.perf_counter() - begun
+
+
+def _at_beginning(task: TrialTask, runtime: Runtime) -> training.TrainState:
+    config = task.config
     model = A2N(config.model, config.data.scale)
-    initialise(model, config.seed)
+    if task.initial:
+        given, _ = read_weights(task.initial_weights)
+        if digest_of(given) != task.initial:
+            raise CheckpointError(f"{task.initial_weights}: not the weights that this training started from; type the "
+                                  "command that started it again")  # fmt: skip
+        load_exactly(model, given, origin=str(task.initial_weights))
+    else:
+        initialise(model, config.seed)
     return training.start(model, config.train, runtime)
 
 
@@ -201,7 +243,7 @@ def _at_checkpoint(task: TrialTask, runtime: Runtime, mark: Mark) -> training.Tr
     """The run as its checkpoint has it; None where there is none of use, for what it held can be trained again."""
     if not task.checkpoint.exists():
         return None
-    state = _at_beginning(task.config, runtime)
+    state = _at_beginning(task, runtime)
     try:
         load_checkpoint(task.checkpoint, state, mark)
     except TakenOverError:

@@ -36,7 +36,7 @@ def mark(epoch: int = 1) -> Mark:
 
 def trained(folder: Path, epoch: int) -> training.TrainState:
     """A run after one step, with its checkpoint in the folder."""
-    state = _at_beginning(CONFIG, RUNTIME)
+    state = _at_beginning(task(folder, epoch), RUNTIME)
     black = np.zeros((2, 3, 8, 8), np.uint8), np.zeros((2, 3, 16, 16), np.uint8)
     training.step(state, CONFIG.train, RUNTIME, lambda first, n: black)
     save_checkpoint(task(folder).checkpoint, state, mark(epoch))

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -306,3 +307,25 @@ def test_a_dry_run_shows_the_study_and_writes_nothing(tiny: Any, commands: Any, 
     assert "validated every 60" in shown.out
     same = shlex.join(map(str, tiny.argv(here / "root")))
     assert shown.last_line == f"next: python -m study.run {same}", "of the same pictures under the same root"
+
+
+def test_the_profile_names_every_part_of_the_wall_time_and_they_add_up(
+    tiny: Any, commands: Any, tmp_path: Path, state_of: Any
+) -> None:
+    begun = time.monotonic()
+    ended = commands.run("study.run", *tiny.argv(tmp_path / "root", "--profile", trials=3))
+    took = time.monotonic() - begun
+    assert (ended.status, ended.err) == (0, "")
+    heading = re.search(r"^wall time (\S+) s$", ended.out, re.MULTILINE)
+    assert heading is not None
+    rows = re.findall(r"^  (\S.*?) +([\d.]+)% +([\d.]+) s\b", ended.out, re.MULTILINE)
+    assert [name for name, _, _ in rows] == [
+        "training steps", "validations", "start-up", "recording", "conclusion", "idle"
+    ]  # fmt: skip
+    wall = float(heading[1])
+    assert wall <= took + 0.1
+    assert sum(float(seconds) for _, _, seconds in rows) == pytest.approx(wall, abs=0.05 * 7), "each is rounded"
+    assert sum(float(percent) for _, percent, _ in rows) == pytest.approx(100, abs=0.05 * 7)
+    of_steps = sum(t.curve[-1].seconds["steps"] for t in state_of(tmp_path / "root").trials.values())
+    assert float(rows[0][2]) == pytest.approx(of_steps, abs=0.06)
+    assert ended.last_line.startswith("next: ")
