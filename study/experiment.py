@@ -6,13 +6,13 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sr_core.errors import ConfigError, SuiteError
 from study.config import TrialConfig, differences
 from study.space import Ranges, Space, build_space
 
-SamplerName = Literal["tpe", "random"]
+SamplerName = Literal["tpe", "gp", "random", "qmc", "grid"]
 SchedulerName = Literal["successive_halving", "none"]
 
 MIN_STEPS_AT_A_RUNG = 30
@@ -50,8 +50,12 @@ class Experiment:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "space", build_space(self.base, self.scientific, self.nuisance))
-        if self.sampler not in ("tpe", "random"):
-            raise ConfigError(f"sampler must be tpe or random, got {self.sampler!r}")
+        if self.sampler not in get_args(SamplerName):
+            raise ConfigError(f"sampler must be one of {', '.join(get_args(SamplerName))}, got {self.sampler!r}")
+        if self.sampler == "grid" and self.space.size is None:
+            raise ConfigError(
+                'sampler "grid" needs listed values or whole numbers: a Float has no last one; take "qmc"'
+            )
         if self.scheduler not in ("successive_halving", "none"):
             raise ConfigError(f"scheduler must be successive_halving or none, got {self.scheduler!r}")
         if not self.reduction_factor > 1:

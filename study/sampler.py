@@ -5,14 +5,17 @@ a proposal does not depend on which process asked before.
 """
 
 import itertools
+import math
 import random
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from scipy.stats import qmc
 
 from sr_core.seed import child_seed
 from study.experiment import Experiment
@@ -27,6 +30,8 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces every study
 
 _RETRIES = 20
 _STARTUP_TRIALS = 10
+_BLOCK, _BLOCKS = 256, 64
+"""Points of a sequence looked at together, and how often."""
 
 
 def propose(state: StudyState, experiment: Experiment, number: int) -> Point | None:
@@ -44,6 +49,8 @@ def propose(state: StudyState, experiment: Experiment, number: int) -> Point | N
         return None
     within = [(trial, point) for trial, point in history if arm.items() <= point.items()]
     free = tuple(d for d in space.dimensions if d.label not in arm)
+    if experiment.sampler in ("qmc", "grid"):
+        return _first_unseen(space, arm, free, known, experiment.sampler, child_seed(state.opened.seed, "sequence"))
     for attempt in range(_RETRIES):
         seed = child_seed(state.opened.seed, "proposal", number, attempt)
         point = arm | _ask(free, experiment, within, seed)
@@ -52,6 +59,43 @@ def propose(state: StudyState, experiment: Experiment, number: int) -> Point | N
     if space.size is None:  # among real numbers a repeat is an accident, and there is no list to choose from
         return point
     return _nearest_unseen(space, arm, point, known, child_seed(state.opened.seed, "proposal", number, "nearest"))
+
+
+def _first_unseen(
+    space: Space, arm: Point, free: tuple[Dimension, ...], known: set[Any], name: str, seed: int
+) -> Point:
+    """The first point of a sequence fixed by the seed that is not known.
+
+    qmc: a scrambled Sobol' sequence (Owen 1998), read in blocks. grid: every cell, in an order that makes any part of
+    it a fair sample. Where the space is a list, each of its blocks brings new cells; should none for long, a cell of
+    the list does.
+    """
+    if name == "qmc":
+        sequence = qmc.Sobol(len(free), scramble=True, rng=np.random.default_rng(seed)) if free else None
+        for _ in range(_BLOCKS):
+            for place in sequence.random(_BLOCK) if sequence is not None else ():
+                point = arm | {d.label: _at(d, u) for d, u in zip(free, place.tolist(), strict=True)}
+                if _key(space, point) not in known:
+                    return point
+    cells = [cell for cell in space.cells() if arm.items() <= cell.items()]
+    random.Random(seed).shuffle(cells)
+    return next(cell for cell in cells if _key(space, cell) not in known)
+
+
+def _at(dimension: Dimension, u: float) -> Any:
+    """The value at a fraction 0 <= u < 1 of a dimension's range, equal parts for equal shares."""
+    match dimension.range:
+        case Float(low, high, log):
+            a, b = (math.log(low), math.log(high)) if log else (low, high)
+            found = a + u * (b - a)
+            return min(high, max(low, math.exp(found) if log else found))
+        case Int(low, high, log):
+            if log:
+                a, b = math.log(low - 0.5), math.log(high + 0.5)
+                return min(high, max(low, round(math.exp(a + u * (b - a)))))
+            return low + int(u * (high - low + 1))
+        case Choice() | Grid():
+            return dimension.range.values[int(u * len(dimension.range.values))]
 
 
 def _history(state: StudyState, experiment: Experiment) -> list[tuple[Trial, Point]]:
@@ -94,7 +138,8 @@ def _ask(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study = optuna.create_study(direction="maximize", sampler=_sampler(experiment, seed))
-    study.add_trials([_frozen(trial, point, free, distributions) for trial, point in history])
+    learns = ("finished", "pruned") if experiment.sampler == "gp" else ("finished",)
+    study.add_trials([_frozen(trial, point, free, distributions, learns) for trial, point in history])
     asked = study.ask(distributions)
     return {d.label: _decode(d, asked.params[d.label]) for d in free}
 
@@ -103,6 +148,8 @@ def _sampler(experiment: Experiment, seed: int) -> optuna.samplers.BaseSampler:
     seed32 = seed % 2**32  # what NumPy's RandomState takes
     if experiment.sampler == "random":
         return optuna.samplers.RandomSampler(seed=seed32)
+    if experiment.sampler == "gp":
+        return optuna.samplers.GPSampler(seed=seed32, n_startup_trials=_STARTUP_TRIALS)
     return optuna.samplers.TPESampler(
         seed=seed32, n_startup_trials=_STARTUP_TRIALS, multivariate=True, constant_liar=True
     )
@@ -130,12 +177,23 @@ def _decode(dimension: Dimension, encoded: Any) -> Any:
 
 
 def _frozen(
-    trial: Trial, point: Point, free: tuple[Dimension, ...], distributions: dict[str, BaseDistribution]
+    trial: Trial,
+    point: Point,
+    free: tuple[Dimension, ...],
+    distributions: dict[str, BaseDistribution],
+    complete: Sequence[str],
 ) -> FrozenTrial:
-    status = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+    """A trial as Optuna sees it.
+
+    Args:
+        complete: statuses shown as completed with their last score. Optuna's GP knows no pruned trials and would
+            propose them again; with the score of the rung where they ended, less than they would have come to, it
+            learns to stay away.
+    """
+    status = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
     return create_trial(
-        state=status.get(trial.status, TrialState.RUNNING),
-        value=trial.score if trial.status == "finished" else None,
+        state=TrialState.COMPLETE if trial.status in complete else status.get(trial.status, TrialState.RUNNING),
+        value=trial.score if trial.status in complete else None,
         params={d.label: _encode(d, point[d.label]) for d in free},
         distributions=distributions,
         intermediate_values={p.patches: p.scores[OBJECTIVE] for p in trial.curve},

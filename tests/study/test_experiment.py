@@ -127,7 +127,11 @@ def test_a_reference_that_is_not_comparable_is_refused_by_name(name: str, value:
 @pytest.mark.parametrize(
     ("values", "match"),
     [
-        ({"sampler": "grid"}, "sampler must be tpe or random, got 'grid'"),
+        ({"sampler": "magic"}, "sampler must be one of tpe, gp, random, qmc, grid, got 'magic'"),
+        (
+            {"sampler": "grid", "nuisance": {"model.temperature": Float(0.1, 1.0)}},
+            'sampler "grid" needs listed values or whole numbers',
+        ),
         ({"scheduler": "median"}, "scheduler must be successive_halving or none, got 'median'"),
         ({"reduction_factor": 1.0}, r"reduction_factor must be > 1, got 1\.0"),
         ({"reduction_factor": math.nan}, "reduction_factor must be > 1, got nan"),

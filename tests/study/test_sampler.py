@@ -132,17 +132,19 @@ print(json.dumps([asked.settings_of(study, asked.before(study, n), n) for n in (
     assert json.loads(done.stdout) == [proposals[n] for n in (0, 11, 31, 49)]
 
 
-def test_a_proposal_leaves_global_random_state_alone() -> None:
+@pytest.mark.parametrize("name", ["tpe", "gp", "random", "qmc", "grid"])
+def test_a_proposal_leaves_global_random_state_alone(history: Callable[..., Any], name: str) -> None:
+    study = history(replace(SMALL, sampler=name))
     random.seed(1)
     np.random.seed(1)
     torch.manual_seed(1)
     states = random.getstate(), repr(np.random.get_state()), torch.get_rng_state()
-    sampler._ask(SMALL.space.dimensions, SMALL, [], seed=7)
+    propose(study.state, study.experiment, 0)
     assert (random.getstate(), repr(np.random.get_state())) == states[:2]
     assert torch.get_rng_state().equal(states[2])
 
 
-@pytest.mark.parametrize("name", ["tpe", "random"])
+@pytest.mark.parametrize("name", ["tpe", "gp", "random", "qmc", "grid"])
 def test_another_study_seed_gives_other_proposals(history: Callable[..., Any], name: str) -> None:
     asked = replace(GRID, sampler=name)
     one, other = search(history(asked, seed=1), 12), search(history(asked, seed=2), 12)
@@ -184,7 +186,7 @@ def test_what_was_learned_steers_the_search(fifty: tuple[Any, list[dict[str, Any
     assert np.mean(scores[-20:]) > np.mean(scores[:10]) + 0.3
 
 
-@pytest.mark.parametrize("name", ["tpe", "random"])
+@pytest.mark.parametrize("name", ["tpe", "gp", "random", "qmc", "grid"])
 def test_every_cell_of_a_small_space_is_tried_exactly_once_then_there_is_none(
     history: Callable[..., Any], name: str
 ) -> None:
@@ -224,6 +226,52 @@ def test_among_reals_and_whole_numbers_proposals_are_legal_and_differ(history: C
         assert MIXED.space.locate(BASE.with_values(values).dotted(), BASE.dotted()) is not None
         assert settings_of(study, before(study, number), number) == values
     assert len(digests) == 25
+
+
+@pytest.mark.parametrize("name", ["gp", "qmc"])
+def test_among_reals_other_samplers_are_pure_too(history: Callable[..., Any], name: str) -> None:
+    study = history(replace(MIXED, sampler=name))
+    digests = set()
+    for number in range(14):
+        values = settings_of(study, study.state, number)
+        study.try_out(values, 30 - abs(values["model.n_blocks"] - 5), "pruned" if number % 3 else "finished")
+        digests.add(BASE.with_values(values).digest())
+        assert MIXED.space.locate(BASE.with_values(values).dotted(), BASE.dotted()) is not None
+    assert len(digests) == 14
+    again = settings_of(study, before(study, 13), 13)
+    assert again == dict(study.state.trials[13].proposed.values)
+
+
+def test_a_sequence_covers_every_dimension_evenly(history: Callable[..., Any]) -> None:
+    study = history(replace(MIXED, sampler="qmc"))
+    values: list[dict[str, Any]] = []
+    for number in range(48):
+        values.append(settings_of(study, study.state, number))
+        study.propose(values[-1])
+    for fraction in (0.25, 0.5, 0.75):
+        # Of a plain random sample 48 · fraction ± 3 lie below; of a Sobol' sequence 48 · fraction ± 1.
+        beta = 0.5 + fraction * 0.49
+        assert abs(sum(v["train.adam_beta1"] < beta for v in values) - 48 * fraction) <= 1
+        temperature = 10 ** (-1 + 3 * fraction)
+        assert abs(sum(v["model.temperature"] < temperature for v in values) - 48 * fraction) <= 1
+    assert {v["train.batch_size"] for v in values} == {8, 16}
+
+
+def test_a_grid_in_part_is_a_fair_sample(history: Callable[..., Any]) -> None:
+    study = history(replace(GRID, sampler="grid"))
+    values = search(study, 96)
+    for name in GRID.space.names:
+        seen = [v[name] for v in values]
+        assert set(seen) == set(next(d for d in GRID.space.dimensions if d.names == (name,)).listed or ())
+        assert max(seen.count(v) for v in seen) < 2.5 * 96 / len(set(seen))
+
+
+def test_a_gp_does_not_ask_again_for_what_was_pruned(history: Callable[..., Any]) -> None:
+    study = history(replace(GRID, sampler="gp"))
+    asked = search(study, 16)
+    assert len({tuple(v.values()) for v in asked}) == 16
+    worst = [v for v in asked[11:] if score(v) < 29]
+    assert len(worst) <= 1
 
 
 # The nearest unseen one
