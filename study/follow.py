@@ -6,6 +6,7 @@ costs no memory, and a view that was deleted is rebuilt by reading from the star
 """
 
 import fcntl
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from study.config import short_digest
 from study.databases import ViewError
 from study.events import FORMAT, Event, StudyOpened, to_json
 from study.journal import JournalError, decode
+from study.standing import Standing
 from study.state import StudyState
 
 BATCH = 500
@@ -105,8 +107,8 @@ class Keeper:
         self._sink = sink
         self._tail: Tail | None = None
         self._lock: IO[str] | None = None
-        self.offset = 0
-        """Bytes of the journal that the view is known to hold."""
+        self.offset = self.count = 0
+        """Bytes and events of the journal that the view is known to hold."""
 
     def advance(self) -> int:
         """Hand over the next batch; how many events it had, 0 at the end of the journal.
@@ -120,7 +122,7 @@ class Keeper:
             events = self._tail.read(BATCH)
             if events:
                 self._sink.take(events, self._tail.state, self._tail.count)
-            self.offset = self._tail.offset
+            self.offset, self.count = self._tail.offset, self._tail.count
         except BaseException:
             self.close()
             raise
@@ -179,9 +181,16 @@ def sync(journal: Path, sink: Sink, report: Callable[[int], None] | None = None)
         report: told after each batch how many events were handed over so far.
     """
     total = 0
+    began, cpu = time.perf_counter(), time.thread_time()
     with keeping(journal, sink) as keeper:
         while count := keeper.advance():
             total += count
             if report:
                 report(total)
+    Standing(
+        time=time.time(),
+        events=keeper.count,
+        busy_seconds=time.perf_counter() - began,
+        cpu_seconds=time.thread_time() - cpu,
+    ).save(journal, sink.name)
     return total

@@ -9,6 +9,7 @@ from pathlib import Path
 from sr_core.errors import SuiteError
 from study.databases import redact
 from study.follow import BATCH, Sink, keeping
+from study.standing import Standing, standing_of
 
 logger = logging.getLogger(__name__)
 
@@ -36,13 +37,27 @@ class Follower(threading.Thread):
         """Drains begun, and the last of them that found everything handed over."""
         self._offset = 0
         self._failures = 0
-        self.busy_seconds = 0.0
-        """Time spent reading and handing over so far."""
+        self._error = ""
+        before = standing_of(journal, sink.name)
+        self._events = before.events if before else 0
+        self._busy = self._cpu = self._waited = 0.0
 
     @property
     def view(self) -> str:
         """What people call it."""
         return self._sink.name
+
+    @property
+    def standing(self) -> Standing:
+        """How far the view is, and what it has cost."""
+        return Standing(
+            time=time.time(),
+            events=self._events,
+            busy_seconds=self._busy,
+            cpu_seconds=self._cpu,
+            waited_seconds=self._waited,
+            error=self._error,
+        )
 
     def wait_prepared(self, timeout: float) -> bool:
         """Wait until the view's store was made, or could not be; False if it took longer than that many seconds."""
@@ -50,9 +65,11 @@ class Follower(threading.Thread):
 
     def poke(self) -> None:
         """Say that the journal has news. Cheap; they are handed over within seconds."""
+        began = time.perf_counter()
         with self._signal:
             self._news = True
             self._signal.notify_all()
+        self._waited += time.perf_counter() - began  # all that the study's loop ever waits for a view
 
     def drain(self, timeout: float) -> bool:
         """Wait until the view holds all that the journal holds now; False if it took longer than that many seconds."""
@@ -89,7 +106,8 @@ class Follower(threading.Thread):
             while not self._stopping:
                 with self._signal:
                     seen, self._news = self._asked, False
-                began = time.perf_counter()
+                began, cpu = time.perf_counter(), time.thread_time()
+                count = 0
                 try:
                     if not self._prepared.is_set():
                         self._sink.prepare()
@@ -99,12 +117,20 @@ class Follower(threading.Thread):
                     rest, idle = min(2.0 ** (self._failures - 1), MOST_BACKOFF), False
                 else:
                     self._report_success()
-                    self._offset = keeper.offset
+                    self._offset, self._events = keeper.offset, keeper.count
                     idle = count == 0
                     rest = POLL_SECONDS if idle else self._rest(count, time.perf_counter() - began)
                 self._prepared.set()
-                self.busy_seconds += time.perf_counter() - began
+                self._busy += time.perf_counter() - began
+                self._cpu += time.thread_time() - cpu
+                if count or self._failures:
+                    self._save()
                 self._wait(seen, rest, idle)
+            self._save()
+
+    def _save(self) -> None:
+        if self._journal.exists():  # else there is no study yet, and perhaps there never will be
+            self.standing.save(self._journal, self._sink.name)
 
     def _rest(self, count: int, took: float) -> float:
         """Seconds to let events gather after a hand-over; none while there is a backlog."""
@@ -122,16 +148,17 @@ class Follower(threading.Thread):
 
     def _report_failure(self, exc: Exception) -> None:
         """Warn of the first of a row of failures."""
+        what = str(exc).partition("\n")[0][:300]
+        if not isinstance(exc, SuiteError):  # perhaps our mistake; a whole traceback might tell passwords
+            place = traceback.extract_tb(exc.__traceback__)[-1]
+            what = f"{type(exc).__name__}: {what}, {place.filename}:{place.lineno}"
+        self._error = redact(what)
         if not self._failures:
-            what = str(exc).partition("\n")[0][:300]
-            if not isinstance(exc, SuiteError):  # perhaps our mistake; a whole traceback might tell passwords
-                place = traceback.extract_tb(exc.__traceback__)[-1]
-                what = f"{type(exc).__name__}: {what}, {place.filename}:{place.lineno}"
             message = "%s: cannot write (%s); the journal keeps all of it, trying again"
-            logger.warning(message, self._sink.name, redact(what))
+            logger.warning(message, self._sink.name, self._error)
         self._failures += 1
 
     def _report_success(self) -> None:
         if self._failures:
             logger.warning("%s: writing again, after %d failed attempts", self._sink.name, self._failures)
-        self._failures = 0
+        self._failures, self._error = 0, ""

@@ -94,10 +94,12 @@ class StudyState:
     """Trial numbers in the order in which they ended."""
     warnings: tuple[str, ...] = ()
     last_time: float = 0.0
+    count: int = 0
+    """Events so far."""
 
     def apply(self, event: Event) -> "StudyState":
         """The state after one more event; self stays as it is."""
-        state = replace(self, last_time=event.time)
+        state = replace(self, last_time=event.time, count=self.count + 1)
         match event:
             case StudyOpened():
                 return replace(state, opened=event)

@@ -152,7 +152,7 @@ def test_a_follower_hands_over_what_was_told_before_and_after_its_start(story: T
     told.finish(told.propose(), 30.0)
     assert follower.drain(5)
     assert notebook.events == list(read(told.folder.journal))
-    assert follower.lag() == 0 and follower.busy_seconds > 0
+    assert follower.lag() == 0 and follower.standing.busy_seconds > 0
     follower.stop()
     assert not follower.is_alive() and notebook.closed == 1
 

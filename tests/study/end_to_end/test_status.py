@@ -51,9 +51,46 @@ def test_while_a_study_runs_its_owner_running_trial_and_time_left_are_shown(
     (running,) = found["running"]
     assert running["trial"] == 2 and running["patches"] in (60, 120, 180, 240)
     assert 0 < found["seconds_left"] < 600
+    assert found["estimated_end"] == found["last_event"] + found["seconds_left"]
+    assert found["rate"]["patches_per_second"] > 0 and found["rate"]["trials_per_hour"] > 0
+    assert found["views"] == {}
     assert f"tiny: running (process {process.pid} on" in text
     assert f"trial 2 on slot 0: {running['patches']} patches, {running['val/psnr']:.3f} dB" in text
     assert "2 of 7 trials counted: 2 finished, 1 running" in text
+
+
+def test_a_study_that_still_prepares_its_pictures_says_so(
+    tiny: Any, commands: Any, tmp_path: Path, status: Any, wait_until: Any
+) -> None:
+    slow = (
+        "import time, study.session as s\ns.prepare_material = lambda *_: print('now', flush=True) or time.sleep(600)"
+    )
+    process = commands.start("study.run", *tiny.argv(tmp_path / "root"), first=slow)
+    wait_until(lambda: "now" in process.out)
+    text, found = status(tmp_path / "root")
+    assert (found["study"], found["phase"]) == ("tiny", "preparing")
+    assert f"process {process.pid} on" in found["owner"]
+    assert text.startswith(f"tiny: preparing (process {process.pid} on")
+
+
+def test_how_far_the_views_are_and_what_they_cost_is_shown(finished_copy: Any, status: Any) -> None:
+    text, found = status(finished_copy.root)
+    for view in ("mlflow", "optuna"):
+        known = found["views"][view]
+        assert (known["lag"], known["error"]) == (0, "")
+        assert 0 < known["cpu_seconds"] <= known["busy_seconds"] + 0.1
+        assert 0 <= known["waited_seconds"] < known["busy_seconds"]
+        assert known["waited_share"] == pytest.approx(
+            known["waited_seconds"] / (finished_copy.state.last_time - finished_copy.state.session.time)
+        )
+    assert "lacks" not in text
+    standing = finished_copy.folder.path / ".mlflow.json"
+    standing.write_text(json.dumps(json.loads(standing.read_text()) | {"events": 3, "error": "MLflow is down"}))
+    text, found = status(finished_copy.root)
+    assert found["views"]["mlflow"]["lag"] == finished_copy.state.count - 3
+    assert f"mlflow lacks {finished_copy.state.count - 3} events: MLflow is down" in text
+    standing.write_text("{")
+    assert "mlflow" not in status(finished_copy.root)[1]["views"]
 
 
 def test_a_study_that_has_only_just_begun_can_be_asked(
@@ -89,7 +126,7 @@ def test_a_line_that_a_kill_tore_is_passed_over(finished_copy: Any, status: Any)
     assert status(finished_copy.root)[1]["phase"] == "died, resumable"
     journal.write_bytes(journal.read_bytes()[:100])
     text, found = status(finished_copy.root)
-    assert found == {"study": "tiny", "phase": "empty"}
+    assert found == {"study": "tiny", "phase": "empty", "owner": None}
     assert text == "tiny: nothing recorded yet\n"
 
 

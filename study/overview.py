@@ -1,0 +1,121 @@
+"""Where a study stands, from its journal and the files beside it alone: also while it runs and after it died."""
+
+import time
+from collections import Counter
+from typing import Any
+
+from study.folder import StudyFolder
+from study.standing import VIEWS, standing_of
+from study.state import StudyState
+
+
+def overview(folder: StudyFolder, state: StudyState) -> dict[str, Any]:
+    """The study in plain values."""
+    opened, session, best, owner = state.opened, state.session, state.best(), folder.owner()
+    if opened is None:
+        phase = "preparing" if owner else "empty"
+        return {"study": folder.study, "phase": phase, "owner": owner}
+    phase = "running" if owner else state.ended.reason if state.ended else "died, resumable"
+    starts = [t.starts[0].time for t in state.trials.values() if t.starts]
+    asked = session.trials if session else 0
+    seconds = state.last_time - session.time if session else 0.0
+    ended, patches = _ended_since(state), _patches_since(state)
+    left = seconds / ended * max(0, asked - state.counted) if owner and ended else None
+    return {
+        "study": folder.study,
+        "phase": phase,
+        "owner": owner,
+        "asked": asked,
+        "counted": state.counted,
+        "trials": dict(Counter(t.status for t in state.trials.values() if not t.is_replicate)),
+        "replicates": {"ended": state.replicated, "begun": sum(t.is_replicate for t in state.trials.values())},
+        "running": [
+            {"trial": t.number, "slot": t.starts[-1].slot, "patches": t.patches, "val/psnr": t.score}
+            for t in state.trials.values()
+            if t.status == "running"
+        ],
+        "rate": {
+            "patches_per_second": patches / seconds if seconds else 0.0,
+            "trials_per_hour": 3600 * ended / seconds if seconds else 0.0,
+        },
+        "best": best and {"trial": best.number, "val/psnr": best.score, "values": best.proposed.values},
+        "bicubic": opened.data["baseline"],
+        "started": min(starts, default=opened.time),
+        "last_event": state.last_time,
+        "seconds_left": left,
+        "estimated_end": None if left is None else state.last_time + left,
+        "views": {view: found for view in VIEWS if (found := _view(folder, view, state))},
+        "warnings": list(state.warnings),
+    }
+
+
+def _view(folder: StudyFolder, view: str, state: StudyState) -> dict[str, Any] | None:
+    """How a view stands, None where nobody ever kept it."""
+    known = standing_of(folder.journal, view)
+    if known is None:
+        return None
+    wall = state.last_time - state.session.time if state.session else 0.0
+    return {
+        "lag": max(0, state.count - known.events),
+        "busy_seconds": known.busy_seconds,
+        "cpu_seconds": known.cpu_seconds,
+        "waited_seconds": known.waited_seconds,
+        "waited_share": known.waited_seconds / wall if wall > 0 else 0.0,
+        "error": known.error,
+        "as_of": known.time,
+    }
+
+
+def _patches_since(state: StudyState) -> int:
+    """Patches trained since the last session began, as far as validations tell."""
+    since = state.session.time if state.session else 0.0
+    done = 0
+    for trial in state.trials.values():
+        if trial.curve and trial.curve[-1].time >= since:
+            done += trial.patches - max((p.patches for p in trial.curve if p.time < since), default=0)
+    return done
+
+
+def _ended_since(state: StudyState) -> int:
+    """Trials that ended since the last session began."""
+    since = state.session.time if state.session else 0.0
+    return sum(t.end is not None and t.end.time >= since for t in state.trials.values())
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """The same for people to read."""
+    if found["phase"] == "empty":
+        return f"{found['study']}: nothing recorded yet"
+    if found["phase"] == "preparing":
+        return f"{found['study']}: preparing ({found['owner']}); no trial yet"
+    counts = {"half done" if s == "running" and not found["owner"] else s: n for s, n in found["trials"].items()}
+    trials = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "no trial yet"
+    lines = [
+        f"{found['study']}: {found['phase']}" + (f" ({found['owner']})" if found["owner"] else ""),
+        f"{found['counted']} of {found['asked']} trials counted: {trials}",
+    ]
+    if found["replicates"]["begun"]:
+        lines.append(f"replicates of the finalists: {found['replicates']['ended']} ended")
+    for trial in found["running"]:
+        score = "" if trial["val/psnr"] is None else f", {trial['val/psnr']:.3f} dB"
+        where = f"on slot {trial['slot']}" if found["owner"] else "goes on from its checkpoint"
+        lines.append(f"trial {trial['trial']} {where}: {trial['patches']} patches{score}")
+    if found["best"]:
+        number, psnr = found["best"]["trial"], found["best"]["val/psnr"]
+        gain = psnr - found["bicubic"]["val/psnr"]
+        lines.append(f"best of the search: trial {number}, {psnr:.3f} dB, {gain:+.3f} over bicubic")
+    rate = found["rate"]
+    if found["owner"] and rate["patches_per_second"]:
+        lines.append(f"{rate['patches_per_second']:.0f} patches/s, {rate['trials_per_hour']:.1f} trials/h")
+    if found["seconds_left"] is not None:
+        lines.append(f"about {found['seconds_left'] / 60:.0f} min left, until {_clock(found['estimated_end'])}")
+    for view, known in found["views"].items():
+        if known["lag"] or known["error"]:
+            why = f": {known['error']}" if known["error"] else ""
+            lines.append(f"{view} lacks {known['lag']} events{why}")
+    lines.append(f"last event {_clock(found['last_event'])}")
+    return "\n".join([*lines, *(f"warning: {w}" for w in found["warnings"][-5:])])
+
+
+def _clock(moment: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
