@@ -34,8 +34,10 @@ def folder_from(args: argparse.Namespace, default: str | None = None) -> StudyFo
 
 
 def _only_study(root: Path) -> str | None:
-    found = [path.parent.name for path in root.glob("*/journal.jsonl")]
-    return found[0] if len(found) == 1 else None
+    for mark in ("journal.jsonl", "lock"):  # the latter alone: a study that still prepares its pictures
+        if found := [path.parent.name for path in root.glob(f"*/{mark}")]:
+            return found[0] if len(found) == 1 else None
+    return None
 
 
 def typed(arguments: Iterable[str]) -> str:
