@@ -5,14 +5,12 @@ import logging
 from dataclasses import asdict
 from pathlib import Path
 
-from sr_core.data.leaks import RULE, Duplicate, Findings, Leak, examine
+from sr_core.data.leaks import RULE, Duplicate, Findings, Leak
 from sr_core.data.manifest import fingerprint
-from sr_core.data.sources import Pictures
 from sr_core.data.whole_file import whole_file
 from sr_core.errors import SuiteError
-from sr_core.progress import Progress
 from study.config import short_digest
-from study.opening import Found
+from study.opening import Found, benchmark_manifest, compare_pictures
 
 logger = logging.getLogger(__name__)
 
@@ -53,16 +51,10 @@ def _some(what: list[str]) -> str:
 
 def _findings(root: Path, found: Found) -> Findings:
     """From the root, if the same pictures were compared by the same rule before."""
-    pictures = found.pictures
-    held_out = {"valid": pictures.valid, **pictures.benchmarks}
-    benchmarks = {
-        name: fingerprint(found.known.manifest_of(Pictures(name, (), members)))
-        for name, members in pictures.benchmarks.items()
-    }
+    benchmarks = {name: fingerprint(benchmark_manifest(found, name)) for name in found.pictures.benchmarks}
     path = root / "stores" / f".leaks-{short_digest([RULE, fingerprint(found.manifest), benchmarks])}.json"
     if (findings := _kept(path)) is None:
-        with Progress("comparing training with held-out pictures", text="{:.0f} pictures".format) as progress:
-            findings = examine(pictures.train, held_out, progress.at)
+        findings = found.compared or compare_pictures(found.pictures, found.known)
         found.known.save()
         with whole_file(path) as file:
             file.write(json.dumps(asdict(findings), indent=1).encode())

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from sr_core.data.images import read_image
 from sr_core.data.known import KnownPictures
 from sr_core.data.layers import Lr
-from sr_core.data.leaks import Leak
-from sr_core.data.manifest import Manifest, fingerprint
+from sr_core.data.leaks import Findings, Leak, examine
+from sr_core.data.manifest import Manifest, fingerprint, in_order
 from sr_core.data.patches import PatchSampler
 from sr_core.data.preparation import prepare_store
 from sr_core.data.sources import Pictures, embedded_pictures, folder_pictures
@@ -60,17 +59,36 @@ class Found:
     pictures: Pictures
     manifest: Manifest
     known: KnownPictures
+    compared: Findings | None = None
+    """What shows the same, where that came of the same reading."""
 
 
-def read_pictures(root: Path, pictures: Pictures) -> Found:
+def read_pictures(root: Path, pictures: Pictures, *, compare: bool = False) -> Found:
     """What the pictures are; those that a study under this root has read before are not read again. Writes nothing.
 
+    Args:
+        compare: training with held-out pictures too, if some have to be read for the first time.
     Raises:
         ImageError: a picture cannot be read.
     """
     known = KnownPictures(root / "stores" / ".pictures.json")
+    compared = None
+    if compare and any(known.record(split, picture) is None for split, picture in in_order(pictures)):
+        compared = compare_pictures(pictures, known)
     with Progress("reading the pictures", text="{:.0f} pictures".format) as progress:
-        return Found(pictures, known.manifest_of(pictures, progress=progress.at), known)
+        return Found(pictures, known.manifest_of(pictures, progress=progress.at), known, compared)
+
+
+def compare_pictures(pictures: Pictures, known: KnownPictures) -> Findings:
+    """Which training pictures show what a held-out one shows, or another of them; reads every picture."""
+    held_out = {"valid": pictures.valid, **pictures.benchmarks}
+    with Progress("reading and comparing the pictures", text="{:.0f} pictures".format) as progress:
+        return examine(pictures.train, held_out, progress.at, known=known)
+
+
+def benchmark_manifest(found: Found, name: str) -> Manifest:
+    """What the pictures of a benchmark are; reads those that are not known."""
+    return found.known.manifest_of(Pictures(name, (), found.pictures.benchmarks[name]))
 
 
 def prepare_material(root: Path, found: Found, experiment: Experiment) -> Material:
@@ -192,10 +210,8 @@ def check_pictures(experiment: Experiment, found: Found) -> None:
     left_out(experiment, found.manifest)
     scale = experiment.base.data.scale
     valid = [r for r in found.manifest if r.split == "valid"]
-    crop_side([r.name for r in valid], [(r.height // scale, r.width // scale) for r in valid], scale)
-    for members in found.pictures.benchmarks.values():
-        sizes = [read_image(picture.path).shape for picture in members]
-        crop_side([picture.name for picture in members], [(h // scale, w // scale) for h, w, _ in sizes], scale)
+    for held_out in (valid, *(benchmark_manifest(found, name) for name in found.pictures.benchmarks)):
+        crop_side([r.name for r in held_out], [(r.height // scale, r.width // scale) for r in held_out], scale)
 
 
 def left_out(experiment: Experiment, manifest: Manifest) -> dict[str, list[str]]:

@@ -56,7 +56,8 @@ def run_session(session: "Session") -> int:
     folder, experiment = session.folder, session.experiment
     try:
         with signals(session.stop):
-            found = read_pictures(folder.root, find_pictures(session.args.data, experiment))
+            new = not folder.journal.exists()  # then its pictures are compared before there is anything of it
+            found = read_pictures(folder.root, find_pictures(session.args.data, experiment), compare=new)
             check_pictures(experiment, found)  # nothing is written where they will not do
             with folder.owned():
                 return session.run(found)

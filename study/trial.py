@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sr_core.data.homes import Home, Patches, open_home
+from sr_core.data.homes import Home, HomeName, Patches, open_home
 from sr_core.data.store import PatchStore
 from sr_core.data.validation import Crop, validation_crops
 from sr_core.errors import CheckpointError, DivergedError, SuiteError, TakenOverError
@@ -73,17 +73,22 @@ class TrialTask:
 class Bench:
     """What a slot keeps warm from trial to trial: its settings and the pixels."""
 
-    def __init__(self, store: PatchStore, runtime: Runtime) -> None:
+    def __init__(self, store: PatchStore, runtime: Runtime, home: HomeName | None = None) -> None:
+        """
+        Args:
+            home: of the pixels; by default chosen when they are first asked for. Slots beside each other are told
+                the same (`sr_core.data.homes.choose_home`).
+        """
         self.runtime = runtime
-        self._store = store
+        self._store, self._home_name = store, home
         self._homes: dict[int, Home] = {}
         self._crops: list[Crop] | None = None
         self._scorer: CropScorer | None = None
 
     def home(self, scale: int) -> Home:
-        """Where the training pixels of a scale live, chosen when first asked for."""
+        """Where the training pixels of a scale live."""
         if scale not in self._homes:
-            self._homes[scale] = open_home(self._store, scale, self.runtime.device)
+            self._homes[scale] = open_home(self._store, scale, self.runtime.device, self._home_name)
         return self._homes[scale]
 
     def patches(self, config: TrialConfig) -> Patches:

@@ -15,6 +15,7 @@ from sr_core.data.device_home import DeviceHome
 from sr_core.data.disk_home import DiskHome
 from sr_core.data.host_home import HostHome
 from sr_core.data.layers import HR, Layer
+from sr_core.data.shared_pixels import shareable_memory
 from sr_core.data.store import PatchStore
 
 logger = logging.getLogger(__name__)
@@ -49,25 +50,14 @@ class Home(Protocol):
 
 
 def open_home(store: PatchStore, scale: int, device: str, name: HomeName | None = None) -> Home:
-    """The home for these pixels, by default the first that has room; says which, and why, in one line of the log.
+    """The home of that name for these pixels, by default the one of `choose_home`.
 
-    On an accelerator it is its own memory if HR and all LR of this scale fit into `DEVICE_SHARE` of what is free there;
-    else the host's if they fit into `HOST_SHARE` of what is available; else the disk. Pixels are read when the first
-    patches are asked for.
+    Pixels are read when the first patches are asked for.
 
     Raises:
         StoreError: the store cannot be read.
     """
-    size = pixel_bytes(store, scale)
-    device_free = torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else 0
-    host_free = available_memory()
-    if name is None:
-        name = choose(size, device_free, host_free)
-    room = f"{device_free / 1e9:.1f} GB free on {device}, " if device_free else ""
-    logger.info(
-        "pixels: %.2f GB, home %s (%s%.1f GB available in host memory)", size / 1e9, name, room, host_free / 1e9
-    )
-    match name:
+    match name or choose_home(store, scale, device):
         case "device":
             return DeviceHome(store, scale, device)
         case "host":
@@ -76,11 +66,31 @@ def open_home(store: PatchStore, scale: int, device: str, name: HomeName | None 
             return DiskHome(store, scale)
 
 
-def choose(size: int, device_free: int, host_free: int) -> HomeName:
-    """The first home with room for `size` bytes of pixels; an accelerator that is none has 0 bytes free."""
-    if size <= device_free * DEVICE_SHARE:
+def choose_home(store: PatchStore, scale: int, device: str, *, slots: int = 1, slots_per_device: int = 1) -> HomeName:
+    """The first home with room for the pixels of HR and all LR of this scale; told in one line of the log.
+
+    On an accelerator it is its own memory, if they fit into `DEVICE_SHARE` of what is free there as often as slots
+    share it; else the host's, if they fit into `HOST_SHARE` of what is available there, once if it can be shared and
+    once per slot otherwise; else the disk. Of several slots the second would find less memory free than the first, so
+    whoever opens them chooses, and tells each.
+    """
+    size = pixel_bytes(store, scale)
+    device_free = torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else 0
+    host_free = available_memory()
+    on_host = size if size <= shareable_memory() else size * slots
+    name = choose(size * slots_per_device, on_host, device_free=device_free, host_free=host_free)
+    room = f"{device_free / 1e9:.1f} GB free on {device}, " if device_free else ""
+    logger.info(
+        "pixels: %.2f GB, home %s (%s%.1f GB available in host memory)", size / 1e9, name, room, host_free / 1e9
+    )
+    return name
+
+
+def choose(on_device: int, on_host: int, *, device_free: int, host_free: int) -> HomeName:
+    """The first home with room for the bytes that the pixels take there; what is no accelerator has 0 bytes free."""
+    if on_device <= device_free * DEVICE_SHARE:
         return "device"
-    return "host" if size <= host_free * HOST_SHARE else "disk"
+    return "host" if on_host <= host_free * HOST_SHARE else "disk"
 
 
 def pixel_bytes(store: PatchStore, scale: int) -> int:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from sr_core.data.images import read_image
@@ -40,11 +40,10 @@ class KnownPictures:
         height, width, sha256 = content
         return Record(split, picture.name, height, width, sha256)  # type: ignore[arg-type]  # a split
 
-    def learn(self, found: Iterable[tuple[Picture, _Key, Record]]) -> None:
-        """What pictures were when their files had these keys; `save` keeps it."""
-        for picture, key, record in found:
-            self._known[_name(picture)] = key, (record.height, record.width, record.sha256)
-            self._new = True
+    def learn(self, picture: Picture, key: _Key, content: tuple[int, int, str]) -> None:
+        """Height, width and digest of a picture when its file had this key; `save` keeps it."""
+        self._known[_name(picture)] = key, content
+        self._new = True
 
     def save(self) -> None:
         """Writes the file, if there is a place for it and anything new. Raises StoreError where it cannot."""
@@ -84,9 +83,9 @@ class KnownPictures:
                 done += 1
                 if progress is not None:
                     progress(done, len(listed))
-        if unknown:
-            found = zip(tasks, keys, unknown, strict=True)
-            self.learn((picture, key, now) for (_, picture), key, n in found if (now := records[n]) is not None)
+        for (_, picture), key, number in zip(tasks, keys, unknown, strict=True):
+            if (now := records[number]) is not None:
+                self.learn(picture, key, (now.height, now.width, now.sha256))
         return tuple(record for record in records if record is not None)
 
 

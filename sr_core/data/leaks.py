@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from sr_core.data.images import read_image
+from sr_core.data.known import KnownPictures, file_key
 from sr_core.data.recognition import Gallery, Sketch, Trace, sketch_of, trace_of
 from sr_core.data.sources import Picture
 from sr_core.data.workers import Workers, share_out
@@ -62,6 +63,7 @@ def examine(
     held_out: Mapping[str, Sequence[Picture]],
     progress: Progress | None = None,
     *,
+    known: KnownPictures | None = None,
     workers: int | None = None,
 ) -> Findings:
     """`find_leaks` and `find_duplicates` with every picture read once.
@@ -71,19 +73,22 @@ def examine(
 
     Args:
         progress: is told (pictures, all pictures) after each.
+        known: learns what the pictures are, so that nobody else need read them for that.
         workers: processes; by default one per core where there is enough to do.
     Raises:
         ImageError: a picture cannot be read.
     """
     labels = [(name, picture) for name, pictures in held_out.items() for picture in pictures]
     kept = [picture for _, picture in labels]
-    total = len(kept) + len(train)
+    keys = [file_key(picture.path) for picture in (*kept, *train)]  # before reading: a change meanwhile shows
+    total = len(keys)
     leaks: list[Leak] = []
     sketches: list[Sketch] = []
     with Workers(workers or share_out(picture.path for picture in (*kept, *train))) as pool:
         told = _counted(total, progress)
         held = list(_in_order(pool, partial(_trace, pixels=1 << 20, keypoints=(2000, 1000)), kept, told))
-        gallery, digests = Gallery(held), [trace.sketch.digest for trace in held]
+        gallery, kept_sketches = Gallery(held), [trace.sketch for trace in held]
+        digests = [sketch.digest for sketch in kept_sketches]
         del held  # the gallery has what it needs
         traces = _in_order(pool, partial(_trace, pixels=1 << 18, keypoints=(500,)), train, told)
         for picture, trace in zip(train, traces, strict=True):
@@ -94,6 +99,9 @@ def examine(
                     leaks.append(Leak("same pixels", picture.name, other.name, set_name, _same(trace.sketch)))
                 elif number in seen:
                     leaks.append(Leak("near duplicate", picture.name, other.name, set_name, seen[number]))
+    if known is not None:
+        for picture, key, sketch in zip((*kept, *train), keys, (*kept_sketches, *sketches), strict=True):
+            known.learn(picture, key, (*sketch.size, sketch.digest))
     return Findings(tuple(leaks), tuple(_duplicates(train, sketches)))
 
 

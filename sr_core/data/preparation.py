@@ -108,7 +108,9 @@ def _make_parts(
                 pixels_done += record.height * record.width
                 tell()
     finally:  # what was read need not be read again, even if the next picture is damaged
-        known.learn((task.picture, task.key, made[task.path]) for task in todo if task.path in made)
+        for task in todo:
+            if (record := made.get(task.path)) is not None:
+                known.learn(task.picture, task.key, (record.height, record.width, record.sha256))
         known.save()
     return made
 

@@ -53,6 +53,8 @@ class Sketch:
 
     digest: str
     """`pixel_digest`."""
+    size: tuple[int, int]
+    """(height, width)"""
     thumbnail: Floats
     """(256,) grey at 16x16 less its best plane, of length 1; zeros if nothing is left."""
 
@@ -70,7 +72,8 @@ class Trace:
     def mirrored(self) -> "Trace":
         """The trace of the picture mirrored left to right."""
         thumbnail = self.sketch.thumbnail.reshape(_SIDE, _SIDE)[:, ::-1].ravel()
-        return Trace(Sketch("", thumbnail), self.points * np.array([-1, 1], np.float32), self.descriptors[:, _MIRRORED])
+        sketch = Sketch("", self.sketch.size, thumbnail)
+        return Trace(sketch, self.points * np.array([-1, 1], np.float32), self.descriptors[:, _MIRRORED])
 
 
 def sketch_of(image: Image) -> Sketch:
@@ -79,7 +82,8 @@ def sketch_of(image: Image) -> Sketch:
     small -= _PLANES @ (_PLANES.T @ small)  # skies and vignettes are all alike
     length = np.linalg.norm(small)
     shows = length >= _FLAT * _SIDE
-    return Sketch(pixel_digest(image), (small / length if shows else np.zeros(_SIDE**2)).astype(np.float32))
+    thumbnail = (small / length if shows else np.zeros(_SIDE**2)).astype(np.float32)
+    return Sketch(pixel_digest(image), (image.shape[0], image.shape[1]), thumbnail)
 
 
 def trace_of(image: Image, *, pixels: int, keypoints: Sequence[int]) -> Trace:

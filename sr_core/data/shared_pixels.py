@@ -10,6 +10,7 @@ import hashlib
 import logging
 import mmap
 import os
+import shutil
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -50,6 +51,14 @@ class SharedPixels:
         else:
             self.pixels, self.shared = _mapped(file, size, mmap.ACCESS_READ), True
             weakref.finalize(self, _leave, file, path)
+
+
+def shareable_memory() -> int:
+    """Bytes that processes could share; 0 where they cannot share any."""
+    try:
+        return shutil.disk_usage(FOLDER).free
+    except OSError:
+        return 0
 
 
 def remove_abandoned() -> None:

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from sr_core.config import DataConfig
-from sr_core.data import shared_pixels
-from sr_core.data.homes import HomeName, choose, open_home, pixel_bytes
+from sr_core.data import homes, shared_pixels
+from sr_core.data.homes import HomeName, choose, choose_home, open_home, pixel_bytes
 from sr_core.data.images import write_png
 from sr_core.data.layers import HR, Layer, Lr
 from sr_core.data.patches import HostPatches
@@ -107,16 +107,34 @@ def test_arrays_and_tensors_train_alike(store: PatchStore) -> None:
 def test_the_first_home_with_room_is_chosen_and_the_log_says_so(
     store: PatchStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert choose(40, device_free=100, host_free=80) == "device"
-    assert choose(41, device_free=100, host_free=82) == "host"
-    assert choose(40, device_free=0, host_free=80) == "host"
-    assert choose(41, device_free=0, host_free=80) == "disk"
+    assert choose(40, 40, device_free=100, host_free=80) == "device"
+    assert choose(41, 41, device_free=100, host_free=82) == "host"
+    assert choose(40, 40, device_free=0, host_free=80) == "host"
+    assert choose(41, 41, device_free=0, host_free=80) == "disk"
     with caplog.at_level(logging.INFO):
         assert open_home(store, 2, "cpu").name == "host"
     assert "home host" in caplog.text and "available in host memory" in caplog.text
     hr = sum(3 * height * width for height, width in SIZES)
     lr = sum(3 * (height // 3) * (width // 3) for height, width in SIZES)
     assert pixel_bytes(store, 3) == hr + 2 * lr
+
+
+def test_pixels_that_cannot_be_shared_need_room_in_every_slot(
+    store: PatchStore, own_memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(homes, "available_memory", lambda: 3 * pixel_bytes(store, 2))
+    assert choose_home(store, 2, "cpu", slots=2) == "host"
+    own_memory.rmdir()
+    assert choose_home(store, 2, "cpu", slots=1) == "host"
+    assert choose_home(store, 2, "cpu", slots=2) == "disk"
+
+
+def test_a_home_that_was_chosen_is_opened_whatever_there_is_room_for(
+    store: PatchStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        assert open_home(store, 2, "cpu", "disk").name == "disk"
+    assert "pixels" not in caplog.text, "whoever chose it has told"
 
 
 def test_a_chunk_that_changed_on_the_disk_is_refused_before_a_patch_comes_out(
@@ -161,7 +179,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 import numpy as np
-from sr_core.data import shared_pixels
+from sr_core.data import homes, shared_pixels
 shared_pixels.FOLDER = Path(sys.argv[1])
 def fill(memory):
     print("fills", flush=True)

@@ -3,17 +3,22 @@
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from sr_core.data import known, leaks
+from sr_core.data.images import Image as Pixels
+from sr_core.data.images import read_image
 from sr_core.data.leaks import Duplicate, Findings, Leak
 from sr_core.data.sources import folder_pictures
 from sr_core.errors import SuiteError
-from study import leak_check
+from study import leak_check, opening
+from study.experiment import load_experiment
 from study.leak_check import check_leaks
-from study.opening import Found, read_pictures
+from study.opening import Found, check_pictures, read_pictures
 
 Look = Callable[[], Found]
 
@@ -41,13 +46,13 @@ def leaky(picture_folder: Path, look: Look) -> Look:
 def compared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of training pictures of every comparison that is made."""
     counts: list[int] = []
-    examine = leak_check.examine
+    examine = leaks.examine
 
-    def counting(train: tuple[object, ...], *rest: object) -> Findings:
+    def counting(train: tuple[object, ...], *rest: object, **more: object) -> Findings:
         counts.append(len(train))
-        return examine(train, *rest)  # type: ignore[arg-type]
+        return examine(train, *rest, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(leak_check, "examine", counting)
+    monkeypatch.setattr(opening, "examine", counting)
     return counts
 
 
@@ -112,6 +117,31 @@ def test_benchmarks_are_compared_too(look: Look, picture_folder: Path, tmp_path:
         check_leaks(tmp_path / "root", look(), allowed=False)
 
 
+def test_a_new_study_reads_each_picture_once_to_know_it_and_to_compare_it(
+    look: Look, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compared: list[int]
+) -> None:
+    shutil.copytree(picture_folder / "valid", picture_folder / "Set5/HR")
+    plain = look()
+    read: list[Path] = []
+
+    def counting(path: Path) -> Pixels:
+        read.append(path)
+        return read_image(path)
+
+    for module in (leaks, known):
+        monkeypatch.setattr(module, "read_image", counting)
+    found = read_pictures(tmp_path / "root", plain.pictures, compare=True)
+    check_pictures(replace(load_experiment("quickstart")[1], references={}), found)
+    check_leaks(tmp_path / "root", found, allowed=True)
+    assert found.manifest == plain.manifest
+    members = (*found.pictures.train, *found.pictures.valid, *found.pictures.benchmarks["Set5"])
+    assert sorted(read) == sorted(picture.path for picture in members)
+    again = read_pictures(tmp_path / "root", plain.pictures, compare=True)
+    check_leaks(tmp_path / "root", again, allowed=True)
+    assert len(read) == len(members), "what is known is not read again"
+    assert compared == [5]
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"leaks": []}', b'{"leaks": [1], "duplicates": []}', b"\xff"])
 def test_damaged_findings_are_made_again(content: bytes, look: Look, tmp_path: Path, compared: list[int]) -> None:
     root = tmp_path / "root"
@@ -141,9 +171,9 @@ def test_pictures_that_train_twice_are_told_and_stop_nothing(
 
 
 def test_of_many_leaks_three_are_named_in_one_line(look: Look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    leaks = tuple(Leak("same pixels", f"{i}.png", "woman.png", "Set5", "SHA-256") for i in range(9))
+    found = tuple(Leak("same pixels", f"{i}.png", "woman.png", "Set5", "SHA-256") for i in range(9))
     twice = (Duplicate("same pixels", "a.png", "b.png", "SHA-256"),)
-    monkeypatch.setattr(leak_check, "examine", lambda *_: Findings(leaks, twice))
+    monkeypatch.setattr(opening, "examine", lambda *_, **__: Findings(found, twice))
     with pytest.raises(SuiteError) as refusal:
         check_leaks(tmp_path / "root", look(), allowed=False)
     message = str(refusal.value)
