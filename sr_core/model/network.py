@@ -36,9 +36,9 @@ class A2N(nn.Module):
         shallow = self.head(lr * self.config.input_range)  # (N, n_feats, H, W)
         deep = shallow + self.trunk_end(self.blocks(shallow))
         detail = self.to_rgb(self.tail(deep))  # (N, 3, s*H, s*W) in 0..input_range
-        return torch.add(self._enlarged(lr), detail, alpha=1 / self.config.input_range)
+        return torch.add(self.enlarged(lr), detail, alpha=1 / self.config.input_range)
 
-    def _enlarged(self, lr: Tensor) -> Tensor:
+    def enlarged(self, lr: Tensor) -> Tensor:
         mode = self.config.skip_interpolation
         align_corners = False if mode == "bilinear" else None
         return F.interpolate(lr, scale_factor=self.scale, mode=mode, align_corners=align_corners)
