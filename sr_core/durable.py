@@ -1,17 +1,23 @@
 """Files that survive a kill and a power cut: written aside, synced, then renamed."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
 def write_durably(path: Path, content: bytes) -> None:
     """Put `content` at `path` so that a kill or power cut leaves the old file or the new one, never a part."""
     aside = path.with_name(f".{path.name}.writing")
-    with aside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError:  # a full disk: what was written helps nobody
+        with suppress(OSError):
+            aside.unlink()
+        raise
     sync_folder(path.parent)
 
 

@@ -1,9 +1,9 @@
 """Score weights, or bicubic, on a folder of pictures: python -m sr_core.evaluate --help."""
 
 import csv
+import io
 import json
 import math
-import os
 import shlex
 import sys
 from argparse import Namespace
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, get_args
 
 from sr_core.cli import Parser, run_command, show_progress
 from sr_core.config import KERNELS, SCALES, Kernel, Protocol, Scale
+from sr_core.durable import write_durably
 from sr_core.errors import ImageError, SuiteError
 
 if TYPE_CHECKING:  # loaded after the arguments are parsed: --help answers at once
@@ -181,18 +182,14 @@ def _numbers(score: "Score") -> dict[str, float | None]:
 
 
 def _write_csv(path: Path, rows: "Sequence[tuple[str, Score]]") -> None:
-    """Put the table at `path`, whole or not at all."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["name", "psnr", "ssim"])
+    writer.writerows([name, score.psnr, score.ssim] for name, score in rows)
     try:
-        with aside.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["name", "psnr", "ssim"])
-            writer.writerows([name, score.psnr, score.ssim] for name, score in rows)
-        aside.replace(path)
+        write_durably(path, table.getvalue().encode())
     except OSError as exc:
         raise SuiteError(f"--csv {path}: cannot be written ({exc.strerror})") from exc
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

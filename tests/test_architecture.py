@@ -23,7 +23,7 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 IMPORTERS = {
     "h5py": {"sr_core/data/store.py"},
     "cv2": {"sr_core/data/degrade.py", "sr_core/data/recognition.py", "sr_core/data/turns.py"},
-    "PIL": {"sr_core/data/degrade.py", "sr_core/data/images.py"},
+    "PIL": {"sr_core/data/degrade.py", "sr_core/data/images.py", "sr_core/data/own_pictures.py"},
     "safetensors": {"sr_core/training/checkpoint.py", "sr_core/model/weights.py"},
     "mlflow": {"study/mlflow_store.py"},
     "optuna": {"study/sampler.py", "study/optuna_sink.py"},
@@ -181,7 +181,7 @@ def run(*arguments: str) -> tuple[int, list[str], float, str, str]:
     return status, loaded, seconds, out, done.stderr
 
 
-COMMANDS = [f"study.{name}" for name in ("run", "status", "reproduce", "ui")] + ["sr_core.evaluate"]
+COMMANDS = [f"study.{name}" for name in ("run", "status", "reproduce", "ui")] + ["sr_core.evaluate", "sr_core.upscale"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -6,6 +6,8 @@ import struct
 import sys
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ Image = NDArray[np.uint8]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 """Known by content, whatever the suffix; Pillow's forty others stay shut (one of them starts Ghostscript)."""
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -77,13 +79,29 @@ def read_image(path: Path) -> Image:
     Raises:
         ImageError: the file is missing, empty, damaged, truncated or no such picture, or refused by a rule.
     """
+    with naming_faults(path):
+        return _rgb(read_upright(path))
+
+
+def read_upright(path: Path) -> PIL.Image.Image:
+    """The picture as Pillow holds it, upright, of 8 bits, in mode 1, L, LA, P, PA, RGB or RGBA: alpha is kept.
+
+    Otherwise by the rules of `read_image`; to be called under `naming_faults`. Of its `info`, "icc_profile" holds the
+    colour profile if there is one.
+    """
+    data = path.read_bytes()
+    if not data:
+        raise ImageError(f"{path}: the file is empty; replace it or take it out of the folder")
+    if data.startswith(_PNG_SIGNATURE):
+        _check_png(data)
+    return _decoded(data)
+
+
+@contextmanager
+def naming_faults(path: Path) -> Iterator[None]:
+    """Whatever goes wrong while this picture is read becomes an ImageError that names it."""
     try:
-        data = path.read_bytes()
-        if not data:
-            raise ImageError(f"{path}: the file is empty; replace it or take it out of the folder")
-        if data.startswith(_PNG_SIGNATURE):
-            _check_png(data)
-        return _decoded(data)
+        yield
     except _RefusedError as exc:
         raise ImageError(f"{path}: {exc}") from exc
     except FileNotFoundError as exc:
@@ -124,14 +142,16 @@ def _check_png(data: bytes) -> None:
         raise ValueError(f"it ends within the chunk at byte {at}") from exc
 
 
-def _decoded(data: bytes) -> Image:
-    with PIL.Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
+def _decoded(data: bytes) -> PIL.Image.Image:
+    with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as picture:
         deep = _is_deep(picture)  # before load(), which forgets how many bits the file has
         picture.load()
         # TIFF is already upright after load(), and has lost its tag
         upright = _UPRIGHT.get(picture.getexif().get(_EXIF_ORIENTATION, 1))
         shallow = _rounded(picture, data) if deep else picture
-        return _rgb(shallow if upright is None else shallow.transpose(upright))
+        if deep and "icc_profile" in picture.info:
+            shallow.info["icc_profile"] = picture.info["icc_profile"]
+        return shallow if upright is None else shallow.transpose(upright)
 
 
 def _is_deep(picture: PIL.ImageFile.ImageFile) -> bool:
@@ -175,7 +195,7 @@ def _rounded(picture: PIL.ImageFile.ImageFile, data: bytes) -> PIL.Image.Image:
     """The 8-bit picture nearest to a 16-bit one, which has been loaded."""
     samples = np.asarray(picture).astype(np.uint32)
     if not picture.mode.startswith("I;16"):  # Pillow read the high bytes alone: the low ones are those it swaps with
-        with PIL.Image.open(io.BytesIO(data), formats=_FORMATS) as swapped:
+        with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as swapped:
             swapped.tile = [tile._replace(args=_swapped(tile.args)) for tile in swapped.tile]
             samples = samples * 256 + np.asarray(swapped)
     if samples.max() < 16384:

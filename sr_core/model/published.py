@@ -79,6 +79,13 @@ def published_config(state: Mapping[str, Tensor], scale: Scale) -> ModelConfig:
         raise CheckpointError(f"no A2N has these weights' sizes: {exc}") from exc
 
 
+def told_scale(state: Mapping[str, Tensor]) -> Scale:
+    """The scale of a released state dict that tells it, which is 4; CheckpointError for x2 and x3."""
+    if "upconv2.weight" not in state:
+        raise CheckpointError("released weights for x2 and x3 hold the same tensors; say with --scale which these are")
+    return 4
+
+
 def _renamed(state: Mapping[str, Tensor], modules: Mapping[str, str], what: str) -> dict[str, Tensor]:
     return {_rename(name, modules, what): tensor for name, tensor in state.items()}
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sr_core.config import SCALES, ModelConfig, Scale
 from sr_core.errors import CheckpointError, ConfigError
 from sr_core.model.network import A2N
-from sr_core.model.published import from_published, published_config
+from sr_core.model.published import from_published, published_config, told_scale
 
 _NAMED_AT_MOST = 3
 
@@ -81,22 +81,25 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
         return from_published(_read_released(path)), None
 
 
-def load_model(path: Path, scale: Scale) -> A2N:
+def load_model(path: Path, scale: Scale | None) -> A2N:
     """The network of a weights file, in eval mode on the CPU, channels_last (1.7 times as fast there).
 
-    Released x2 and x3 weights cannot be told apart: their scale is taken on trust.
-
+    Args:
+        scale: None is the file's own. Released x2 and x3 weights cannot be told apart: theirs is taken on trust.
     Raises:
-        CheckpointError: as read_weights; or the file is for another scale, or does not fit the network it describes.
+        CheckpointError: as read_weights; or the file is for another scale, or does not fit the network it describes,
+            or no scale was given where the file does not tell its own.
     """
     if path.suffix == ".safetensors":
         state, sidecar = _read_tensors(path), path.parent / "config.json"
         config, own_scale = _described_network(_read_config(sidecar), sidecar)
+        scale = scale or own_scale
         if own_scale != scale:
             raise CheckpointError(f"{path}: enlarges by {own_scale} ({sidecar}: data.scale), asked for scale {scale}")
     else:
         released = _read_released(path)
         with _naming(path):
+            scale = scale or told_scale(released)
             config, state = published_config(released, scale), from_published(released)
     model = A2N(config, scale)
     load_exactly(model, state, origin=str(path))

@@ -1,0 +1,58 @@
+"""From a picture file to its enlargement, in place only when it is whole."""
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from sr_core.data.homes import available_memory
+from sr_core.data.own_pictures import enlarged_png, read_own_picture
+from sr_core.durable import write_durably
+from sr_core.errors import ImageError, SuiteError
+from sr_core.model.inference import Precision, peak_bytes, super_resolve
+from sr_core.model.network import A2N
+
+_FOLDER_IS_UNUSABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+"""Errors of writing that the next picture would meet as well."""
+
+
+def enlarge_file(
+    model: A2N,
+    source: Path,
+    output: Path,
+    *,
+    self_ensemble: bool = False,
+    precision: Precision = "fp32",
+    progress: Callable[[float], None] = lambda _: None,
+) -> None:
+    """Write `source`, enlarged, to `output`, a PNG file; by the rules of `own_pictures`.
+
+    Args:
+        model: on the device to use.
+        progress: as of `super_resolve`.
+    Raises:
+        ImageError: this picture cannot be read, enlarged in the memory there is, or written under this name.
+        SuiteError: nothing can be written there.
+    """
+    picture = read_own_picture(source)
+    height, width = picture.rgb.shape[:2]
+    device, needed = next(model.parameters()).device, peak_bytes(model, height, width, self_ensemble=self_ensemble)
+    room = available_memory() if device.type == "cpu" else torch.cuda.get_device_properties(device).total_memory
+    if needed > room:  # the system would end this process, without a word and with all pictures that wait
+        raise _too_large(source, width, height, f"about {needed / 1e9:.1f} GB, {room / 1e9:.1f} GB are there")
+    try:
+        sr = super_resolve(model, picture.rgb, self_ensemble=self_ensemble, precision=precision, progress=progress)
+    except (torch.OutOfMemoryError, MemoryError) as exc:
+        raise _too_large(source, width, height, f"more than is free on {device}") from exc
+    content = enlarged_png(picture, sr, model.scale)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(output, content)
+    except OSError as exc:
+        kind = SuiteError if exc.errno in _FOLDER_IS_UNUSABLE else ImageError
+        raise kind(f"{output}: cannot be written ({exc.strerror}); make room or choose another --out") from exc
+
+
+def _too_large(source: Path, width: int, height: int, lacking: str) -> ImageError:
+    return ImageError(f"{source}: enlarging {width}x{height} pixels takes {lacking}; cut it into several pictures")

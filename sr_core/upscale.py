@@ -1,0 +1,89 @@
+"""Enlarge pictures and folders of pictures with trained weights: python -m sr_core.upscale --help."""
+
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from sr_core.cli import BAD_INPUT, Parser, run_command, show_progress
+from sr_core.config import SCALES
+from sr_core.errors import ImageError, SuiteError
+from sr_core.progress import Progress, pixels_text
+
+PROG = "python -m sr_core.upscale"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 all enlarged, 2 bad usage or a bad input (the others are enlarged), 130 interrupted."""
+    parser = Parser(
+        PROG,
+        description="NAME.jpg becomes DIR/NAME_x2.png, a folder's pictures keep their paths below it. Alpha, grey and "
+        "colour profile are kept, pictures are turned upright. What is in DIR already is kept, so the same command "
+        "goes on after an interruption.",
+    )
+    add = parser.add_argument
+    add("inputs", nargs="+", type=Path, metavar="IN", help="a picture, or a folder of pictures at any depth")
+    add("--weights", required=True, type=Path, metavar="FILE", help="a .safetensors with its config.json, or released")
+    add("--out", required=True, type=Path, metavar="DIR", help="where to write; made if it is not there")
+    add("--scale", type=int, choices=SCALES, help="of released x2 or x3 weights, which do not tell it themselves")
+    add("--self-ensemble", action="store_true", help="average over eight flips and turns (eight times the work)")
+    add("--precision", choices=("fp32", "bf16"), default="fp32", help="of the convolutions (default: fp32)")
+    add("--device", metavar="D", help="cpu or cuda:N (default: cuda:0 where there is one, else cpu)")
+    add("--overwrite", action="store_true", help="enlarge again what is in DIR already")
+    args = parser.parse_args(argv)
+    return run_command(lambda: _upscale(args))
+
+
+def _upscale(args: Namespace) -> int:
+    import torch
+
+    from sr_core.data.own_pictures import count_pixels, plan_outputs
+    from sr_core.model.enlarge import enlarge_file
+    from sr_core.model.weights import load_model
+    from sr_core.training.runtime import resolve
+
+    device = resolve(device=args.device or ("cuda:0" if torch.cuda.is_available() else "cpu")).device
+    model = load_model(args.weights, args.scale).to(device)
+    outputs, faults = plan_outputs(args.inputs, args.out, model.scale)
+    for fault in faults:
+        _say_error(fault)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise SuiteError(f"--out {args.out}: expected a folder, or a place for one ({exc.strerror})") from exc
+    waiting = {output: source for output, source in outputs.items() if args.overwrite or not output.exists()}
+    if kept := len(outputs) - len(waiting):
+        print(
+            f"{kept} of {len(outputs)} are in {args.out} already and stay; --overwrite enlarges them anew", flush=True
+        )
+
+    pixels = {output: count_pixels(source) for output, source in waiting.items()}
+    total, done, failed = max(1, sum(pixels.values())), 0, len(faults)
+    with Progress("upscaling", text=pixels_text) as progress:
+        for output, source in waiting.items():
+
+            def advance(part: float, done: int = done, own: int = pixels[output]) -> None:
+                progress.at(done + int(part * own), total)
+
+            advance(0)
+            try:
+                options = {"self_ensemble": args.self_ensemble, "precision": args.precision}
+                enlarge_file(model, source, output, progress=advance, **options)
+            except ImageError as exc:
+                failed += 1
+                _say_error(str(exc))
+            else:
+                show_progress("")
+                print(f"{source} -> {output}", flush=True)
+            done += pixels[output]
+    print(f"{len(waiting) + len(faults) - failed} enlarged {model.scale} times, {kept} kept, {failed} failed")
+    return BAD_INPUT if failed else 0
+
+
+def _say_error(message: str) -> None:
+    show_progress("")
+    print(f"error: {' '.join(message.splitlines())}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,314 @@
+"""python -m sr_core.upscale: what is kept of users' own pictures, where they go, and what happens when some are bad."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import PIL.ImageCms
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sr_core.config import DataConfig, ModelConfig, Scale
+from sr_core.data.images import write_png
+from sr_core.data.resize import imresize
+from sr_core.model import enlarge
+from sr_core.model.inference import super_resolve
+from sr_core.model.initial import initialise
+from sr_core.model.network import A2N
+from sr_core.model.published import to_published
+from sr_core.upscale import main
+
+RNG = np.random.default_rng(4)
+PIXELS = RNG.integers(0, 256, (13, 17, 3), dtype=np.uint8)
+ALPHA = RNG.integers(0, 256, (13, 17), dtype=np.uint8)
+SRGB = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
+ORIENTATION = 0x0112
+
+
+def network(scale: Scale = 2) -> A2N:
+    model = A2N(ModelConfig(n_feats=4, upsampler_feats=4, n_blocks=1), scale)
+    initialise(model, 1)
+    return model.eval()
+
+
+def save_weights(folder: Path, scale: Scale = 2) -> Path:
+    """As a study leaves them."""
+    model = network(scale)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(model.state_dict(), folder / "model.safetensors")
+    config = {"model": asdict(model.config), "data": asdict(DataConfig(scale=scale))}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder / "model.safetensors"
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    return save_weights(tmp_path / "trained")
+
+
+def expected(pixels: np.ndarray, *, scale: Scale = 2, self_ensemble: bool = False) -> np.ndarray:
+    sr = super_resolve(network(scale), np.ascontiguousarray(pixels), self_ensemble=self_ensemble)
+    return np.rint(np.clip(sr, 0, 255)).astype(np.uint8)
+
+
+def upscaled(weights: Path, out: Path, *argv: object, status: int = 0) -> None:
+    assert main(["--weights", str(weights), "--out", str(out), "--device", "cpu", *map(str, argv)]) == status
+
+
+def opened(path: Path) -> PIL.Image.Image:
+    picture = PIL.Image.open(path)
+    picture.load()
+    return picture
+
+
+def off_by_at_most_one(found: np.ndarray, wanted: np.ndarray) -> bool:
+    """A memory format of weights that is not the same adds in another order: here and there a rounding differs."""
+    assert found.shape == wanted.shape
+    difference = abs(found.astype(int) - wanted)
+    return bool(difference.max() <= 1 and (difference > 0).mean() <= 0.002)
+
+
+def test_a_picture_becomes_the_network_s_output_under_a_clear_name(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    PIL.Image.fromarray(PIXELS).save(tmp_path / "photo.tiff")
+    upscaled(weights, tmp_path / "out", tmp_path / "photo.tiff")
+    assert os.listdir(tmp_path / "out") == ["photo_x2.png"]
+    found = opened(tmp_path / "out/photo_x2.png")
+    assert (found.format, found.mode, found.size) == ("PNG", "RGB", (34, 26))
+    assert off_by_at_most_one(np.asarray(found), expected(PIXELS))
+    *_, line, last = capsys.readouterr().out.splitlines()
+    assert line == f"{tmp_path / 'photo.tiff'} -> {tmp_path / 'out/photo_x2.png'}"
+    assert last == "1 enlarged 2 times, 0 kept, 0 failed"
+
+
+def test_the_ensemble_and_bf16_are_asked_for_by_flags(weights: Path, tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", PIXELS)
+    for flags in (["--self-ensemble"], ["--precision", "bf16"]):
+        upscaled(weights, tmp_path / flags[0], tmp_path / "a.png", *flags)
+    ensemble, bf16 = (np.asarray(opened(tmp_path / f / "a_x2.png")) for f in ("--self-ensemble", "--precision"))
+    assert off_by_at_most_one(ensemble, expected(PIXELS, self_ensemble=True))
+    plain = expected(PIXELS)
+    assert not off_by_at_most_one(ensemble, plain)
+    assert 0 < abs(bf16.astype(int) - plain).max() <= 4
+
+
+def test_alpha_is_enlarged_by_exact_bicubic_beside_the_colours(weights: Path, tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", np.dstack([PIXELS, ALPHA]))
+    upscaled(weights, tmp_path / "out", tmp_path / "a.png")
+    found = np.asarray(opened(tmp_path / "out/a_x2.png"))
+    assert off_by_at_most_one(found[..., :3], expected(PIXELS))
+    np.testing.assert_array_equal(found[..., 3], imresize(ALPHA, 2))
+
+
+def test_grey_stays_grey_with_and_without_alpha(weights: Path, tmp_path: Path) -> None:
+    grey = PIXELS[..., 0]
+    write_png(tmp_path / "l.png", grey)
+    write_png(tmp_path / "la.png", np.dstack([grey, ALPHA]))
+    PIL.Image.fromarray(grey > 99).save(tmp_path / "bits.png")
+    upscaled(weights, tmp_path / "out", *(tmp_path / f"{name}.png" for name in ("l", "la", "bits")))
+    r, g, b = np.moveaxis(super_resolve(network(), np.dstack([grey] * 3)), 2, 0)
+    luma = np.rint(np.clip(0.299 * r + 0.587 * g + 0.114 * b, 0, 255))
+    l, la, bits = (opened(tmp_path / f"out/{name}_x2.png") for name in ("l", "la", "bits"))
+    assert (l.mode, la.mode, bits.mode) == ("L", "LA", "L")
+    assert off_by_at_most_one(np.asarray(l), luma)
+    np.testing.assert_array_equal(np.asarray(la)[..., 0], np.asarray(l))
+    np.testing.assert_array_equal(np.asarray(la)[..., 1], imresize(ALPHA, 2))
+
+
+def test_a_palette_with_a_transparent_entry_becomes_colours_with_alpha(weights: Path, tmp_path: Path) -> None:
+    picture = PIL.Image.fromarray(PIXELS[..., 0] // 64, mode=None).convert("P")
+    picture.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255, 9, 9, 9])
+    picture.save(tmp_path / "p.png", transparency=1)
+    upscaled(weights, tmp_path / "out", tmp_path / "p.png")
+    found = opened(tmp_path / "out/p_x2.png")
+    alpha = np.where(PIXELS[..., 0] // 64 == 1, 0, 255).astype(np.uint8)
+    assert found.mode == "RGBA"
+    np.testing.assert_array_equal(np.asarray(found)[..., 3], imresize(alpha, 2))
+
+
+def test_a_turned_photograph_comes_out_upright_with_its_profile_and_without_the_tag(
+    weights: Path, tmp_path: Path
+) -> None:
+    exif = PIL.Image.Exif()
+    exif[ORIENTATION] = 6  # to be turned clockwise
+    PIL.Image.fromarray(PIXELS).save(tmp_path / "phone.png", exif=exif, icc_profile=SRGB)
+    upscaled(weights, tmp_path / "out", tmp_path / "phone.png")
+    found = opened(tmp_path / "out/phone_x2.png")
+    assert off_by_at_most_one(np.asarray(found), expected(np.rot90(PIXELS, -1)))
+    assert found.info["icc_profile"] == SRGB
+    assert ORIENTATION not in found.getexif()
+
+
+def test_a_profile_for_other_channels_is_not_passed_on(weights: Path, tmp_path: Path) -> None:
+    PIL.Image.fromarray(PIXELS[..., 0]).save(tmp_path / "grey.jpg", icc_profile=SRGB)
+    upscaled(weights, tmp_path / "out", tmp_path / "grey.jpg")
+    assert "icc_profile" not in opened(tmp_path / "out/grey_x2.png").info
+
+
+def test_sixteen_bits_are_rounded_to_eight_and_keep_the_profile(weights: Path, tmp_path: Path) -> None:
+    deep = PIXELS[..., 0].astype(np.uint16) * 257 + 100
+    PIL.Image.fromarray(deep).save(tmp_path / "deep.png")
+    write_png(tmp_path / "eight.png", PIXELS[..., 0])
+    upscaled(weights, tmp_path / "out", tmp_path)
+    found, same = (opened(tmp_path / f"out/{name}_x2.png") for name in ("deep", "eight"))
+    assert found.mode == "L"
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(same))
+
+
+def test_folders_are_taken_at_any_depth_and_outputs_below_them_are_not(weights: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    (photos / "2024/may").mkdir(parents=True)
+    (photos / ".hidden").mkdir()
+    for name in ("a.png", "2024/a.png", "2024/may/b.png", ".hidden/c.png"):
+        write_png(photos / name, PIXELS)
+    for _ in range(2):
+        upscaled(weights, photos / "large", photos)
+    made = sorted(p.relative_to(photos / "large").as_posix() for p in (photos / "large").rglob("*.*"))
+    assert made == ["2024/a_x2.png", "2024/may/b_x2.png", "a_x2.png"]
+
+
+def test_what_is_there_is_kept_unless_asked_otherwise(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_png(tmp_path / "a.png", PIXELS)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/a_x2.png").write_bytes(b"mine")
+    upscaled(weights, tmp_path / "out", tmp_path / "a.png")
+    assert (tmp_path / "out/a_x2.png").read_bytes() == b"mine"
+    assert "1 of 1 are in" in (out := capsys.readouterr().out)
+    assert out.endswith("0 enlarged 2 times, 1 kept, 0 failed\n")
+    upscaled(weights, tmp_path / "out", tmp_path / "a.png", "--overwrite")
+    assert opened(tmp_path / "out/a_x2.png").size == (34, 26)
+
+
+def test_an_input_is_never_overwritten(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a.png", "a_x2.png"):
+        write_png(photos / name, PIXELS)
+    before = (photos / "a_x2.png").read_bytes()
+    inputs = (photos / "a.png", photos / "a_x2.png")
+    upscaled(weights, photos, *inputs, "--overwrite", status=2)
+    assert (photos / "a_x2.png").read_bytes() == before
+    assert "a.png: would become" in capsys.readouterr().err
+    upscaled(weights, photos, photos, status=2)
+    assert "is --out as well" in capsys.readouterr().err
+    assert sorted(os.listdir(photos)) == ["a.png", "a_x2.png", "a_x2_x2.png"]
+
+
+def test_bad_inputs_are_a_line_each_and_the_others_are_enlarged(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a.png", "b.png", "z.png"):
+        write_png(photos / name, PIXELS)
+    shutil.copy(photos / "a.png", photos / "a.webp")  # the same name, without its suffix
+    (photos / "b.png").write_bytes((photos / "b.png").read_bytes()[:-40])
+    (photos / "text.jpg").write_text("no picture")
+    PIL.Image.new("CMYK", (8, 8)).save(photos / "print.jpg")
+    (tmp_path / "empty").mkdir()
+    upscaled(weights, tmp_path / "out", tmp_path / "gone.png", photos, tmp_path / "empty", status=2)
+    printed = capsys.readouterr()
+    errors = printed.err.splitlines()
+    assert all(line.startswith("error: ") for line in errors)
+    told = {
+        "gone.png": "no such picture",
+        "empty": "no picture below",
+        "a.webp": "becomes",
+        "b.png": "cannot be decoded",
+    }
+    told |= {"text.jpg": "cannot be decoded", "print.jpg": "is a CMYK picture"}
+    assert len(errors) == len(told)
+    for name, reason in told.items():
+        assert any(f"{name}: " in line and reason in line for line in errors), name
+    assert sorted(os.listdir(tmp_path / "out")) == ["a_x2.png", "z_x2.png"]
+    assert printed.out.endswith("2 enlarged 2 times, 0 kept, 6 failed\n")
+
+
+def test_a_picture_too_large_for_the_memory_is_told_before_it_is_tried(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_png(tmp_path / "large.png", np.zeros((300, 300), dtype=np.uint8))
+    write_png(tmp_path / "small.png", PIXELS)
+    monkeypatch.setattr(enlarge, "available_memory", lambda: 1_000_000)
+    upscaled(weights, tmp_path / "out", tmp_path / "large.png", tmp_path / "small.png", status=2)
+    assert "large.png: enlarging 300x300 pixels takes about" in capsys.readouterr().err
+    assert os.listdir(tmp_path / "out") == ["small_x2.png"]
+
+
+def test_a_full_disk_ends_the_command_and_leaves_nothing(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    for name in ("a.png", "b.png"):
+        write_png(tmp_path / name, PIXELS)
+    monkeypatch.setattr(os, "fsync", full)
+    upscaled(weights, tmp_path / "out", tmp_path / "a.png", tmp_path / "b.png", status=2)
+    assert capsys.readouterr().err.count("cannot be written (No space left on device); make room") == 1
+    assert os.listdir(tmp_path / "out") == []
+
+
+def test_released_weights_need_a_scale_where_they_do_not_tell_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_png(tmp_path / "a.png", PIXELS)
+    for scale in (3, 4):
+        torch.save(to_published(network(scale).state_dict()), tmp_path / f"x{scale}.pt")
+    upscaled(tmp_path / "x3.pt", tmp_path / "out", tmp_path / "a.png", status=2)
+    assert "say with --scale which these are" in capsys.readouterr().err
+    upscaled(tmp_path / "x3.pt", tmp_path / "out", tmp_path / "a.png", "--scale", 3)
+    upscaled(tmp_path / "x4.pt", tmp_path / "out", tmp_path / "a.png")
+    assert sorted(os.listdir(tmp_path / "out")) == ["a_x3.png", "a_x4.png"]
+
+
+def test_bad_usage_is_one_line(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_png(tmp_path / "a.png", PIXELS)
+    upscaled(weights, tmp_path / "out", tmp_path / "a.png", "--scale", 3, status=2)
+    assert "enlarges by 2" in capsys.readouterr().err
+    upscaled(weights, tmp_path / "a.png", tmp_path / "a.png", status=2)
+    assert "a.png: expected a folder, or a place for one" in capsys.readouterr().err
+    upscaled(weights, tmp_path / "out", tmp_path / "a.png", "--device", "cuda:99", status=2)
+    assert "device cuda:99 is not available here" in capsys.readouterr().err
+    upscaled(tmp_path / "no.safetensors", tmp_path / "out", tmp_path / "a.png", status=2)
+    assert "no such weights file" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_killed_run_leaves_whole_pictures_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    """The real command, killed while it works: each output is whole, and the second run makes what is missing."""
+    weights, photos, out = save_weights(tmp_path / "trained"), tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    for number in range(40):
+        write_png(photos / f"{number:02}.png", RNG.integers(0, 256, (200, 150, 3), dtype=np.uint8))
+    command = [sys.executable, "-m", "sr_core.upscale", "--weights", str(weights), "--out", str(out), str(photos)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.readline()
+    time.sleep(0.03)  # in the midst of something
+    process.send_signal(signal.SIGKILL)
+    process.stdout.close()
+    process.wait()
+    made = sorted(path.name for path in out.glob("*.png"))
+    assert 2 <= len(made) < 40
+    times = {name: (out / name).stat().st_mtime_ns for name in made}
+    assert {opened(out / name).size for name in made} == {(300, 400)}
+
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == f"{40 - len(made)} enlarged 2 times, {len(made)} kept, 0 failed"
+    assert sorted(os.listdir(out)) == [f"{number:02}_x2.png" for number in range(40)]
+    assert {name: (out / name).stat().st_mtime_ns for name in made} == times
+    assert all(opened(path).size == (300, 400) for path in out.iterdir())
