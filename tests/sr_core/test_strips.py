@@ -1,5 +1,8 @@
 """A picture in strips of rows: the whole picture's result at any size, strip height, scale and kernel size."""
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -161,6 +164,35 @@ def test_memory_grows_with_the_picture_and_the_ensemble() -> None:
     assert 250e6 < photograph < 700e6  # measured: benchmarks/strips.py
     assert peak_bytes(model, 2000, 1500) > 1.8 * (photograph - 3 * 64 * 2**20)
     assert peak_bytes(model, 1000, 1500, self_ensemble=True) > photograph
+
+
+PEAK = """
+import sys, numpy as np
+from pathlib import Path
+from sr_core.config import ModelConfig
+from sr_core.model.inference import super_resolve
+from sr_core.model.network import A2N
+rows = int(sys.argv[1]) or "whole"
+model = A2N(ModelConfig(n_blocks=1), 2)
+lr = np.zeros((500, 500, 3), np.uint8)
+def peak():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+super_resolve(model, lr[:32, :32])
+before = peak()
+super_resolve(model, lr, strip_rows=rows)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak memory of a process from /proc")
+def test_strips_take_less_than_half_of_the_whole_picture_s_memory() -> None:
+    """Peak resident memory, each in its own process; a larger picture and more blocks change nothing about it."""
+    whole, strips = (
+        int(subprocess.run([sys.executable, "-c", PEAK, str(rows)], check=True, capture_output=True).stdout)
+        for rows in (0, 16)
+    )
+    assert whole > 200_000  # kB
+    assert strips < 0.5 * whole
 
 
 @pytest.mark.gpu
