@@ -35,8 +35,9 @@ from sr_core.data.sources import embedded_pictures, folder_pictures
 from sr_core.data.store import PatchStore
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
-from sr_core.training import fit as training
+from sr_core.training.inputs import Inputs
 from sr_core.training.runtime import cores, resolve
+from sr_core.training.step import Step, start
 
 BATCH, SIDE, WINDOW, STEP = 32, 64, 480, 200
 ENTRIES = 200
@@ -88,12 +89,11 @@ def usual_batches(path: Path, workers: int) -> Iterator[Any]:
 
 
 def home_batches(store: PatchStore, name: str, seed: int, device: str = "cpu") -> Iterator[tuple[Tensor, Tensor]]:
-    runtime = resolve(device=None if device == "cpu" else device)
+    inputs = Inputs(resolve(device=None if device == "cpu" else device))
     patches = open_home(store, 2, device, name).patches(DataConfig(scale=2, lr_patch_size=SIDE), seed)  # type: ignore[arg-type]
     first = 0
     while True:
-        lr, hr = patches.batch(first, BATCH)
-        yield training.unit_range(lr, runtime), training.unit_range(hr, runtime)
+        yield inputs.fill(*patches.batch(first, BATCH))
         first += BATCH
 
 
@@ -130,10 +130,10 @@ def patch_rates(store: PatchStore, folder: Path, rounds: int, seconds: float) ->
         wait = torch.cuda.synchronize
     found: dict[str, dict[str, list[float]]] = {name: {"cold": [], "warm": []} for name in ways}
     for turn in range(rounds):
-        for name, (path, start) in ways.items():
+        for name, (path, batches_of) in ways.items():
             forget(path)
             begun = time.perf_counter()
-            batches = start(turn)
+            batches = batches_of(turn)
             for _ in range(10):
                 next(batches)
             wait()
@@ -151,11 +151,11 @@ def sampling_share(store: PatchStore) -> float:
     patches = open_home(store, 2, "cpu", "host").patches(base.data, 1)
     network = A2N(base.model, 2)
     initialise(network, 0)
-    state = training.start(network, base.train, runtime)
+    step = Step(start(network, base.train, runtime), base.train, runtime, patches.batch)
     steps, batches = [], []
     for number in range(40):
         begun = time.perf_counter()
-        training.step(state, base.train, runtime, patches.batch)
+        step()
         between = time.perf_counter()
         patches.batch(number * base.train.batch_size, base.train.batch_size)
         steps.append(between - begun)

@@ -78,14 +78,14 @@ from pathlib import Path
 from sr_core.config import DataConfig
 from sr_core.data.homes import open_home, pixel_bytes
 from sr_core.data.store import load_store
-from sr_core.training.fit import unit_range
+from sr_core.training.inputs import Inputs
 from sr_core.training.runtime import resolve
-store, runtime = load_store(Path(sys.argv[1])), resolve(threads=1)
+store, inputs = load_store(Path(sys.argv[1])), Inputs(resolve(threads=1))
 begun = time.perf_counter()
 patches = open_home(store, 2, "cpu", sys.argv[2]).patches(DataConfig(), 1)
 opened = time.perf_counter()
 for step in range(1000):
-    lr, hr = (unit_range(pixels, runtime) for pixels in patches.batch(32 * step, 32))
+    inputs.fill(*patches.batch(32 * step, 32))
 ended = time.perf_counter()
 print(json.dumps({
     "home": sys.argv[2], "seconds_to_open": opened - begun, "patches_per_second": 32000 / (ended - opened),

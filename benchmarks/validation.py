@@ -18,7 +18,7 @@ from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
 from sr_core.training import scoring
 from sr_core.training.runtime import Runtime, resolve
-from sr_core.training.speed import seconds_per_patch
+from sr_core.training.speed import measure
 from study.config import TrialConfig
 from study.experiment import load_experiment
 
@@ -80,7 +80,7 @@ def main() -> None:
     print("| one validation | least [ms] | median [ms] |\n|---|---:|---:|")
     for name, seconds in times.items():
         print(f"| {name} | {1e3 * min(seconds[1:]):.1f} | {1e3 * median(seconds[1:]):.1f} |")
-    steps = seconds_per_patch(base.model, base.data, base.train, runtime) * base.evaluation.every_patches
+    steps = measure(base.model, base.data, base.train, runtime).seconds_per_patch * base.evaluation.every_patches
     for name in list(times)[:2]:
         spent = median(times[name][1:])
         print(f"{name}: {100 * spent / (spent + steps):.1f} % of a training")

@@ -23,6 +23,8 @@ Kernel = Literal[
     "blur_subsample",
 ]
 """Downsampling kernels by name; `sr_core.data.degrade` says what each one does."""
+Engine = Literal["auto", "eager", "compiled", "graphed"]
+Precision = Literal["auto", "fp32", "bf16"]
 Protocol = Literal["canonical", "blog"]
 """Evaluation protocols by name; `sr_core.metrics.evaluate` says what each one does."""
 
@@ -156,6 +158,12 @@ class TrainConfig:
     """Added to the root of the squared gradient's mean."""
     ema_horizon_patches: float = 192.0
     """Weights are averaged over about this many patches (decay exp(-batch_size / horizon) a step, bias-corrected)."""
+    engine: Engine = "auto"
+    """How a step is executed; auto: what is fastest on this machine, compilation paid for. Never swept."""
+    precision: Precision = "auto"
+    """Of the network's arithmetic; weights and optimiser are always fp32. auto: bf16 on CUDA. Never swept."""
+    deterministic: bool | None = None
+    """Same seed, same bits, on a GPU too, where it costs speed; None: on a CPU only. Never swept."""
 
     def __post_init__(self) -> None:
         _count("train.budget_patches", self.budget_patches)
@@ -178,6 +186,9 @@ class TrainConfig:
         _decay("train.adam_beta2", self.adam_beta2)
         _positive("train.adam_eps", self.adam_eps)
         _positive("train.ema_horizon_patches", self.ema_horizon_patches)
+        _one_of("train.engine", self.engine, get_args(Engine))
+        _one_of("train.precision", self.precision, get_args(Precision))
+        _one_of("train.deterministic", self.deterministic, (None, True, False))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

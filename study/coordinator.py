@@ -180,6 +180,7 @@ class Coordinator:
             slot=slot,
             source=self._source,
             initial=trial.proposed.initial,
+            reductions=trial.reductions,
         )
 
     def _take(self, event: TrialEvent) -> None:

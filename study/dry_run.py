@@ -8,12 +8,12 @@ from dataclasses import replace
 
 from sr_core.model.network import A2N
 from sr_core.seed import child_seed
-from sr_core.training.speed import fastest, seconds_per_patch
+from sr_core.training.speed import measure
 from study.commandline import folder_from, typed
 from study.config import TrialConfig, short_digest
 from study.events import FORMAT, Proposed, StudyOpened
 from study.experiment import Experiment
-from study.opening import find_pictures, left_out, read_pictures
+from study.opening import find_pictures, left_out, read_pictures, resolve_runtime
 from study.sampler import propose
 from study.state import StudyState
 from study.terminal import duration
@@ -84,9 +84,9 @@ def _proposed(state: StudyState, config: TrialConfig, name: str, values: dict[st
 
 def _print_cost(experiment: Experiment, args: argparse.Namespace, pixels_bytes: int) -> None:
     base = experiment.base
-    runtime = fastest(base.model, base.data, base.train, args.device)
+    runtime = resolve_runtime(experiment, trials=args.trials, device=args.device)
     runtime.apply()
-    rate = 1 / seconds_per_patch(base.model, base.data, base.train, runtime)
+    rate = 1 / measure(base.model, base.data, base.train, runtime).seconds_per_patch
     budget = base.train.budget_patches
     replicated = experiment.replicates * (experiment.finalists + len(experiment.references)) * budget
     most = args.trials * budget + replicated

@@ -120,6 +120,14 @@ class Checkpointed(TrialEvent):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Reduced(TrialEvent):
+    """Memory ran out: from `patches` on, that many patches of a batch went through the network at once."""
+
+    patches: int
+    micro_batch: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Finished(TrialEvent):
     """Trained to the full budget."""
 
@@ -177,7 +185,7 @@ _KINDS: dict[str, type[Event]] = {
     kind.__name__: kind
     for kind in (
         StudyOpened, SessionStarted, SessionEnded, Proposed, Started, Progress, Checkpointed,
-        Finished, Pruned, Failed, Warned, Concluded,
+        Reduced, Finished, Pruned, Failed, Warned, Concluded,
     )
 }  # fmt: skip
 

@@ -16,7 +16,7 @@ SamplerName = Literal["tpe", "gp", "random", "qmc", "grid"]
 SchedulerName = Literal["successive_halving", "none"]
 
 MIN_STEPS_AT_A_RUNG = 30
-_THE_SAME_FOR_ALL = ("train.budget_patches", "data.scale")
+_THE_SAME_FOR_ALL = ("train.budget_patches", "data.scale", "train.engine", "train.precision", "train.deterministic")
 """With the evaluation section, what makes trials comparable (contract 1)."""
 
 

@@ -14,7 +14,7 @@ from typing import IO
 
 from sr_core.errors import SuiteError
 
-_RESERVED = {"artifacts", "stores"}
+_RESERVED = {"artifacts", "compiled", "stores"}
 _LOOK_SECONDS = 0.5
 """Far longer than another process holds the lock only to see whether there is an owner."""
 

@@ -95,7 +95,7 @@ class MlflowSink:
                     tags |= content.question_tags(event)
                 elif isinstance(event, ev.Concluded):
                     tags |= self._conclude(event, state)
-            if not all(isinstance(event, ev.Progress | ev.Checkpointed) for event in events):
+            if not all(isinstance(event, ev.Progress | ev.Checkpointed | ev.Reduced) for event in events):
                 self._show_study(state, tags | content.study_tags(state) | {"study.synced": upto})
 
     def close(self) -> None:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from sr_core.data.validation import Crop, crop_side
 from sr_core.errors import ImageError, StoreError, SuiteError
 from sr_core.metrics.evaluate import bicubic_baseline, mean_score, score
 from sr_core.progress import Progress, pixels_text
+from sr_core.training.choice import choose
 from sr_core.training.runtime import Runtime
-from sr_core.training.speed import fastest
 from study.config import TrialConfig, short_digest
 from study.events import FORMAT, StudyOpened
 from study.experiment import Experiment
@@ -170,10 +170,11 @@ def first_event(
     *,
     data: Path | None,
     device: str | None,
+    trials: int,
 ) -> StudyOpened:
     """The record's first line; settings that decide bits are resolved here, once."""
     base = experiment.base
-    runtime = fastest(base.model, base.data, base.train, device)
+    runtime = resolve_runtime(experiment, trials=trials, device=device)
     bench = Bench(material.store, runtime)
     crops = bench.crops(base)
     question = question_of(experiment, seed, material.store.fingerprint)
@@ -199,6 +200,30 @@ def first_event(
             "leaks": [[leak.kind, leak.training, leak.set_name, leak.held_out] for leak in leaks],
         },
     )
+
+
+def resolve_runtime(experiment: Experiment, *, trials: int, device: str | None) -> Runtime:
+    """The settings under which that many trials of this experiment train fastest here."""
+    base, dimensions = experiment.base, experiment.space.dimensions
+    batches, shapes = [base.train.batch_size], 1
+    for dimension in dimensions:
+        rows = [dimension.settings(value) for value in dimension.samples]
+        batches += [row["train.batch_size"] for row in rows if "train.batch_size" in row]
+        shapes *= len({tuple((k, v) for k, v in row.items() if _shapes(k)) for row in rows})
+    return choose(
+        base.model,
+        base.data,
+        replace(base.train, batch_size=max(batches), budget_patches=max(batches)),
+        device=device,
+        patches=trials * base.train.budget_patches,
+        shapes=shapes,
+    )
+
+
+def _shapes(name: str) -> bool:
+    """Whether another value gives some weight or batch another shape."""
+    shaping = name.startswith("model.") and name not in ("model.temperature", "model.input_range")
+    return shaping or name in ("train.batch_size", "data.lr_patch_size")
 
 
 def check_pictures(experiment: Experiment, found: Found) -> None:

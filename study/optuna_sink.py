@@ -17,7 +17,18 @@ from optuna.trial import TrialState as OptunaState
 from sqlalchemy.exc import SQLAlchemyError
 
 from study.databases import ViewError, create_once, identity, redact, sqlite_file, told_plainly
-from study.events import Checkpointed, Event, Failed, Finished, Progress, Proposed, Pruned, Started, StudyOpened
+from study.events import (
+    Checkpointed,
+    Event,
+    Failed,
+    Finished,
+    Progress,
+    Proposed,
+    Pruned,
+    Reduced,
+    Started,
+    StudyOpened,
+)
 from study.follow import study_id
 from study.mlflow_content import flat
 from study.state import OBJECTIVE, StudyState, TrialState
@@ -80,7 +91,7 @@ class OptunaSink:
                         continue
                     self._study.add_trial(self._frozen(state.trials[event.trial], event))
                     self._shown.add(event.trial)
-            if not all(isinstance(event, Proposed | Started | Progress | Checkpointed) for event in events):
+            if not all(isinstance(event, Proposed | Started | Progress | Checkpointed | Reduced) for event in events):
                 self._study.set_user_attr("study.synced", upto)
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from sr_core.data.manifest import manifest_of
 from sr_core.data.sources import embedded_pictures, folder_pictures
 from sr_core.data.store import PatchStore, load_store, verify
 from sr_core.errors import ConfigError, SuiteError
+from sr_core.training.compiled import keep_compiled_in
 from sr_core.training.runtime import Runtime
 from study import provenance
 from study.config import TrialConfig, differences, short_digest
@@ -158,6 +159,7 @@ def retrain(
     folder: StudyFolder, opened: StudyOpened, trial: TrialState, watch: Callable[[TrialEvent], None]
 ) -> Comparison:
     """Train the trial's config again as far as it came, from nothing, and put both curves beside each other."""
+    keep_compiled_in(folder.root / "compiled")
     runtime = Runtime.from_json(dict(opened.runtime)).here()
     runtime.apply()
     store: PatchStore = load_store(folder.root / opened.data["store"])
@@ -173,6 +175,7 @@ def retrain(
             epoch=0,
             slot=0,
             source=provenance.source_hash(),
+            reductions=trial.reductions,
         )
         for event in run_trial(task, Bench(store, runtime)):
             watch(event)

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from sr_core.data.manifest import fingerprint
 from sr_core.errors import SuiteError
+from sr_core.training.compiled import keep_compiled_in
 from sr_core.training.runtime import resolve
 from study import provenance, terminal
 from study.commandline import typed
@@ -101,11 +102,13 @@ class Session:
         leaks = () if state.opened else check_leaks(root, found, allowed=args.allow_leak)
         with ExitStack() as stack:
             followers = stack.enter_context(self._views(out))  # their stores take seconds to make: beside the pictures
+            keep_compiled_in(root / "compiled")
             material = prepare_material(root, found, self.experiment)
             wait_prepared(followers)  # before a worker starts, and before speed is measured
             opened = state.opened or first_event(
-                self.folder, self.name, self.experiment, seed, material, leaks, data=args.data, device=args.device
-            )
+                self.folder, self.name, self.experiment, seed, material, leaks,
+                data=args.data, device=args.device, trials=args.trials,
+            )  # fmt: skip
             for line in terminal.material(opened):
                 out.print(line, markup=False, soft_wrap=True)
             journal = Journal(self.folder.journal)

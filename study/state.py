@@ -16,6 +16,7 @@ from study.events import (
     Progress,
     Proposed,
     Pruned,
+    Reduced,
     SessionEnded,
     SessionStarted,
     Started,
@@ -38,6 +39,8 @@ class TrialState:
     checkpoint: int = 0
     """Patches at the last checkpoint; 0 without one."""
     starts: tuple[Started, ...] = ()
+    reductions: tuple[tuple[int, int], ...] = ()
+    """(patches, micro-batch): where memory ran out, and how many patches at once passed the network from there."""
     end: Finished | Pruned | Failed | None = None
 
     @property
@@ -119,6 +122,10 @@ class StudyState:
             case Progress():
                 trial = self.trials[event.trial]
                 return state._with(replace(trial, curve=(*trial.curve, event)))
+            case Reduced():
+                trial = self.trials[event.trial]
+                reductions = (*trial.reductions, (event.patches, event.micro_batch))
+                return state._with(replace(trial, reductions=reductions))
             case Checkpointed():
                 return state._with(replace(self.trials[event.trial], checkpoint=event.patches))
             case Finished() | Pruned() | Failed():

@@ -25,8 +25,9 @@ from sr_core.training import fit as training
 from sr_core.training.checkpoint import Mark, digest_of, load_checkpoint, save_checkpoint, save_weights
 from sr_core.training.runtime import Runtime
 from sr_core.training.scoring import CropScorer
+from sr_core.training.step import TrainState, start
 from study.config import TrialConfig
-from study.events import Checkpointed, Failed, Finished, Progress, Started, Ticked, TrialEvent
+from study.events import Checkpointed, Failed, Finished, Progress, Reduced, Started, Ticked, TrialEvent
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ class TrialTask:
     source: str
     initial: str = ""
     """Digest of the weights in its folder to start from; empty: from those of the seed."""
+    reductions: tuple[tuple[int, int], ...] = ()
+    """(patches, micro-batch): what the record says of memory that ran out, to be repeated."""
 
     @property
     def checkpoint(self) -> Path:
@@ -169,7 +172,7 @@ def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None
             source=task.source,
         )
     scores: Mapping[str, float] = {}
-    saved = time.monotonic()
+    saved, suspend = time.monotonic(), False
     for step in training.fit(
         state,
         config.train,
@@ -177,6 +180,7 @@ def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None
         batches=patches.batch,
         validate=validate,
         validate_every=config.evaluation.every_patches,
+        reductions=dict(task.reductions),
     ):
         told: TrialEvent
         now = time.time()
@@ -184,6 +188,8 @@ def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None
             case training.Tick(done, loss):
                 told = Ticked(time=now, trial=task.number, patches=done, loss=loss)
                 due = time.monotonic() - saved > CHECKPOINT_SECONDS
+            case training.Reduced(at, micro_batch):
+                told, done, due = Reduced(time=now, trial=task.number, patches=at, micro_batch=micro_batch), at, False
             case training.Progress(done, scores, loss, rate):
                 told = Progress(
                     time=now,
@@ -196,16 +202,18 @@ def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None
                 )
                 due = True
         with _counted(state.seconds, "recording"):
-            command = yield told
+            suspend |= (yield told) is Command.SUSPEND
+        if isinstance(told, Reduced):
+            continue  # the step's own validation comes next, or its tick
         if done == config.train.budget_patches:
             break  # nothing left to resume: the result comes next
-        if due or command is Command.SUSPEND:
+        if due or suspend:
             # After the validation was journaled: a checkpoint ahead of the record would lose that point.
             with _counted(state.seconds, "recording"):
                 save_checkpoint(task.checkpoint, state, mark)
                 saved = time.monotonic()
                 yield Checkpointed(time=time.time(), trial=task.number, patches=state.patches)
-        if command is Command.SUSPEND:
+        if suspend:
             return
     with _counted(state.seconds, "recording"):
         digest = save_weights(task.weights, state.average.model)
@@ -230,7 +238,7 @@ def _counted(seconds: dict[str, float], what: str) -> Iterator[None]:
         seconds[what] += time.perf_counter() - begun
 
 
-def _at_beginning(task: TrialTask, runtime: Runtime) -> training.TrainState:
+def _at_beginning(task: TrialTask, runtime: Runtime) -> TrainState:
     config = task.config
     model = A2N(config.model, config.data.scale)
     if task.initial:
@@ -241,10 +249,10 @@ def _at_beginning(task: TrialTask, runtime: Runtime) -> training.TrainState:
         load_exactly(model, given, origin=str(task.initial_weights))
     else:
         initialise(model, config.seed)
-    return training.start(model, config.train, runtime)
+    return start(model, config.train, runtime)
 
 
-def _at_checkpoint(task: TrialTask, runtime: Runtime, mark: Mark) -> training.TrainState | None:
+def _at_checkpoint(task: TrialTask, runtime: Runtime, mark: Mark) -> TrainState | None:
     """The run as its checkpoint has it; None where there is none of use, for what it held can be trained again."""
     if not task.checkpoint.exists():
         return None

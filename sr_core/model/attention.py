@@ -25,12 +25,15 @@ def conv3x3(n_in: int, n_out: int, *, bias: bool = False) -> nn.Conv2d:
 class BranchWeights(nn.Module):
     """The attention dropout module: how much of each branch an image gets, two weights that sum to 1."""
 
+    temperature: Tensor
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         hidden = config.n_feats // config.reduction
         self.squeeze = nn.Linear(config.n_feats, hidden, bias=False)
         self.score = nn.Linear(hidden, 2, bias=False)
-        self.temperature = config.temperature
+        # A tensor, so that a compiled network serves every temperature.
+        self.register_buffer("temperature", torch.tensor(config.temperature), persistent=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(attention, non-attention) weights, each (N, 1, 1, 1) in x's dtype, so that autocast stays in half precision.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sr_core.durable import write_durably
 from sr_core.errors import CheckpointError, TakenOverError
-from sr_core.training.fit import TrainState
+from sr_core.training.step import TrainState
 
 _LAYOUT = 1
 

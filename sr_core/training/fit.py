@@ -3,22 +3,17 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.optim import Adam
+from torch import nn
 
 from sr_core.config import TrainConfig
 from sr_core.errors import DivergedError
-from sr_core.training.loss import pixel_loss
-from sr_core.training.optim import WeightAverage, adam, learning_rate
+from sr_core.training.optim import learning_rate
 from sr_core.training.runtime import Runtime
+from sr_core.training.step import Batches, Step, TrainState
 
-Batches = Callable[[int, int], tuple[NDArray[np.uint8] | Tensor, NDArray[np.uint8] | Tensor]]
-"""(first patch, count) -> LR (N, 3, H, W) and HR (N, 3, sH, sW), uint8; tensors may be on the training device."""
 Validate = Callable[[nn.Module], Mapping[str, float]]
 """The averaged model -> finite scores by name."""
 
@@ -27,10 +22,22 @@ TICK_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A sign of life between validations; `loss` is the running mean since the last one."""
+    """A sign of life between validations.
+
+    `loss` is the running mean since the last one; on a GPU, for which no tick waits, as it stood a tick ago, NaN until
+    that is known.
+    """
 
     patches: int
     loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """Memory ran out: from this patch on, a batch goes through the network in parts of `micro_batch` patches."""
+
+    patches: int
+    micro_batch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,32 +50,6 @@ class Progress:
     learning_rate: float
 
 
-@dataclass(slots=True)
-class TrainState:
-    """Everything that a training run is made of. Its holder may checkpoint it whenever fit() has yielded."""
-
-    model: nn.Module
-    optimizer: Adam
-    average: WeightAverage
-    loss_sum: Tensor
-    """Sum of the step losses since the last validation, float64 on the training device: no step waits for it."""
-    loss_steps: int = 0
-    patches: int = 0
-    seconds: dict[str, float] = field(default_factory=lambda: {"steps": 0.0, "validations": 0.0})
-    """Wall time by what it went into; for people, no part of the result."""
-
-    @property
-    def mean_loss(self) -> float:
-        return self.loss_sum.item() / self.loss_steps if self.loss_steps else math.nan
-
-
-def start(model: nn.Module, config: TrainConfig, runtime: Runtime) -> TrainState:
-    """A run at its beginning, from the model's present weights."""
-    placed = runtime.place(model).train()
-    zero = torch.zeros((), dtype=torch.float64, device=runtime.device)
-    return TrainState(placed, adam(placed, config), WeightAverage(placed, config), zero)
-
-
 def fit(
     state: TrainState,
     config: TrainConfig,
@@ -77,54 +58,51 @@ def fit(
     batches: Batches,
     validate: Validate,
     validate_every: int,
-) -> Iterator[Tick | Progress]:
+    reductions: Mapping[int, int] | None = None,
+) -> Iterator[Tick | Progress | Reduced]:
     """Train `state` in place to the full budget, from wherever it stands.
 
-    Yields a Progress at every multiple of `validate_every` patches and at the end of the budget, and a Tick at
-    least every two seconds between (sooner than that a step must end). What is trained does not depend on who
-    listens, when, or how often the state was saved and loaded.
+    Yields a Progress at every multiple of `validate_every` patches and at the end of the budget, a Tick at least
+    every two seconds between (sooner than that a step must end), and a Reduced where memory ran out. What is trained
+    does not depend on who listens, when, or how often the state was saved and loaded.
 
+    Args:
+        reductions: patches -> micro-batch, from the record of this run: they are made again at the same patches.
     Raises:
         DivergedError: the mean loss or a score stopped being finite.
+        torch.OutOfMemoryError: a single patch does not fit.
     """
+    step = Step(state, config, runtime, batches)
+    step.micro_batch = _last_before(state.patches, reductions or {}, runtime.micro_batch)
+    running_loss = _RunningLoss(state)
     yielded = time.monotonic()
     while state.patches < config.budget_patches:
+        first, together = state.patches, (reductions or {}).get(state.patches, step.micro_batch)
+        step.micro_batch = together
         begun = time.perf_counter()
-        step(state, config, runtime, batches)
+        step()
         state.seconds["steps"] += time.perf_counter() - begun
+        if step.micro_batch != together:
+            yield Reduced(first, step.micro_batch)
         if state.patches % validate_every == 0 or state.patches == config.budget_patches:
             yield _validation(state, config, validate)
+            running_loss.begin()
             yielded = time.monotonic()
         elif time.monotonic() - yielded >= TICK_SECONDS:
-            yield Tick(state.patches, _finite_loss(state))
+            yield Tick(state.patches, running_loss.look())
             yielded = time.monotonic()
 
 
-def step(state: TrainState, config: TrainConfig, runtime: Runtime, batches: Batches) -> None:
-    """One optimiser step on the next batch."""
-    lr, hr = (unit_range(pixels, runtime) for pixels in batches(state.patches, config.batch_size))
-    for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate(config, state.patches)
-    state.optimizer.zero_grad(set_to_none=True)
-    loss = pixel_loss(state.model(lr), hr, config)
-    loss.backward()  # type: ignore[no-untyped-call]
-    state.optimizer.step()
-    state.patches += config.batch_size
-    state.average.update(state.model, state.patches // config.batch_size)
-    state.loss_sum += loss.detach()
-    state.loss_steps += 1
-
-
-def unit_range(pixels: NDArray[np.uint8] | Tensor, runtime: Runtime) -> Tensor:
-    """uint8 (N, 3, H, W) as float32 in 0..1 on the training device."""
-    layout = torch.channels_last if runtime.memory_format == "channels_last" else torch.contiguous_format
-    there = (pixels if isinstance(pixels, Tensor) else torch.from_numpy(pixels)).to(runtime.device)
-    return torch.div(there.contiguous(memory_format=layout), 255.0)
+def _last_before(patches: int, reductions: Mapping[int, int], otherwise: int) -> int:
+    past = [at for at in reductions if at < patches]
+    return reductions[max(past)] if past else otherwise
 
 
 def _validation(state: TrainState, config: TrainConfig, validate: Validate) -> Progress:
     begun = time.perf_counter()
-    loss = _finite_loss(state)
+    loss = _finite(state.mean_loss, state)
+    state.seconds["steps"] += time.perf_counter() - begun  # on a GPU the steps end here, not when they are queued
+    begun = time.perf_counter()
     scores = dict(validate(state.average.model))
     for name, value in scores.items():
         if not math.isfinite(value):
@@ -136,8 +114,36 @@ def _validation(state: TrainState, config: TrainConfig, validate: Validate) -> P
     return Progress(state.patches, scores, loss, learning_rate(config, state.patches - config.batch_size))
 
 
-def _finite_loss(state: TrainState) -> float:
-    loss = state.mean_loss
+class _RunningLoss:
+    """The mean loss since the last validation, looked at without waiting for a GPU."""
+
+    def __init__(self, state: TrainState) -> None:
+        self._state = state
+        self._waits = not state.loss_sum.is_cuda
+        self._copy = torch.zeros((), dtype=torch.float64, pin_memory=not self._waits)
+        self.begin()
+
+    def begin(self) -> None:
+        self._copied: torch.cuda.Event | None = None
+        self._steps, self._known = 0, math.nan
+
+    def look(self) -> float:
+        """The mean in the making; raises DivergedError where it is known not to be finite."""
+        state = self._state
+        if self._waits:
+            return _finite(state.mean_loss, state)
+        if self._copied is not None and self._copied.query():
+            self._known = _finite(self._copy.item() / self._steps, state)
+            self._copied = None
+        if self._copied is None:
+            self._copy.copy_(state.loss_sum, non_blocking=True)
+            self._steps = state.loss_steps
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+        return self._known
+
+
+def _finite(loss: float, state: TrainState) -> float:
     if not math.isfinite(loss):
         raise DivergedError(f"the training loss is {loss} after {state.patches} patches")
     return loss

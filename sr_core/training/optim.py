@@ -4,7 +4,7 @@ import copy
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Adam
 
 from sr_core.config import TrainConfig
@@ -28,32 +28,48 @@ def learning_rate(config: TrainConfig, patches: int) -> float:
             return config.learning_rate * config.step_factor**drops
 
 
-def adam(model: nn.Module, config: TrainConfig) -> Adam:
-    """Adam over every parameter, as one fused kernel where the device has it."""
+def adam(model: nn.Module, config: TrainConfig, *, captured: bool = False) -> Adam:
+    """Adam over every parameter, as one fused kernel.
+
+    Args:
+        captured: for a CUDA graph, which reads the learning rate from the device's memory.
+    """
+    device = next(model.parameters()).device
+    rate = config.learning_rate
     return Adam(
         model.parameters(),
-        lr=config.learning_rate,
+        lr=torch.tensor(rate, device=device) if captured else rate,
         betas=(config.adam_beta1, config.adam_beta2),
         eps=config.adam_eps,
         fused=True,
+        capturable=captured and device.type == "cuda",
     )
 
 
-class WeightAverage:
-    """Exponential moving average of a model's weights, bias-corrected, as a model of its own.
+def averaging_weight(config: TrainConfig, step: int) -> float:
+    """What share of the running average the weights after optimiser step number `step` get, counted from 1.
 
-    With decay d = exp(-batch / horizon) the corrected average after n steps is the weighted mean of the n weights
+    With decay d = exp(-batch / horizon) the bias-corrected average after n steps is the weighted mean of the n weights
     seen so far, weights d^(n-i) (the correction of Adam, arXiv 1412.6980, section 3). It is kept corrected:
     average += (1 - d) / (1 - d^n) * (weights - average), so after the first step it is the weights themselves.
     """
+    rate = config.batch_size / config.ema_horizon_patches
+    return math.expm1(-rate) / math.expm1(-rate * step)
 
-    def __init__(self, model: nn.Module, config: TrainConfig) -> None:
+
+class WeightAverage:
+    """Exponential moving average of a model's weights as a model of its own; `averaging_weight` gives its shares."""
+
+    def __init__(self, model: nn.Module) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self._rate = config.batch_size / config.ema_horizon_patches
+        self._averages, self._weights = list(self.model.parameters()), list(model.parameters())
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Take in the weights after optimiser step number `step`, counted from 1."""
-        weight = math.expm1(-self._rate) / math.expm1(-self._rate * step)
-        for average, current in zip(self.model.parameters(), model.parameters(), strict=True):
-            average.lerp_(current, weight)
+    def update(self, share: float | Tensor) -> None:
+        """Take in the present weights; a share on the device (a scalar) is read when that device comes to it."""
+        if isinstance(share, float):
+            torch._foreach_lerp_(self._averages, self._weights, share)
+        else:
+            steps = torch._foreach_sub(self._weights, self._averages)
+            torch._foreach_mul_(steps, share)
+            torch._foreach_add_(self._averages, steps)

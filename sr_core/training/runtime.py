@@ -1,6 +1,7 @@
 """How a training runs on a machine: the settings that decide bits but not the question (contract 2).
 
-They are resolved once per study, written to its record, and restored by every resume and reproduction.
+They are resolved once per study (`sr_core.training.choice`), written to its record, and restored by every resume and
+reproduction.
 """
 
 import os
@@ -8,9 +9,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
+import torch.utils.deterministic
 from torch import nn
 
 from sr_core.errors import ConfigError
+from sr_core.training.compiled import can_compile
+from sr_core.training.memory import keep_freed_memory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,8 +29,16 @@ class Runtime:
     """Threads of one torch process."""
     memory_format: Literal["contiguous", "channels_last"]
     """Layout of weights and activations."""
-    engine: Literal["eager"]
-    """How a step is executed."""
+    engine: Literal["eager", "compiled", "graphed"]
+    """How a step is executed: kernel by kernel; with the network compiled; or (CUDA) captured once and replayed."""
+    compiled: bool = False
+    """Whether the network is compiled; a captured step may do with or without."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the network's arithmetic. Weights, loss and optimiser are fp32."""
+    deterministic: bool = True
+    """Whether only kernels are used that give the same bits every time."""
+    micro_batch: int = 0
+    """The most patches of a batch that go through the network at once, 0 for all: gradients add up over the parts."""
     cpu_capability: str
     """Instruction set that torch's CPU kernels use, e.g. AVX2."""
     torch: str
@@ -35,7 +47,15 @@ class Runtime:
     def apply(self) -> None:
         """Make this process compute under these settings."""
         torch.set_num_threads(self.threads)
-        torch.use_deterministic_algorithms(self.device == "cpu")
+        if self.device == "cpu":
+            keep_freed_memory()
+        else:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS refuses to be deterministic
+        torch.use_deterministic_algorithms(self.deterministic)
+        # Deterministic mode also overwrites all fresh memory, to make reads of it repeatable: nothing here reads it.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        torch.backends.cudnn.deterministic = self.deterministic
+        torch.backends.cudnn.benchmark = not self.deterministic
 
     def place(self, model: nn.Module) -> nn.Module:
         """The model on this device in this memory format."""
@@ -43,6 +63,11 @@ class Runtime:
         if self.memory_format == "channels_last":
             placed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's stubs
         return placed
+
+    @property
+    def layout(self) -> torch.memory_format:
+        """Torch's name for the memory format."""
+        return torch.channels_last if self.memory_format == "channels_last" else torch.contiguous_format
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -54,21 +79,35 @@ class Runtime:
     def here(self) -> "Runtime":
         """The nearest to these settings that this machine can restore: on the CPU where it lacks the GPU."""
         present = resolve(device=self.device if _is_cuda_device(self.device) else None, threads=self.threads)
-        return replace(present, memory_format=self.memory_format, engine=self.engine)
+        compiled = self.compiled and can_compile(present.device)
+        engine = self.engine
+        if engine == "graphed" and present.device == "cpu":
+            engine = "compiled"
+        if engine == "compiled" and not compiled:
+            engine = "eager"
+        return replace(
+            self,
+            device=present.device,
+            device_name=present.device_name,
+            engine=engine,
+            compiled=compiled,
+            cpu_capability=present.cpu_capability,
+            torch=present.torch,
+        )
 
     def unmet(self) -> list[str]:
         """Settings that this machine cannot restore, in words; empty where it can restore all."""
         here = self.here()
         return [
             f"{name} {getattr(self, name)} then, {getattr(here, name)} here"
-            for name in ("device", "device_name", "cpu_capability", "torch")
+            for name in ("device", "device_name", "engine", "compiled", "cpu_capability", "torch")
             if getattr(self, name) != getattr(here, name)
         ]
 
     @property
     def promises_bits(self) -> bool:
-        """Whether equal settings give equal bits; CUDA's kernels here are free to add in any order."""
-        return self.device == "cpu"
+        """Whether equal settings give equal bits; else kernels are free to add in any order."""
+        return self.deterministic
 
 
 def cores() -> int:
@@ -77,12 +116,11 @@ def cores() -> int:
 
 
 def resolve(*, device: str | None = None, threads: int | None = None) -> Runtime:
-    """The settings for a study that starts now on this machine.
+    """Plain settings on this machine: eager, fp32, deterministic on the CPU.
 
     Args:
         device: a torch device; by default the CPU.
-        threads: of one training; by default one per core. A small network may be faster with one
-            (`sr_core.training.speed` measures).
+        threads: of one training; by default one per core.
     Raises:
         ConfigError: there is no such device.
     """
@@ -97,6 +135,7 @@ def resolve(*, device: str | None = None, threads: int | None = None) -> Runtime
         threads=threads or cores(),
         memory_format="channels_last",
         engine="eager",
+        deterministic=chosen == "cpu",
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
         torch=torch.__version__,
     )

@@ -1,54 +1,60 @@
-"""How fast a configuration trains here, from a few steps on noise that leave no trace."""
+"""How fast a configuration trains under given settings, from a few steps on noise that leave no trace."""
 
 import statistics
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from sr_core.config import DataConfig, ModelConfig, TrainConfig
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
-from sr_core.training import fit as training
-from sr_core.training.runtime import Runtime, cores, resolve
+from sr_core.training.runtime import Runtime
+from sr_core.training.step import STEPS_BEFORE_CAPTURE, Step, start
 
 _STEPS = 5
-_CLEARLY_FASTER = 0.6
 
 
-def seconds_per_patch(model: ModelConfig, data: DataConfig, train: TrainConfig, runtime: Runtime) -> float:
-    """Median time of a training step divided by its patches, in seconds, after one step of warm-up.
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """What was measured."""
 
-    At most eight patches a step, so that a large batch does not make the measurement long.
+    seconds_per_patch: float
+    """Median over the steps."""
+    seconds_to_warm_up: float
+    """Until a step takes as long as the next one: compilation, capture, the libraries' own choices."""
+    micro_batch: int
+    """The most patches that went through the network at once; 0 where the whole batch fitted."""
+
+
+def measure(
+    model: ModelConfig, data: DataConfig, train: TrainConfig, runtime: Runtime, *, at_most: int | None = 8
+) -> Speed:
+    """Time of training steps under these settings; needs them applied. Random state and caches of numbers stay.
+
+    Args:
+        at_most: patches a step, so that a large batch does not make the measurement long; None for the batch's own.
     """
-    batch = min(train.batch_size, 8)
-    steps = replace(train, batch_size=batch, budget_patches=batch * (_STEPS + 1))
+    batch = min(train.batch_size, at_most or train.batch_size)
+    alone = 1 if runtime.engine == "eager" else STEPS_BEFORE_CAPTURE + 1
+    steps = replace(train, batch_size=batch, budget_patches=batch * (_STEPS + alone))
     generator = np.random.default_rng(0)
     side = data.lr_patch_size
-    lr = generator.integers(0, 256, (batch, 3, side, side), dtype=np.uint8)
-    hr = generator.integers(0, 256, (batch, 3, side * data.scale, side * data.scale), dtype=np.uint8)
-    network = A2N(model, data.scale)
-    initialise(network, 0)
-    state = training.start(network, steps, runtime)
-    times: list[float] = []
-    while state.patches < steps.budget_patches:
-        begun = time.perf_counter()
-        training.step(state, steps, runtime, lambda first, count: (lr, hr))
-        times.append(time.perf_counter() - begun)
-    return statistics.median(times[1:]) / batch
-
-
-def fastest(model: ModelConfig, data: DataConfig, train: TrainConfig, device: str | None = None) -> Runtime:
-    """Settings for training this configuration here: one thread, unless one per core is clearly faster.
-
-    A step of a small network is many short operations; splitting each among threads costs more than it gains, and
-    far more where another process wants the core.
-    """
-    one, all_cores = resolve(device=device, threads=1), resolve(device=device, threads=cores())
-    if one == all_cores or one.device != "cpu":
-        return all_cores
-    times = []
-    for runtime in (one, all_cores):
-        runtime.apply()
-        times.append(seconds_per_patch(model, data, train, runtime))
-    return all_cores if times[1] < _CLEARLY_FASTER * times[0] else one
+    lr = generator.integers(0, 256, (batch, side, side, 3), dtype=np.uint8).transpose(0, 3, 1, 2)
+    wide = side * data.scale
+    hr = generator.integers(0, 256, (batch, wide, wide, 3), dtype=np.uint8).transpose(0, 3, 1, 2)
+    cuda = runtime.device != "cpu"
+    with torch.random.fork_rng(devices=[torch.device(runtime.device)] if cuda else []):
+        network = A2N(model, data.scale)
+        initialise(network, 0)
+        step = Step(start(network, steps, runtime), steps, runtime, lambda first, count: (lr, hr))
+        times: list[float] = []
+        for _ in range(alone + _STEPS):
+            begun = time.perf_counter()
+            step()
+            if cuda:
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - begun)
+    typical = statistics.median(times[alone:])
+    return Speed(typical / batch, max(sum(times[:alone]) - alone * typical, 0.0), step.micro_batch)

@@ -15,7 +15,6 @@ from torch import nn
 from sr_core.config import TrainConfig
 from sr_core.durable import write_durably
 from sr_core.errors import CheckpointError
-from sr_core.training import fit as training
 from sr_core.training.checkpoint import (
     Mark,
     digest_of,
@@ -24,8 +23,8 @@ from sr_core.training.checkpoint import (
     save_weights,
     weights_of,
 )
-from sr_core.training.fit import TrainState
 from sr_core.training.runtime import resolve
+from sr_core.training.step import Step, TrainState, start
 
 TRAIN = TrainConfig(budget_patches=16, batch_size=2)
 RUNTIME = resolve(threads=1)
@@ -35,12 +34,13 @@ MARK = Mark("00c0ffee00c0ffee", 3)
 def fresh(width: int = 4) -> TrainState:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.PReLU(), nn.Conv2d(width, 3, 1))
-    return training.start(model, TRAIN, RUNTIME)
+    return start(model, TRAIN, RUNTIME)
 
 
 def train(state: TrainState, steps: int) -> TrainState:
+    step = Step(state, TRAIN, RUNTIME, noise)
     for _ in range(steps):
-        training.step(state, TRAIN, RUNTIME, noise)
+        step()
     return state
 
 

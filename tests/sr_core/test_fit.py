@@ -19,9 +19,10 @@ from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
 from sr_core.training import fit as training
 from sr_core.training.checkpoint import Mark, digest_of, load_checkpoint, save_checkpoint, weights_of
-from sr_core.training.fit import Progress, Tick, TrainState
+from sr_core.training.fit import Progress, Tick
 from sr_core.training.optim import learning_rate
 from sr_core.training.runtime import Runtime, resolve
+from sr_core.training.step import TrainState, start
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -72,7 +73,7 @@ class Run:
     def begin(self) -> TrainState:
         model = A2N(MODEL, DATA.scale)
         initialise(model, self.seed)
-        return training.start(model, self.train, self.runtime)
+        return start(model, self.train, self.runtime)
 
     def resume(self, path: Path) -> TrainState:
         state = self.begin()
@@ -165,7 +166,7 @@ def test_one_batch_can_be_overfitted(runtime: Runtime) -> None:
     config = TrainConfig(budget_patches=800, batch_size=2, learning_rate=3e-3)
     model = A2N(ModelConfig(n_feats=24, upsampler_feats=32, n_blocks=1), 2)
     initialise(model, 1)
-    state = training.start(model, config, runtime)
+    state = start(model, config, runtime)
     losses = [
         event.loss
         for event in training.fit(
@@ -223,13 +224,14 @@ def test_a_sign_of_life_comes_at_least_every_two_seconds(
     fake = SimpleNamespace(monotonic=lambda: clock.now, perf_counter=lambda: clock.now)
     monkeypatch.setattr(training, "time", fake)
 
-    def slow_step(state: TrainState, config: TrainConfig, *_: object) -> None:
-        clock.now += step_seconds
-        state.patches += config.batch_size
-        state.loss_sum += 1
-        state.loss_steps += 1
+    class SlowStep(training.Step):
+        def __call__(self) -> None:
+            clock.now += step_seconds
+            self._state.patches += self._config.batch_size
+            self._state.loss_sum += 1
+            self._state.loss_steps += 1
 
-    monkeypatch.setattr(training, "step", slow_step)
+    monkeypatch.setattr(training, "Step", SlowStep)
     run = Run(runtime, replace(TRAIN, budget_patches=4_000), every=1_000)
     heard = [0.0]
     for _ in run.events(run.begin()):

@@ -22,7 +22,7 @@ from sr_core.data.shared_pixels import SharedPixels
 from sr_core.data.sources import Picture, Pictures
 from sr_core.data.store import PatchStore
 from sr_core.errors import ImageError, StoreError
-from sr_core.training.fit import unit_range
+from sr_core.training.inputs import Inputs
 from sr_core.training.runtime import resolve
 
 SIZES = [(131, 300), (64, 64), (257, 130), (40, 700), (200, 199)]
@@ -97,8 +97,8 @@ def test_hr_is_held_once_for_all_kernels_and_a_missing_kernel_is_named(store: Pa
 def test_arrays_and_tensors_train_alike(store: PatchStore) -> None:
     config, runtime = DataConfig(lr_patch_size=16, train_kernel="nearest"), resolve(threads=1)
     batches = [open_home(store, 2, "cpu", home).patches(config, 1).batch(0, 4) for home in ("host", "device")]
-    for array, tensor in zip(*batches, strict=True):
-        first, second = unit_range(array, runtime), unit_range(tensor, runtime)
+    filled = [Inputs(runtime).fill(*batch) for batch in batches]
+    for array, first, second in zip(batches[0], *filled, strict=True):
         assert first.dtype == torch.float32 and first.is_contiguous(memory_format=torch.channels_last)
         assert torch.equal(first, second) and first.stride() == second.stride()
         assert torch.equal(first, torch.from_numpy(np.ascontiguousarray(array)).float() / 255)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from sr_core.config import TrainConfig
-from sr_core.training.optim import WeightAverage, adam, learning_rate
+from sr_core.training.optim import WeightAverage, adam, averaging_weight, learning_rate
 
 
 def train_config(**values: object) -> TrainConfig:
@@ -96,11 +96,11 @@ def walk(steps: int) -> list[torch.Tensor]:
 
 def averaged(walked: list[torch.Tensor], config: TrainConfig) -> torch.Tensor:
     model = nn.Linear(3, 2, bias=False).double()
-    average = WeightAverage(model, config)
+    average = WeightAverage(model)
     for step, weights in enumerate(walked, start=1):
         with torch.no_grad():
             model.weight.copy_(weights)
-        average.update(model, step)
+        average.update(averaging_weight(config, step))
     return next(average.model.parameters())
 
 
@@ -136,7 +136,7 @@ def test_the_horizon_counts_patches_so_two_half_batches_decay_like_a_whole_one()
 
 def test_the_average_is_a_copy_that_needs_no_gradient() -> None:
     model = nn.Linear(3, 2)
-    average = WeightAverage(model, train_config())
+    average = WeightAverage(model)
     assert not average.model.training
     assert not any(p.requires_grad for p in average.model.parameters())
     before = model.weight.detach().clone()

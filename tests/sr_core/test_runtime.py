@@ -9,9 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from sr_core.config import DataConfig, ModelConfig, TrainConfig
 from sr_core.errors import ConfigError
-from sr_core.training import speed
 from sr_core.training.runtime import Runtime, cores, resolve
 
 
@@ -76,21 +74,3 @@ def test_settings_of_another_machine_are_named_with_both_values() -> None:
 
 def test_another_number_of_threads_can_be_restored() -> None:
     assert replace(resolve(), threads=cores() + 3).unmet() == []
-
-
-@pytest.mark.parametrize(("one", "both", "threads"), [(1.0, 0.5, 4), (1.0, 0.9, 1), (1.0, 1.5, 1)])
-def test_one_thread_trains_unless_more_are_clearly_faster(
-    monkeypatch: pytest.MonkeyPatch, one: float, both: float, threads: int
-) -> None:
-    monkeypatch.setattr(speed, "cores", lambda: 4)
-    monkeypatch.setattr(
-        speed, "seconds_per_patch", lambda model, data, train, runtime: one if runtime.threads == 1 else both
-    )
-    assert speed.fastest(ModelConfig(), DataConfig(), TrainConfig()).threads == threads
-
-
-def test_the_measured_time_of_a_patch_is_positive() -> None:
-    runtime = resolve(threads=1)
-    runtime.apply()
-    tiny = ModelConfig(n_feats=4, upsampler_feats=4, n_blocks=1)
-    assert 0 < speed.seconds_per_patch(tiny, DataConfig(lr_patch_size=8), TrainConfig(), runtime) < 1

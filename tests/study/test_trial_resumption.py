@@ -8,10 +8,9 @@ import pytest
 
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
 from sr_core.errors import TakenOverError
-from sr_core.training import fit as training
 from sr_core.training.checkpoint import Mark, save_checkpoint
 from sr_core.training.runtime import resolve
-from sr_core.training.speed import seconds_per_patch
+from sr_core.training.step import Step, TrainState
 from study.config import TrialConfig
 from study.trial import TrialTask, _at_beginning, _at_checkpoint
 
@@ -34,11 +33,11 @@ def mark(epoch: int = 1) -> Mark:
     return Mark(CONFIG.digest(), epoch)
 
 
-def trained(folder: Path, epoch: int) -> training.TrainState:
+def trained(folder: Path, epoch: int) -> TrainState:
     """A run after one step, with its checkpoint in the folder."""
     state = _at_beginning(task(folder, epoch), RUNTIME)
     black = np.zeros((2, 3, 8, 8), np.uint8), np.zeros((2, 3, 16, 16), np.uint8)
-    training.step(state, CONFIG.train, RUNTIME, lambda first, n: black)
+    Step(state, CONFIG.train, RUNTIME, lambda first, n: black)()
     save_checkpoint(task(folder).checkpoint, state, mark(epoch))
     return state
 
@@ -68,7 +67,3 @@ def test_a_checkpoint_of_a_later_owner_is_left_to_it(tmp_path: Path) -> None:
     trained(tmp_path, epoch=2)
     with pytest.raises(TakenOverError, match="owner 2"):
         _at_checkpoint(task(tmp_path, 1), RUNTIME, mark(1))
-
-
-def test_measuring_the_speed_needs_no_pictures_and_gives_seconds() -> None:
-    assert 0 < seconds_per_patch(CONFIG.model, CONFIG.data, CONFIG.train, RUNTIME) < 1

@@ -388,12 +388,12 @@ def test_a_study_in_which_everything_fails_ends_with_status_3_and_the_reason(
 
 BUG = """
 import sr_core.training.fit as fit
-step = fit.step
-def broken(state, config, runtime, batches):
-    if config.batch_size == 2 and state.patches >= 60:
-        raise KeyError("a bug of ours")
-    return step(state, config, runtime, batches)
-fit.step = broken
+class Broken(fit.Step):
+    def __call__(self):
+        if self._config.batch_size == 2 and self._state.patches >= 60:
+            raise KeyError("a bug of ours")
+        super().__call__()
+fit.Step = Broken
 """
 
 

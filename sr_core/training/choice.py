@@ -1,0 +1,110 @@
+"""Which settings train a study fastest on this machine: decided once, from measurements of a few seconds."""
+
+import logging
+from dataclasses import replace
+
+from sr_core.config import DataConfig, ModelConfig, TrainConfig
+from sr_core.errors import ConfigError
+from sr_core.training.compiled import can_compile
+from sr_core.training.runtime import Runtime, cores, resolve
+from sr_core.training.speed import measure
+
+logger = logging.getLogger(__name__)
+
+_CLEARLY_FASTER = 0.6
+_COMPILATION_SECONDS = {"cpu": 30.0, "cuda": 60.0}
+_MOST_SAVED = {"cpu": 0.3, "cuda": 0.7}
+"""What compilation has saved of a step's time at the very most: where even that does not pay, it is not tried."""
+_MUST_PAY = 2.0
+"""Times the compilation's own time that it must save over the study."""
+
+
+def choose(
+    model: ModelConfig,
+    data: DataConfig,
+    train: TrainConfig,
+    *,
+    device: str | None = None,
+    cores_to_use: int | None = None,
+    patches: int = 0,
+    shapes: int = 1,
+) -> Runtime:
+    """Settings for training this configuration, and others like it, here. Leaves no trace but compiled code.
+
+    Threads: one, unless one per core is clearly faster: a step of a small network is many short operations, and
+    splitting each costs more than it gains, and far more where another process wants the core. Engine: the fastest of
+    those whose time to warm up is paid back twice over the study, unless `train.engine` names one. Micro-batch: as
+    many patches as the device's memory holds, on CUDA.
+
+    Args:
+        train: with the largest batch that will be trained.
+        cores_to_use: by one training; by default all that this process may use.
+        patches: that the whole study will train, by which compilation is judged.
+        shapes: different shapes of weights and batches among the study's configurations, each compiled anew.
+    Raises:
+        ConfigError: the device is not there, or cannot do what `train.engine` asks.
+    """
+    plain = resolve(device=device, threads=1)
+    on_cpu = plain.device == "cpu"
+    plain = replace(
+        plain,
+        threads=1 if on_cpu else cores_to_use or cores(),
+        deterministic=on_cpu if train.deterministic is None else train.deterministic,
+        precision=train.precision if train.precision != "auto" else "fp32" if on_cpu else "bf16",
+    )
+    _check_possible(train.engine, plain.device)
+    plain.apply()
+    if on_cpu:
+        plain = _with_threads(model, data, train, plain, cores_to_use or cores())
+    eager = measure(model, data, train, plain, at_most=8 if on_cpu else None)
+    plain = replace(plain, micro_batch=eager.micro_batch)
+    if train.engine != "auto":
+        return _with_engine(plain, train.engine)
+    best, least = plain, eager.seconds_per_patch
+    for candidate in _candidates(plain, patches * least, shapes):
+        found = measure(model, data, train, candidate, at_most=8 if on_cpu else None)
+        saved = patches * (least - found.seconds_per_patch)
+        logger.info(
+            "engine %s%s: %.0f patches/s after %.0f s to warm up, %s: %.0f",
+            candidate.engine, " and compiled" * (candidate.engine == "graphed" and candidate.compiled),
+            1 / found.seconds_per_patch, found.seconds_to_warm_up, best.engine, 1 / least,
+        )  # fmt: skip
+        if saved > _MUST_PAY * shapes * found.seconds_to_warm_up:
+            best, least = replace(candidate, micro_batch=found.micro_batch), found.seconds_per_patch
+    return best
+
+
+def _check_possible(engine: str, device: str) -> None:
+    if engine == "graphed" and device == "cpu":
+        raise ConfigError("train.engine graphed needs a CUDA device; on a CPU: auto, eager or compiled")
+    if engine == "compiled" and not can_compile(device):
+        raise ConfigError("train.engine compiled needs a C++ compiler (and Triton on CUDA); none is found: take auto")
+
+
+def _with_threads(model: ModelConfig, data: DataConfig, train: TrainConfig, one: Runtime, available: int) -> Runtime:
+    if available == 1:
+        return one
+    all_cores = replace(one, threads=available)
+    times = []
+    for runtime in (one, all_cores):
+        runtime.apply()
+        times.append(measure(model, data, train, runtime).seconds_per_patch)
+    best = all_cores if times[1] < _CLEARLY_FASTER * times[0] else one
+    best.apply()
+    return best
+
+
+def _with_engine(plain: Runtime, engine: str) -> Runtime:
+    compiled = engine == "compiled" or (engine == "graphed" and can_compile(plain.device))
+    return replace(plain, engine=engine, compiled=compiled)  # type: ignore[arg-type]
+
+
+def _candidates(plain: Runtime, study_seconds: float, shapes: int) -> list[Runtime]:
+    """Settings worth a try beside the plain ones, in the order of their time to warm up."""
+    kind = "cpu" if plain.device == "cpu" else "cuda"
+    may_pay = study_seconds * _MOST_SAVED[kind] > _MUST_PAY * shapes * _COMPILATION_SECONDS[kind]
+    compile_too = may_pay and can_compile(plain.device)
+    if kind == "cpu":
+        return [_with_engine(plain, "compiled")] if compile_too else []
+    captured = replace(plain, engine="graphed")
+    return [captured, replace(captured, compiled=True)] if compile_too else [captured]

@@ -1,0 +1,179 @@
+"""One optimiser step, executed as the runtime's engine says."""
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from sr_core.config import TrainConfig
+from sr_core.training.compiled import compiled
+from sr_core.training.inputs import Inputs, Pixels
+from sr_core.training.loss import pixel_loss
+from sr_core.training.optim import WeightAverage, adam, averaging_weight, learning_rate
+from sr_core.training.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+Batches = Callable[[int, int], tuple[Pixels, Pixels]]
+"""(first patch, count) -> LR (N, 3, H, W) and HR (N, 3, sH, sW), uint8; tensors may be on the training device."""
+
+Result = TypeVar("Result")
+
+STEPS_BEFORE_CAPTURE = 3
+"""Steps of a run that are executed one by one before the graph is captured, for libraries to set themselves up."""
+
+
+@dataclass(slots=True)
+class TrainState:
+    """Everything that a training run is made of. Its holder may checkpoint it whenever fit() has yielded."""
+
+    model: nn.Module
+    optimizer: Adam
+    average: WeightAverage
+    loss_sum: Tensor
+    """Sum of the step losses since the last validation, float64 on the training device: no step waits for it."""
+    loss_steps: int = 0
+    patches: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: {"steps": 0.0, "validations": 0.0})
+    """Wall time by what it went into; for people, no part of the result."""
+
+    @property
+    def mean_loss(self) -> float:
+        return self.loss_sum.item() / self.loss_steps if self.loss_steps else float("nan")
+
+
+def start(model: nn.Module, config: TrainConfig, runtime: Runtime) -> TrainState:
+    """A run at its beginning, from the model's present weights."""
+    placed = runtime.place(model).train()
+    zero = torch.zeros((), dtype=torch.float64, device=runtime.device)
+    optimizer = adam(placed, config, captured=runtime.engine == "graphed")
+    return TrainState(placed, optimizer, WeightAverage(placed), zero)
+
+
+class Step:
+    """Takes one optimiser step on the next batch whenever it is called. Belongs to one state.
+
+    What changes from step to step (pixels, learning rate, weight of the average) goes to fixed places on the device,
+    so that a captured graph reads it there. On CUDA no call waits for the device, except where memory runs out.
+    """
+
+    def __init__(self, state: TrainState, config: TrainConfig, runtime: Runtime, batches: Batches) -> None:
+        self._state, self._config, self._runtime, self._batches = state, config, runtime, batches
+        self._inputs = Inputs(runtime)
+        self._network: Callable[[Tensor], Tensor] = state.model
+        if runtime.compiled:
+            self._network = compiled(state.model)
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._steps_alone = 0
+        self._share = torch.ones((), device=runtime.device)
+        self.micro_batch = runtime.micro_batch
+        """The most patches that go through the network at once, 0 for all."""
+
+    def __call__(self) -> None:
+        state, config = self._state, self._config
+        lr, hr = self._inputs.fill(*self._batches(state.patches, config.batch_size))
+        self._set_learning_rate(learning_rate(config, state.patches))
+        state.patches += config.batch_size
+        share = averaging_weight(config, state.patches // config.batch_size)
+        if self._runtime.engine == "graphed":
+            self._share.fill_(share)
+            self._replay(lr, hr)
+        else:
+            self._compute(lr, hr)
+            state.average.update(share)
+        state.loss_steps += 1
+
+    def _set_learning_rate(self, rate: float) -> None:
+        for group in self._state.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    def _replay(self, lr: Tensor, hr: Tensor) -> None:
+        """The whole step as one graph, once the first steps have been taken without."""
+        if self._graph is None and self._steps_alone < STEPS_BEFORE_CAPTURE:
+            with _on_side_stream():
+                self._compute(lr, hr)
+                self._state.average.update(self._share)
+            self._steps_alone += 1
+            return
+        if self._graph is None:
+            self._graph = self._with_room(len(lr), lambda: self._capture(lr, hr))
+        self._graph.replay()
+
+    def _capture(self, lr: Tensor, hr: Tensor) -> torch.cuda.CUDAGraph:
+        """Records the step; computes nothing."""
+        self._state.optimizer.zero_grad(set_to_none=True)  # gradients then live in the graph's own memory
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._accumulate(lr, hr)
+            self._state.optimizer.step()
+            self._state.average.update(self._share)
+        return graph
+
+    def _compute(self, lr: Tensor, hr: Tensor) -> None:
+        def gradients() -> None:
+            self._state.optimizer.zero_grad(set_to_none=True)
+            self._accumulate(lr, hr)
+
+        self._with_room(len(lr), gradients)
+        self._state.optimizer.step()
+
+    def _with_room(self, batch: int, work: Callable[[], Result]) -> Result:
+        """Its result; where memory runs out, of another try with half as many patches of the batch at once."""
+        while True:
+            try:
+                return work()
+            except torch.OutOfMemoryError:
+                together = self.micro_batch or batch
+                if together == 1:
+                    raise
+            # Outside of the handler: the exception holds the frames that hold the memory.
+            self.micro_batch = (together + 1) // 2
+            torch.cuda.empty_cache()
+            logger.warning(
+                "out of memory with %d patches at once; from patch %d on %d at once, gradients summed: the same batch",
+                together,
+                self._state.patches - batch,
+                self.micro_batch,
+            )
+
+    def _accumulate(self, lr: Tensor, hr: Tensor) -> None:
+        """Adds the batch's gradients, part by part, then its loss to the sum, which a failure leaves as it is."""
+        total = torch.zeros_like(self._state.loss_sum)
+        size = self.micro_batch or len(lr)
+        for some_lr, some_hr in zip(lr.split(size), hr.split(size), strict=True):
+            with self._arithmetic():
+                sr = self._network(some_lr)
+            loss = pixel_loss(sr, some_hr, self._config)
+            if self._config.loss_reduction == "mean" and len(some_lr) < len(lr):
+                loss = loss * (len(some_lr) / len(lr))
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        self._state.loss_sum += total
+
+    def _arithmetic(self) -> AbstractContextManager[Any]:
+        if self._runtime.precision == "fp32":
+            return nullcontext()
+        # Casts must be made anew within a graph, so none is kept.
+        return torch.autocast(torch.device(self._runtime.device).type, torch.bfloat16, cache_enabled=False)
+
+
+class _on_side_stream:  # noqa: N801  # reads as the statement it is
+    """CUDA work goes to a stream of its own meanwhile, as a capture asks of the steps before it."""
+
+    def __enter__(self) -> None:
+        self._stream = torch.cuda.Stream()
+        self._stream.wait_stream(torch.cuda.current_stream())
+        self._context = torch.cuda.stream(self._stream)
+        self._context.__enter__()
+
+    def __exit__(self, *exc: object) -> None:
+        self._context.__exit__(*exc)
+        torch.cuda.current_stream().wait_stream(self._stream)

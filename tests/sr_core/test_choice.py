@@ -1,0 +1,124 @@
+"""Which settings a study gets: by what was measured, and by what the study's length pays for."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sr_core.config import DataConfig, ModelConfig, TrainConfig
+from sr_core.errors import ConfigError
+from sr_core.training import choice
+from sr_core.training.choice import choose
+from sr_core.training.runtime import Runtime, resolve
+from sr_core.training.speed import Speed, measure
+
+MODEL = ModelConfig(n_feats=4, upsampler_feats=4, n_blocks=1)
+DATA = DataConfig(lr_patch_size=8)
+TRAIN = TrainConfig(batch_size=4, budget_patches=4)
+
+
+@pytest.fixture(autouse=True)
+def torch_as_it_was() -> Iterator[None]:
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+class Bench:
+    """Speeds by decree."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.one, self.all, self.compiled, self.graphed = 1e-2, 9e-3, 7e-3, 5e-3
+        self.warm_up = 40.0
+        self.micro_batch = 0
+        self.tried: list[str] = []
+        monkeypatch.setattr(choice, "measure", self)
+        monkeypatch.setattr(choice, "can_compile", lambda device: True)
+
+    def __call__(self, model: object, data: object, train: object, runtime: Runtime, **_: object) -> Speed:
+        self.tried.append(runtime.engine + "+" * runtime.compiled)
+        seconds = self.one if runtime.threads == 1 else self.all
+        if runtime.engine == "compiled":
+            seconds = self.compiled
+        elif runtime.engine == "graphed":
+            seconds = self.graphed * (0.5 if runtime.compiled else 1.0)
+        return Speed(seconds, self.warm_up if runtime.compiled else 0.1, self.micro_batch)
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(monkeypatch)
+
+
+@pytest.mark.parametrize(("one", "both", "threads"), [(1.0, 0.5, 4), (1.0, 0.9, 1), (1.0, 1.5, 1)])
+def test_one_thread_trains_unless_more_are_clearly_faster(bench: Bench, one: float, both: float, threads: int) -> None:
+    bench.one, bench.all = one, both
+    assert choose(MODEL, DATA, TRAIN, cores_to_use=4).threads == threads
+
+
+def test_a_slot_of_one_core_has_one_thread_and_nothing_to_compare(bench: Bench) -> None:
+    assert choose(MODEL, DATA, TRAIN, cores_to_use=1).threads == 1
+    assert bench.tried == ["eager"]
+
+
+def test_a_short_study_stays_eager_without_trying(bench: Bench) -> None:
+    assert choose(MODEL, DATA, TRAIN, patches=10_000).engine == "eager"
+    assert "compiled+" not in bench.tried
+
+
+# 3 ms a patch saved, 40 s to compile each shape, to be saved twice: 26,667 patches a shape
+@pytest.mark.parametrize(
+    ("patches", "shapes", "engine"),
+    [(26_000, 1, "eager"), (27_000, 1, "compiled"), (80_000, 4, "eager"), (107_000, 4, "compiled")],
+)
+def test_compilation_has_to_save_twice_its_time(bench: Bench, patches: int, shapes: int, engine: str) -> None:
+    found = choose(MODEL, DATA, TRAIN, cores_to_use=1, patches=patches, shapes=shapes)
+    assert (found.engine, found.compiled) == (engine, engine == "compiled")
+
+
+def test_without_a_compiler_a_long_study_stays_eager(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "can_compile", lambda device: False)
+    assert choose(MODEL, DATA, TRAIN, patches=10**9).engine == "eager"
+    with pytest.raises(ConfigError, match=r"needs a C\+\+ compiler"):
+        choose(MODEL, DATA, replace(TRAIN, engine="compiled"))
+
+
+def test_a_named_engine_is_taken_as_it_is(bench: Bench) -> None:
+    assert choose(MODEL, DATA, replace(TRAIN, engine="compiled"), patches=1).engine == "compiled"
+    assert choose(MODEL, DATA, replace(TRAIN, engine="eager"), patches=10**9).engine == "eager"
+    with pytest.raises(ConfigError, match="graphed needs a CUDA device"):
+        choose(MODEL, DATA, replace(TRAIN, engine="graphed"))
+
+
+@pytest.fixture
+def cuda(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    on_cpu = resolve(threads=1)
+    gpu = replace(on_cpu, device="cuda:0", device_name="a GPU", deterministic=False)
+    monkeypatch.setattr(choice, "resolve", lambda device, threads: gpu)
+    monkeypatch.setattr(Runtime, "apply", lambda self: None)
+    return bench
+
+
+def test_a_gpu_gets_a_captured_step_and_bf16_and_a_compiled_one_where_it_pays(cuda: Bench) -> None:
+    short = choose(MODEL, DATA, TRAIN, device="cuda:0", patches=10_000)
+    assert (short.engine, short.compiled, short.precision, short.deterministic) == ("graphed", False, "bf16", False)
+    long = choose(MODEL, DATA, TRAIN, device="cuda:0", patches=10**6)
+    assert (long.engine, long.compiled) == ("graphed", True)
+    asked = choose(MODEL, DATA, replace(TRAIN, precision="fp32", deterministic=True), device="cuda:0")
+    assert (asked.precision, asked.deterministic, asked.promises_bits) == ("fp32", True, True)
+
+
+def test_the_micro_batch_is_what_fitted_when_it_was_measured(cuda: Bench) -> None:
+    cuda.micro_batch = 2
+    assert choose(MODEL, DATA, TRAIN, device="cuda:0", patches=10_000).micro_batch == 2
+
+
+def test_measuring_leaves_no_trace_in_the_random_state() -> None:
+    runtime = resolve(threads=1)
+    runtime.apply()
+    before = torch.random.get_rng_state()
+    found = measure(MODEL, DATA, TRAIN, runtime)
+    assert 0 < found.seconds_per_patch < 1 and found.micro_batch == 0
+    assert torch.equal(before, torch.random.get_rng_state())
