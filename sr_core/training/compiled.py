@@ -22,7 +22,7 @@ def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
     torch._dynamo.config.accumulated_recompile_limit = 4 * _MOST_SHAPES
     with warnings.catch_warnings():  # torch's compiler imports parts of torch that warn of themselves
         warnings.simplefilter("ignore", DeprecationWarning)
-        return torch.compile(model, dynamic=False)  # type: ignore[no-any-return]
+        return torch.compile(model, dynamic=False)
 
 
 def keep_compiled_in(folder: Path) -> None:

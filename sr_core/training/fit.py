@@ -132,13 +132,13 @@ class _RunningLoss:
         state = self._state
         if self._waits:
             return _finite(state.mean_loss, state)
-        if self._copied is not None and self._copied.query():
+        if self._copied is not None and self._copied.query():  # type: ignore[no-untyped-call]
             self._known = _finite(self._copy.item() / self._steps, state)
             self._copied = None
         if self._copied is None:
             self._copy.copy_(state.loss_sum, non_blocking=True)
             self._steps = state.loss_steps
-            self._copied = torch.cuda.Event()
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._copied.record()
         return self._known
 

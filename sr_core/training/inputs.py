@@ -11,6 +11,14 @@ Pixels = NDArray[np.uint8] | Tensor
 """(N, 3, H, W), uint8; a tensor may be on the training device already."""
 
 
+def unit_range(pixels: Pixels, runtime: Runtime, out: Tensor | None = None) -> Tensor:
+    """As float32 in 0..1 on the training device, in its memory format."""
+    given = pixels if isinstance(pixels, Tensor) else torch.from_numpy(pixels)
+    if out is None:
+        out = torch.empty(given.shape, device=runtime.device, memory_format=runtime.layout)
+    return torch.div(given.to(runtime.device), 255.0, out=out)
+
+
 class Inputs:
     """LR and HR of one batch after another in 0..1, each at the same place in memory as long as its shape stays.
 
@@ -19,16 +27,15 @@ class Inputs:
     """
 
     def __init__(self, runtime: Runtime) -> None:
-        self._device, self._layout = runtime.device, runtime.layout
-        self._places: list[Tensor] = []
+        self._runtime = runtime
+        self._places: tuple[Tensor, Tensor] | None = None
 
     def fill(self, lr: Pixels, hr: Pixels) -> tuple[Tensor, Tensor]:
         """Both as float32 in 0..1 on the training device; the next call overwrites them."""
-        given = [p if isinstance(p, Tensor) else torch.from_numpy(p) for p in (lr, hr)]
-        if [place.shape for place in self._places] != [pixels.shape for pixels in given]:
-            self._places = [
-                torch.empty(pixels.shape, device=self._device, memory_format=self._layout) for pixels in given
-            ]
-        for place, pixels in zip(self._places, given, strict=True):
-            torch.div(pixels.to(self._device), 255.0, out=place)
-        return self._places[0], self._places[1]
+        shapes = lr.shape, hr.shape
+        if self._places is None or tuple(place.shape for place in self._places) != shapes:
+            self._places = unit_range(lr, self._runtime), unit_range(hr, self._runtime)
+        else:
+            for place, pixels in zip(self._places, (lr, hr), strict=True):
+                unit_range(pixels, self._runtime, out=place)
+        return self._places

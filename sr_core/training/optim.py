@@ -62,7 +62,8 @@ class WeightAverage:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self._averages, self._weights = list(self.model.parameters()), list(model.parameters())
+        self._averages: list[Tensor] = list(self.model.parameters())
+        self._weights: list[Tensor] = list(model.parameters())
 
     @torch.no_grad()
     def update(self, share: float | Tensor) -> None:
@@ -70,6 +71,6 @@ class WeightAverage:
         if isinstance(share, float):
             torch._foreach_lerp_(self._averages, self._weights, share)
         else:
-            steps = torch._foreach_sub(self._weights, self._averages)
+            steps = list(torch._foreach_sub(self._weights, self._averages))
             torch._foreach_mul_(steps, share)
             torch._foreach_add_(self._averages, steps)

@@ -65,7 +65,7 @@ class Runtime:
         return placed
 
     @property
-    def layout(self) -> torch.memory_format:
+    def layout(self) -> Any:
         """Torch's name for the memory format."""
         return torch.channels_last if self.memory_format == "channels_last" else torch.contiguous_format
 

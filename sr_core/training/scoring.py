@@ -11,7 +11,7 @@ from sr_core.data.images import Image
 from sr_core.data.validation import Crop
 from sr_core.metrics.batched import Originals, scores
 from sr_core.metrics.evaluate import Score
-from sr_core.training.fit import unit_range
+from sr_core.training.inputs import unit_range
 from sr_core.training.runtime import Runtime
 
 _LR_PIXELS = 1 << 17

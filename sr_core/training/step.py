@@ -148,7 +148,7 @@ class Step:
         """Adds the batch's gradients, part by part, then its loss to the sum, which a failure leaves as it is."""
         total = torch.zeros_like(self._state.loss_sum)
         size = self.micro_batch or len(lr)
-        for some_lr, some_hr in zip(lr.split(size), hr.split(size), strict=True):
+        for some_lr, some_hr in zip(torch.split(lr, size), torch.split(hr, size), strict=True):
             with self._arithmetic():
                 sr = self._network(some_lr)
             loss = pixel_loss(sr, some_hr, self._config)
@@ -169,10 +169,10 @@ class _on_side_stream:  # noqa: N801  # reads as the statement it is
     """CUDA work goes to a stream of its own meanwhile, as a capture asks of the steps before it."""
 
     def __enter__(self) -> None:
-        self._stream = torch.cuda.Stream()
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._stream.wait_stream(torch.cuda.current_stream())
         self._context = torch.cuda.stream(self._stream)
-        self._context.__enter__()
+        self._context.__enter__()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *exc: object) -> None:
         self._context.__exit__(*exc)
