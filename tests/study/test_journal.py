@@ -30,6 +30,7 @@ KINDS = (
     ev.Started,
     ev.Progress,
     ev.Checkpointed,
+    ev.Reduced,
     ev.Finished,
     ev.Pruned,
     ev.Failed,
