@@ -7,7 +7,6 @@ picture ends, where the convolutions' own zeros are right.
 """
 
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -36,10 +35,12 @@ def forward_in_strips(
     spans = list(_spans(height, rows))
     sweeps = len(model.blocks) + 1
 
-    blocks = [block for block in model.blocks if isinstance(block, AttentionInAttention)]
+    blocks: list[AttentionInAttention] = []
+    for block in model.blocks:
+        assert isinstance(block, AttentionInAttention)
+        blocks.append(block)
     x, sums = _shallow_features(model, lr, spans, blocks[0])
-    for number, (block, following) in enumerate(pairwise([*blocks, None]), 1):
-        assert block is not None
+    for number, (block, following) in enumerate(zip(blocks, [*blocks[1:], None], strict=True), 1):
         pooled = (sums / (height * width)).to(x.dtype)
         sums = _through_block(block, x, block.branch_weights(pooled[:, :, None, None]), spans, following)
         progress(number / sweeps)

@@ -129,6 +129,21 @@ def test_grey_stays_grey_with_and_without_alpha(weights: Path, tmp_path: Path) -
     np.testing.assert_array_equal(np.asarray(la)[..., 1], imresize(ALPHA, 2))
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 9, 4), (9, 1, 3), (2, 2)])
+def test_pictures_of_a_pixel_or_a_line_are_enlarged_too(weights: Path, tmp_path: Path, shape: tuple[int, ...]) -> None:
+    write_png(tmp_path / "a.png", RNG.integers(0, 256, shape, dtype=np.uint8))
+    upscaled(weights, tmp_path / "out", tmp_path / "a.png", "--self-ensemble")
+    assert np.asarray(opened(tmp_path / "out/a_x2.png")).shape == (2 * shape[0], 2 * shape[1], *shape[2:])
+
+
+def test_a_webp_with_alpha_keeps_it(weights: Path, tmp_path: Path) -> None:
+    PIL.Image.fromarray(np.dstack([PIXELS, ALPHA])).save(tmp_path / "a.webp", lossless=True, exact=True)
+    upscaled(weights, tmp_path / "out", tmp_path / "a.webp")
+    found = np.asarray(opened(tmp_path / "out/a_x2.png"))
+    assert off_by_at_most_one(found[..., :3], expected(PIXELS))
+    np.testing.assert_array_equal(found[..., 3], imresize(ALPHA, 2))
+
+
 def test_a_palette_with_a_transparent_entry_becomes_colours_with_alpha(weights: Path, tmp_path: Path) -> None:
     picture = PIL.Image.fromarray(PIXELS[..., 0] // 64, mode=None).convert("P")
     picture.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255, 9, 9, 9])
