@@ -134,7 +134,7 @@ def _ask(
     free: tuple[Dimension, ...], experiment: Experiment, history: Iterable[tuple[Trial, Point]], seed: int
 ) -> Point:
     """One suggestion of Optuna's sampler for the dimensions that are free."""
-    distributions = {d.label: _distribution(d) for d in free}
+    distributions = {d.label: distribution_of(d) for d in free}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study = optuna.create_study(direction="maximize", sampler=_sampler(experiment, seed))
@@ -155,8 +155,8 @@ def _sampler(experiment: Experiment, seed: int) -> optuna.samplers.BaseSampler:
     )
 
 
-def _distribution(dimension: Dimension) -> BaseDistribution:
-    """A Grid is searched by index, so that neighbours count as near; a Choice by index without an order."""
+def distribution_of(dimension: Dimension) -> BaseDistribution:
+    """How Optuna is told of a dimension. A Grid is searched by index, so that neighbours count as near; a Choice by index without an order."""
     match dimension.range:
         case Float(low, high, log):
             return FloatDistribution(low, high, log=log)
@@ -168,7 +168,8 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
             return CategoricalDistribution(list(range(len(dimension.range.values))))
 
 
-def _encode(dimension: Dimension, value: Any) -> Any:
+def encode(dimension: Dimension, value: Any) -> Any:
+    """A value as a member of its `distribution_of`."""
     return value if dimension.listed is None else dimension.listed.index(value)
 
 
@@ -194,7 +195,7 @@ def _frozen(
     return create_trial(
         state=TrialState.COMPLETE if trial.status in complete else status.get(trial.status, TrialState.RUNNING),
         value=trial.score if trial.status in complete else None,
-        params={d.label: _encode(d, point[d.label]) for d in free},
+        params={d.label: encode(d, point[d.label]) for d in free},
         distributions=distributions,
         intermediate_values={p.patches: p.scores[OBJECTIVE] for p in trial.curve},
     )

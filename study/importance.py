@@ -1,0 +1,125 @@
+"""How much of the spread of scores each hyperparameter explains, and whether that is more than noise.
+
+fANOVA (Hutter, Hoos and Leyton-Brown 2014) and PED-ANOVA (Watanabe et al. 2023) as Optuna has them. Every tree of a
+random forest is grown on its own bootstrap sample of the trials, so the spread over trees is the uncertainty that so
+few trials leave; docs/STATISTICS.md says how often such intervals hold the truth.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import create_trial
+
+from sr_core.seed import child_seed
+from study.experiment import Experiment
+from study.sampler import distribution_of, encode
+from study.space import Dimension
+from study.state import StudyState
+
+TREES = 64
+LOW, HIGH = 0.05, 0.95
+"""Quantiles over the trees that end an interval."""
+FEWEST_TRIALS = 10
+ADAPTIVE = ("tpe", "gp")
+"""Samplers that look where scores are high, so that what they saw is no fair sample of the space."""
+
+
+@dataclass(frozen=True, slots=True)
+class Importance:
+    """Of one dimension of the space; shares of all dimensions sum to 1."""
+
+    label: str
+    share: float
+    """fANOVA: of the variance of scores that single dimensions explain."""
+    low: float
+    high: float
+    """Interval of that share; low is 0 where it is not resolved."""
+    resolved: bool
+    """Whether the interval lies above what the median tree gives a copy of the dimension with shuffled values."""
+    top: float
+    """PED-ANOVA: share in telling the best tenth of the trials from the others; not calibrated."""
+
+
+def importances(state: StudyState, experiment: Experiment) -> list[Importance]:
+    """Of every dimension, the largest first, from the finished trials in the space; empty for fewer than ten."""
+    assert state.opened is not None
+    base, points, scores = experiment.base.dotted(), [], []
+    for trial in state.trials.values():
+        point = experiment.space.locate(trial.config.dotted(), base)
+        if trial.status == "finished" and not trial.is_replicate and point is not None:
+            points.append(point)
+            scores.append(trial.score or 0.0)
+    return measure(points, scores, experiment.space.dimensions, child_seed(state.opened.seed, "importance"))
+
+
+def measure(
+    points: Sequence[Mapping[str, Any]], scores: Sequence[float], dimensions: Sequence[Dimension], seed: int
+) -> list[Importance]:
+    """Importances from points of a space (label -> value) and their scores; empty where nothing can be said."""
+    if len(points) < FEWEST_TRIALS or len(set(scores)) < 2 or len(dimensions) < 2:
+        return []
+    columns = {d.label: [encode(d, point[d.label]) for point in points] for d in dimensions}
+    distributions = {d.label: distribution_of(d) for d in dimensions}
+    shares = _per_tree(columns, distributions, scores, seed)
+    shuffler = random.Random(seed)
+    copies = {f"shuffled {label}": shuffler.sample(column, len(column)) for label, column in columns.items()}
+    beside = _per_tree(
+        columns | copies, distributions | {f"shuffled {k}": d for k, d in distributions.items()}, scores, seed
+    )
+    top = get_param_importances(_study(columns, distributions, scores), evaluator=PedAnovaImportanceEvaluator())
+    found = []
+    for d in dimensions:
+        noise = np.median(beside[f"shuffled {d.label}"])
+        resolved = bool(np.quantile(beside[d.label], LOW) > noise)
+        low, high = np.quantile(shares[d.label], (LOW, HIGH))
+        share = float(np.mean(shares[d.label]))
+        found.append(Importance(d.label, share, float(low) if resolved else 0.0, float(high), resolved, top[d.label]))
+    return sorted(found, key=lambda one: -one.share)
+
+
+def _per_tree(
+    columns: Mapping[str, list[Any]], distributions: Mapping[str, Any], scores: Sequence[float], seed: int
+) -> dict[str, list[float]]:
+    """The shares that each of a forest's trees finds, by column. A forest of one tree has a bootstrap sample, too."""
+    study = _study(columns, distributions, scores)
+    found: dict[str, list[float]] = {label: [] for label in columns}
+    for tree in range(TREES):
+        evaluator = FanovaImportanceEvaluator(n_trees=1, seed=(seed + tree) % 2**32)
+        try:
+            shares = get_param_importances(study, evaluator=evaluator, params=list(columns))
+        except RuntimeError:  # a sample of one score many times has no variance to explain
+            continue
+        for label in columns:
+            found[label].append(shares[label])
+    return found
+
+
+def _study(columns: Mapping[str, list[Any]], distributions: Mapping[str, Any], scores: Sequence[float]) -> optuna.Study:
+    study = optuna.create_study(direction="maximize")
+    study.add_trials(
+        [
+            create_trial(
+                value=score, params={k: column[i] for k, column in columns.items()}, distributions=dict(distributions)
+            )
+            for i, score in enumerate(scores)
+        ]
+    )
+    return study
+
+
+def sentences(found: Sequence[Importance], sampler: str) -> list[str]:
+    """Importances in words, the conditions first."""
+    if not found:
+        return []
+    where = " (conditional on where the sampler looked)" if sampler in ADAPTIVE else ""
+    told = [f"{one.label} {one.share:.0%} ({one.low:.0%}–{one.high:.0%})" for one in found if one.resolved]
+    rest = [one.label for one in found if not one.resolved]
+    lines = [f"importance{where}: {', '.join(told) or 'of no hyperparameter resolved from noise'}"]
+    if told and rest:
+        lines.append(f"not resolved from noise: {', '.join(rest)}")
+    return lines

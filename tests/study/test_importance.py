@@ -1,0 +1,129 @@
+"""Importances with their uncertainty, of functions whose importances are known."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import qmc
+
+from experiments.quickstart import EXPERIMENT
+from study.importance import Importance, importances, measure, sentences
+from study.space import Choice, Dimension, Grid
+
+DIMENSIONS = tuple(
+    Dimension((name,), kind, "nuisance")
+    for name, kind in {
+        "train.loss": Choice("l1", "l2", "charbonnier"),
+        "data.train_kernel": Choice(*"abcdef"),
+        "model.temperature": Grid(0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0),
+        "model.input_range": Choice(1, 255),
+        "model.reduction": Grid(2, 4, 8, 10),
+    }.items()
+)
+SIZES = [len(d.listed or ()) for d in DIMENSIONS]
+
+
+def planted(generator: np.random.Generator, shares: Any) -> Callable[[Any], Any]:
+    """A sum of one function a dimension, each with exactly its share of a variance of 1 over the whole space."""
+    effects = []
+    for size, share in zip(SIZES, shares, strict=True):
+        effect = generator.normal(size=size)
+        effects.append(np.sqrt(share) * (effect - effect.mean()) / effect.std())
+    return lambda cells: sum(effect[cells[:, i]] for i, effect in enumerate(effects))
+
+
+def explore(generator: np.random.Generator, count: int, how: str = "random") -> Any:
+    """(count, dimensions) indices into the listed values."""
+    if how == "qmc":
+        return (qmc.Sobol(len(SIZES), rng=generator).random(count) * SIZES).astype(int)
+    return generator.integers(0, SIZES, size=(count, len(SIZES)))
+
+
+def measured(cells: Any, scores: Any, seed: int = 1) -> dict[str, Importance]:
+    points = [{d.label: (d.listed or ())[i] for d, i in zip(DIMENSIONS, cell, strict=True)} for cell in cells]
+    return {one.label: one for one in measure(points, scores.tolist(), DIMENSIONS, seed)}
+
+
+def test_what_decides_is_resolved_and_what_does_nothing_is_not() -> None:
+    generator = np.random.default_rng(1)
+    cells = explore(generator, 80)
+    found = measured(cells, planted(generator, [0, 0.6, 0.4, 0, 0])(cells) + generator.normal(0, 0.1, 80))
+    assert list(found)[:2] == ["data.train_kernel", "model.temperature"]
+    assert {label for label, one in found.items() if one.resolved} == {"data.train_kernel", "model.temperature"}
+    assert found["train.loss"].low == 0.0
+    assert sum(one.share for one in found.values()) == pytest.approx(1)
+    assert sum(one.top for one in found.values()) == pytest.approx(1)
+    for one in found.values():
+        assert one.low <= one.share <= max(one.high, one.share)
+
+
+def test_noise_alone_resolves_nothing() -> None:
+    generator = np.random.default_rng(2)
+    found = measured(explore(generator, 40), generator.normal(size=40))
+    assert not any(one.resolved for one in found.values())
+
+
+def test_the_same_seed_gives_the_same_intervals() -> None:
+    generator = np.random.default_rng(3)
+    cells, scores = explore(generator, 30), generator.normal(size=30)
+    assert measured(cells, scores) == measured(cells, scores)
+
+
+@pytest.mark.parametrize(("count", "equal"), [(9, False), (20, True)])
+def test_few_trials_or_equal_scores_say_nothing(count: int, equal: bool) -> None:
+    generator = np.random.default_rng(4)
+    scores = np.full(count, 30.0) if equal else generator.normal(size=count)
+    assert measured(explore(generator, count), scores) == {}
+
+
+def test_finished_search_trials_are_what_counts(history: Callable[..., Any]) -> None:
+    study = history(EXPERIMENT)
+    for i in range(12):
+        values = {"model.temperature": (0.1, 1.0, 100.0)[i % 3], "model.reduction": (2, 8)[i % 2]}
+        study.try_out(values, 30 - 2.0 * (i % 3) + 0.01 * (i % 5))
+    study.try_out({"model.temperature": 0.3}, 99.0, "pruned")
+    found = importances(study.state, EXPERIMENT)
+    assert found[0].label == "model.temperature"
+    assert found[0].resolved
+    alone = study.state
+    assert found == importances(alone, replace(EXPERIMENT, scheduler="none"))
+
+
+def test_words_say_what_is_resolved_what_is_not_and_on_which_condition() -> None:
+    found = [
+        Importance("model.temperature", 0.61, 0.4, 0.8, True, 0.5),
+        Importance("train.loss", 0.39, 0.0, 0.5, False, 0.5),
+    ]
+    assert sentences(found, "tpe") == [
+        "importance (conditional on where the sampler looked): model.temperature 61% (40%–80%)",
+        "not resolved from noise: train.loss",
+    ]
+    assert sentences(found[1:], "random") == ["importance: of no hyperparameter resolved from noise"]
+    assert sentences([], "tpe") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "count"), [("random", 50), ("qmc", 64)])
+def test_intervals_hold_the_planted_importances(how: str, count: int) -> None:
+    generator = np.random.default_rng([5, count])
+    held, nothing, resolved = [], [], []
+    for study in range(60):
+        shares = generator.dirichlet(np.full(len(SIZES), 0.7))
+        shares[generator.integers(len(SIZES))] = 0
+        shares /= shares.sum()
+        cells = explore(generator, count, how)
+        scores = planted(generator, shares)(cells) + generator.normal(0, 0.3, count)
+        found = measured(cells, scores, seed=study)
+        for d, share in zip(DIMENSIONS, shares, strict=True):
+            one = found[d.label]
+            held.append(one.low <= share <= one.high)
+            if share == 0:
+                nothing.append(one.resolved)
+            elif share >= 0.2:
+                resolved.append(one.resolved)
+    print(f"\n{how}, {count} trials: {np.mean(held):.1%} of the intervals hold the planted share; resolved: "
+          f"{np.mean(nothing):.1%} of what does nothing, {np.mean(resolved):.1%} of shares of a fifth or more")  # fmt: skip
+    assert 0.85 <= np.mean(held) <= 0.95
+    assert np.mean(nothing) <= 0.1
