@@ -179,6 +179,8 @@ class Concluded(Event):
     """(set, picture, PSNR in dB, SSIM) of the winner."""
     files: tuple[str, ...]
     """Written results, relative to the study's folder."""
+    notes: tuple[str, ...] = ()
+    """What was found beside the winner, in words: arms, importances, warnings."""
 
 
 _KINDS: dict[str, type[Event]] = {
@@ -201,6 +203,7 @@ def from_json(stored: Mapping[str, Any]) -> Event:
     kind = _KINDS[values.pop("event")]
     if "per_image" in values:
         values["per_image"] = tuple(tuple(row) for row in values["per_image"])
-    if "files" in values:
-        values["files"] = tuple(values["files"])
+    for name in ("files", "notes"):
+        if name in values:
+            values[name] = tuple(values[name])
     return kind(**values)

@@ -1,9 +1,12 @@
 """A study as a table, for notebooks and for whatever draws or prints it."""
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
 
+from study.importance import Importance
 from study.state import StudyState, TrialState
 
 
@@ -74,6 +77,12 @@ def replicates(state: StudyState) -> pd.DataFrame:
         if t.is_replicate
     ]
     return pd.DataFrame(rows, columns=["finalist", "of", "seed", "trial", "state", "patches", "val/psnr", "val/ssim"])
+
+
+def importances(found: Sequence[Importance]) -> pd.DataFrame:
+    """One row a dimension of the space: `hyperparameter`, fANOVA's `share` with `low` and `high`, `resolved` (from
+    noise), and PED-ANOVA's share in being among the best, `top`."""
+    return pd.DataFrame([asdict(one) for one in found]).rename(columns={"label": "hyperparameter"})
 
 
 def bicubic_of(state: StudyState) -> dict[str, float]:

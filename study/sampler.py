@@ -156,7 +156,10 @@ def _sampler(experiment: Experiment, seed: int) -> optuna.samplers.BaseSampler:
 
 
 def distribution_of(dimension: Dimension) -> BaseDistribution:
-    """How Optuna is told of a dimension. A Grid is searched by index, so that neighbours count as near; a Choice by index without an order."""
+    """How Optuna is told of a dimension.
+
+    A Grid is searched by index, so that neighbours count as near; a Choice by index without an order.
+    """
     match dimension.range:
         case Float(low, high, log):
             return FloatDistribution(low, high, log=log)

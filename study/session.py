@@ -142,7 +142,7 @@ class Session:
             end = coordinator.search(self.args.trials)
             if end.reason in ("complete", "exhausted", "timeout") and _to_conclude(coordinator.state):
                 with self.wall_time.spent("conclusion"):
-                    coordinator.record(conclude(self.folder, coordinator.state, found.pictures))
+                    coordinator.record(conclude(self.folder, coordinator.state, self.experiment, found.pictures))
             coordinator.record(end)
             view.close()
         self.show(out, coordinator.state)

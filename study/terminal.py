@@ -258,6 +258,7 @@ def summary(state: StudyState) -> list[str]:
     told = verdict(state)
     lines += ["one run each is a ranking, not a verdict"] if told is None else sentences(told, state)
     if state.concluded is not None:
+        lines += state.concluded.notes
         s = state.concluded.scores
         lines += [
             f"{name}: {s[f'{name}/psnr']:.3f} dB / {s[f'{name}/ssim']:.4f} on whole pictures; "

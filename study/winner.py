@@ -16,8 +16,9 @@ from sr_core.metrics.evaluate import Score, bicubic_baseline, lr_hr_pair, mean_s
 from sr_core.model.inference import super_resolve
 from sr_core.model.network import A2N
 from sr_core.model.weights import load_model
-from study import plots, results
+from study import importance, plots, results, roles
 from study.events import Concluded
+from study.experiment import Experiment
 from study.folder import StudyFolder
 from study.state import StudyState
 from study.verdict import sentences, verdict
@@ -37,11 +38,11 @@ class _Seen:
     of_sr: Score
 
 
-def conclude(folder: StudyFolder, state: StudyState, pictures: Pictures) -> Concluded:
+def conclude(folder: StudyFolder, state: StudyState, experiment: Experiment, pictures: Pictures) -> Concluded:
     """Evaluate the best trial on the whole validation pictures and the benchmarks, write the results, say so.
 
     Written under `results/`: ranking.csv, curves.png, comparison.png, and best/ with weights and config; with
-    replicates also replicates.csv and verdict.txt.
+    replicates also replicates.csv and verdict.txt; where enough trials finished also importance.csv.
     """
     best = state.best()
     assert best is not None and state.opened is not None
@@ -76,6 +77,9 @@ def conclude(folder: StudyFolder, state: StudyState, pictures: Pictures) -> Conc
         "best/weights.safetensors": weights.read_bytes(),
         "best/config.json": (json.dumps(best.proposed.config, indent=2) + "\n").encode(),
     }
+    measured = importance.importances(state, experiment)
+    if measured:
+        files["importance.csv"] = results.importances(measured).to_csv(index=False).encode()
     told = verdict(state)
     if told is not None:
         files |= {
@@ -94,6 +98,7 @@ def conclude(folder: StudyFolder, state: StudyState, pictures: Pictures) -> Conc
         scores=scores,
         per_image=tuple(rows),
         files=tuple((Path("results") / name).as_posix() for name in files),
+        notes=(*roles.sentences(state, experiment), *importance.sentences(measured, experiment.sampler)),
     )
 
 

@@ -26,7 +26,7 @@ IMPORTERS = {
     "PIL": {"sr_core/data/degrade.py", "sr_core/data/images.py", "sr_core/data/own_pictures.py"},
     "safetensors": {"sr_core/training/checkpoint.py", "sr_core/model/weights.py"},
     "mlflow": {"study/mlflow_store.py"},
-    "optuna": {"study/sampler.py", "study/optuna_sink.py"},
+    "optuna": {"study/importance.py", "study/sampler.py", "study/optuna_sink.py"},
     "sqlalchemy": {"study/mlflow_store.py", "study/optuna_sink.py"},
     "matplotlib": {"study/plots.py"},
     "pandas": {"study/results.py", "study/plots.py"},

@@ -63,7 +63,8 @@ def test_of_fifty_equal_settings_few_winners_are_called_better(
     bound = upper_bound(wrong, STUDIES)
     print(f"\n50 equal settings, K {finalists}, R {replicates}: {wrong} of {STUDIES} winners called better than a "
           f"reference, upper 95 % bound {bound:.2%}; the search's best looked {np.mean(looked_better):.3f} dB "
-          f"({np.mean(looked_better) / NOISE:.2f} sd) too good; intervals covered {np.mean(covered or [np.nan]):.2%}")  # fmt: skip
+          f"({np.mean(looked_better) / NOISE:.2f} sd) too good; intervals covered "
+          f"{np.mean(covered or [np.nan]):.2%}")  # fmt: skip
     assert bound <= 0.065
     if covered:
         assert 0.93 <= np.mean(covered) <= 0.97
@@ -77,7 +78,8 @@ def test_a_true_tenth_of_a_decibel_is_found_with_five_seeds(history: Callable[..
         found_both += all(c.told and c.difference.mean > 0 for c in told.against)
         covered += [c.difference.low <= truth[told.winner.trial.number] <= c.difference.high for c in told.against]
     print(f"\na true 0.1 dB, sd {NOISE} dB, 5 seeds: {found_each / STUDIES / 2:.1%} of the comparisons, "
-          f"{found_both / STUDIES:.1%} of the studies against both; intervals covered {np.mean(covered):.2%}")  # fmt: skip
+          f"{found_both / STUDIES:.1%} of the studies against both; intervals covered "
+          f"{np.mean(covered):.2%}")  # fmt: skip
     assert found_each / STUDIES / 2 >= 0.8
     assert 0.93 <= np.mean(covered) <= 0.97
 

@@ -124,6 +124,7 @@ def test_intervals_hold_the_planted_importances(how: str, count: int) -> None:
             elif share >= 0.2:
                 resolved.append(one.resolved)
     print(f"\n{how}, {count} trials: {np.mean(held):.1%} of the intervals hold the planted share; resolved: "
-          f"{np.mean(nothing):.1%} of what does nothing, {np.mean(resolved):.1%} of shares of a fifth or more")  # fmt: skip
+          f"{np.mean(nothing):.1%} of what does nothing, {np.mean(resolved):.1%} of shares of a fifth "
+          "or more")  # fmt: skip
     assert 0.85 <= np.mean(held) <= 0.95
     assert np.mean(nothing) <= 0.1
