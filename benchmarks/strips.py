@@ -131,11 +131,9 @@ def main() -> None:
     if args.only:
         return measure_here(args)
     table = [row for scale in args.scale for p in args.precision for row in compare(args, scale, p)]
-    device = (
-        platform.processor() or platform.machine() if args.device == "cpu" else torch.cuda.get_device_name(args.device)
-    )
+    device = platform.machine() if args.device == "cpu" else torch.cuda.get_device_name(args.device)
     about = {"device": device, "torch": torch.__version__, "threads": torch.get_num_threads(), "size": args.size}
-    about["load"] = round(os.getloadavg()[0], 1)  # of which this run is one thread's worth or more
+    about["load"] = round(os.getloadavg()[0], 1)
     lines = [f"| {' | '.join(map(str, cells))} |" for cells in (table[0], *(row.values() for row in table))]
     lines.insert(1, "|---" * len(table[0]) + "|")
     args.out.mkdir(parents=True, exist_ok=True)
