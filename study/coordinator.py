@@ -41,12 +41,14 @@ class Coordinator:
         source: str,
         observers: list[Observer],
         stop: StopSignal,
+        retries: int = 2,
     ) -> None:
         self.state = state
         self._folder, self._journal, self._experiment, self._executor = folder, journal, experiment, executor
         self._source, self._observers, self._stop = source, observers, stop
         self._ended_before = len(state.endings)
         self._exhausted = False
+        self._retries = retries
 
     def record(self, event: Event) -> None:
         """Write the event, let it take effect, tell whoever watches: in this order (contract 3)."""
@@ -77,7 +79,7 @@ class Coordinator:
             event = self._executor.next_event()
             if event is not None:
                 self._take(event)
-                failures = failures or self._repeated_failures(asked)
+            failures = failures or self._repeated_failures(asked)
 
     def _ending(self, failures: str) -> SessionEnded:
         assert self.state.session is not None
@@ -102,6 +104,9 @@ class Coordinator:
         running = self._executor.running()
         for trial in list(self.state.trials.values()):
             if not trial.ended and trial.number not in running:
+                if len(trial.losses) > self._retries:
+                    self._give_up(trial.number)
+                    continue
                 # A kill may have come between the validation at a rung and its consequence.
                 if not trial.curve or decide(self.state, self._experiment, trial.number) is Verdict.CONTINUE:
                     return trial
@@ -219,6 +224,19 @@ class Coordinator:
                 patches=trial.patches,
                 reason=f"{trial.score:.2f} dB after {trial.patches} patches is not among the best "
                 f"1/{self._experiment.reduction_factor:g} there",
+            )
+        )
+        self._drop_checkpoint(number)
+
+    def _give_up(self, number: int) -> None:
+        """Fail a trial whose workers died or hung more often than they may."""
+        losses = self.state.trials[number].losses
+        self.record(
+            Failed(
+                time=time.time(),
+                trial=number,
+                cause="worker lost",
+                reason=f"{len(losses)} workers were lost with it, the last one: {losses[-1].reason}",
             )
         )
         self._drop_checkpoint(number)

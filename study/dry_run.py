@@ -8,12 +8,14 @@ from dataclasses import replace
 
 from sr_core.model.network import A2N
 from sr_core.seed import child_seed
+from sr_core.training.runtime import cores
 from sr_core.training.speed import measure
 from study.commandline import folder_from, typed
 from study.config import TrialConfig, short_digest
 from study.events import FORMAT, Proposed, StudyOpened
 from study.experiment import Experiment
 from study.opening import find_pictures, left_out, read_pictures, resolve_runtime
+from study.placement import Placement
 from study.sampler import propose
 from study.state import StudyState
 from study.terminal import duration
@@ -21,8 +23,9 @@ from study.terminal import duration
 _FIRST = 5
 
 
-def show(name: str, experiment: Experiment, args: argparse.Namespace) -> int:
+def show(name: str, experiment: Experiment, args: argparse.Namespace, placement: Placement) -> int:
     """Print space and size, budget, rungs, first configurations, estimated time and disk."""
+    placement.check({"threads": 1}, cores())
     base = experiment.base
     pictures = find_pictures(args.data, experiment)
     manifest = read_pictures(folder_from(args, default=name).root, pictures).manifest
@@ -45,7 +48,7 @@ def show(name: str, experiment: Experiment, args: argparse.Namespace) -> int:
     seed = base.seed if args.seed is None else args.seed
     for values in first_proposals(experiment, seed, _FIRST):
         print(f"first proposals: {', '.join(f'{k} {v}' for k, v in values.items())}")
-    _print_cost(experiment, args, sum(r.height * r.width * 3 for r in manifest))
+    _print_cost(experiment, args.trials, placement, sum(r.height * r.width * 3 for r in manifest))
     print(f"next: python -m study.run{typed(argument for argument in sys.argv[1:] if argument != '--dry-run')}")
     return 0
 
@@ -82,25 +85,27 @@ def _proposed(state: StudyState, config: TrialConfig, name: str, values: dict[st
     )
 
 
-def _print_cost(experiment: Experiment, args: argparse.Namespace, pixels_bytes: int) -> None:
+def _print_cost(experiment: Experiment, trials: int, placement: Placement, pixels_bytes: int) -> None:
     base = experiment.base
-    runtime = resolve_runtime(experiment, trials=args.trials, device=args.device)
+    runtime = resolve_runtime(experiment, trials=trials, placement=placement)
     runtime.apply()
     rate = 1 / measure(base.model, base.data, base.train, runtime).seconds_per_patch
     budget = base.train.budget_patches
     replicated = experiment.replicates * (experiment.finalists + len(experiment.references)) * budget
-    most = args.trials * budget + replicated
+    most = trials * budget + replicated
     likely = most
     if experiment.scheduler == "successive_halving":
         # Each stretch between rungs is trained by those that the rung before let through.
         ends = (*experiment.rungs, budget)
         stretches = [end - start for start, end in zip((0, *ends), ends, strict=False)]
-        passed = [math.ceil(args.trials / experiment.reduction_factor**i) for i in range(len(stretches))]
+        passed = [math.ceil(trials / experiment.reduction_factor**i) for i in range(len(stretches))]
         likely = replicated + sum(n * patches for n, patches in zip(passed, stretches, strict=True))
+    slots = f"{placement.slots} at once, " if placement.slots > 1 else ""
+    likely, most = math.ceil(likely / placement.slots), math.ceil(most / placement.slots)
     print(f"time: about {duration(likely / rate)} of training steps, at most {duration(most / rate)} "
-          f"(measured {rate:.0f} patches/s on {runtime.device}, {runtime.threads} threads)")  # fmt: skip
+          f"({slots}measured {rate:.0f} patches/s on {runtime.device}, {runtime.threads} threads)")  # fmt: skip
     weights = 4 * sum(p.numel() for p in A2N(base.model, base.data.scale).parameters())
     store = pixels_bytes * (1 + len(experiment.train_kernels) / base.data.scale**2)
     # Each finished trial's weights lie in its folder and in MLflow; one checkpoint holds four times the weights.
-    disk = store + weights * (2 * args.trials + 4)
+    disk = store + weights * (2 * trials + 4)
     print(f"disk: about {disk / 1e6:.0f} MB, of which {store / 1e6:.0f} MB hold the pixels")

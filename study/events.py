@@ -150,8 +150,16 @@ class Pruned(TrialEvent):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerLost(TrialEvent):
+    """The worker that trained it died or hung; the trial goes on from its checkpoint on another one."""
+
+    slot: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Failed(TrialEvent):
-    cause: Literal["diverged", "out of memory", "input", "bug"]
+    cause: Literal["diverged", "out of memory", "input", "bug", "worker lost"]
     reason: str
     traceback: str = ""
 
@@ -187,7 +195,7 @@ _KINDS: dict[str, type[Event]] = {
     kind.__name__: kind
     for kind in (
         StudyOpened, SessionStarted, SessionEnded, Proposed, Started, Progress, Checkpointed,
-        Reduced, Finished, Pruned, Failed, Warned, Concluded,
+        Reduced, WorkerLost, Finished, Pruned, Failed, Warned, Concluded,
     )
 }  # fmt: skip
 

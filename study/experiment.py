@@ -10,10 +10,11 @@ from typing import Any, Literal, get_args
 
 from sr_core.errors import ConfigError, SuiteError
 from study.config import TrialConfig, differences
+from study.replay import course_of
 from study.space import Ranges, Space, build_space
 
-SamplerName = Literal["tpe", "gp", "random", "qmc", "grid"]
-SchedulerName = Literal["successive_halving", "none"]
+SamplerName = Literal["tpe", "gp", "random", "qmc", "grid", "replay"]
+SchedulerName = Literal["successive_halving", "none", "replay"]
 
 MIN_STEPS_AT_A_RUNG = 30
 _THE_SAME_FOR_ALL = ("train.budget_patches", "data.scale", "train.engine", "train.precision", "train.deterministic")
@@ -40,6 +41,8 @@ class Experiment:
     """Patch counts below the budget at which trials are compared, ascending."""
     reduction_factor: float = 3.0
     """At a rung, the best 1 / reduction_factor of the trials that reached it go on."""
+    replay: Path | None = None
+    """The journal whose proposals the sampler "replay" makes again, and whose prunings the scheduler "replay"."""
     finalists: int = 1
     """So many of the best search trials are trained again after the search, the references beside them."""
     replicates: int = 0
@@ -56,8 +59,10 @@ class Experiment:
             raise ConfigError(
                 'sampler "grid" needs listed values or whole numbers: a Float has no last one; take "qmc"'
             )
-        if self.scheduler not in ("successive_halving", "none"):
-            raise ConfigError(f"scheduler must be successive_halving or none, got {self.scheduler!r}")
+        if self.scheduler not in get_args(SchedulerName):
+            raise ConfigError(f"scheduler must be one of {', '.join(get_args(SchedulerName))}, got {self.scheduler!r}")
+        if (self.replay is not None) != ("replay" in (self.sampler, self.scheduler)):
+            raise ConfigError('a replay needs both: replay=Path("…/journal.jsonl") and sampler or scheduler "replay"')
         if not self.reduction_factor > 1:
             raise ConfigError(f"reduction_factor must be > 1, got {self.reduction_factor!r}")
         if self.finalists < 1:
@@ -139,6 +144,7 @@ class Experiment:
                 "reduction_factor": float(self.reduction_factor),
                 "finalists": self.finalists,
                 "replicates": self.replicates,
+                **({"replay": course_of(self.replay).digest()} if self.replay else {}),
             },
             "benchmarks": list(self.benchmarks),
         }

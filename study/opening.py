@@ -23,11 +23,12 @@ from sr_core.errors import ImageError, StoreError, SuiteError
 from sr_core.metrics.evaluate import bicubic_baseline, mean_score, score
 from sr_core.progress import Progress, pixels_text
 from sr_core.training.choice import choose
-from sr_core.training.runtime import Runtime
+from sr_core.training.runtime import Runtime, cores
 from study.config import TrialConfig, short_digest
 from study.events import FORMAT, StudyOpened
 from study.experiment import Experiment
 from study.folder import StudyFolder
+from study.placement import Placement
 from study.trial import Bench
 
 
@@ -169,12 +170,12 @@ def first_event(
     leaks: Sequence[Leak],
     *,
     data: Path | None,
-    device: str | None,
+    placement: Placement,
     trials: int,
 ) -> StudyOpened:
     """The record's first line; settings that decide bits are resolved here, once."""
     base = experiment.base
-    runtime = resolve_runtime(experiment, trials=trials, device=device)
+    runtime = resolve_runtime(experiment, trials=trials, placement=placement)
     bench = Bench(material.store, runtime)
     crops = bench.crops(base)
     question = question_of(experiment, seed, material.store.fingerprint)
@@ -202,8 +203,8 @@ def first_event(
     )
 
 
-def resolve_runtime(experiment: Experiment, *, trials: int, device: str | None) -> Runtime:
-    """The settings under which that many trials of this experiment train fastest here."""
+def resolve_runtime(experiment: Experiment, *, trials: int, placement: Placement) -> Runtime:
+    """The settings under which that many trials of this experiment train fastest here, each on its slot's share."""
     base, dimensions = experiment.base, experiment.space.dimensions
     batches, shapes = [base.train.batch_size], 1
     for dimension in dimensions:
@@ -214,7 +215,8 @@ def resolve_runtime(experiment: Experiment, *, trials: int, device: str | None) 
         base.model,
         base.data,
         replace(base.train, batch_size=max(batches), budget_patches=max(batches)),
-        device=device,
+        device=placement.device,
+        cores_to_use=placement.cores_each(cores()),
         patches=trials * base.train.budget_patches,
         shapes=shapes,
     )

@@ -11,13 +11,7 @@ from pathlib import Path
 
 from sr_core.cli import Parser, run_command
 from study.commandline import add_study_flags, at_least_one, folder_from, seconds
-
-
-def gpu(text: str) -> str:
-    """The torch device of a GPU's number."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected the number of one GPU such as 0, got {text!r}")
-    return f"cuda:{int(text)}"
+from study.placement import add_placement_flags, placement_of
 
 
 def seed(text: str) -> int:
@@ -44,9 +38,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--data", type=Path, metavar="DIR", help="pictures (default: those in scikit-image's wheel)")
     made.add_argument("--seed", type=seed, metavar="S", help="study seed (default: the experiment's)")
     made.add_argument("--timeout", type=seconds, metavar="T", help="end cleanly after this time, e.g. 90s, 20m, 2h")
-    made.add_argument(
-        "--gpus", dest="device", type=gpu, metavar="N", help="train on this GPU for the study's life (default: CPU)"
-    )
+    add_placement_flags(made)
     made.add_argument("--tracking-uri", metavar="URI", help="MLflow store or server, or none (default: under --root)")
     made.add_argument("--storage", metavar="URL", help="database of the Optuna view, or none (default: under --root)")
     made.add_argument(
@@ -64,17 +56,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     def body() -> int:
         from study.experiment import load_experiment
 
+        placement = placement_of(args)
         name, experiment = load_experiment(args.experiment)
         if args.dry_run:
             from study.dry_run import show
 
-            return show(name, experiment, args)
+            return show(name, experiment, args, placement)
         from study.session import Session, run_session
         from study.wall_time import WallTime
 
         folder = folder_from(args, default=name)
         return run_session(
-            Session(name=name, experiment=experiment, args=args, folder=folder, wall_time=WallTime(begun))
+            Session(
+                name=name,
+                experiment=experiment,
+                args=args,
+                placement=placement,
+                folder=folder,
+                wall_time=WallTime(begun),
+            )
         )
 
     return run_command(body)

@@ -19,6 +19,7 @@ from scipy.stats import qmc
 
 from sr_core.seed import child_seed
 from study.experiment import Experiment
+from study.replay import course_of
 from study.space import Choice, Dimension, Float, Grid, Int, Space
 from study.state import OBJECTIVE, StudyState
 from study.state import TrialState as Trial
@@ -40,6 +41,9 @@ def propose(state: StudyState, experiment: Experiment, number: int) -> Point | N
     A proposal that repeats a known configuration is asked again with a seed of its own, then replaced by the unseen
     configuration that differs from it in the fewest dimensions.
     """
+    if experiment.sampler == "replay":
+        assert experiment.replay is not None
+        return course_of(experiment.replay).point(number, experiment.space, experiment.base)
     assert state.opened is not None
     space = experiment.space
     history = _history(state, experiment)

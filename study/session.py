@@ -15,12 +15,12 @@ from rich.console import Console
 from sr_core.data.manifest import fingerprint
 from sr_core.errors import SuiteError
 from sr_core.training.compiled import keep_compiled_in
-from sr_core.training.runtime import resolve
+from sr_core.training.runtime import cores, gpu_models
 from study import provenance, terminal
 from study.commandline import typed
 from study.coordinator import Coordinator, Observer
 from study.events import Event, SessionStarted, Warned
-from study.executors.inline import InlineExecutor
+from study.executors.opening import open_executor
 from study.experiment import Experiment
 from study.folder import StudyFolder
 from study.follow import Sink
@@ -38,9 +38,9 @@ from study.opening import (
     read_pictures,
     runtime_of,
 )
+from study.placement import Placement, check_gpus
 from study.state import StudyState, fold
 from study.stopping import StopSignal, Terminated, signals
-from study.trial import Bench
 from study.views import followed, sinks_of, wait_prepared
 from study.wall_time import WallTime, table
 from study.winner import conclude
@@ -86,6 +86,7 @@ class Session:
     args: argparse.Namespace
     folder: StudyFolder
     wall_time: WallTime
+    placement: Placement = field(default_factory=Placement)
     stop: StopSignal = field(default_factory=StopSignal)
 
     def run(self, found: Found) -> int:
@@ -107,7 +108,7 @@ class Session:
             wait_prepared(followers)  # before a worker starts, and before speed is measured
             opened = state.opened or first_event(
                 self.folder, self.name, self.experiment, seed, material, leaks,
-                data=args.data, device=args.device, trials=args.trials,
+                data=args.data, placement=self.placement, trials=args.trials,
             )  # fmt: skip
             for line in terminal.material(opened):
                 out.print(line, markup=False, soft_wrap=True)
@@ -119,9 +120,7 @@ class Session:
             runtime = runtime_of(opened)
             if self.args.timeout:
                 self.stop.deadline = time.monotonic() + self.args.timeout
-            bench = Bench(material.store, runtime.here())
-            bench.home(self.experiment.base.data.scale)  # says what it is before the live view begins
-            executor = InlineExecutor(bench)
+            executor = open_executor(self.placement, material.store, runtime.here(), self.experiment.base.data.scale)
             stack.callback(executor.close)
             view = terminal.make_view(out, self.args.trials)
             stack.callback(view.close)
@@ -135,6 +134,7 @@ class Session:
                 source=provenance.source_hash(),
                 observers=observers,
                 stop=self.stop,
+                retries=self.placement.retries,
             )
             self.stop.searching = True
             self.start(coordinator, runtime.unmet())
@@ -162,17 +162,21 @@ class Session:
 
     def _check(self, state: StudyState, seed: int, found: Found) -> None:
         """Raises SuiteError where the study cannot be run like this, before anything is prepared for it."""
+        if self.placement.gpus:
+            check_gpus(self.placement.gpus, gpu_models())
+        self.placement.check(state.opened.runtime if state.opened else {"threads": 1}, cores())
         if state.opened is None:
-            resolve(device=self.args.device)
             return
         question = question_of(self.experiment, seed, fingerprint(found.manifest))
         check_same_question(state.opened, question, self.folder, found.pictures)
-        device = state.opened.runtime["device"]
-        if self.args.device not in (None, device):
+        on_gpus = state.opened.runtime["device"] != "cpu"
+        if self.placement.gpus and not on_gpus:
             raise SuiteError(
-                f"study {self.folder.study!r} runs on {device}, not on {self.args.device}: bits would differ; leave "
-                "--gpus as it was, or start a new study with --study-name"
+                f"study {self.folder.study!r} runs on the CPU, not on GPUs: bits would differ; leave out --gpus, or "
+                "start a new study with --study-name"
             )
+        if on_gpus and not self.placement.gpus and self.placement.slots > 1:
+            raise SuiteError(f"study {self.folder.study!r} runs on GPUs: say which with --gpus, not how many --slots")
 
     def start(self, coordinator: Coordinator, unmet: list[str]) -> None:
         """The session's first lines: who runs it, and what is not as it was."""

@@ -1,5 +1,6 @@
 """What a study has come to: a pure fold over its events, never stored beside them."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -22,6 +23,7 @@ from study.events import (
     Started,
     StudyOpened,
     Warned,
+    WorkerLost,
 )
 
 Status = Literal["waiting", "running", "finished", "pruned", "failed"]
@@ -36,11 +38,15 @@ class TrialState:
     proposed: Proposed
     status: Status = "waiting"
     curve: tuple[Progress, ...] = ()
+    arrivals: tuple[int, ...] = ()
+    """For each point of the curve, how many validations of the study were recorded before it."""
     checkpoint: int = 0
     """Patches at the last checkpoint; 0 without one."""
     starts: tuple[Started, ...] = ()
     reductions: tuple[tuple[int, int], ...] = ()
     """(patches, micro-batch): where memory ran out, and how many patches at once passed the network from there."""
+    losses: tuple[WorkerLost, ...] = ()
+    """Of workers that died or hung while they trained it."""
     end: Finished | Pruned | Failed | None = None
 
     @property
@@ -77,9 +83,15 @@ class TrialState:
         """The objective at the last validation, in dB; the trial's result only if it finished."""
         return self.curve[-1].scores[OBJECTIVE] if self.curve else None
 
-    def score_at(self, patches: int) -> float | None:
-        """The objective at exactly that many patches, in dB."""
-        return next((p.scores[OBJECTIVE] for p in self.curve if p.patches == patches), None)
+    def score_at(self, patches: int, before: float = math.inf) -> float | None:
+        """The objective at exactly that many patches, in dB.
+
+        Args:
+            before: None too unless it was recorded among the study's first `before` validations.
+        """
+        here = (p.scores[OBJECTIVE] for p, n in zip(self.curve, self.arrivals, strict=True)
+                if p.patches == patches and n < before)  # fmt: skip
+        return next(here, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +105,8 @@ class StudyState:
     """How the last session ended; None while one runs, or after one was killed."""
     concluded: Concluded | None = None
     trials: Mapping[int, TrialState] = field(default_factory=lambda: _NOTHING)
+    validations: int = 0
+    """Validations recorded, of all trials."""
     endings: tuple[int, ...] = ()
     """Trial numbers in the order in which they ended."""
     warnings: tuple[str, ...] = ()
@@ -121,13 +135,18 @@ class StudyState:
                 return state._with(replace(trial, status="running", starts=(*trial.starts, event)))
             case Progress():
                 trial = self.trials[event.trial]
-                return state._with(replace(trial, curve=(*trial.curve, event)))
+                arrivals = (*trial.arrivals, self.validations)
+                state = replace(state, validations=self.validations + 1)
+                return state._with(replace(trial, curve=(*trial.curve, event), arrivals=arrivals))
             case Reduced():
                 trial = self.trials[event.trial]
                 reductions = (*trial.reductions, (event.patches, event.micro_batch))
                 return state._with(replace(trial, reductions=reductions))
             case Checkpointed():
                 return state._with(replace(self.trials[event.trial], checkpoint=event.patches))
+            case WorkerLost():
+                trial = self.trials[event.trial]
+                return state._with(replace(trial, status="waiting", losses=(*trial.losses, event)))
             case Finished() | Pruned() | Failed():
                 status: Status = type(event).__name__.lower()  # type: ignore[assignment]
                 trial = replace(self.trials[event.trial], status=status, end=event)

@@ -25,6 +25,7 @@ from study.events import (
     StudyOpened,
     Ticked,
     Warned,
+    WorkerLost,
 )
 from study.results import bicubic_of, swept_names
 from study.state import StudyState, TrialState
@@ -97,7 +98,7 @@ class LiveView:
             since, first = self._starts[event.trial]
             rate = (event.patches - first) / max(time.monotonic() - since, 1e-3)
             self._speeds[event.trial] = event.patches, rate
-        elif isinstance(event, Failed | Warned):
+        elif isinstance(event, Failed | Warned | WorkerLost):
             self._live.console.print(describe(event, state), markup=False)
         self._live.update(self._draw(state))
 
@@ -109,7 +110,7 @@ class LiveView:
         running = Table(title="running", title_justify="left", box=None, padding=(0, 2, 0, 0))
         for heading in ("trial", "slot", "patches", "patches/s", r"PSNR \[dB]", "settings"):
             running.add_column(heading, no_wrap=True)
-        for trial in state.trials.values():
+        for trial in sorted(state.trials.values(), key=lambda t: t.starts[-1].slot if t.starts else 0):
             if trial.status == "running":
                 done, rate = self._speeds.get(trial.number, (trial.patches, 0.0))
                 running.add_row(
@@ -157,6 +158,8 @@ def describe(event: Event, state: StudyState) -> str:
             return f"trial {event.trial:3d}  finished   {event.scores['val/psnr']:.3f} dB"
         case Pruned():
             return f"trial {event.trial:3d}  pruned     {event.reason}"
+        case WorkerLost():
+            return f"trial {event.trial:3d}  lost       {event.reason}; it goes on from its last checkpoint"
         case Failed():
             return f"trial {event.trial:3d}  failed     {event.cause}: {event.reason}"
         case Warned():

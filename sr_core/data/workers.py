@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from sr_core.errors import SuiteError
+from sr_core.parent import end_with_parent
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -62,11 +62,4 @@ def _begin() -> None:
     """In a new worker: Ctrl-C is the starter's business, and if the starter dies so does this process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["OPENCV_FOR_THREADS_NUM"] = "1"  # read when cv2 is imported, with the first task
-    threading.Thread(target=_follow, daemon=True).start()
-
-
-def _follow() -> None:
-    starter = multiprocessing.parent_process()
-    assert starter is not None
-    starter.join()
-    os._exit(1)
+    end_with_parent()

@@ -141,6 +141,11 @@ def resolve(*, device: str | None = None, threads: int | None = None) -> Runtime
     )
 
 
+def gpu_models() -> list[str]:
+    """The model of each CUDA device that this process may use."""
+    return [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
+
+
 def _is_cuda_device(name: str) -> bool:
     try:
         device = torch.device(name)

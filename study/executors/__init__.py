@@ -19,9 +19,10 @@ class Executor(Protocol):
         """Run the task on its slot; the slot must be free."""
 
     def next_event(self) -> TrialEvent | None:
-        """The next thing that happened, or None where a slot came free instead.
+        """The next thing that happened; None where there is something else to do, such as to fill a slot.
 
-        The trial that told it waits until it is asked for its next event, so what is decided meanwhile holds.
+        The trial that told a validation or an ending waits until the next event is asked for, so what is decided
+        meanwhile holds.
         """
 
     def suspend(self, trial: int) -> None:

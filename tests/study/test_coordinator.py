@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,17 @@ def all_well(number: int, patches: int) -> float:
 class FakeExecutor:
     """Slots where a trial is a short story; its checkpoint is a file that holds the number of patches."""
 
-    def __init__(self, outcome: Outcome = all_well, *, slots: int = 1, kill_before_record: int | None = None) -> None:
+    def __init__(
+        self,
+        outcome: Outcome = all_well,
+        *,
+        slots: int = 1,
+        kill_before_record: int | None = None,
+        losses: Mapping[int, int] | None = None,
+    ) -> None:
         self.outcome = outcome
+        self.losses = dict(losses or {})
+        """How many more workers are lost with a trial, each before its second validation since its start."""
         self.started: list[tuple[int, int]] = []
         """(trial, slot)"""
         self.asked = 0
@@ -101,8 +110,13 @@ class FakeExecutor:
         done = int(task.checkpoint.read_text()) if task.checkpoint.exists() else 0
         yield ev.Started(slot=task.slot, epoch=task.epoch, patches=done, source=task.source, **trial)
         scores: dict[str, float] = {}
+        first = done + EVERY
         while done < BUDGET:
             done += EVERY
+            if done > first and self.losses.get(task.number, 0) > 0:
+                self.losses[task.number] -= 1
+                yield ev.WorkerLost(slot=task.slot, reason="ended by SIGKILL", **trial)
+                return
             yield ev.Ticked(patches=done - 10, loss=0.5, **trial)
             found = self.outcome(task.number, done)
             if isinstance(found, Failure):
@@ -134,6 +148,7 @@ class Site:
         *,
         stop: StopSignal | None = None,
         observers: tuple[Observer, ...] = (),
+        retries: int = 2,
         **how: Any,
     ) -> ev.SessionEnded:
         """One session; its end is recorded unless it is killed."""
@@ -150,6 +165,7 @@ class Site:
             source="feed",
             observers=list(observers),
             stop=stop or StopSignal(),
+            retries=retries,
         )
         try:
             if state.opened is None:
@@ -422,6 +438,53 @@ def test_after_a_stop_for_failures_the_same_command_tries_again(site: Site) -> N
     assert site.run(9, lambda number, patches: bug(7) if number >= 2 else 30.0).reason == "failures"
     assert site.run(9).reason == "complete"
     assert site.state.counted == 9
+
+
+# Lost workers
+
+
+def test_a_trial_whose_worker_is_lost_goes_on_from_its_checkpoint_with_the_same_settings(
+    make: Callable[..., Site],
+) -> None:
+    whole, lossy = make(), make()
+    whole.run(6)
+    assert lossy.run(6, losses={1: 1, 3: 2, 5: 2}).reason == "complete"
+    assert outcome_of(lossy) == outcome_of(whole)
+    assert [len(t.losses) for t in lossy.state.trials.values()] == [0, 1, 0, 2, 0, 2]
+    assert [start.patches for start in lossy.state.trials[3].starts] == [0, EVERY, 2 * EVERY]
+    assert not list(lossy.folder.path.rglob("checkpoint*"))
+
+
+@pytest.mark.parametrize("retries", [0, 1, 2])
+def test_a_trial_that_loses_more_workers_than_it_may_fails_with_the_reason_and_is_replaced(
+    site: Site, retries: int
+) -> None:
+    assert site.run(5, losses={3: 99}, retries=retries).reason == "complete"
+    trial = site.state.trials[3]
+    assert isinstance(trial.end, ev.Failed)
+    lost = retries + 1
+    assert (trial.end.cause, trial.end.reason) == (
+        "worker lost",
+        f"{lost} workers were lost with it, the last one: ended by SIGKILL",
+    )
+    assert len(trial.starts) == lost
+    assert site.state.counted == 5
+    assert not site.checkpoint(3).exists()
+
+
+def test_losses_are_counted_over_all_sessions(site: Site) -> None:
+    for _ in range(2):
+        stop = StopSignal()
+        site.run(5, losses={2: 1}, stop=stop, observers=(StopAt(stop, ev.WorkerLost, 2, "interrupted"),))
+    assert len(site.state.trials[2].losses) == 2
+    site.run(5, losses={2: 1}, retries=2)
+    assert site.state.trials[2].status == "failed"
+
+
+def test_when_every_trial_loses_its_workers_the_study_stops(site: Site) -> None:
+    end = site.run(20, losses=dict.fromkeys(range(30), 99))
+    assert end.reason == "failures"
+    assert end.detail.startswith("5 trials failed in a row, the last one: 3 workers were lost with it")
 
 
 # Stopping

@@ -127,12 +127,12 @@ def test_a_reference_that_is_not_comparable_is_refused_by_name(name: str, value:
 @pytest.mark.parametrize(
     ("values", "match"),
     [
-        ({"sampler": "magic"}, "sampler must be one of tpe, gp, random, qmc, grid, got 'magic'"),
+        ({"sampler": "magic"}, "sampler must be one of tpe, gp, random, qmc, grid, replay, got 'magic'"),
         (
             {"sampler": "grid", "nuisance": {"model.temperature": Float(0.1, 1.0)}},
             'sampler "grid" needs listed values or whole numbers',
         ),
-        ({"scheduler": "median"}, "scheduler must be successive_halving or none, got 'median'"),
+        ({"scheduler": "median"}, "scheduler must be one of successive_halving, none, replay, got 'median'"),
         ({"reduction_factor": 1.0}, r"reduction_factor must be > 1, got 1\.0"),
         ({"reduction_factor": math.nan}, "reduction_factor must be > 1, got nan"),
     ],

@@ -261,6 +261,8 @@ def test_a_study_name_that_is_no_plain_name_is_refused(name: str, tiny: Any, ref
         ("--trials", "0"), ("--trials", "-1"), ("--trials", "many"), ("--trials", "1.5"), ("--trials", "²"),
         ("--timeout", "0"), ("--timeout", "soon"), ("--timeout", "-5m"), ("--timeout", "5 m"), ("--timeout", ""),
         ("--seed", "x"), ("--seed", "-1"), ("--seed", str(2**63)), ("--gpus", "x"), ("--gpus", "-1"),
+        ("--gpus", "0,0"), ("--gpus", "0,"), ("--slots", "0"), ("--trials-per-gpu", "0"), ("--retries", "-1"),
+        ("--executor", "threads"), ("--hang-timeout", "0"), ("--trial-timeout", "soon"),
         ("--trial", "3"), ("extra",), ("--unknown-flag",),
     ],
 )  # fmt: skip
@@ -273,6 +275,26 @@ def test_a_flag_with_an_impossible_value_is_refused(
 
 def test_more_gpus_than_there_are_are_refused(tiny: Any, refused: Refused, tmp_path: Path) -> None:
     refused(tiny.argv(tmp_path / "root", "--gpus", 99), tmp_path / "root", "99")
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("--slots", 2, "--gpus", 0), "with --gpus it is --trials-per-gpu"),
+        (("--trials-per-gpu", 2), "--trials-per-gpu needs --gpus"),
+        (("--executor", "inline", "--slots", 2), "--executor inline has one slot, 2 were asked for"),
+        (("--trial-timeout", "1h"), "add --executor processes"),
+        (
+            ("--slots", 999),
+            "--slots 999: expected at most 1, for each trains with 1 thread and the machine offers 1 core",
+        ),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_slots_that_contradict_each_other_or_the_machine_are_refused(
+    argv: tuple[object, ...], said: str, tiny: Any, refused: Refused, tmp_path: Path
+) -> None:
+    refused(tiny.argv(tmp_path / "root", *argv), tmp_path / "root", said)
 
 
 def test_a_tracker_that_cannot_be_used_does_not_cost_the_study(

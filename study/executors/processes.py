@@ -1,0 +1,110 @@
+"""One persistent process per slot on this machine. The pixels are shared; a worker stays warm from trial to trial."""
+
+import logging
+import multiprocessing
+import os
+import signal
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import cast
+
+from sr_core.data.homes import HomeName
+from sr_core.data.shared_pixels import remove_abandoned
+from sr_core.data.store import load_store
+from sr_core.parent import end_with_parent
+from sr_core.training.runtime import Runtime
+from study.executors.remote import WorkerGoneError
+from study.executors.worker import LogUp, Message, Order, serve
+from study.trial import Bench
+
+_END_SECONDS = 5.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setup:
+    """What a worker needs to train any trial of a study."""
+
+    store: Path
+    runtime: Runtime
+    home: HomeName
+    gpus: tuple[str, ...] = ()
+    """For each slot the GPU that it sees, as CUDA_VISIBLE_DEVICES names it; empty on the CPU."""
+
+
+class ProcessWorker:
+    """The coordinator's end of one process."""
+
+    def __init__(self, process: SpawnProcess, pipe: "Connection[Order, Message]") -> None:
+        self.process, self.pipe = process, pipe
+
+    def send(self, order: Order) -> None:
+        with suppress(OSError):  # it has died: that comes up as the end of the pipe, after all that it had said
+            self.pipe.send(order)
+
+    def receive(self) -> Message:
+        try:
+            return self.pipe.recv()
+        except (EOFError, OSError) as exc:
+            self.process.join(_END_SECONDS)
+            raise WorkerGoneError(_death(self.process.exitcode)) from exc
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join(_END_SECONDS)
+        self.pipe.close()
+
+
+class ProcessCrew:
+    """Starts workers that end with this process."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._spawn = multiprocessing.get_context("spawn")  # a fork would copy running threads' locks and CUDA's state
+
+    def hire(self, slot: int) -> ProcessWorker:
+        ours, theirs = self._spawn.Pipe()
+        process = self._spawn.Process(target=_main, args=(theirs, self._setup, slot), name=f"slot-{slot}", daemon=True)
+        process.start()
+        theirs.close()  # or its death would not end the pipe
+        return ProcessWorker(process, ours)
+
+    def ready(self, workers: Sequence[ProcessWorker], timeout: float) -> list[ProcessWorker]:
+        by_pipe = {worker.pipe: worker for worker in workers}
+        return [by_pipe[cast("Connection[Order, Message]", pipe)] for pipe in wait(by_pipe, timeout)]
+
+    def close(self) -> None:
+        remove_abandoned()
+
+
+def _death(code: int | None) -> str:
+    if code is None:
+        return "the worker closed its pipe"
+    if code >= 0:
+        return f"the worker ended with status {code}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    return f"the worker was ended by {name}" + (", perhaps for want of memory" if -code == signal.SIGKILL else "")
+
+
+class _PipeChannel:
+    def __init__(self, pipe: "Connection[Message, Order]") -> None:
+        self.send, self.receive, self.waiting = pipe.send, pipe.recv, pipe.poll
+
+
+def _main(pipe: "Connection[Message, Order]", setup: Setup, slot: int) -> None:
+    """A worker's life."""
+    end_with_parent()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # both may go to a whole group; the coordinator then says what to do
+    if setup.gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = setup.gpus[slot]  # read when CUDA is first used, which is later
+    channel = _PipeChannel(pipe)
+    logging.basicConfig(level=logging.WARNING, handlers=[LogUp(channel)])
+    setup.runtime.apply()
+    try:
+        serve(channel, Bench(load_store(setup.store), setup.runtime, setup.home))
+    except (EOFError, ConnectionError):
+        os._exit(0)  # the coordinator is gone or wants no more

@@ -1,0 +1,133 @@
+"""The far end of a slot: trains one trial after the other as it is told, and tells what happens in them.
+
+Commands come down a channel, events go up it. After a validation or an ending a trial waits for its answer, so what
+is trained never depends on timing; a tick waits for nothing.
+"""
+
+import logging
+from dataclasses import dataclass
+from typing import Protocol
+
+from study.events import Failed, Ticked, TrialEvent
+from study.trial import Bench, Command, TrialTask, run_trial
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Down: train this."""
+
+    task: TrialTask
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Down, to the event that the trial waits with: go on, suspend, or (None) leave the slot as it stands."""
+
+    command: Command | None
+
+
+@dataclass(frozen=True, slots=True)
+class Suspend:
+    """Down, at any time: write a checkpoint soon, and leave the slot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Up: the worker has started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Up: the trial is off its slot."""
+
+    trial: int
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Up: the machine failed, not the trial: a full disk, a lost root."""
+
+    number: int
+    """errno."""
+    text: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """Up: a line of the log."""
+
+    logger: str
+    level: int
+    text: str
+
+
+Message = TrialEvent | Ready | Left | Broken | Logged
+"""What a worker tells."""
+Order = Begin | Answer | Suspend
+"""What a worker is told."""
+
+
+class Channel(Protocol):
+    """The worker's end. Its methods raise EOFError or ConnectionError when the other end is gone."""
+
+    def send(self, message: Message) -> None: ...
+
+    def receive(self) -> Order:
+        """The next order; waits for it."""
+
+    def waiting(self) -> bool:
+        """Whether there is an order."""
+
+
+def serve(channel: Channel, bench: Bench) -> None:
+    """Train what comes down the channel, until it ends or this process should be replaced by a fresh one."""
+    channel.send(Ready())
+    healthy = True
+    while healthy:
+        order = channel.receive()
+        if isinstance(order, Begin):  # anything else was said to a trial that had just ended
+            healthy = _train(channel, order.task, bench)
+
+
+def _train(channel: Channel, task: TrialTask, bench: Bench) -> bool:
+    """One trial; False where a next one could suffer from it."""
+    trial = run_trial(task, bench)
+    healthy, suspended = True, False
+    command: Command | None = None
+    while True:
+        try:
+            event = next(trial) if command is None else trial.send(command)
+        except StopIteration:
+            break
+        except OSError as exc:
+            channel.send(Broken(exc.errno or 0, exc.strerror or str(exc), str(exc.filename or task.folder)))
+            break
+        if isinstance(event, Failed) and event.cause == "bug" and bench.runtime.device != "cpu":
+            healthy = False  # an error inside a CUDA kernel leaves the process's context unusable
+        channel.send(event)
+        command = Command.GO_ON
+        while channel.waiting() or not isinstance(event, Ticked):
+            order = channel.receive()
+            if isinstance(order, Answer):
+                command = order.command
+                break
+            suspended = suspended or isinstance(order, Suspend)
+        if command is None:
+            trial.close()
+            break
+        if suspended:
+            command = Command.SUSPEND
+    channel.send(Left(task.number))
+    return healthy
+
+
+class LogUp(logging.Handler):
+    """Hands log lines to the coordinator, whose terminal it is."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__()
+        self._channel = channel
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._channel.send(Logged(record.name, record.levelno, record.getMessage()))

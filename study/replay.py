@@ -1,0 +1,64 @@
+"""Another study's course, to be run again: which configurations it tried, and where it pruned them.
+
+With several slots the order in which trials end varies from run to run, and so do the proposals drawn from it. A study
+that replays another one's journal trains the same trials to the same counts whatever the order, so that two runs can
+be compared bit by bit.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sr_core.errors import SuiteError
+from study.config import TrialConfig, short_digest
+from study.events import Proposed, Pruned
+from study.journal import read
+from study.space import Space
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What was decided in a study."""
+
+    configs: Mapping[int, Mapping[str, Any]]
+    """By trial number, references left out: the complete config by dotted name."""
+    pruned_at: Mapping[int, int]
+    """Patches at which a trial was pruned."""
+
+    def point(self, number: int, space: Space, base: TrialConfig) -> dict[str, Any] | None:
+        """Where in the space that trial stands; None where the other study had come to its end.
+
+        Raises:
+            SuiteError: it stands outside.
+        """
+        if number not in self.configs:
+            return None
+        point = space.locate(self.configs[number], base.dotted())
+        if point is None:
+            raise SuiteError(f"replay: trial {number} lies outside this experiment's space; give it the other's")
+        return point
+
+    def digest(self) -> str:
+        """16 hex digits, equal where all decisions are."""
+        return short_digest([sorted(self.configs.items()), sorted(self.pruned_at.items())])
+
+
+@cache
+def course_of(journal: Path) -> Course:
+    """The course that a journal records.
+
+    Raises:
+        SuiteError: there is no such journal, or it is damaged.
+    """
+    if not journal.is_file():
+        raise SuiteError(f"replay of {journal}: no such journal")
+    configs: dict[int, Mapping[str, Any]] = {}
+    pruned_at: dict[int, int] = {}
+    for event in read(journal):
+        if isinstance(event, Proposed) and event.role == "search":
+            configs[event.trial] = TrialConfig.from_json(event.config).dotted()
+        elif isinstance(event, Pruned):
+            pruned_at[event.trial] = event.patches
+    return Course(configs, pruned_at)

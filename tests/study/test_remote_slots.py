@@ -1,0 +1,269 @@
+"""Slots elsewhere, with workers that only pretend: who waits, who died, who is given up, and what that makes known."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sr_core.errors import SuiteError
+from study import events as ev
+from study.config import TrialConfig
+from study.executors import remote
+from study.executors.remote import Limits, RemoteExecutor, WorkerGoneError
+from study.executors.worker import Answer, Begin, Broken, Left, Logged, Message, Order, Ready, Suspend
+from study.trial import Command, TrialTask
+
+CONFIG = TrialConfig()
+
+
+def task(number: int, slot: int) -> TrialTask:
+    return TrialTask(number=number, config=CONFIG, config_hash="", folder=Path(), epoch=1, slot=slot, source="")
+
+
+def tick(trial: int) -> ev.Ticked:
+    return ev.Ticked(time=0.0, trial=trial, patches=10, loss=0.5)
+
+
+def progress(trial: int) -> ev.Progress:
+    return ev.Progress(time=0.0, trial=trial, patches=60, scores={}, loss=0.5, learning_rate=1e-3)
+
+
+@dataclass
+class FakeWorker:
+    """Says what a test lets it say; keeps what it is told."""
+
+    said: deque[Message | WorkerGoneError] = field(default_factory=deque)
+    told: list[Order] = field(default_factory=list)
+    ended: bool = False
+
+    def send(self, order: Order) -> None:
+        assert not self.ended
+        self.told.append(order)
+
+    def receive(self) -> Message:
+        message = self.said.popleft()
+        if isinstance(message, WorkerGoneError):
+            raise message
+        return message
+
+    def end(self) -> None:
+        self.ended = True
+
+
+class Clock:
+    """Stands still unless it is moved, or somebody waits in vain."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+
+class FakeCrew:
+    def __init__(self, clock: Clock) -> None:
+        self.hired: list[FakeWorker] = []
+        self.closed = False
+        self._clock = clock
+
+    def hire(self, slot: int) -> FakeWorker:
+        self.hired.append(FakeWorker(deque([Ready()])))
+        return self.hired[-1]
+
+    def ready(self, workers: Sequence[FakeWorker], timeout: float) -> list[FakeWorker]:
+        found = [worker for worker in workers if worker.said]
+        if not found:
+            self._clock.now += timeout
+        return found
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class Stage:
+    clock: Clock
+    crew: FakeCrew
+    executor: RemoteExecutor[FakeWorker]
+
+    def begin(self, number: int, slot: int) -> FakeWorker:
+        """The worker that has just been given this trial."""
+        self.executor.start(task(number, slot))
+        return self.crew.hired[-1]
+
+    def events(self, most: int = 20) -> list[ev.TrialEvent]:
+        """What is told until nothing more is."""
+        found = [self.executor.next_event() for _ in range(most)]
+        return [event for event in found if event is not None]
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
+    clock = Clock()
+    monkeypatch.setattr(remote, "time", clock)
+    crew = FakeCrew(clock)
+    return Stage(clock, crew, RemoteExecutor(crew, 2, Limits(silence=60.0, trial=300.0, suspension=15.0)))
+
+
+def test_a_worker_is_hired_when_its_slot_first_gets_a_trial_and_kept_for_the_next(stage: Stage) -> None:
+    assert (stage.executor.free_slots(), stage.executor.running(), stage.crew.hired) == ([0, 1], [], [])
+    worker = stage.begin(4, 1)
+    assert (stage.executor.free_slots(), stage.executor.running()) == ([0], [4])
+    worker.said.append(Left(4))
+    stage.events()
+    assert stage.executor.free_slots() == [0, 1]
+    stage.begin(5, 1)
+    assert stage.crew.hired == [worker]
+    assert worker.told == [Begin(task(4, 1)), Begin(task(5, 1))]
+
+
+def test_a_validation_is_answered_when_the_next_event_is_asked_for_and_a_tick_never(stage: Stage) -> None:
+    worker = stage.begin(4, 0)
+    worker.said.extend([tick(4), progress(4)])
+    while not isinstance(stage.executor.next_event(), ev.Progress):
+        assert len(worker.told) == 1
+    assert len(worker.told) == 1
+    stage.executor.next_event()
+    assert worker.told[1:] == [Answer(Command.GO_ON)]
+    stage.executor.next_event()
+    assert len(worker.told) == 2
+
+
+def test_a_trial_that_is_taken_off_hears_it_and_its_last_words_do_not_count(stage: Stage) -> None:
+    worker = stage.begin(4, 0)
+    worker.said.append(progress(4))
+    while stage.executor.next_event() is None:
+        pass
+    stage.executor.end(4)
+    assert worker.told[-1] == Answer(None)
+    assert stage.executor.free_slots() == [0, 1]
+    stage.begin(5, 0)
+    worker.said.extend([Left(4), tick(4), tick(5)])
+    assert stage.events() == [tick(5)]
+    assert stage.executor.running() == [5]
+
+
+def test_no_slot_is_heard_at_another_s_cost(stage: Stage) -> None:
+    one, other = stage.begin(4, 0), stage.begin(5, 1)
+    one.said.extend([tick(4)] * 50)
+    other.said.append(progress(5))
+    told = stage.events(8)
+    assert progress(5) in told[:3]
+
+
+def test_a_worker_that_dies_is_told_with_its_trial_after_all_that_it_had_said(stage: Stage) -> None:
+    worker = stage.begin(4, 0)
+    worker.said.extend([progress(4), WorkerGoneError("ended by SIGKILL")])
+    told = stage.events()
+    assert told[0] == progress(4)
+    assert isinstance(told[1], ev.WorkerLost)
+    assert (told[1].trial, told[1].slot, told[1].reason) == (4, 0, "ended by SIGKILL")
+    assert worker.ended
+    assert stage.executor.free_slots() == [0, 1]
+    assert stage.begin(4, 0) is not worker
+
+
+def test_a_worker_that_dies_between_two_trials_is_replaced_without_a_word(stage: Stage) -> None:
+    worker = stage.begin(4, 0)
+    worker.said.extend([Left(4), WorkerGoneError("ended by SIGKILL")])
+    assert stage.events() == []
+    assert stage.begin(5, 0) is not worker
+
+
+def test_workers_that_do_not_even_start_stop_the_study_in_one_line(stage: Stage) -> None:
+    with pytest.raises(SuiteError, match=r"the worker of slot 0 does not start \(ended with status 1\)"):
+        for _ in range(3):
+            worker = stage.begin(4, 0)
+            worker.said.clear()
+            worker.said.append(WorkerGoneError("ended with status 1"))
+            assert stage.events() == []
+    assert len(stage.crew.hired) == 3
+
+
+def test_silence_is_ended(stage: Stage) -> None:
+    worker = stage.begin(4, 0)
+    worker.said.append(tick(4))
+    told = stage.events(200)
+    assert [type(event) for event in told] == [ev.Ticked, ev.WorkerLost]
+    assert told[1].reason == "no sign of life for 60 s"  # type: ignore[attr-defined]
+    assert worker.ended
+
+
+def test_a_trial_beyond_its_limit_is_ended_though_it_shows_life(stage: Stage) -> None:
+    worker = stage.begin(4, 0)
+    told: list[Any] = []
+    while not told or not isinstance(told[-1], ev.WorkerLost):
+        assert stage.clock.now < 1400
+        worker.said.append(tick(4))
+        told += stage.events(3)
+    assert told[-1].reason == "ran longer than 300 s"
+
+
+def test_who_waits_for_an_answer_is_not_silent(stage: Stage) -> None:
+    worker = stage.begin(4, 0)
+    worker.said.append(progress(4))
+    while stage.executor.next_event() is None:
+        pass
+    stage.clock.now += 59  # the coordinator is slow, less than what counts as an absence or not
+    assert stage.executor.next_event() is None
+    assert not worker.ended
+
+
+def test_after_an_absence_of_the_coordinator_nobody_is_given_up_for_it(stage: Stage) -> None:
+    worker = stage.begin(4, 0)
+    stage.events(3)
+    stage.clock.now += 100_000  # stopped with its whole group
+    stage.events(20)
+    assert not worker.ended
+    stage.events(200)
+    assert worker.ended
+
+
+def test_suspending_is_said_once_and_the_trial_may_tell_its_checkpoint(stage: Stage) -> None:
+    worker = stage.begin(4, 0)
+    stage.executor.suspend(4)
+    stage.executor.suspend(4)
+    assert worker.told[1:] == [Suspend()]
+    saved = ev.Checkpointed(time=0.0, trial=4, patches=30)
+    worker.said.extend([saved, Left(4)])
+    assert stage.events() == [saved]
+    assert stage.executor.running() == []
+    assert not worker.ended
+
+
+def test_who_does_not_suspend_in_time_is_ended_and_counts_as_no_loss(stage: Stage) -> None:
+    worker = stage.begin(4, 0)
+    stage.executor.suspend(4)
+    assert stage.events(60) == []
+    assert worker.ended
+    assert stage.executor.running() == []
+
+
+def test_a_machine_that_fails_is_the_coordinator_s_business(stage: Stage) -> None:
+    worker = stage.begin(4, 0)
+    worker.said.append(Broken(28, "No space left on device", "/root/x"))
+    with pytest.raises(OSError, match="No space left on device: '/root/x'"):
+        stage.events()
+
+
+def test_log_lines_come_out_here(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    worker = stage.begin(4, 0)
+    worker.said.append(Logged("study.trial", 30, "trial 4 starts over: 100 %"))
+    assert stage.events() == []
+    assert [(r.name, r.levelname, r.getMessage()) for r in caplog.records] == [
+        ("study.trial", "WARNING", "trial 4 starts over: 100 %")
+    ]
+
+
+def test_closing_ends_every_worker(stage: Stage) -> None:
+    workers = stage.begin(4, 0), stage.begin(5, 1)
+    stage.executor.close()
+    assert all(worker.ended for worker in workers)
+    assert stage.crew.closed
+    assert stage.executor.running() == []

@@ -1,0 +1,91 @@
+"""A study that repeats another one's decisions: the same configurations under the same numbers, the same prunings."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sr_core.errors import ConfigError, SuiteError
+from study.experiment import Experiment, load_experiment
+from study.replay import course_of
+from study.sampler import propose
+from study.scheduler import Verdict, decide
+from study.space import Grid
+
+
+@pytest.fixture
+def tiny(tiny_experiment_file: Path) -> Experiment:
+    return load_experiment(str(tiny_experiment_file))[1]
+
+
+@pytest.fixture
+def recorded(tiny: Experiment, history: Callable[[Experiment], Any]) -> Any:
+    """A study of ten search trials, whose scores make some of them pruned."""
+    told = history(tiny)
+    for number in range(10):
+        point = propose(told.state, tiny, number)
+        assert point is not None
+        told.try_out(tiny.space.settings(point), 30 + number % 4, "pruned" if number in (3, 7) else "finished")
+    return told
+
+
+@pytest.fixture
+def journal(recorded: Any, tmp_path: Path) -> Path:
+    from study.journal import Journal
+
+    path = tmp_path / "journal.jsonl"
+    written = Journal(path)
+    for event in recorded.events:
+        written.append(event)
+    written.close()
+    return path
+
+
+def test_every_number_gets_the_same_configuration_whatever_has_happened_by_then(
+    tiny: Experiment, recorded: Any, journal: Path, history: Callable[[Experiment], Any]
+) -> None:
+    again = replace(tiny, sampler="replay", replay=journal)
+    nothing_yet = history(again).state
+    for trial in recorded.state.trials.values():
+        point = propose(nothing_yet, again, trial.number)
+        assert point is not None
+        assert again.space.settings(point) == dict(trial.proposed.values)
+    assert propose(nothing_yet, again, 10) is None
+
+
+def test_a_trial_is_pruned_exactly_where_it_was_whatever_the_others_score(
+    tiny: Experiment, recorded: Any, journal: Path
+) -> None:
+    again = replace(tiny, scheduler="replay", replay=journal)
+    verdicts = {number: decide(recorded.state, again, number) for number in range(10)}
+    assert [number for number, verdict in verdicts.items() if verdict is Verdict.STOP] == [3, 7]
+
+
+def test_what_is_replayed_is_part_of_the_question(tiny: Experiment, journal: Path) -> None:
+    again = replace(tiny, sampler="replay", replay=journal)
+    assert again.describe()["search"]["replay"] == course_of(journal).digest()
+    assert "replay" not in tiny.describe()["search"]
+
+
+@pytest.mark.parametrize("changes", [{"sampler": "replay"}, {"replay": Path("journal.jsonl")}])
+def test_a_replay_without_a_journal_or_a_journal_without_a_replay_is_refused(
+    tiny: Experiment, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match="a replay needs both"):
+        replace(tiny, **changes)
+
+
+def test_a_missing_journal_is_named(tiny: Experiment, tmp_path: Path) -> None:
+    again = replace(tiny, sampler="replay", replay=tmp_path / "gone.jsonl")
+    with pytest.raises(SuiteError, match=r"gone\.jsonl: no such journal"):
+        again.describe()
+
+
+def test_a_course_outside_the_space_is_refused(
+    tiny: Experiment, journal: Path, history: Callable[[Experiment], Any]
+) -> None:
+    other = replace(tiny, sampler="replay", replay=journal, nuisance={"model.temperature": Grid(0.5, 0.7)})
+    with pytest.raises(SuiteError, match="lies outside this experiment's space"):
+        propose(history(other).state, other, 0)
