@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import PIL.Image
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
+from usual import UsualWay, write_usual_file
 
 from experiments.quickstart import EXPERIMENT
 from sr_core.config import DataConfig
@@ -39,53 +39,11 @@ from sr_core.training.inputs import Inputs
 from sr_core.training.runtime import cores, resolve
 from sr_core.training.step import Step, start
 
-BATCH, SIDE, WINDOW, STEP = 32, 64, 480, 200
-ENTRIES = 200
-"""Sub-images in the usual file: 0.7 GB; a full set has 32,096."""
-
-
-class UsualWay(Dataset[tuple[Tensor, Tensor]]):
-    """A random crop of a sub-image, from a float32 HDF5 file that is opened for it."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with h5py.File(path) as file:
-            self._count = len(file["hr"])
-
-    def __len__(self) -> int:
-        return 1_000_000  # an epoch never ends within a measurement
-
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        with h5py.File(self._path) as file:
-            lr, hr = (file[kind][str(number % self._count)][()] for kind in ("lr", "hr"))
-        y, x = np.random.randint(0, lr.shape[0] - SIDE + 1, 2)
-        lr, hr = lr[y : y + SIDE, x : x + SIDE], hr[2 * y : 2 * (y + SIDE), 2 * x : 2 * (x + SIDE)]
-        for axis in (0, 1):
-            if np.random.random() < 0.5:
-                lr, hr = np.flip(lr, axis), np.flip(hr, axis)
-        if np.random.random() < 0.5:
-            lr, hr = lr.swapaxes(0, 1), hr.swapaxes(0, 1)
-        return tuple(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))) / 255 for image in (lr, hr))
-
-
-def write_usual_file(path: Path, store: PatchStore) -> int:
-    """Sub-images of the training pictures, as the usual extraction script cuts them; how many."""
-    count = 0
-    with h5py.File(path, "w") as file:
-        pixels = store.training_pixels(2, "matlab_bicubic")
-        for lr, hr in zip(pixels.lr, pixels.hr, strict=True):
-            for y in range(0, hr.shape[0] - WINDOW + 1, STEP):
-                for x in range(0, hr.shape[1] - WINDOW + 1, STEP):
-                    if count < ENTRIES:
-                        part = lr[y // 2 : (y + WINDOW) // 2, x // 2 : (x + WINDOW) // 2]
-                        file[f"lr/{count}"] = part.astype(np.float32)
-                        file[f"hr/{count}"] = hr[y : y + WINDOW, x : x + WINDOW].astype(np.float32)
-                        count += 1
-    return count
+BATCH, SIDE = 32, 64
 
 
 def usual_batches(path: Path, workers: int) -> Iterator[Any]:
-    return iter(DataLoader(UsualWay(path), BATCH, shuffle=False, num_workers=workers))
+    return iter(DataLoader(UsualWay(path, SIDE), BATCH, shuffle=False, num_workers=workers))
 
 
 def home_batches(store: PatchStore, name: str, seed: int, device: str = "cpu") -> Iterator[tuple[Tensor, Tensor]]:

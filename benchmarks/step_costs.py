@@ -1,0 +1,84 @@
+"""What a training step costs a device at least: the bytes and operations of the step, over what the device can do."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from sr_core.config import ModelConfig
+from sr_core.model.initial import initialise
+from sr_core.model.network import A2N
+
+
+class Traffic(TorchDispatchMode):
+    """Counts the bytes that operations read and write, each as if it were a kernel of its own; views cost nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if not func.is_view and "empty" not in func.__name__ and "detach" not in func.__name__:
+            tensors = [
+                t for t in (*tree_leaves(args), *tree_leaves(kwargs), *tree_leaves(out)) if isinstance(t, Tensor)
+            ]
+            self.bytes += sum(t.numel() * t.element_size() for t in tensors)
+        return out
+
+
+def traffic_of(device: str, precision: str, batch: int, side: int, floors: dict[str, float]) -> dict[str, float]:
+    """GFLOP and GB of a step's forward and backward pass at x2, and the milliseconds that the floors make of them."""
+    network = A2N(ModelConfig(), 2)
+    initialise(network, 0)
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    lr = torch.rand(batch, 3, side, side, device=device)
+    hr = torch.rand(batch, 3, 2 * side, 2 * side, device=device)
+
+    def step() -> None:
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
+            sr = network(lr)
+        (sr - hr).abs().mean().backward()
+
+    step()
+    with FlopCounterMode(display=False) as flops:
+        step()
+    with Traffic() as traffic:
+        step()
+    operations, moved = flops.get_total_flops(), traffic.bytes
+    return {
+        "GFLOP": operations / 1e9,
+        "GB": moved / 1e9,
+        "memory ms": moved / floors["GB/s"] / 1e6,
+        "compute ms": operations / floors["GFLOP/s"] / 1e6,
+    }
+
+
+def floors(device: str, precision: str) -> dict[str, float]:
+    """What a large copy and a large matrix product of this precision reach."""
+    on_cpu = device == "cpu"
+    size, side = (1 << 26, 3072) if on_cpu else (1 << 30, 16384)
+    source = torch.zeros(size, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    left = torch.rand(side, side, device=device).to(kind)
+    copy = fastest(lambda: target.copy_(source), device)
+    product = fastest(lambda: left @ left, device)
+    return {"GB/s": 2 * size / copy / 1e9, "GFLOP/s": 2 * side**3 / product / 1e9}
+
+
+def fastest(work: Callable[[], object], device: str) -> float:
+    """Seconds of the best of ten."""
+    times = []
+    for _ in range(10):
+        begun = time.perf_counter()
+        work()
+        if device != "cpu":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - begun)
+    return min(times)
