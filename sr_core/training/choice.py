@@ -11,7 +11,7 @@ from sr_core.training.speed import measure
 
 logger = logging.getLogger(__name__)
 
-_CLEARLY_FASTER = 0.6
+_CLEARLY_FASTER, _FASTER = 0.6, 0.95
 _COMPILATION_SECONDS = {"cpu": 30.0, "cuda": 60.0}
 _MOST_SAVED = {"cpu": 0.3, "cuda": 0.7}
 """What compilation has saved of a step's time at the very most: where even that does not pay, it is not tried."""
@@ -32,7 +32,8 @@ def choose(
     """Settings for training this configuration, and others like it, here. Leaves no trace but compiled code.
 
     Threads: one, unless one per core is clearly faster: a step of a small network is many short operations, and
-    splitting each costs more than it gains, and far more where another process wants the core. Engine: the fastest of
+    splitting each costs more than it gains, and far more where another process wants the core. Memory format: channels
+    last, unless contiguous is faster. Engine: the fastest of
     those whose time to warm up is paid back twice over the study, unless `train.engine` names one. Micro-batch: as
     many patches as the device's memory holds, on CUDA.
 
@@ -56,6 +57,7 @@ def choose(
     plain.apply()
     if on_cpu:
         plain = _with_threads(model, data, train, plain, cores_to_use or cores())
+    plain = _with_layout(model, data, train, plain)
     eager = measure(model, data, train, plain, at_most=8 if on_cpu else None)
     plain = replace(plain, micro_batch=eager.micro_batch)
     if train.engine != "auto":
@@ -94,6 +96,12 @@ def _with_threads(model: ModelConfig, data: DataConfig, train: TrainConfig, one:
     best = all_cores if times[1] < _CLEARLY_FASTER * times[0] else one
     best.apply()
     return best
+
+
+def _with_layout(model: ModelConfig, data: DataConfig, train: TrainConfig, channels_last: Runtime) -> Runtime:
+    contiguous = replace(channels_last, memory_format="contiguous")
+    times = [measure(model, data, train, runtime).seconds_per_patch for runtime in (channels_last, contiguous)]
+    return contiguous if times[1] < _FASTER * times[0] else channels_last
 
 
 def _with_engine(plain: Runtime, engine: str) -> Runtime:

@@ -31,6 +31,7 @@ class Bench:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.one, self.all, self.compiled, self.graphed = 1e-2, 9e-3, 7e-3, 5e-3
+        self.contiguous = 2.0  # times as long
         self.warm_up = 40.0
         self.micro_batch = 0
         self.tried: list[str] = []
@@ -40,6 +41,8 @@ class Bench:
     def __call__(self, model: object, data: object, train: object, runtime: Runtime, **_: object) -> Speed:
         self.tried.append(runtime.engine + "+" * runtime.compiled)
         seconds = self.one if runtime.threads == 1 else self.all
+        if runtime.memory_format == "contiguous":
+            seconds *= self.contiguous
         if runtime.engine == "compiled":
             seconds = self.compiled
         elif runtime.engine == "graphed":
@@ -60,7 +63,13 @@ def test_one_thread_trains_unless_more_are_clearly_faster(bench: Bench, one: flo
 
 def test_a_slot_of_one_core_has_one_thread_and_nothing_to_compare(bench: Bench) -> None:
     assert choose(MODEL, DATA, TRAIN, cores_to_use=1).threads == 1
-    assert bench.tried == ["eager"]
+    assert bench.tried == ["eager"] * 3, "two memory formats, then the better one"
+
+
+@pytest.mark.parametrize(("times", "layout"), [(0.5, "contiguous"), (0.97, "channels_last"), (1.5, "channels_last")])
+def test_channels_lie_last_unless_contiguous_is_faster(bench: Bench, times: float, layout: str) -> None:
+    bench.contiguous = times
+    assert choose(MODEL, DATA, TRAIN).memory_format == layout
 
 
 def test_a_short_study_stays_eager_without_trying(bench: Bench) -> None:
