@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from sr_core.errors import SuiteError
+from sr_core.errors import SuiteError, TakenOverError
 from study.events import Ticked, TrialEvent, WorkerLost
-from study.executors.worker import Answer, Begin, Broken, Left, Logged, Message, Order, Ready, Suspend
+from study.executors.worker import Answer, Begin, Broken, Left, Logged, Message, Order, Ready, Suspend, TakenOver
 from study.trial import Command, TrialTask
 
 _PATIENCE_SECONDS = 0.5
@@ -187,6 +187,8 @@ class RemoteExecutor(Generic[W]):
                 logging.getLogger(message.logger).log(message.level, "%s", message.text)
             case Broken():
                 raise OSError(message.number, message.text, message.path)
+            case TakenOver():
+                raise TakenOverError(message.text)
             case Left():
                 if slot.trial == message.trial:
                     slot.trial = None

@@ -8,6 +8,7 @@ import logging
 from dataclasses import dataclass
 from typing import Protocol
 
+from sr_core.errors import TakenOverError
 from study.events import Failed, Ticked, TrialEvent
 from study.trial import Bench, Command, TrialTask, run_trial
 
@@ -54,6 +55,13 @@ class Broken:
 
 
 @dataclass(frozen=True, slots=True)
+class TakenOver:
+    """Up: what the trial left belongs to a later owner of the study."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Logged:
     """Up: a line of the log."""
 
@@ -62,7 +70,7 @@ class Logged:
     text: str
 
 
-Message = TrialEvent | Ready | Left | Broken | Logged
+Message = TrialEvent | Ready | Left | Broken | TakenOver | Logged
 """What a worker tells."""
 Order = Begin | Answer | Suspend
 """What a worker is told."""
@@ -102,6 +110,9 @@ def _train(channel: Channel, task: TrialTask, bench: Bench) -> bool:
             break
         except OSError as exc:
             channel.send(Broken(exc.errno or 0, exc.strerror or str(exc), str(exc.filename or task.folder)))
+            break
+        except TakenOverError as exc:
+            channel.send(TakenOver(str(exc)))
             break
         if isinstance(event, Failed) and event.cause == "bug" and bench.runtime.device != "cpu":
             healthy = False  # an error inside a CUDA kernel leaves the process's context unusable

@@ -131,15 +131,21 @@ def check_optuna(url: str, study: str, state: StudyState) -> None:
         assert trial.status != "finished" or found[number].value == trial.score
 
 
+def _stay_on_one_core() -> None:
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
 @dataclass
 class Command:
-    """`study.run` with two slots on one root, started as often as it takes, each time in a process group of its own."""
+    """`study.run` on one root, started as often as it takes, each time in a process group of its own."""
 
     root: Path
     experiment: Path
     trials: int
     flags: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
+    slots: int = 2
+    """With one of them it gets one core, so that its trainings have one thread as those of two slots have."""
     process: "subprocess.Popen[bytes] | None" = None
     sessions: int = 0
 
@@ -153,10 +159,10 @@ class Command:
 
     def start(self) -> None:
         self.sessions += 1
-        argv = ["--experiment", self.experiment, "--root", self.root, "--trials", self.trials, "--slots", 2]
+        argv = ["--experiment", self.experiment, "--root", self.root, "--trials", self.trials, "--slots", self.slots]
         with (
-            (self.root / f"{self.sessions}.out").open("wb") as out,
-            (self.root / f"{self.sessions}.err").open("wb") as e,
+            (self.root / f"{self.sessions}.out").open("wb") as to_out,
+            (self.root / f"{self.sessions}.err").open("wb") as to_err,
         ):
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "study.run", *map(str, argv), "--study-name", "chaos", *self.flags],
@@ -165,6 +171,7 @@ class Command:
                 stderr=to_err,
                 env={**os.environ, "OMP_NUM_THREADS": "1", **self.environment},
                 start_new_session=True,
+                preexec_fn=_stay_on_one_core if self.slots == 1 else None,
             )
 
     @property
@@ -242,12 +249,15 @@ class Reference:
 
 @pytest.fixture
 def reference(_workshop: Path, request: pytest.FixtureRequest) -> Reference:
-    """The study without faults, run once for the short tests and once for the long ones."""
-    trials = TRIALS_LONG if request.node.get_closest_marker("slow") else TRIALS_SHORT
+    """The study without faults: for the short tests on one slot, inside its coordinator, for the long ones on two."""
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("two slots need two cores")
+    slow = request.node.get_closest_marker("slow") is not None
+    trials = TRIALS_LONG if slow else TRIALS_SHORT
     root = _workshop / f"reference{trials}"
     experiment = _workshop / "chaos.py"
     experiment.write_text(EXPERIMENT.format(how=""))
-    command = Command(root, experiment, trials, ("--tracking-uri", "none", "--storage", "none"))
+    command = Command(root, experiment, trials, ("--tracking-uri", "none", "--storage", "none"), slots=1 + slow)
     if not root.exists():
         root.mkdir()
         try:
@@ -292,6 +302,8 @@ def unharmed(reference: Reference) -> Callable[[Command], None]:
         state = command.state
         assert state.complete
         assert state.counted == len(state.trials) == command.trials
+        assert state.opened is not None and reference.state.opened is not None
+        assert state.opened.runtime == reference.state.opened.runtime
         assert outcome_of(state) == reference.outcome
         assert not [warning for warning in state.warnings if "differs after its resume" in warning]
         points = Counter((e.trial, e.patches) for e in read(command.folder.journal) if isinstance(e, Progress))

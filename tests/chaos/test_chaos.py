@@ -210,3 +210,70 @@ def test_a_disk_that_is_full_again_and_again_stops_the_study_which_then_comes_to
 
     assert hurt_often(command, [fault] * 4, seed=4) == 4
     unharmed(command)
+
+
+@pytest.mark.slow
+def test_a_tracker_that_goes_away_and_a_database_that_is_restarted_show_everything_in_the_end(
+    hurt: Any, unharmed: Any, postgres: Any, make_tracker: Any
+) -> None:
+    tracker = make_tracker(postgres.new_database())
+    command = hurt("--tracking-uri", tracker.uri, "--storage", postgres.new_database())
+
+    def tracker_down(command: Any, chance: random.Random) -> None:
+        tracker.kill()
+        command.until_further(2)
+        tracker.start()
+
+    def database_restarted(command: Any, chance: random.Random) -> None:
+        postgres.restart()
+
+    assert hurt_often(command, [tracker_down, database_restarted] * 3, seed=6) == 6
+    unharmed(command)
+
+
+@pytest.mark.slow
+def test_sigterm_ends_within_30_seconds_though_a_worker_does_not_answer(hurt: Any, unharmed: Any) -> None:
+    command = hurt()
+    command.start()
+    assert command.until_further(2)
+    os.kill(command.workers()[0], signal.SIGSTOP)
+    begun = time.monotonic()
+    os.kill(command.pid, signal.SIGTERM)
+    assert command.wait() == 75
+    assert time.monotonic() - begun < 30
+    command.finish()
+    unharmed(command)
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_ends_everything_at_once(hurt: Any, unharmed: Any, wait_until: Any, alive: Any) -> None:
+    command = hurt()
+    command.start()
+    assert command.until_further(2)
+    workers = command.workers()
+    for worker in workers:  # so that the first cannot have its way
+        os.kill(worker, signal.SIGSTOP)
+    os.killpg(command.pid, signal.SIGINT)
+    wait_until(lambda: "Ctrl-C again" in command.err)
+    begun = time.monotonic()
+    os.killpg(command.pid, signal.SIGINT)
+    assert command.wait() == 130
+    assert time.monotonic() - begun < 15, "views are given 8 seconds"
+    wait_until(lambda: not any(map(alive, workers)), seconds=5)
+    command.finish()
+    unharmed(command)
+
+
+@pytest.mark.slow
+def test_a_time_limit_ends_with_a_ranking_and_the_same_command_goes_on(hurt: Any, unharmed: Any) -> None:
+    command = hurt("--timeout", "15s")
+    command.start()
+    assert command.wait() == 0, command.err
+    assert command.state.ended is not None
+    assert command.state.ended.reason == "timeout"
+    assert "ranking by PSNR" in (command.root / "1.out").read_text()
+    while not command.state.complete:
+        command.start()
+        assert command.wait() == 0, command.err
+    command.finish()
+    unharmed(command)

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from sr_core.errors import SuiteError
+from sr_core.errors import SuiteError, TakenOverError
 from study import events as ev
 from study.config import TrialConfig
 from study.executors import remote
 from study.executors.remote import Limits, RemoteExecutor, WorkerGoneError
-from study.executors.worker import Answer, Begin, Broken, Left, Logged, Message, Order, Ready, Suspend
+from study.executors.worker import Answer, Begin, Broken, Left, Logged, Message, Order, Ready, Suspend, TakenOver
 from study.trial import Command, TrialTask
 
 CONFIG = TrialConfig()
@@ -249,6 +249,13 @@ def test_a_machine_that_fails_is_the_coordinator_s_business(stage: Stage) -> Non
     worker = stage.begin(4, 0)
     worker.said.append(Broken(28, "No space left on device", "/root/x"))
     with pytest.raises(OSError, match="No space left on device: '/root/x'"):
+        stage.events()
+
+
+def test_a_study_that_belongs_to_a_later_owner_by_now_ends_this_one_s_session(stage: Stage) -> None:
+    worker = stage.begin(4, 0)
+    worker.said.append(TakenOver("written by owner 3"))
+    with pytest.raises(TakenOverError, match="written by owner 3"):
         stage.events()
 
 
