@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from study.experiment import MIN_STEPS_AT_A_RUNG
+from study.counting import MIN_STEPS_AT_A_RUNG
 from study.journal import read
 from study.results import bicubic_of
 from study.state import fold

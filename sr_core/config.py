@@ -135,7 +135,7 @@ class TrainConfig:
     budget_patches: int = 1_920
     """Training patches in all."""
     batch_size: int = 16
-    """Patches in one optimiser step. Legal: divides budget_patches."""
+    """Patches in one optimiser step. Must divide budget_patches, which is checked where all counts are known."""
     learning_rate: float = 1e-3
     """Adam's step size at the start of the schedule."""
     schedule: Literal["constant", "cosine", "step"] = "cosine"
@@ -168,11 +168,6 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _count("train.budget_patches", self.budget_patches)
         _count("train.batch_size", self.batch_size)
-        if self.budget_patches % self.batch_size:
-            raise ConfigError(
-                f"train.budget_patches must be a multiple of train.batch_size ({self.batch_size}), "
-                f"got {self.budget_patches}"
-            )
         _positive("train.learning_rate", self.learning_rate)
         _one_of("train.schedule", self.schedule, ("constant", "cosine", "step"))
         _positive("train.step_interval", self.step_interval)

@@ -8,8 +8,9 @@ from typing import Any
 
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
 from sr_core.errors import ConfigError
+from study.counting import Counts
 
-_SECTIONS = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig, "evaluation": EvaluationConfig}
+SECTIONS = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig, "evaluation": EvaluationConfig}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,21 +27,15 @@ class TrialConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed must be a whole number in 0 … 2^63 - 1, got {self.seed!r}")
-        if self.train.budget_patches % self.evaluation.every_patches:
-            raise ConfigError(
-                f"train.budget_patches must be a multiple of evaluation.every_patches "
-                f"({self.evaluation.every_patches}), got {self.train.budget_patches}"
-            )
-        if self.evaluation.every_patches % self.train.batch_size:
-            raise ConfigError(
-                f"evaluation.every_patches must be a multiple of train.batch_size ({self.train.batch_size}), "
-                f"got {self.evaluation.every_patches}"
-            )
+
+    def check_counts(self) -> None:
+        """Raises ConfigError unless batches fill the stretches between validations, and these the budget."""
+        Counts(self.train.budget_patches, self.evaluation.every_patches, [self.train.batch_size]).check()
 
     def dotted(self) -> dict[str, Any]:
         """Every hyperparameter and the seed by dotted name, floats as floats however they were written."""
         flat: dict[str, Any] = {}
-        for section, kind in _SECTIONS.items():
+        for section, kind in SECTIONS.items():
             for f in fields(kind):
                 value = getattr(getattr(self, section), f.name)
                 flat[f"{section}.{f.name}"] = float(value) if f.type is float else value
@@ -68,24 +63,26 @@ class TrialConfig:
         if not isinstance(stored, Mapping):
             raise ConfigError(f"stored config: expected an object, got {type(stored).__name__}")
         sections: dict[str, Any] = {}
-        for section, kind in _SECTIONS.items():
+        for section, kind in SECTIONS.items():
             values = stored.get(section)
             names = {f.name for f in fields(kind)}
             if not isinstance(values, Mapping) or set(values) != names:
                 odd = sorted(names ^ set(values)) if isinstance(values, Mapping) else ["all of it"]
                 raise ConfigError(f"stored config, section {section}: missing or unknown {', '.join(odd)}")
             sections[section] = kind(**values)
-        if set(stored) != {*_SECTIONS, "seed"}:
-            raise ConfigError(f"stored config: expected {', '.join([*_SECTIONS, 'seed'])}; got {', '.join(stored)}")
+        if set(stored) != {*SECTIONS, "seed"}:
+            raise ConfigError(f"stored config: expected {', '.join([*SECTIONS, 'seed'])}; got {', '.join(stored)}")
         return cls(**sections, seed=stored["seed"])
 
     def digest(self) -> str:
         """16 hex digits that name this config; equal exactly where every field is."""
         return short_digest(self.to_json())
 
-    def with_values(self, values: Mapping[str, Any]) -> "TrialConfig":
+    def with_values(self, values: Mapping[str, Any], *, counted: bool = True) -> "TrialConfig":
         """The same config with some dotted names set.
 
+        Args:
+            counted: check its patch counts; an experiment checks those of all its configurations at once.
         Raises:
             ConfigError: a name is unknown (the message lists the nearest), or a value is not legal.
         """
@@ -96,12 +93,15 @@ class TrialConfig:
                 seed = value
                 continue
             section, _, key = check_name(name).partition(".")
-            kind = {f.name: f.type for f in fields(_SECTIONS[section])}[key]
+            kind = {f.name: f.type for f in fields(SECTIONS[section])}[key]
             if kind is float and isinstance(value, int) and not isinstance(value, bool):
                 value = float(value)
             sections.setdefault(section, {})[key] = value
         changed = {section: replace(getattr(self, section), **new) for section, new in sections.items()}
-        return replace(self, **changed, seed=seed)
+        made = replace(self, **changed, seed=seed)
+        if counted:
+            made.check_counts()
+        return made
 
 
 def check_name(name: str) -> str:
@@ -110,7 +110,7 @@ def check_name(name: str) -> str:
     Raises:
         ConfigError: there is none; names those that come near.
     """
-    known = [f"{section}.{f.name}" for section, kind in _SECTIONS.items() for f in fields(kind)]
+    known = [f"{section}.{f.name}" for section, kind in SECTIONS.items() for f in fields(kind)]
     if name not in known:
         import difflib
 

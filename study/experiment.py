@@ -1,22 +1,24 @@
 """An experiment: the question, as a file. Loading one checks all that can be checked before the first trial."""
 
+import difflib
 import importlib.util
-import math
+import re
 import sys
+import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from sr_core.errors import ConfigError, SuiteError
-from study.config import TrialConfig, differences
+from study.config import SECTIONS, TrialConfig, differences
+from study.counting import Counts
 from study.replay import course_of
 from study.space import Ranges, Space, build_space
 
 SamplerName = Literal["tpe", "gp", "random", "qmc", "grid", "replay"]
 SchedulerName = Literal["successive_halving", "none", "replay"]
 
-MIN_STEPS_AT_A_RUNG = 30
 _THE_SAME_FOR_ALL = ("train.budget_patches", "data.scale", "train.engine", "train.precision", "train.deterministic")
 """With the evaluation section, what makes trials comparable (contract 1)."""
 
@@ -79,34 +81,9 @@ class Experiment:
         self._check_counting()
 
     def _check_counting(self) -> None:
-        """Contract 1: every batch size reaches every rung, validation and the budget exactly."""
-        sizes = self.batch_sizes
-        unit = math.lcm(*sizes)
-        counts = {
-            "train.budget_patches": self.base.train.budget_patches,
-            "evaluation.every_patches": self.base.evaluation.every_patches,
-            **{f"rung {i + 1}": rung for i, rung in enumerate(self.rungs)},
-        }
-        for name, patches in counts.items():
-            if patches % unit:
-                raise ConfigError(
-                    f"{name} is {patches} patches: expected a multiple of {unit}, the least common multiple of the "
-                    f"batch sizes {', '.join(map(str, sizes))}"
-                )
-        budget, every = self.base.train.budget_patches, self.base.evaluation.every_patches
-        if list(self.rungs) != sorted(set(self.rungs)) or any(not 0 < r < budget or r % every for r in self.rungs):
-            raise ConfigError(
-                f"rungs must ascend, be multiples of evaluation.every_patches ({every}) and lie below the budget "
-                f"({budget}), got {self.rungs}"
-            )
-        least = max(math.ceil(budget / 9), MIN_STEPS_AT_A_RUNG * max(sizes))
-        if self.rungs and self.rungs[0] < least:
-            raise ConfigError(
-                f"the first rung is {self.rungs[0]} patches: expected at least {least} (1/9 of the budget and "
-                f"{MIN_STEPS_AT_A_RUNG} steps of the largest batch, {max(sizes)}, references included)"
-            )
-        if self.scheduler == "successive_halving" and not self.rungs:
-            raise ConfigError('scheduler "successive_halving" needs at least one rung; "none" prunes nothing')
+        train, evaluation = self.base.train, self.base.evaluation
+        halving = self.scheduler == "successive_halving"
+        Counts(train.budget_patches, evaluation.every_patches, self.batch_sizes, self.rungs, halving).check()
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
@@ -194,8 +171,28 @@ def load_experiment(name: str) -> tuple[str, Experiment]:
     except ConfigError as exc:
         raise ConfigError(f"{path.name}: {exc}") from exc
     except (Exception, SystemExit) as exc:  # a user's file may fail in any way; whatever it is belongs to that file
-        raise SuiteError(f"experiment {path}: {type(exc).__name__}: {exc}") from exc
+        lines = [frame.lineno for frame in traceback.extract_tb(exc.__traceback__) if frame.filename == str(path)]
+        where = f"experiment {path}, line {lines[-1]}" if lines else f"experiment {path}"
+        raise SuiteError(f"{where}: {_unknown_field(exc) or f'{type(exc).__name__}: {exc}'}") from exc
     experiment = getattr(module, "EXPERIMENT", None)
     if not isinstance(experiment, Experiment):
         raise SuiteError(f"experiment {path}: expected a module-level EXPERIMENT = Experiment(…)")
     return path.stem, experiment
+
+
+def _unknown_field(exc: BaseException) -> str | None:
+    """What a name that a section does not have was meant to be; None where it is another mistake."""
+    found = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(exc))
+    if not isinstance(exc, TypeError) or found is None:
+        return None
+    kinds = {kind.__name__: kind for kind in (*SECTIONS.values(), TrialConfig, Experiment)}
+    section, name = found.groups()
+    if section not in kinds:
+        return None
+    elsewhere = [other for other, kind in kinds.items() if name in {f.name for f in fields(kind)}]
+    if elsewhere:
+        return f"{section} has no {name!r}; it belongs to {' or '.join(elsewhere)}"
+    known = [f.name for f in fields(kinds[section]) if f.init]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    meant = f"did you mean {' or '.join(near)}?" if near else f"expected some of {', '.join(known)}"
+    return f"{section} has no {name!r}; {meant}"

@@ -222,7 +222,8 @@ def build_space(base: TrialConfig, scientific: Ranges, nuisance: Ranges) -> Spac
 
 def _try(base: TrialConfig, point: Mapping[Dimension, Any]) -> None:
     try:
-        base.with_values({k: v for dimension, value in point.items() for k, v in dimension.settings(value).items()})
+        values = {k: v for dimension, value in point.items() for k, v in dimension.settings(value).items()}
+        base.with_values(values, counted=False)
     except ConfigError as exc:
         where = ", ".join(f"{dimension.label} = {value!r}" for dimension, value in point.items())
         raise ConfigError(f"search space, {where}: {exc}") from exc

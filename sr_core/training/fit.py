@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sr_core.config import TrainConfig
-from sr_core.errors import DivergedError
+from sr_core.errors import ConfigError, DivergedError
 from sr_core.training.optim import learning_rate
 from sr_core.training.runtime import Runtime
 from sr_core.training.step import Batches, Step, TrainState
@@ -70,8 +70,14 @@ def fit(
         reductions: patches -> micro-batch, from the record of this run: they are made again at the same patches.
     Raises:
         DivergedError: the mean loss or a score stopped being finite.
+        ConfigError: the last batch would go beyond the budget.
         torch.OutOfMemoryError: a single patch does not fit.
     """
+    if config.budget_patches % config.batch_size:
+        raise ConfigError(
+            f"train.budget_patches must be a multiple of train.batch_size ({config.batch_size}), "
+            f"got {config.budget_patches}"
+        )
     step = Step(state, config, runtime, batches)
     step.micro_batch = _last_before(state.patches, reductions or {}, runtime.micro_batch)
     running_loss = _RunningLoss(state)

@@ -83,11 +83,6 @@ def test_what_is_no_number_or_name_of_that_field_is_refused(section: str, name: 
     assert repr(value) in str(caught.value)
 
 
-def test_a_budget_that_the_batches_do_not_divide_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"train\.budget_patches must be a multiple of train\.batch_size \(7\).*1920"):
-        TrainConfig(batch_size=7)
-
-
 def test_a_window_smaller_than_an_hr_patch_is_refused_only_where_windows_are_used() -> None:
     DataConfig(scale=4, lr_patch_size=64, subimage_window=255)
     DataConfig(scale=4, lr_patch_size=64, subimage_window=256, sampling="subimages")

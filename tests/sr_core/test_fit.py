@@ -14,7 +14,7 @@ from torch import nn
 
 from sr_core.config import DataConfig, ModelConfig, TrainConfig
 from sr_core.data.patches import HostPatches
-from sr_core.errors import DivergedError
+from sr_core.errors import ConfigError, DivergedError
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
 from sr_core.training import fit as training
@@ -113,6 +113,11 @@ def validations(events: list[Tick | Progress]) -> list[Progress]:
 
 
 # What is trained
+
+
+def test_a_budget_that_the_batches_do_not_fill_is_refused_before_the_first_step(runtime: Runtime) -> None:
+    with pytest.raises(ConfigError, match=r"train\.budget_patches must be a multiple of train\.batch_size \(7\)"):
+        Run(runtime, replace(TRAIN, batch_size=7)).whole()
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(runtime: Runtime) -> None:

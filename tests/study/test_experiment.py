@@ -10,7 +10,8 @@ from experiments import literature
 from sr_core.config import KERNELS, DataConfig, EvaluationConfig, ModelConfig, TrainConfig
 from sr_core.errors import ConfigError, SuiteError
 from study.config import TrialConfig, differences, short_digest
-from study.experiment import MIN_STEPS_AT_A_RUNG, Experiment, available, load_experiment
+from study.counting import MIN_STEPS_AT_A_RUNG, Counts
+from study.experiment import Experiment, available, load_experiment
 from study.space import Choice, Float, Grid, Int, Together
 
 BASE = TrialConfig(
@@ -47,19 +48,50 @@ def test_every_training_kernel_is_known_wherever_it_stands() -> None:
     assert found.train_kernels == ("cv2_area", "matlab_bicubic", "nearest", "pillow_bicubic")
 
 
-def test_a_batch_that_does_not_divide_the_budget_is_refused_at_load() -> None:
-    with pytest.raises(ConfigError, match=r"search space, train\.batch_size.* = \(7, 0\.001\): .*multiple"):
-        experiment(nuisance={PAIRS: [(16, 1e-3), (7, 1e-3)]})
+def test_counts_that_do_not_fit_are_told_at_once_with_counts_that_would() -> None:
+    with pytest.raises(ConfigError) as refusal:
+        experiment(
+            base=BASE.with_values({"train.budget_patches": 320, "evaluation.every_patches": 80}),
+            nuisance={PAIRS: [(8, 1e-3), (32, 1e-3)]},
+            rungs=(160,),
+        )
+    assert str(refusal.value) == (
+        "evaluation.every_patches is 80 patches: expected a multiple of 32, the least common multiple of every "
+        "train.batch_size (8, 16, 32); the first rung is 160 patches: expected at least 960 (1/9 of the budget and "
+        "30 steps of the largest batch, 32, references included); these would do: train.budget_patches=1056, "
+        'evaluation.every_patches=96, rungs=(960,); or, without pruning, scheduler="none", rungs=(), '
+        "train.budget_patches=384, evaluation.every_patches=96"
+    )
 
 
-def test_a_batch_that_does_not_divide_the_validations_is_refused_at_load() -> None:
-    with pytest.raises(ConfigError, match=r"every_patches must be a multiple of train\.batch_size \(64\)"):
-        experiment(nuisance={PAIRS: [(16, 1e-3), (64, 1e-3)]})
+def test_what_it_says_would_do_does() -> None:
+    nuisance = {PAIRS: [(8, 1e-3), (24, 1e-3)]}
+    for budget in (1, 7, 1_000, 1_920, 50_000):
+        for every in (1, 100, 480):
+            for rungs in ((), (1,), (960, 10), (3_000, 5_000)):
+                near = Counts(budget, every, (8, 16, 24), rungs, bool(rungs)).nearest()
+                near.check()
+                assert (near.budget >= budget, near.every >= every) == (True, True)
+                assert len(near.rungs) > 0 or not rungs
+                counts = {"train.budget_patches": near.budget, "evaluation.every_patches": near.every}
+                scheduler = "successive_halving" if rungs else "none"
+                experiment(base=BASE.with_values(counts), nuisance=nuisance, rungs=near.rungs, scheduler=scheduler)
+
+
+@pytest.mark.parametrize("batch", [7, 64])
+def test_a_batch_that_does_not_divide_the_validations_is_refused_at_load(batch: int) -> None:
+    unit = math.lcm(16, batch)
+    with pytest.raises(
+        ConfigError,
+        match=rf"^evaluation\.every_patches is 480 patches: expected a multiple of {unit}, the least common",
+    ):
+        experiment(nuisance={PAIRS: [(16, 1e-3), (batch, 1e-3)]})
 
 
 def test_a_rung_that_some_batch_passes_by_is_refused_with_the_least_common_multiple() -> None:
     with pytest.raises(
-        ConfigError, match=r"rung 1 is 1000 patches: expected a multiple of 96, .* batch sizes 16, 24, 32"
+        ConfigError,
+        match=r"rung 1 is 1000 patches: expected a multiple of 96, .* every train.batch_size \(16, 24, 32\)",
     ):
         experiment(nuisance={PAIRS: [(24, 1e-3), (32, 1e-3)]}, rungs=(1_000,))
 
@@ -203,7 +235,20 @@ def test_a_file_that_was_changed_is_read_anew(tiny_experiment_file: Path) -> Non
     [
         ("def broken(:\n", "experiment .*mine.py: SyntaxError"),
         ("import no_such_module\n", "ModuleNotFoundError: No module named 'no_such_module'"),
-        ("raise RuntimeError('no luck')\n", "experiment .*mine.py: RuntimeError: no luck"),
+        ("x = 1\nraise RuntimeError('no luck')\n", "experiment .*mine.py, line 2: RuntimeError: no luck"),
+        (
+            "from sr_core.config import TrainConfig\nTrainConfig(batchsize=16)\n",
+            r"mine\.py, line 2: TrainConfig has no 'batchsize'; did you mean batch_size",
+        ),
+        (
+            "from sr_core.config import TrainConfig\nTrainConfig(temperature=16)\n",
+            "mine.py, line 2: TrainConfig has no 'temperature'; it belongs to ModelConfig",
+        ),
+        (
+            "from dataclasses import replace\nfrom study.config import TrialConfig\nreplace(TrialConfig(), zzz=1)\n",
+            "mine.py, line 3: TrialConfig has no 'zzz'; expected some of model, data, train, evaluation, seed",
+        ),
+        ("dict(1, 2)\n", "mine.py, line 1: TypeError: dict expected"),
         ("EXPERIMENT = 1 / 0\n", "ZeroDivisionError"),
         ("", r"experiment .*mine.py: expected a module-level EXPERIMENT = Experiment\(…\)"),
         ("EXPERIMENT = {'question': 'Why?'}\n", "expected a module-level EXPERIMENT"),

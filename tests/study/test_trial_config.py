@@ -141,12 +141,10 @@ def test_a_seed_that_no_stream_takes_is_refused(seed: Any) -> None:
 
 
 def test_validations_have_to_divide_the_budget_and_batches_the_validations() -> None:
-    with pytest.raises(
-        ConfigError, match=r"budget_patches must be a multiple of evaluation\.every_patches \(500\).*1920"
-    ):
-        TrialConfig(evaluation=EvaluationConfig(every_patches=500))
-    with pytest.raises(ConfigError, match=r"every_patches must be a multiple of train\.batch_size \(64\).*480"):
-        TrialConfig(train=TrainConfig(batch_size=64))
+    with pytest.raises(ConfigError, match=r"budget_patches is 1920 patches: expected .*every_patches \(496\)"):
+        TrialConfig().with_values({"evaluation.every_patches": 496})
+    with pytest.raises(ConfigError, match=r"every_patches is 480 patches: expected .* train\.batch_size \(64\)"):
+        TrialConfig(train=TrainConfig(batch_size=64)).check_counts()
 
 
 # What is stored
