@@ -21,6 +21,11 @@ from study.state import StudyState
 from study.terminal import duration
 
 _FIRST = 5
+_LONG_SECONDS = 24 * 3600
+_ROLES = {
+    "nuisance": "searched for its best value, no part of the question by itself",
+    "scientific": "the question: each choice gets its own search of the rest, so that they compare fairly",
+}
 
 
 def show(name: str, experiment: Experiment, args: argparse.Namespace, placement: Placement) -> int:
@@ -37,6 +42,8 @@ def show(name: str, experiment: Experiment, args: argparse.Namespace, placement:
     for dimension in experiment.space.describe():
         content = dimension.get("values") or f"{dimension['low']} to {dimension['high']}" + ", log" * dimension["log"]
         print(f"  {dimension['role']:<10}  {'+'.join(dimension['names'])}: {dimension['range']} {content}")
+    for role in sorted({dimension["role"] for dimension in experiment.space.describe()}):
+        print(f"  ({role}: {_ROLES[role]})")
     budget, every = base.train.budget_patches, base.evaluation.every_patches
     print(f"budget: {budget} patches a trial, validated every {every}; evaluation kernel {base.evaluation.kernel}")
     print(f"rungs: {', '.join(map(str, experiment.rungs)) or 'none'}; scheduler {experiment.scheduler}, "
@@ -46,8 +53,9 @@ def show(name: str, experiment: Experiment, args: argparse.Namespace, placement:
     for reference in experiment.references:
         print(f"reference trial: {reference}")
     seed = base.seed if args.seed is None else args.seed
+    print("first proposals:")
     for values in first_proposals(experiment, seed, _FIRST):
-        print(f"first proposals: {', '.join(f'{k} {v}' for k, v in values.items())}")
+        print(f"  {', '.join(f'{k} {v}' for k, v in values.items())}")
     _print_cost(experiment, args.trials, placement, sum(r.height * r.width * 3 for r in manifest))
     print(f"next: python -m study.run{typed(argument for argument in sys.argv[1:] if argument != '--dry-run')}")
     return 0
@@ -104,6 +112,10 @@ def _print_cost(experiment: Experiment, trials: int, placement: Placement, pixel
     likely, most = math.ceil(likely / placement.slots), math.ceil(most / placement.slots)
     print(f"time: about {duration(likely / rate)} of training steps, at most {duration(most / rate)} "
           f"({slots}measured {rate:.0f} patches/s on {runtime.device}, {runtime.threads} threads)")  # fmt: skip
+    if likely / rate > _LONG_SECONDS:
+        gpu = "a GPU (--gpus 0), " if runtime.device == "cpu" else ""
+        print(f"  to make it shorter: fewer --trials, {gpu}or in the experiment a lower train.budget_patches (with rungs "
+              "and evaluation.every_patches), model.n_blocks or model.n_feats")  # fmt: skip
     weights = 4 * sum(p.numel() for p in A2N(base.model, base.data.scale).parameters())
     store = pixels_bytes * (1 + len(experiment.train_kernels) / base.data.scale**2)
     # Each finished trial's weights lie in its folder and in MLflow; one checkpoint holds four times the weights.

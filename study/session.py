@@ -95,6 +95,9 @@ class Session:
         state = fold(read(self.folder.journal)) if self.folder.journal.exists() else StudyState()
         seed = self.experiment.base.seed if self.args.seed is None else self.args.seed
         self._check(state, seed, found)
+        if state.counted > self.args.trials:
+            out.print(f"{state.counted} trials are counted already and --trials {self.args.trials} asks for fewer: no "
+                      "new one is tried; a larger number searches on", soft_wrap=True)  # fmt: skip
         if _done(state, self.args.trials):
             with self._views(out):
                 self.show(out, state)
@@ -226,7 +229,8 @@ class Session:
         if self.args.tracking_uri is None:
             from study.ui import ui_command
 
-            lines += [f"compare the trials: {ui_command(self.folder.root)}", "then open http://127.0.0.1:5000"]
+            lines.append(f"compare the trials: python -m study.ui{self._where()}")
+            lines.append(f"  (or, in any folder: {ui_command(self.folder.root)})")
         if self.args.profile:
             lines += table(self.wall_time.breakdown(state))
         for line in (*lines, f"next: {self._next(state)}"):

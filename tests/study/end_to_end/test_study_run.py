@@ -67,6 +67,7 @@ def test_the_ranking_on_the_screen_holds_bicubic_and_both_references_in_order_of
 def test_the_screen_names_the_results_the_ui_and_last_the_next_command(finished: Any) -> None:
     lines = finished.ended.out.splitlines()
     assert f"written to {finished.folder.results}" in lines
+    assert f"compare the trials: python -m study.ui --root {finished.root} --study-name tiny" in lines
     assert any("mlflow ui --backend-store-uri sqlite:///" + str(finished.root) in line for line in lines)
     assert lines[-1] == f"next: python -m study.reproduce best --root {finished.root} --study-name tiny"
 
@@ -126,6 +127,7 @@ def test_fewer_trials_than_there_are_print_the_same_result(finished: Any, tiny: 
     before = finished.folder.journal.read_bytes()
     again = commands.run("study.run", *tiny.argv(finished.root, trials=5))
     assert again.status == 0
+    assert again.out.startswith("7 trials are counted already and --trials 5 asks for fewer: ")
     assert printed_ranking(again.out) == printed_ranking(finished.ended.out)
     assert finished.folder.journal.read_bytes() == before
 
@@ -305,7 +307,10 @@ def test_a_dry_run_shows_the_study_and_writes_nothing(tiny: Any, commands: Any, 
     assert "324 configurations" in shown.out
     assert list(here.iterdir()) == []
     first = finished.state.trials[2].proposed.values
-    assert f"first proposals: {', '.join(f'{k} {v}' for k, v in first.items())}" in shown.out
+    lines = shown.out.splitlines()
+    assert lines[lines.index("first proposals:") + 1] == f"  {', '.join(f'{k} {v}' for k, v in first.items())}"
+    assert "(nuisance: searched for its best value" in shown.out
+    assert "to make it shorter" not in shown.out
     assert "validated every 60" in shown.out
     same = shlex.join(map(str, tiny.argv(here / "root")))
     assert shown.last_line == f"next: python -m study.run {same}", "of the same pictures under the same root"
