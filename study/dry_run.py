@@ -114,8 +114,8 @@ def _print_cost(experiment: Experiment, trials: int, placement: Placement, pixel
           f"({slots}measured {rate:.0f} patches/s on {runtime.device}, {runtime.threads} threads)")  # fmt: skip
     if likely / rate > _LONG_SECONDS:
         gpu = "a GPU (--gpus 0), " if runtime.device == "cpu" else ""
-        print(f"  to make it shorter: fewer --trials, {gpu}or in the experiment a lower train.budget_patches (with rungs "
-              "and evaluation.every_patches), model.n_blocks or model.n_feats")  # fmt: skip
+        print(f"  to make it shorter: fewer --trials, {gpu}or in the experiment a lower train.budget_patches (with "
+              "rungs and evaluation.every_patches), model.n_blocks or model.n_feats")  # fmt: skip
     weights = 4 * sum(p.numel() for p in A2N(base.model, base.data.scale).parameters())
     store = pixels_bytes * (1 + len(experiment.train_kernels) / base.data.scale**2)
     # Each finished trial's weights lie in its folder and in MLflow; one checkpoint holds four times the weights.
