@@ -69,8 +69,9 @@ def _evaluate(args: Namespace) -> int:
         raise SuiteError(f"--csv {args.csv}: expected a file in a folder that exists")
     pictures = _pictures(args.benchmark)
     lr_pictures = None if args.lr is None else _matched(pictures, args.lr, args.scale)
-    enlarge = _enlarger(args.weights, args.scale, args.self_ensemble)
     kernel: Kernel = "pillow_bicubic" if args.protocol == "blog" else args.kernel or "matlab_bicubic"
+    _check_sizes(pictures, lr_pictures, scale=args.scale, kernel=kernel, protocol=args.protocol)
+    enlarge = _enlarger(args.weights, args.scale, args.self_ensemble)
 
     width = max(map(len, (*pictures, "image")))
     if not args.json:
@@ -147,24 +148,56 @@ def _enlarger(weights: str, scale: Scale, self_ensemble: bool) -> "Enlarge":
     return lambda lr: super_resolve(model, lr, self_ensemble=self_ensemble)
 
 
+def _check_sizes(
+    pictures: dict[str, Path], lr_pictures: dict[str, Path] | None, *, scale: int, kernel: Kernel, protocol: Protocol
+) -> None:
+    """Raises ImageError where a picture cannot be scored for its size, before the work on the others is done."""
+    from sr_core.data.images import image_sides
+    from sr_core.metrics.evaluate import least_side
+
+    least, small = least_side(scale, protocol), []
+    for number, (name, hr_path) in enumerate(pictures.items(), 1):
+        show_progress(f"sizes: {number}/{len(pictures)}")
+        shorter, longer = image_sides(hr_path)
+        if shorter < least:
+            small.append(f"{hr_path} has {shorter} pixels on its shorter side")
+        elif lr_pictures is not None and image_sides(lr_pictures[name]) != (shorter // scale, longer // scale):
+            _pair(hr_path, lr_pictures[name], scale=scale, kernel=kernel, protocol=protocol)  # knows which is which
+    show_progress("")
+    if small:
+        more = f"; and {len(small) - 3} more" if len(small) > 3 else ""
+        raise ImageError(
+            f"{'; '.join(small[:3])}{more}: to be scored at scale {scale} a picture needs at least {least} pixels a "
+            "side; replace or remove it"
+        )
+
+
 def _score_one(
     hr_path: Path, lr_path: Path | None, enlarge: "Enlarge", *, scale: int, kernel: Kernel, protocol: Protocol
 ) -> "Score":
-    from sr_core.data.images import read_image
-    from sr_core.metrics.evaluate import lr_hr_pair, score
+    from sr_core.metrics.evaluate import score
 
-    try:
-        lr, hr = lr_hr_pair(read_image(hr_path), scale, kernel, protocol)
-        if lr_path is not None:
-            made, lr = lr, read_image(lr_path)
-            if lr.shape != made.shape:
-                raise ImageError(
-                    f"{lr_path}: expected {made.shape[1]}x{made.shape[0]} pixels, {hr_path.name} at scale {scale}; "
-                    f"got {lr.shape[1]}x{lr.shape[0]}"
-                )
-        return score(enlarge(lr), hr, scale=scale, protocol=protocol)
-    except ValueError as exc:  # the picture is too small for the scale or the metric
-        raise ImageError(f"{hr_path}: cannot be scored at scale {scale}: {exc}") from exc
+    lr, hr = _pair(hr_path, lr_path, scale=scale, kernel=kernel, protocol=protocol)
+    return score(enlarge(lr), hr, scale=scale, protocol=protocol)
+
+
+def _pair(
+    hr_path: Path, lr_path: Path | None, *, scale: int, kernel: Kernel, protocol: Protocol
+) -> "tuple[Image, Image]":
+    """LR, made or read, and HR."""
+    from sr_core.data.images import read_image
+    from sr_core.metrics.evaluate import lr_hr_pair
+
+    lr, hr = lr_hr_pair(read_image(hr_path), scale, kernel, protocol)
+    if lr_path is None:
+        return lr, hr
+    made, lr = lr, read_image(lr_path)
+    if lr.shape != made.shape:
+        raise ImageError(
+            f"{lr_path}: expected {made.shape[1]}x{made.shape[0]} pixels, {hr_path.name} at scale {scale}; "
+            f"got {lr.shape[1]}x{lr.shape[0]}"
+        )
+    return lr, hr
 
 
 def _row(name: str, score: "Score", width: int) -> str:

@@ -121,6 +121,21 @@ def naming_faults(path: Path) -> Iterator[None]:
         ) from exc
 
 
+def image_sides(path: Path) -> tuple[int, int]:
+    """The shorter and the longer side of a picture in pixels, from its header, which may be all that is right of it.
+
+    Raises:
+        ImageError: as `read_image` does, where not even the header can be read.
+    """
+    try:
+        with PIL.Image.open(path, formats=FORMATS) as picture:
+            shorter, longer = sorted(picture.size)
+            return shorter, longer
+    except (PIL.Image.DecompressionBombError, *_DECODER_ERRORS):
+        height, width = read_image(path).shape[:2]
+        return min(height, width), max(height, width)
+
+
 class _RefusedError(Exception):
     """A whole picture of a kind that is not read; the message is what comes after the path."""
 

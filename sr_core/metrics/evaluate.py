@@ -17,7 +17,7 @@ from sr_core.data.degrade import crop_to_multiple, downsample, resize_to_multipl
 from sr_core.data.images import Image
 from sr_core.data.resize import imresize
 from sr_core.metrics.psnr import psnr
-from sr_core.metrics.ssim import ssim
+from sr_core.metrics.ssim import WINDOW, ssim
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,18 @@ def lr_hr_pair(hr: Image, scale: int, kernel: Kernel, protocol: Protocol) -> tup
             return downsample(resized, scale, "pillow_bicubic"), resized
         case _:
             assert_never(protocol)
+
+
+def least_side(scale: int, protocol: Protocol) -> int:
+    """Pixels that each side of a picture file needs to be scored: `score` refuses what `lr_hr_pair` makes of less."""
+    match protocol:
+        case "canonical":
+            least = WINDOW + 2 * scale
+        case "blog":
+            least = max(WINDOW, 2 * scale + 1)
+        case _:
+            assert_never(protocol)
+    return -(-least // scale) * scale
 
 
 def bicubic_baseline(lr: Image, scale: int) -> Image:

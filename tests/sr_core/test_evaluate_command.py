@@ -217,7 +217,19 @@ def test_bad_input_is_one_line_and_status_2(
     assert "b.jpg: the file is empty" in refused(capsys, *bicubic, benchmark, "--json")
     (benchmark / "HR/b.jpg").unlink()
     write_png(benchmark / "HR/b.png", np.zeros((12, 12, 3), dtype=np.uint8))
-    assert "b.png: cannot be scored at scale 2" in refused(capsys, *bicubic, benchmark)
+    line = refused(capsys, *bicubic, benchmark)
+    assert "b.png has 12 pixels on its shorter side: to be scored at scale 2 a picture needs at least 16" in line
+
+
+def test_sizes_are_checked_before_anything_is_scored(
+    benchmark: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(5):
+        write_png(benchmark / f"HR/z{number}.png", np.zeros((15, 40, 3), dtype=np.uint8))
+    assert main(["--weights", "bicubic", "--benchmark", str(benchmark), "--scale", "2"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "z2.png has 15 pixels" in printed.err and "z3.png" not in printed.err and "; and 2 more: " in printed.err
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from sr_core.data.images import Image, list_images, read_image, write_png
+from sr_core.data.images import Image, image_sides, list_images, read_image, write_png
 from sr_core.errors import ImageError
 
 RGB: Image = np.random.default_rng(11).integers(0, 256, (9, 14, 3), dtype=np.uint8)
@@ -189,3 +189,27 @@ def test_writing_where_nothing_can_be_written_is_one_clear_line(tmp_path: Path) 
     with pytest.raises(ImageError, match=r"cannot be written .*choose another folder"):
         write_png(tmp_path / "missing" / "a.png", RGB)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif", ".webp"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_the_sides_in_the_header_are_those_of_the_pixels(suffix: str, orientation: int, tmp_path: Path) -> None:
+    path = tmp_path / f"picture{suffix}"
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    PIL.Image.fromarray(np.zeros((5, 9, 3), np.uint8)).save(path, **({} if suffix == ".bmp" else {"exif": exif}))
+    assert image_sides(path) == (5, 9)
+    assert sorted(read_image(path).shape[:2]) == [5, 9]
+
+
+def test_a_file_without_a_header_is_refused_as_when_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "broken.png"
+    for content in (b"", b"no picture", b"\x89PNG\r\n\x1a\n"):
+        path.write_bytes(content)
+        with pytest.raises(ImageError) as of_sides:
+            image_sides(path)
+        with pytest.raises(ImageError) as of_pixels:
+            read_image(path)
+        assert str(of_sides.value) == str(of_pixels.value)
+    with pytest.raises(ImageError, match="no such picture"):
+        image_sides(tmp_path / "gone.png")

@@ -15,7 +15,7 @@ from sr_core.config import Kernel, Protocol
 from sr_core.data.color import BLOG_TYPO, rgb_to_y
 from sr_core.data.images import Image, list_images, read_image
 from sr_core.data.resize import imresize
-from sr_core.metrics.evaluate import Score, bicubic_baseline, describe, lr_hr_pair, mean_score, score
+from sr_core.metrics.evaluate import Score, bicubic_baseline, describe, least_side, lr_hr_pair, mean_score, score
 from sr_core.metrics.psnr import psnr
 from sr_core.metrics.ssim import ssim
 
@@ -92,6 +92,19 @@ def test_blog_clips_but_neither_rounds_nor_crops_for_ssim() -> None:
 def test_single_precision_output_scores_as_double(protocol: Protocol) -> None:
     single = score(SR.astype(np.float32), HR, scale=2, protocol=protocol)
     assert single.psnr == pytest.approx(score(SR, HR, scale=2, protocol=protocol).psnr, abs=1e-5)
+
+
+@pytest.mark.parametrize("protocol", get_args(Protocol))
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_the_least_side_is_the_least_that_can_be_scored(scale: int, protocol: Protocol) -> None:
+    least = least_side(scale, protocol)
+    for height, width in ((least, least), (least, 31), (31, least)):
+        _, hr = lr_hr_pair(HR[:height, :width], scale, "nearest", protocol)
+        score(hr, hr, scale=scale, protocol=protocol)
+        for smaller in (HR[: least - 1, :31], HR[:31, : least - 1]):
+            _, hr = lr_hr_pair(smaller, scale, "nearest", protocol)
+            with pytest.raises(ValueError, match=r"no 11x11 window|leaves nothing"):
+                score(hr, hr, scale=scale, protocol=protocol)
 
 
 @pytest.mark.parametrize("protocol", get_args(Protocol))
