@@ -8,14 +8,28 @@ from typing import Literal, Protocol
 
 from sr_core.durable import write_durably
 from study.config import TrialConfig
-from study.events import Event, Failed, Finished, Progress, Proposed, Pruned, SessionEnded, Ticked, TrialEvent, Warned
+from study.events import (
+    Event,
+    Failed,
+    Finished,
+    Paused,
+    Progress,
+    Proposed,
+    Pruned,
+    Resumed,
+    SessionEnded,
+    Ticked,
+    TrialEvent,
+    Warned,
+)
 from study.executors import Executor
 from study.experiment import Experiment
+from study.failures import repeated_failures
 from study.finalists import due, trial_seed
 from study.folder import StudyFolder
 from study.journal import Journal
 from study.sampler import propose
-from study.scheduler import Verdict, decide
+from study.scheduler import Verdict, decide, hopeless, promotable
 from study.state import StudyState, TrialState
 from study.stopping import StopSignal
 from study.trial import TrialTask
@@ -79,7 +93,7 @@ class Coordinator:
             event = self._executor.next_event()
             if event is not None:
                 self._take(event)
-            failures = failures or self._repeated_failures(asked)
+            failures = failures or repeated_failures(self.state, asked, since=self._ended_before)
 
     def _ending(self, failures: str) -> SessionEnded:
         assert self.state.session is not None
@@ -103,17 +117,25 @@ class Coordinator:
         """What a free slot does next: a half-done trial first, then a reference, then a proposal of the sampler."""
         running = self._executor.running()
         for trial in list(self.state.trials.values()):
-            if not trial.ended and trial.number not in running:
+            if not trial.ended and trial.status != "paused" and trial.number not in running:
                 if len(trial.losses) > self._retries:
                     self._give_up(trial.number)
                     continue
                 # A kill may have come between the validation at a rung and its consequence.
-                if not trial.curve or decide(self.state, self._experiment, trial.number) is Verdict.CONTINUE:
+                verdict = decide(self.state, self._experiment, trial.number) if trial.curve else Verdict.CONTINUE
+                if verdict is Verdict.CONTINUE:
                     return trial
-                self._prune(trial.number)
-        searching = sum(not t.ended and not t.is_replicate for t in self.state.trials.values())
-        if self._exhausted or self.state.counted + searching >= asked:
-            return None if searching else self._next_replicate()
+                self._take_off(trial.number, verdict)
+        searching = sum(not (t.ended or t.counts or t.is_replicate) for t in self.state.trials.values())
+        for number in hopeless(self.state, self._experiment, asked):
+            if number not in running:  # it may still write its checkpoint
+                self._prune(number)
+        full = self._exhausted or self.state.counted + searching >= asked
+        paused = promotable(self.state, self._experiment, last=full and not searching)
+        if paused is not None:
+            return self._promote(paused)
+        if full:
+            return None if searching else self._after_the_search()
         known = {trial.proposed.name for trial in self.state.trials.values() if trial.is_reference}
         number = len(self.state.trials)
         for name, config in self._experiment.references.items():
@@ -122,12 +144,24 @@ class Coordinator:
         point = propose(self.state, self._experiment, number)
         if point is None:
             self._exhausted = True
-            return None if searching else self._next_replicate()
+            return self._next_trial(asked)
         values = self._experiment.space.settings(point)
         return self._propose(self._experiment.base.with_values(values), values=values)
 
-    def _next_replicate(self) -> TrialState | None:
-        """The next re-training of a finalist or a reference; None when all are judged."""
+    def _promote(self, number: int) -> TrialState | None:
+        """Have a paused trial go on; None while it still writes its checkpoint."""
+        if number in self._executor.running():
+            return None
+        self.record(Resumed(time=time.time(), trial=number, patches=self.state.trials[number].patches))
+        return self.state.trials[number]
+
+    def _after_the_search(self) -> TrialState | None:
+        """Close who still waits at a rung; then the next re-training of a finalist or a reference, None after all."""
+        waiting = [trial.number for trial in self.state.trials.values() if trial.status == "paused"]
+        if set(waiting) & set(self._executor.running()):
+            return None
+        for number in waiting:
+            self._prune(number)
         replicate = due(self.state, self._experiment)
         if replicate is None:
             return None
@@ -196,9 +230,10 @@ class Coordinator:
             self._compare_with_record(event)
         else:
             self.record(event)
-        if isinstance(event, Progress) and decide(self.state, self._experiment, event.trial) is Verdict.STOP:
-            self._executor.end(event.trial)
-            self._prune(event.trial)
+        if isinstance(event, Progress):
+            verdict = decide(self.state, self._experiment, event.trial)
+            if verdict is not Verdict.CONTINUE:
+                self._take_off(event.trial, verdict)
         elif isinstance(event, Finished | Failed):
             self._drop_checkpoint(event.trial)
 
@@ -214,6 +249,18 @@ class Coordinator:
                     f"{dict(event.scores)}, before the interruption {dict(then.scores) if then else 'none'}",
                 )
             )
+
+    def _take_off(self, number: int, verdict: Verdict) -> None:
+        """Pause or prune a trial at a rung, whether it holds a slot or a kill came before this."""
+        holds_slot = number in self._executor.running()
+        if verdict is Verdict.PAUSE:
+            self.record(Paused(time=time.time(), trial=number, patches=self.state.trials[number].patches))
+            if holds_slot:
+                self._executor.suspend(number)
+            return
+        if holds_slot:
+            self._executor.end(number)
+        self._prune(number)
 
     def _prune(self, number: int) -> None:
         trial = self.state.trials[number]
@@ -244,27 +291,3 @@ class Coordinator:
     def _drop_checkpoint(self, number: int) -> None:
         for left in self._folder.trial(number).glob("*checkpoint.safetensors*"):  # a kill may leave half a one
             left.unlink()
-
-    def _repeated_failures(self, asked: int) -> str:
-        """Why the study has to stop, empty if it need not: too many failures in a row, or one bug in two trials."""
-        ended = [self.state.trials[number] for number in self.state.endings[self._ended_before :]]
-        ends = [trial.end for trial in ended if not trial.is_replicate]  # a setting may fail with each of its seeds
-        in_a_row = 0
-        first_with: dict[str, int] = {}
-        for end in ends:
-            in_a_row = in_a_row + 1 if isinstance(end, Failed) else 0
-            if isinstance(end, Failed) and end.cause in ("bug", "input"):
-                first = first_with.setdefault(_signature(end), end.trial)
-                if first != end.trial:
-                    return f"trials {first} and {end.trial} failed alike: {end.reason}"
-        if in_a_row < max(5, asked // 5):
-            return ""
-        last = ends[-1]
-        assert isinstance(last, Failed)
-        return f"{in_a_row} trials failed in a row, the last one: {last.reason}"
-
-
-def _signature(failure: Failed) -> str:
-    """What makes two failures the same one: the kind of exception and the line that raised it."""
-    lines = [line.strip() for line in failure.traceback.splitlines() if line.strip().startswith("File ")]
-    return f"{failure.reason.partition(':')[0]} {lines[-1]}" if lines else failure.reason

@@ -53,7 +53,7 @@ class Counts:
 
     def _misplaced(self) -> list[str]:
         if self.halving and not self.rungs:
-            return ['scheduler "successive_halving" needs at least one rung; "none" prunes nothing']
+            return ['successive halving (also "asha") needs at least one rung; scheduler "none" prunes nothing']
         found = []
         ascending = list(self.rungs) == sorted(set(self.rungs))
         if not ascending or any(not 0 < rung < self.budget or rung % self.every for rung in self.rungs):

@@ -102,7 +102,7 @@ def _print_cost(experiment: Experiment, trials: int, placement: Placement, pixel
     replicated = experiment.replicates * (experiment.finalists + len(experiment.references)) * budget
     most = trials * budget + replicated
     likely = most
-    if experiment.scheduler == "successive_halving":
+    if experiment.scheduler in ("successive_halving", "asha"):
         # Each stretch between rungs is trained by those that the rung before let through.
         ends = (*experiment.rungs, budget)
         stretches = [end - start for start, end in zip((0, *ends), ends, strict=False)]

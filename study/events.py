@@ -158,6 +158,20 @@ class WorkerLost(TrialEvent):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Paused(TrialEvent):
+    """Waits at a rung with a checkpoint, to go on if it comes to stand among the best there."""
+
+    patches: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resumed(TrialEvent):
+    """Goes on from the rung where it waited."""
+
+    patches: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Failed(TrialEvent):
     cause: Literal["diverged", "out of memory", "input", "bug", "worker lost"]
     reason: str
@@ -195,7 +209,7 @@ _KINDS: dict[str, type[Event]] = {
     kind.__name__: kind
     for kind in (
         StudyOpened, SessionStarted, SessionEnded, Proposed, Started, Progress, Checkpointed,
-        Reduced, WorkerLost, Finished, Pruned, Failed, Warned, Concluded,
+        Reduced, WorkerLost, Paused, Resumed, Finished, Pruned, Failed, Warned, Concluded,
     )
 }  # fmt: skip
 

@@ -17,7 +17,7 @@ from study.replay import course_of
 from study.space import Ranges, Space, build_space
 
 SamplerName = Literal["tpe", "gp", "random", "qmc", "grid", "replay"]
-SchedulerName = Literal["successive_halving", "none", "replay"]
+SchedulerName = Literal["successive_halving", "asha", "none", "replay"]
 
 _THE_SAME_FOR_ALL = ("train.budget_patches", "data.scale", "train.engine", "train.precision", "train.deterministic")
 """With the evaluation section, what makes trials comparable (contract 1)."""
@@ -82,7 +82,7 @@ class Experiment:
 
     def _check_counting(self) -> None:
         train, evaluation = self.base.train, self.base.evaluation
-        halving = self.scheduler == "successive_halving"
+        halving = self.scheduler in ("successive_halving", "asha")
         Counts(train.budget_patches, evaluation.every_patches, self.batch_sizes, self.rungs, halving).check()
 
     @property

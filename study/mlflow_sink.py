@@ -117,7 +117,7 @@ class MlflowSink:
         baseline = state.opened.data["baseline"][OBJECTIVE]
         points = content.curve((event for event in news if isinstance(event, ev.Progress)), baseline)
         tags, params = content.Tags(), dict[str, Any]()
-        if any(isinstance(event, ev.Proposed | ev.Started | ev.Finished | ev.Pruned | ev.Failed) for event in news):
+        if not all(isinstance(event, ev.Progress | ev.Checkpointed) for event in news):
             tags = content.trial_tags(trial)
         if any(isinstance(event, ev.Proposed) for event in news):
             tags["mlflow.parentRunId"] = self._parent.id

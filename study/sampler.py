@@ -142,7 +142,7 @@ def _ask(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study = optuna.create_study(direction="maximize", sampler=_sampler(experiment, seed))
-    learns = ("finished", "pruned") if experiment.sampler == "gp" else ("finished",)
+    learns = ("finished", "pruned", "paused") if experiment.sampler == "gp" else ("finished",)
     study.add_trials([_frozen(trial, point, free, distributions, learns) for trial, point in history])
     asked = study.ask(distributions)
     return {d.label: _decode(d, asked.params[d.label]) for d in free}
@@ -198,7 +198,7 @@ def _frozen(
             propose them again; with the score of the rung where they ended, less than they would have come to, it
             learns to stay away.
     """
-    status = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+    status = {"pruned": TrialState.PRUNED, "paused": TrialState.PRUNED, "failed": TrialState.FAIL}
     return create_trial(
         state=TrialState.COMPLETE if trial.status in complete else status.get(trial.status, TrialState.RUNNING),
         value=trial.score if trial.status in complete else None,

@@ -14,10 +14,12 @@ from study.events import (
     Event,
     Failed,
     Finished,
+    Paused,
     Progress,
     Proposed,
     Pruned,
     Reduced,
+    Resumed,
     SessionEnded,
     SessionStarted,
     Started,
@@ -26,7 +28,7 @@ from study.events import (
     WorkerLost,
 )
 
-Status = Literal["waiting", "running", "finished", "pruned", "failed"]
+Status = Literal["waiting", "running", "paused", "finished", "pruned", "failed"]
 OBJECTIVE = "val/psnr"
 _NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
@@ -47,6 +49,8 @@ class TrialState:
     """(patches, micro-batch): where memory ran out, and how many patches at once passed the network from there."""
     losses: tuple[WorkerLost, ...] = ()
     """Of workers that died or hung while they trained it."""
+    promoted: int = 0
+    """Patches of the last rung from which it went on after a pause; 0 if it never paused."""
     end: Finished | Pruned | Failed | None = None
 
     @property
@@ -67,8 +71,8 @@ class TrialState:
 
     @property
     def counts(self) -> bool:
-        """Whether it is one of the N of `--trials N`."""
-        return self.status in ("finished", "pruned") and not self.is_replicate
+        """Whether it is one of the N of `--trials N`; a paused one is, as if it were pruned."""
+        return self.status in ("finished", "pruned", "paused") and not self.is_replicate
 
     @property
     def config(self) -> TrialConfig:
@@ -147,6 +151,10 @@ class StudyState:
             case WorkerLost():
                 trial = self.trials[event.trial]
                 return state._with(replace(trial, status="waiting", losses=(*trial.losses, event)))
+            case Paused():
+                return state._with(replace(self.trials[event.trial], status="paused"))
+            case Resumed():
+                return state._with(replace(self.trials[event.trial], status="waiting", promoted=event.patches))
             case Finished() | Pruned() | Failed():
                 status: Status = type(event).__name__.lower()  # type: ignore[assignment]
                 trial = replace(self.trials[event.trial], status=status, end=event)
@@ -163,7 +171,7 @@ class StudyState:
 
     @property
     def counted(self) -> int:
-        """Search trials finished or pruned, references included."""
+        """Search trials finished, pruned or paused, references included."""
         return sum(trial.counts for trial in self.trials.values())
 
     @property
@@ -177,7 +185,7 @@ class StudyState:
         return self.ended is not None and self.ended.reason in ("complete", "exhausted")
 
     def ranking(self) -> list[TrialState]:
-        """Finished trials by score, then pruned ones by how far they came and their score there."""
+        """Finished trials by score, then pruned and paused ones by how far they came and their score there."""
         ended = [t for t in self.trials.values() if t.counts and t.score is not None]
         return sorted(ended, key=lambda t: (t.status != "finished", -t.patches, -(t.score or 0.0), t.number))
 

@@ -18,9 +18,11 @@ from study.events import (
     Event,
     Failed,
     Finished,
+    Paused,
     Progress,
     Proposed,
     Pruned,
+    Resumed,
     Started,
     StudyOpened,
     Ticked,
@@ -156,6 +158,10 @@ def describe(event: Event, state: StudyState) -> str:
             return f"trial {event.trial:3d}  validated  {event.scores['val/psnr']:.3f} dB after {event.patches} patches"
         case Finished():
             return f"trial {event.trial:3d}  finished   {event.scores['val/psnr']:.3f} dB"
+        case Paused():
+            return f"trial {event.trial:3d}  paused     after {event.patches} patches, until it is among the best there"
+        case Resumed():
+            return f"trial {event.trial:3d}  promoted   from {event.patches} patches"
         case Pruned():
             return f"trial {event.trial:3d}  pruned     {event.reason}"
         case WorkerLost():
@@ -238,7 +244,7 @@ def summary(state: StudyState) -> list[str]:
     """The outcome in a few lines: counts, the winner against bicubic and the references, with its budget."""
     assert state.opened is not None
     searched = [t for t in state.trials.values() if not t.is_replicate]
-    by_state = {s: sum(t.status == s for t in searched) for s in ("finished", "pruned", "failed")}
+    by_state = {s: sum(t.status == s for t in searched) for s in ("finished", "pruned", "paused", "failed")}
     counts = ", ".join(f"{n} {s}" for s, n in by_state.items() if n or s == "finished")
     lines = [f"{state.counted} trials: {counts}"]
     if state.ended is not None and state.ended.reason == "exhausted":

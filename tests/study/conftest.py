@@ -227,6 +227,14 @@ class History:
             scores = {"val/psnr": psnr, "val/ssim": 0.8}
             self.tell(ev.Progress, trial=number, patches=patches, scores=scores, loss=1.0, learning_rate=1e-3)
 
+    def pause(self, number: int) -> None:
+        self.tell(ev.Paused, trial=number, patches=self.state.trials[number].patches)
+
+    def resume(self, number: int) -> None:
+        patches = self.state.trials[number].patches
+        self.tell(ev.Resumed, trial=number, patches=patches)
+        self.start(number, patches)
+
     def end(self, number: int, how: str = "finished", cause: str = "diverged") -> None:
         trial = self.state.trials[number]
         match how:

@@ -79,6 +79,7 @@ class FakeExecutor:
     def start(self, task: TrialTask) -> None:
         assert self._slots[task.slot] is None
         self.started.append((task.number, task.slot))
+        self._suspended.discard(task.number)
         self._slots[task.slot] = (task.number, self._story(task))
 
     def next_event(self) -> ev.TrialEvent | None:
@@ -799,3 +800,82 @@ def test_replicates_of_a_search_that_tried_everything_are_made(make: Callable[..
     site = make(nuisance={"train.loss": Choice("l1", "l2"), "model.reduction": Grid(2, 4)}, **REPLICATED)
     assert site.run(20).reason == "exhausted"
     assert len(of_role(site, "replicate")) == 6
+
+
+# Pause and promote
+
+ASHA = {"scheduler": "asha", "rungs": (RUNG,), "reduction_factor": 3.0, "references": {}}
+
+
+def shuffled(number: int, patches: int) -> float:
+    """Scores in no order: trials pause, and some are promoted later."""
+    return 25.0 + (number * 7) % 11 + patches / 1_000
+
+
+def test_paused_trials_go_on_as_the_same_trial_from_their_checkpoint(make: Callable[..., Site]) -> None:
+    site = make(**ASHA)
+    assert site.run(12, shuffled).reason == "complete"
+    assert (site.state.counted, len(site.state.trials)) == (12, 12)
+    promoted = [t for t in site.state.trials.values() if t.promoted]
+    assert promoted
+    for trial in promoted:
+        assert [s.patches for s in trial.starts] == [0, RUNG]
+        assert [p.patches for p in trial.curve] == [60, 120, 180, 240]
+        assert trial.status == "finished"
+    finished = {t.number for t in site.state.trials.values() if t.status == "finished"}
+    ranked = sorted(range(12), key=lambda n: -shuffled(n, RUNG))
+    assert set(ranked[:4]) <= finished  # the best third
+
+
+def test_when_the_search_is_over_nobody_is_left_waiting(make: Callable[..., Site]) -> None:
+    site = make(**ASHA)
+    site.run(12, shuffled)
+    assert {t.status for t in site.state.trials.values()} == {"finished", "pruned"}
+    assert not list(site.folder.path.rglob("*checkpoint*"))
+
+
+def test_who_cannot_be_promoted_any_more_gives_its_checkpoint_back_early(make: Callable[..., Site]) -> None:
+    site = make(**ASHA)
+    site.run(12, lambda number, patches: 40.0 - number)  # each is worse than all before it
+    events = site.events
+    first = next(i for i, e in enumerate(events) if isinstance(e, ev.Pruned))
+    assert any(isinstance(e, ev.Proposed) for e in events[first:])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_small_search_ends_with_a_winner_too(make: Callable[..., Site], count: int) -> None:
+    site = make(**ASHA)
+    site.run(count, shuffled)
+    best = site.state.best()
+    assert best is not None
+    assert best.number == max(range(count), key=lambda n: shuffled(n, RUNG))
+
+
+def test_a_study_that_pauses_and_is_killed_anywhere_ends_like_one_that_was_not(make: Callable[..., Site]) -> None:
+    whole = make(**ASHA)
+    whole.run(7, shuffled)
+    for kill in range(1, whole.executor.asked, 3):
+        site = make(**ASHA)
+        with pytest.raises(KilledError):
+            site.run(7, shuffled, kill_before_record=kill)
+        assert site.run(7, shuffled).reason == "complete"
+        assert outcome_of(site) == outcome_of(whole)
+
+
+def test_several_slots_pause_and_promote_too(make: Callable[..., Site]) -> None:
+    site = make(**ASHA)
+    assert site.run(20, shuffled, slots=4).reason == "complete"
+    assert site.state.counted == 20
+    assert {t.status for t in site.state.trials.values()} == {"finished", "pruned"}
+    assert sum(t.status == "finished" for t in site.state.trials.values()) >= 6
+    for trial in site.state.trials.values():
+        assert [p.patches for p in trial.curve] == [60, 120, 180, 240][: len(trial.curve)]
+
+
+def test_a_promoted_trial_that_fails_is_replaced(make: Callable[..., Site]) -> None:
+    site = make(**ASHA)
+    best = max(range(9), key=lambda n: shuffled(n, RUNG))
+    site.run(9, lambda number, patches: Failure() if (number, patches) == (best, 180) else shuffled(number, patches))
+    assert site.state.trials[best].status == "failed"
+    assert site.state.counted == 9
+    assert len(site.state.trials) == 10

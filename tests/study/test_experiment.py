@@ -164,7 +164,7 @@ def test_a_reference_that_is_not_comparable_is_refused_by_name(name: str, value:
             {"sampler": "grid", "nuisance": {"model.temperature": Float(0.1, 1.0)}},
             'sampler "grid" needs listed values or whole numbers',
         ),
-        ({"scheduler": "median"}, "scheduler must be one of successive_halving, none, replay, got 'median'"),
+        ({"scheduler": "median"}, "scheduler must be one of successive_halving, asha, none, replay, got 'median'"),
         ({"reduction_factor": 1.0}, r"reduction_factor must be > 1, got 1\.0"),
         ({"reduction_factor": math.nan}, "reduction_factor must be > 1, got nan"),
     ],

@@ -1,5 +1,6 @@
 """Who goes on at a rung, by scores made by hand."""
 
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from experiments.quickstart import EXPERIMENT
 from study.experiment import Experiment
-from study.scheduler import Verdict, decide
+from study.scheduler import Verdict, decide, hopeless, promotable
 
 HALVES = replace(EXPERIMENT, reduction_factor=2.0)  # validations at 480, 960 (the rung), 1440, 1920
 THIRDS = replace(EXPERIMENT, reduction_factor=3.0)
@@ -138,3 +139,131 @@ def test_without_pruning_everyone_goes_on(history: Callable[..., Any]) -> None:
     for score in (30.0, 20.0, 10.0):
         study.validate(number := study.propose(), score, score)
         assert decide(study.state, patient, number) is Verdict.CONTINUE
+
+
+# Pause and promote
+
+ASHA = replace(THIRDS, scheduler="asha", rungs=(960, 1_440))
+
+
+def at_rung(study: Any, *scores: float) -> list[int]:
+    """New trials that reach the first rung with these scores; each pauses where it is told to."""
+    numbers = []
+    for score in scores:
+        number = study.propose()
+        study.start(number)
+        study.validate(number, 20.0, score)
+        if decide(study.state, ASHA, number) is Verdict.PAUSE:
+            study.pause(number)
+        numbers.append(number)
+    return numbers
+
+
+def test_nobody_goes_on_before_as_many_have_come_as_share_one_place(history: Callable[..., Any]) -> None:
+    study = history(ASHA)
+    at_rung(study, 25.0, 24.0)
+    assert [t.status for t in study.state.trials.values()] == ["paused", "paused"]
+    assert promotable(study.state, ASHA) is None
+    assert study.state.counted == 2
+
+
+def test_the_best_that_waits_is_promoted_when_there_is_a_place(history: Callable[..., Any]) -> None:
+    study = history(ASHA)
+    at_rung(study, 25.0, 26.0, 24.0)
+    assert promotable(study.state, ASHA) == 1
+    study.resume(1)
+    assert promotable(study.state, ASHA) is None
+    assert study.state.counted == 2
+    at_rung(study, 20.0, 20.0, 20.0)
+    assert promotable(study.state, ASHA) == 0
+
+
+def test_who_arrives_among_the_best_goes_on_at_once(history: Callable[..., Any]) -> None:
+    study = history(ASHA)
+    at_rung(study, 25.0, 24.0, 30.0)
+    assert study.state.trials[2].status == "running"
+    assert promotable(study.state, ASHA) is None  # the place is taken
+
+
+def test_the_higher_rung_is_served_first(history: Callable[..., Any]) -> None:
+    study = history(ASHA)
+    for number in at_rung(study, *[30.0 + i for i in range(9)]):
+        if study.state.trials[number].status == "running":
+            study.validate(number, 31.0 - number)
+            study.pause(number)
+    assert [t.patches for t in study.state.trials.values()].count(1_440) >= 3
+    best_above = min(n for n, t in study.state.trials.items() if t.patches == 1_440)
+    assert promotable(study.state, ASHA) == best_above
+
+
+def test_a_promoted_trial_is_not_paused_again_at_the_rung_it_left(history: Callable[..., Any]) -> None:
+    study = history(ASHA)
+    at_rung(study, 25.0, 26.0, 24.0)
+    study.resume(1)
+    at_rung(study, 29.0, 28.0, 27.0)  # by now it would not be among the best
+    assert decide(study.state, ASHA, 1) is Verdict.CONTINUE
+
+
+def test_a_verdict_holds_whatever_came_after_it(history: Callable[..., Any]) -> None:
+    study = history(ASHA)
+    numbers = []
+    for score in (25.0, 24.0, 30.0, 28.0, 27.0, 29.0):
+        number = study.propose()
+        study.validate(number, 20.0, score)
+        numbers.append((number, decide(study.state, ASHA, number)))
+    assert [decide(study.state, ASHA, number) for number, _ in numbers] == [verdict for _, verdict in numbers]
+
+
+def test_with_no_trial_to_come_the_share_is_rounded_up(history: Callable[..., Any]) -> None:
+    study = history(ASHA)
+    at_rung(study, 25.0, 24.0)
+    assert promotable(study.state, ASHA, last=True) == 0
+    study.resume(0)
+    assert promotable(study.state, ASHA, last=True) is None
+
+
+def test_references_neither_pause_nor_take_a_place(history: Callable[..., Any]) -> None:
+    study = history(ASHA)
+    for name in ("authors", "blog"):
+        study.validate(number := study.propose(reference=name), 10.0, 10.0)
+        assert decide(study.state, ASHA, number) is Verdict.CONTINUE
+    at_rung(study, 25.0)
+    assert study.state.trials[2].status == "paused"
+
+
+def test_who_cannot_be_promoted_any_more_is_named(history: Callable[..., Any]) -> None:
+    study = history(ASHA)
+    at_rung(study, 25.0, 26.0, 24.0)
+    # Of 6 in all, two places: the third of three may not have one, whoever comes.
+    assert hopeless(study.state, ASHA, asked=6) == [2]
+    assert hopeless(study.state, ASHA, asked=9) == []
+    assert hopeless(study.state, ASHA, asked=3) == [0, 2]
+
+
+def test_hope_counts_those_on_their_way_and_those_still_to_be_proposed(history: Callable[..., Any]) -> None:
+    study = history(ASHA)
+    at_rung(study, 25.0, 26.0, 24.0)
+    study.start(study.propose())  # on its way: may come as the worst of four
+    assert hopeless(study.state, ASHA, asked=4) == [2]
+    for _ in range(3):
+        study.start(study.propose())
+    assert hopeless(study.state, ASHA, asked=7) == []
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_in_the_end_the_best_share_of_a_rung_went_on(history: Callable[..., Any], seed: int, factor: int) -> None:
+    """However trials come, in the end those were promoted that a synchronous comparison would choose, or more."""
+    experiment = replace(ASHA, reduction_factor=float(factor), rungs=(960,))
+    study, order = history(experiment), random.Random(seed).sample(range(18), 18)
+    for score in order:
+        number = study.propose()
+        study.start(number)
+        study.validate(number, 20.0, 20.0 + score)
+        if decide(study.state, experiment, number) is Verdict.PAUSE:
+            study.pause(number)
+        while (promoted := promotable(study.state, experiment)) is not None:
+            assert promoted not in hopeless(study.state, experiment, asked=18)
+            study.resume(promoted)
+    went_on = {order[n] for n, t in study.state.trials.items() if t.status != "paused"}
+    assert set(range(18 - 18 // factor, 18)) <= went_on
