@@ -23,7 +23,7 @@ _STATUS = {"finished": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 
 
 @dataclass(slots=True)
-class _Run:
+class KnownRun:
     """What MLflow is known to hold of one run."""
 
     id: str
@@ -57,16 +57,12 @@ class MlflowSink:
     def open(self, opened: ev.StudyOpened) -> int:
         """Find or create experiment and parent run. Like `take`, raises ViewError where MLflow cannot be reached."""
         with plainly(self._uri):
-            prepare_store(self._uri)
-            self._identity = databases.identity(self._uri)
-            self._client = client_of(self._uri)
-            self._study = {"study.name": opened.study, "study.id": study_id(opened)}
-            self._experiment = self._find_experiment(opened)
-            parents: list[_Run] = []
-            self._children: dict[int, _Run] = {}
+            self._connect(opened)
+            parents: list[KnownRun] = []
+            self._children: dict[int, KnownRun] = {}
             for found in search(self._client, self._experiment, self._study["study.id"]):
                 tags = found.data.tags
-                run = _Run(found.info.run_id, found.info.status)
+                run = KnownRun(found.info.run_id, found.info.status)
                 if "study.trial" in tags:
                     run.tags = {"study.rank": tags.get("study.rank", "")}
                     self._children[int(tags["study.trial"])] = run
@@ -76,12 +72,22 @@ class MlflowSink:
             self._parent = parents[0] if parents else self._create(opened.study, opened.time, {"study.role": "study"})
         return int(self._parent.tags.get("study.synced", 0))
 
+    def _connect(self, opened: ev.StudyOpened) -> None:
+        prepare_store(self._uri)
+        self._identity = databases.identity(self._uri)
+        self._client = client_of(self._uri)
+        self._study = {"study.name": opened.study, "study.id": study_id(opened)}
+        self._experiment = self._find_experiment(opened)
+
+    def _require_same_store(self) -> None:
+        if databases.identity(self._uri) != self._identity:
+            raise ViewError(f"{databases.redact(self._uri)}: the store was replaced; it is written anew")
+
     def take(self, events: Sequence[ev.Event], state: StudyState, upto: int) -> None:
         """Write what these events changed, the cursor last, and not for points alone: those may come again."""
         assert state.opened is not None
         with plainly(self._uri):
-            if databases.identity(self._uri) != self._identity:
-                raise ViewError(f"{databases.redact(self._uri)}: the store was replaced; it is written anew")
+            self._require_same_store()
             happened: dict[int, list[ev.TrialEvent]] = {}
             for event in events:
                 if isinstance(event, ev.TrialEvent):
@@ -133,7 +139,7 @@ class MlflowSink:
         elif not trial.ended and run.status != "RUNNING":
             self._run_again(run)
 
-    def _add_files(self, run: _Run, end: ev.Finished | ev.Pruned | ev.Failed) -> None:
+    def _add_files(self, run: KnownRun, end: ev.Finished | ev.Pruned | ev.Failed) -> None:
         weights = self._folder.trial(end.trial) / "weights.safetensors"
         if isinstance(end, ev.Finished) and weights.is_file():
             self._client.log_artifact(run.id, str(weights))
@@ -173,22 +179,22 @@ class MlflowSink:
         self._log(self._parent, tags=fresh)
         self._parent.tags |= fresh
 
-    def _create(self, name: str, time: float, marks: Mapping[str, str]) -> _Run:
+    def _create(self, name: str, time: float, marks: Mapping[str, str]) -> KnownRun:
         """A run with the tags by which it is found again, whatever happens next."""
         tags = {**self._study, **marks, "mlflow.source.name": "python -m study.run", "mlflow.source.type": "LOCAL"}
-        return _Run(self._client.create_run(self._experiment, milliseconds(time), tags, run_name=name).info.run_id)
+        return KnownRun(self._client.create_run(self._experiment, milliseconds(time), tags, run_name=name).info.run_id)
 
-    def _end(self, run: _Run, status: str, time: float) -> None:
+    def _end(self, run: KnownRun, status: str, time: float) -> None:
         self._client.set_terminated(run.id, status, milliseconds(time))
         run.status = status
 
-    def _run_again(self, run: _Run) -> None:
+    def _run_again(self, run: KnownRun) -> None:
         self._client.update_run(run.id, status="RUNNING")
         run.status = "RUNNING"
 
     def _log(
         self,
-        run: _Run,
+        run: KnownRun,
         points: Iterable[content.Point] = (),
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, Any] | None = None,

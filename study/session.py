@@ -94,7 +94,7 @@ class Session:
         out = terminal.console()
         state = fold(read(self.folder.journal)) if self.folder.journal.exists() else StudyState()
         seed = self.experiment.base.seed if self.args.seed is None else self.args.seed
-        self._check(state, seed, found)
+        self.check(state, seed, found)
         if state.counted > self.args.trials:
             out.print(f"{state.counted} trials are counted already and --trials {self.args.trials} asks for fewer: no "
                       "new one is tried; a larger number searches on", soft_wrap=True)  # fmt: skip
@@ -163,7 +163,7 @@ class Session:
         succeeded = end.reason != "failures" and any(t.counts for t in state.trials.values())
         return 0 if succeeded else NOTHING_SUCCEEDED
 
-    def _check(self, state: StudyState, seed: int, found: Found) -> None:
+    def check(self, state: StudyState, seed: int, found: Found) -> None:
         """Raises SuiteError where the study cannot be run like this, before anything is prepared for it."""
         if self.placement.gpus:
             check_gpus(self.placement.gpus, gpu_models())
@@ -208,7 +208,7 @@ class Session:
         """Followers of this session's views."""
 
         def say(name: str) -> None:
-            later = f"python -m study.sync{self._where()}"
+            later = f"python -m study.sync{self.where()}"
             out.print(f"{name} is not up to date; nothing is lost, later: {later}", markup=False)
 
         with followed(self.folder, self.sinks(), self.stop, say) as followers:
@@ -222,29 +222,33 @@ class Session:
 
     def show(self, out: Console, state: StudyState) -> None:
         """The result, where to look at it, and the next command to type."""
-        out.print(terminal.ranking_table(state))
-        lines = terminal.summary(state)
+        lines = self.result(out, state)
         if state.concluded is not None:
             lines.append(f"written to {self.folder.results}")
         if self.args.tracking_uri is None:
             from study.ui import ui_command
 
-            lines.append(f"compare the trials: python -m study.ui{self._where()}")
+            lines.append(f"compare the trials: python -m study.ui{self.where()}")
             lines.append(f"  (or, in any folder: {ui_command(self.folder.root)})")
         if self.args.profile:
             lines += table(self.wall_time.breakdown(state))
-        for line in (*lines, f"next: {self._next(state)}"):
+        for line in (*lines, f"next: {self.next_command(state)}"):
             out.print(line, markup=False, soft_wrap=True)  # a command that was broken in two cannot be copied
 
-    def _next(self, state: StudyState) -> str:
+    def result(self, out: Console, state: StudyState) -> list[str]:
+        """What came of it: the table is printed, the lines are returned."""
+        out.print(terminal.ranking_table(state))
+        return terminal.summary(state)
+
+    def next_command(self, state: StudyState) -> str:
         """The command to type after this session."""
         if not state.complete:
             return f"python -m study.run{typed(sys.argv[1:])}"
         if state.best() is None:  # references alone: the same command would find nothing to do
             return f"python -m study.run{typed([*sys.argv[1:], '--trials', str(state.counted + 10)])}"
-        return f"python -m study.reproduce best{self._where()}"
+        return f"python -m study.reproduce best{self.where()}"
 
-    def _where(self) -> str:
+    def where(self) -> str:
         """The flags that lead another command to this study."""
         root = ["--root", str(self.args.root)] if self.args.root else []
         study = ["--study-name", self.folder.study] if self.folder.study != "quickstart" else []

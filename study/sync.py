@@ -38,13 +38,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         from study.follow import sync
         from study.views import sinks_of
 
-        for sink in sinks_of(folder, args.tracking_uri, args.storage):
-            began = time.monotonic()
-            show_progress(f"{sink.name}: connecting")
-            count = sync(folder.journal, sink, _Progress(sink.name))
-            show_progress("")
-            what = f"{count} new events in {time.monotonic() - began:.1f} s" if count else "was up to date"
-            print(f"{sink.name}: {what} ({sink.where})")
+        for shown in (folder, *folder.trainings()):
+            if shown.training and shown.owner():
+                print(f"training {shown.training}: {shown.owner()} keeps it up to date")
+                continue
+            for sink in sinks_of(shown, args.tracking_uri, args.storage):
+                name = f"{sink.name}, training {shown.training}" if shown.training else sink.name
+                began = time.monotonic()
+                show_progress(f"{name}: connecting")
+                count = sync(shown.journal, sink, _Progress(name))
+                show_progress("")
+                what = f"{count} new events in {time.monotonic() - began:.1f} s" if count else "was up to date"
+                print(f"{name}: {what} ({sink.where})")
         where = f" --root {shlex.quote(str(folder.root))}" if args.root else ""
         print(f"next: python -m study.ui{where} --study-name {folder.study}")
         return 0

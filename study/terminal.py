@@ -268,13 +268,17 @@ def summary(state: StudyState) -> list[str]:
     lines += ["one run each is a ranking, not a verdict"] if told is None else sentences(told, state)
     if state.concluded is not None:
         lines += state.concluded.notes
-        s = state.concluded.scores
-        lines += [
-            f"{name}: {s[f'{name}/psnr']:.3f} dB / {s[f'{name}/ssim']:.4f} on whole pictures; "
-            f"bicubic {s[f'{name}/psnr_bicubic']:.3f} / {s[f'{name}/ssim_bicubic']:.4f}"
-            for name in dict.fromkeys(key.partition("/")[0] for key in s)
-        ]
-    return lines
+    return lines + on_whole_pictures(state)
+
+
+def on_whole_pictures(state: StudyState) -> list[str]:
+    """The winner's scores on whole validation pictures and each benchmark, bicubic's beside them."""
+    s = state.concluded.scores if state.concluded is not None else {}
+    return [
+        f"{name}: {s[f'{name}/psnr']:.3f} dB / {s[f'{name}/ssim']:.4f} on whole pictures; "
+        f"bicubic {s[f'{name}/psnr_bicubic']:.3f} / {s[f'{name}/ssim_bicubic']:.4f}"
+        for name in dict.fromkeys(key.partition("/")[0] for key in s)
+    ]
 
 
 def make_view(out: Console, asked: int) -> PlainView | LiveView:

@@ -23,7 +23,14 @@ def sinks_of(folder: StudyFolder, tracking_uri: str | None, storage: str | None)
     if tracking_uri != "none":  # imported only then: a node without a tracker need not wait seconds for MLflow
         from study.mlflow_sink import MlflowSink
 
-        sinks.append(MlflowSink(tracking_uri or default_tracking_uri(folder.root), folder))
+        uri = tracking_uri or default_tracking_uri(folder.root)
+        if folder.training:
+            from study.training_sink import TrainingSink
+
+            return [TrainingSink(uri, folder)]
+        sinks.append(MlflowSink(uri, folder))
+    if folder.training:
+        return sinks  # Optuna's tools know searches alone
     if storage != "none":
         from study.optuna_sink import OptunaSink
 

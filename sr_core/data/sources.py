@@ -127,6 +127,11 @@ def folder_pictures(folder: Path, benchmarks: Sequence[str] = ()) -> Pictures:
     return Pictures(str(folder), tuple(train), tuple(valid), tests)
 
 
+def present_benchmarks(folder: Path) -> tuple[str, ...]:
+    """Those of `BENCHMARKS` that lie below the folder, as `<set>/HR`."""
+    return tuple(name for name in BENCHMARKS if _first(_subfolder(folder, name), ("HR",)) is not None)
+
+
 def held_out(pictures: Sequence[Picture]) -> tuple[list[Picture], list[Picture]]:
     """The pictures that train and those held out to validate, both in their order, chosen by file content alone.
 

@@ -1,0 +1,53 @@
+"""`python -m study.train best --patches N`: a chosen configuration, trained on a longer budget.
+
+Typed again it goes on where it was; when the training is complete it only prints the result.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from sr_core.cli import Parser, run_command
+from study.commandline import add_study_flags, at_least_one, folder_from, seconds
+from study.run import gpu
+
+
+def parser() -> argparse.ArgumentParser:
+    made = Parser("python -m study.train", description=__doc__.splitlines()[0] if __doc__ else None)
+    made.add_argument("trial", metavar="best|TRIAL", help="the winner, or a trial's number")
+    made.add_argument(
+        "--patches", type=at_least_one, required=True, metavar="N", help="training patches; schedules stretch over them"
+    )
+    made.add_argument(
+        "--transfer-from", type=Path, metavar="F", help="weights to start from where names and shapes fit, any scale's"
+    )
+    add_study_flags(made)
+    made.add_argument("--data", type=Path, metavar="DIR", help="where the study's pictures are now, if they moved")
+    made.add_argument("--timeout", type=seconds, metavar="T", help="end cleanly after this time, e.g. 90s, 20m, 2h")
+    made.add_argument("--gpus", dest="device", type=gpu, metavar="N", help="train on this GPU (default: CPU)")
+    made.add_argument("--tracking-uri", metavar="URI", help="MLflow store or server, or none (default: under --root)")
+    made.add_argument("--profile", action="store_true", help="say at the end what the wall time went into")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    begun = time.perf_counter()
+    args = parser().parse_args(argv)
+    if args.trial != "best" and not args.trial.isdecimal():
+        parser().error(f"expected best or a trial's number, got {args.trial!r}")
+
+    def body() -> int:
+        study = folder_from(args).require()
+        from study.session import run_session
+        from study.training import training_session
+        from study.wall_time import WallTime
+
+        return run_session(training_session(study, args, WallTime(begun)))
+
+    return run_command(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

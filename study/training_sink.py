@@ -1,0 +1,94 @@
+"""A longer training in MLflow: a run of its own below its trial's, linked both ways.
+
+It has the curve, parameters and files of a trial, and the scores and figures of a conclusion. The runs of its trial
+and study name it by a tag; those are found by their tags too, so that all can be rebuilt in any order.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from study import events as ev
+from study import mlflow_content as content
+from study.folder import StudyFolder
+from study.follow import sync
+from study.mlflow_sink import KnownRun, MlflowSink
+from study.mlflow_store import plainly, search
+from study.state import StudyState
+
+
+class TrainingSink(MlflowSink):
+    """Shows a longer training in the experiment of its study.
+
+    Args:
+        tracking_uri: as for MlflowSink.
+        folder: the training's.
+    """
+
+    def __init__(self, tracking_uri: str, folder: StudyFolder) -> None:
+        super().__init__(tracking_uri, folder)
+        self._of = replace(folder, training="")
+
+    def open(self, opened: ev.StudyOpened) -> int:
+        """Find or create the run, its trial's and its study's before, and link them.
+
+        Raises:
+            ViewError: MLflow cannot be reached, or another process is about to show the study.
+        """
+        with plainly(self._uri):
+            self._connect(opened)
+            self._number = int(opened.question["training"]["trial"])
+            links = self._links(opened)
+            if len(links) < 2:
+                sync(self._of.journal, MlflowSink(self._uri, self._of))
+                self._connect(opened)
+                links = self._links(opened)
+            above = links.get("study.trial_run", links["study.study_run"])  # somebody may have deleted the trial's
+            found = next(search(self._client, self._experiment, self._study["study.id"]), None)
+            if found is None:
+                marks = {"study.role": "training", "study.trial": str(self._number)}
+                name = f"trial {self._number:04d} to {opened.question['base']['train.budget_patches']} patches"
+                self._run = self._create(name, opened.time, marks)
+            else:
+                self._run = KnownRun(found.info.run_id, found.info.status, dict(found.data.tags))
+            self._children = {self._number: self._run}
+            self._parent = KnownRun(above)
+            self._log(self._run, tags={**links, "mlflow.parentRunId": above})
+            for run in links.values():
+                self._client.set_tag(run, f"study.training.{self._folder.training}", self._run.id)
+        return int(self._run.tags.get("study.synced", 0))
+
+    def take(self, events: Sequence[ev.Event], state: StudyState, upto: int) -> None:
+        """Write what these events changed, the cursor last, and not for points alone: those may come again."""
+        assert state.opened is not None
+        with plainly(self._uri):
+            self._require_same_store()
+            news = [event for event in events if isinstance(event, ev.TrialEvent)]
+            if news:
+                self._show_trial(state, self._number, news)
+            tags: content.Tags = {}
+            for event in events:
+                if isinstance(event, ev.StudyOpened):
+                    tags |= content.question_tags(event) | content.flat({"training": event.question["training"]})
+                elif isinstance(event, ev.Concluded):
+                    self._show_result(event, state)
+            if not all(isinstance(event, ev.Progress | ev.Checkpointed) for event in events):
+                session = {k: v for k, v in content.study_tags(state).items() if k.startswith(("provenance", "mlflow"))}
+                self._log(self._run, tags=tags | session | {"study.synced": upto})
+
+    def _links(self, opened: ev.StudyOpened) -> dict[str, str]:
+        """The ids of the trial's and the study's run, as far as they are there, by the tags that name them here."""
+        found: dict[str, str] = {}
+        for run in search(self._client, self._experiment, opened.question["training"]["study"]):
+            number = run.data.tags.get("study.trial")
+            if number in (None, str(self._number)):
+                found["study.study_run" if number is None else "study.trial_run"] = run.info.run_id
+        return found
+
+    def _show_result(self, result: ev.Concluded, state: StudyState) -> None:
+        patches = state.trials[self._number].patches
+        self._log(self._run, [point._replace(step=patches) for point in content.results(result)])
+        for name in result.files:
+            path = self._folder.path / name
+            if path.is_file() and Path(name).parent.name != "best":  # weights and config are there already
+                self._client.log_artifact(self._run.id, str(path), Path(name).parent.as_posix())
