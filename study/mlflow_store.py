@@ -53,6 +53,8 @@ def find_run(tracking_uri: str, run_id: str) -> tuple[str, int]:
     with plainly(tracking_uri):
         tags = client_of(tracking_uri).get_run(run_id).data.tags
     number = tags.get("study.trial", tags.get("study.best"))
+    if tags.get("study.role") == "training":
+        raise SuiteError(f"MLflow run {run_id} is a longer training; reproduce its trial by the number, {number}")
     if "study.name" not in tags or number is None:
         raise SuiteError(f"MLflow run {run_id} is no trial of a study; expected a run with the tag study.trial")
     return tags["study.name"], int(number)

@@ -49,6 +49,19 @@ def overview(folder: StudyFolder, state: StudyState) -> dict[str, Any]:
     }
 
 
+def overview_of_training(folder: StudyFolder, state: StudyState) -> dict[str, Any]:
+    """A longer training of one trial in plain values."""
+    trial, found = next(iter(state.trials.values()), None), overview(folder, state)
+    return {
+        "training": folder.training,
+        "phase": found["phase"],
+        "owner": found["owner"],
+        "patches": trial.patches if trial else 0,
+        "budget_patches": trial.config.train.budget_patches if trial else None,
+        "val/psnr": trial.score if trial else None,
+    }
+
+
 def _view(folder: StudyFolder, view: str, state: StudyState) -> dict[str, Any] | None:
     """How a view stands, None where nobody ever kept it."""
     known = standing_of(folder.journal, view)
@@ -113,6 +126,10 @@ def as_text(found: dict[str, Any]) -> str:
         if known["lag"] or known["error"]:
             why = f": {known['error']}" if known["error"] else ""
             lines.append(f"{view} lacks {known['lag']} events{why}")
+    for t in found["trainings"]:
+        score = "" if t["val/psnr"] is None else f", {t['val/psnr']:.3f} dB"
+        owner = f" ({t['owner']})" if t["owner"] else ""
+        lines.append(f"training {t['training']}: {t['phase']}{owner}, {t['patches']} patches{score}")
     lines.append(f"last event {_clock(found['last_event'])}")
     return "\n".join([*lines, *(f"warning: {w}" for w in found["warnings"][-5:])])
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sr_core.cli import Parser, run_command
 from study.commandline import add_study_flags, folder_from
 from study.journal import read
-from study.overview import as_text, overview
+from study.overview import as_text, overview, overview_of_training
 from study.state import StudyState, fold
 
 
@@ -22,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not folder.journal.exists() and folder.owner() is None:
             folder.require()
         state = fold(read(folder.journal)) if folder.journal.exists() else StudyState()
-        found = overview(folder, state)
+        trainings = [overview_of_training(t, fold(read(t.journal))) for t in folder.trainings()]
+        found = overview(folder, state) | {"trainings": trainings}
         print(json.dumps(found, indent=2) if args.json else as_text(found))
         return 0
 

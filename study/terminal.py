@@ -125,13 +125,22 @@ class LiveView:
                 )
         ended = state.counted - self._counted_before
         elapsed = time.monotonic() - self._begun
-        left = f"about {duration(elapsed / ended * (self._asked - state.counted))} left" if ended > 0 else "measuring"
+        under_way = [t for t in state.trials.values() if t.status == "running" and not t.is_replicate]
+        gained: float = ended + sum(self._part(trial, since_start=True) for trial in under_way)
+        to_do: float = self._asked - state.counted - sum(self._part(trial) for trial in under_way)
+        left = f"about {duration(elapsed / gained * to_do)} left" if gained > 0 else "measuring"
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
             ProgressBar(total=self._asked, completed=state.counted, width=30),
             Text(f"{state.counted}/{self._asked} trials, {duration(elapsed)}, {left}"),
         )
         return Group(running, ranking_table(state, limit=5), bar)
+
+    def _part(self, trial: TrialState, *, since_start: bool = False) -> float:
+        """How much of a running trial is done, from 0 to 1: in all, or in this session."""
+        _, first = self._starts[trial.number]
+        done, _ = self._speeds.get(trial.number, (trial.patches, 0.0))
+        return (done - (first if since_start else 0)) / trial.config.train.budget_patches
 
 
 def settings(trial: TrialState) -> str:

@@ -37,6 +37,9 @@ from study.state import StudyState, TrialState, fold
 from study.trial import INITIAL_WEIGHTS
 from study.wall_time import WallTime
 
+_LEAST_SHARE = 0.01
+"""Of a network's weights that have to fit for a transfer to be one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Start:
@@ -46,18 +49,25 @@ class Start:
     digest: str
     """Of all its tensors."""
     origin: Path
-    taken: int
+    taken: tuple[str, ...]
     """Tensors that came from there."""
     fresh: tuple[str, ...]
     """Tensors that have the first values of the trial's seed."""
     input_range: int | None
     """That those weights learnt with."""
 
+    @property
+    def share(self) -> float:
+        """Of the network's weights, how many came from there."""
+        sizes: dict[str, int] = {name: tensor.numel() for name, tensor in self.model.state_dict().items()}
+        return sum(sizes[name] for name in self.taken) / sum(sizes.values())
+
     def lines(self, config: TrialConfig) -> list[str]:
         """What was carried over and what was not."""
         modules = dict.fromkeys(name.rpartition(".")[0] for name in self.fresh)
         fresh = f"initialised fresh: {', '.join(modules)}" if modules else "nothing initialised fresh"
-        found = [f"carried over from {self.origin}: {self.taken} of {self.taken + len(self.fresh)} tensors; {fresh}"]
+        tensors = f"{len(self.taken)} of {len(self.taken) + len(self.fresh)} tensors"
+        found = [f"carried over from {self.origin}: {tensors}, {self.share:.1%} of the weights; {fresh}"]
         if self.input_range not in (None, config.model.input_range):
             found.append(
                 f"warning: those weights learnt with inputs in 0..{self.input_range}, this trial has "
@@ -70,7 +80,7 @@ def start_from(path: Path, config: TrialConfig) -> Start:
     """The trial's own first weights, overwritten where a tensor of the file has the same name and shape.
 
     Raises:
-        CheckpointError: the file cannot be read, or nothing in it fits.
+        CheckpointError: the file cannot be read, or next to nothing in it fits.
     """
     given, described = read_weights(path)
     model = A2N(config.model, config.data.scale)
@@ -80,7 +90,13 @@ def start_from(path: Path, config: TrialConfig) -> Start:
     except CheckpointError as exc:
         raise CheckpointError(f"{path}: {exc}") from exc
     input_range = RELEASED_INPUT_RANGE if described is None else described.get("model", {}).get("input_range")
-    return Start(model, digest_of(weights_of(model)), path, len(report.taken), report.fresh, input_range)
+    start = Start(model, digest_of(weights_of(model)), path, report.taken, report.fresh, input_range)
+    if start.share < _LEAST_SHARE:  # the three biases of the last convolution fit every A2N
+        raise CheckpointError(
+            f"{path}: only {', '.join(start.taken[:3])} fit this network, {start.share:.2%} of its weights; start from "
+            "weights of an A2N of the same width"
+        )
+    return start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +118,12 @@ class TrainingSession(Session):
     study: StudyOpened
     trial: TrialState
     beginning: Start | None
+
+    def run(self, found: Found) -> int:
+        """As for any study, once said what it starts from."""
+        for line in self.beginning.lines(self.experiment.base) if self.beginning else ():
+            print(line)
+        return super().run(found)
 
     def check(self, state: StudyState, seed: int, found: Found) -> None:
         """As for any study; besides, the pictures have to be the study's."""
@@ -138,16 +160,12 @@ class TrainingSession(Session):
     def result(self, out: Console, state: StudyState) -> list[str]:
         """How far it came, beside the trial and bicubic."""
         now, then = state.trials.get(self.trial.number), self.trial
-        lines = self.beginning.lines(self.experiment.base) if self.beginning else []
         if now is None or now.score is None:
-            return lines
+            return []
         bicubic = self.study.data["baseline"]["val/psnr"]
         before = "" if then.score is None else f" (in the study {then.score:.3f} dB after {then.patches})"
-        lines.append(
-            f"trial {now.number} of {self.folder.study}: {now.score:.3f} dB after {now.patches} patches{before}, "
-            f"{now.score - bicubic:+.3f} dB against bicubic"
-        )
-        return lines + terminal.on_whole_pictures(state)
+        line = f"trial {now.number} of {self.folder.study}: {now.score:.3f} dB after {now.patches} patches{before}, "
+        return [f"{line}{now.score - bicubic:+.3f} dB against bicubic", *terminal.on_whole_pictures(state)]
 
     def next_command(self, state: StudyState) -> str:
         """The UI; where something is left to train, the same command."""
@@ -191,7 +209,7 @@ def training_session(study: StudyFolder, args: argparse.Namespace, wall_time: Wa
             "trial": trial.number,
             "config_hash": trial.proposed.config_hash,
             "start": start.digest if start else "",
-            "taken": start.taken if start else 0,
+            "taken": len(start.taken) if start else 0,
             "fresh": list(start.fresh) if start else [],
         },
     )

@@ -30,7 +30,7 @@ IMPORTERS = {
     "sqlalchemy": {"study/mlflow_store.py", "study/optuna_sink.py"},
     "matplotlib": {"study/plots.py"},
     "pandas": {"study/results.py", "study/plots.py"},
-    "rich": {"study/terminal.py", "study/session.py"},
+    "rich": {"study/terminal.py", "study/session.py", "study/training.py"},
     "scipy": {"study/sampler.py", "study/stats.py"},
 }
 """Who may import a library that is heavy, or that another could take the place of."""
@@ -181,7 +181,8 @@ def run(*arguments: str) -> tuple[int, list[str], float, str, str]:
     return status, loaded, seconds, out, done.stderr
 
 
-COMMANDS = [f"study.{name}" for name in ("run", "status", "reproduce", "ui")] + ["sr_core.evaluate", "sr_core.upscale"]
+COMMANDS = [f"study.{name}" for name in ("run", "status", "reproduce", "train", "ui")]
+COMMANDS += ["sr_core.evaluate", "sr_core.upscale"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -204,6 +205,8 @@ def test_help_answers_at_once_and_loads_nothing_heavy(command: str) -> None:
         (("study.status", "--study-name", "a/b"), "study name 'a/b'"),
         (("study.status", "--root", "/nowhere/at/all"), "no study 'quickstart' under /nowhere/at/all"),
         (("study.reproduce",), "the following arguments are required"),
+        (("study.train", "best"), "the following arguments are required: --patches"),
+        (("study.train", "worst", "--patches", "9"), "expected best or a trial's number, got 'worst'"),
     ],
     ids=lambda value: " ".join(value[:3]) if isinstance(value, tuple) else "",
 )

@@ -23,6 +23,8 @@ WARM = (
     "study.session",
     "study.dry_run",
     "study.proof",
+    "study.training",
+    "study.training_sink",
     # What is imported late, by us and by the libraries:
     "study.mlflow_sink",
     "study.optuna_sink",
