@@ -231,7 +231,7 @@ class Session:
             lines.append(f"compare the trials: python -m study.ui{self.where()}")
             lines.append(f"  (or, in any folder: {ui_command(self.folder.root)})")
         if self.args.profile:
-            lines += table(self.wall_time.breakdown(state))
+            lines += table(self.wall_time.breakdown(state, self.placement.slots))
         for line in (*lines, f"next: {self.next_command(state)}"):
             out.print(line, markup=False, soft_wrap=True)  # a command that was broken in two cannot be copied
 

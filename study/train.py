@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sr_core.cli import Parser, run_command
+from sr_core.errors import SuiteError
 from study.commandline import add_study_flags, at_least_one, folder_from, seconds
-from study.run import gpu
+from study.placement import add_placement_flags, placement_of
 
 
 def parser() -> argparse.ArgumentParser:
@@ -26,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     add_study_flags(made)
     made.add_argument("--data", type=Path, metavar="DIR", help="where the study's pictures are now, if they moved")
     made.add_argument("--timeout", type=seconds, metavar="T", help="end cleanly after this time, e.g. 90s, 20m, 2h")
-    made.add_argument("--gpus", dest="device", type=gpu, metavar="N", help="train on this GPU (default: CPU)")
+    add_placement_flags(made)
     made.add_argument("--tracking-uri", metavar="URI", help="MLflow store or server, or none (default: under --root)")
     made.add_argument("--profile", action="store_true", help="say at the end what the wall time went into")
     return made
@@ -39,12 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser().error(f"expected best or a trial's number, got {args.trial!r}")
 
     def body() -> int:
+        placement = placement_of(args)
+        if placement.slots > 1:
+            raise SuiteError(f"one training takes one slot, {placement.slots} were asked for; name one GPU, or none")
         study = folder_from(args).require()
         from study.session import run_session
         from study.training import training_session
         from study.wall_time import WallTime
 
-        return run_session(training_session(study, args, WallTime(begun)))
+        return run_session(training_session(study, args, placement, WallTime(begun)))
 
     return run_command(body)
 

@@ -32,6 +32,7 @@ from study.folder import StudyFolder
 from study.follow import study_id
 from study.journal import read
 from study.opening import Found
+from study.placement import Placement
 from study.session import Session
 from study.state import StudyState, TrialState, fold
 from study.trial import INITIAL_WEIGHTS
@@ -186,7 +187,9 @@ class TrainingSession(Session):
         return super().status(state)
 
 
-def training_session(study: StudyFolder, args: argparse.Namespace, wall_time: WallTime) -> TrainingSession:
+def training_session(
+    study: StudyFolder, args: argparse.Namespace, placement: Placement, wall_time: WallTime
+) -> TrainingSession:
     """The session that the arguments of `study.train` describe.
 
     Raises:
@@ -220,6 +223,7 @@ def training_session(study: StudyFolder, args: argparse.Namespace, wall_time: Wa
         experiment=training,
         args=argparse.Namespace(**{**vars(args), **given, "data": data}),
         folder=replace(study, training=name),
+        placement=placement,
         wall_time=wall_time,
         study=opened,
         trial=trial,

@@ -370,7 +370,8 @@ def test_what_cannot_be_trained_is_one_line_and_leaves_nothing(
         (("best", "--patches", 480, "--transfer-from", tmp_path / "gone.pt"), "no such weights file"),
         (("best", "--patches", 480, "--transfer-from", wide), f"{wide}: only "),
         (("best", "--patches", 480, "--data", others), "these are not the pictures of study 'tiny'"),
-        (("best", "--patches", 480, "--gpus", "99"), "device cuda:99 is not available here"),
+        (("best", "--patches", 480, "--slots", 2), "one training takes one slot, 2 were asked for"),
+        (("best", "--patches", 480, "--gpus", "99"), "--gpus 99: CUDA finds none of them"),
         (("best", "--patches", 480, "--study-name", "other"), "no study 'other'"),
     ):
         refused = commands.run("study.train", *argv, "--root", finished.root)
