@@ -375,7 +375,10 @@ def test_what_cannot_be_trained_is_one_line_and_leaves_nothing(
     (others / "train" / "train0.png").unlink()
     for argv, message in (
         (("99", "--patches", 480), "study 'tiny' has no trial 99: expected best, or 0 to 6"),
-        (("best", "--patches", 479), "train.budget_patches must be a multiple of"),
+        (
+            ("best", "--patches", 479),
+            "train.budget_patches is 479 patches: expected a multiple of evaluation.every_patches (60)",
+        ),
         (("best", "--patches", 480, "--transfer-from", tmp_path / "gone.pt"), "no such weights file"),
         (("best", "--patches", 480, "--transfer-from", wide), f"{wide}: only "),
         (("best", "--patches", 480, "--data", others), "these are not the pictures of study 'tiny'"),
