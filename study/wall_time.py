@@ -1,6 +1,8 @@
 """Where the wall time of a session went: counted at the places, of every trial from what the journal says."""
 
+import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -62,13 +64,18 @@ class WallTime:
 
 
 def _seconds(trial: TrialState, state: StudyState) -> Mapping[str, float]:
-    """What a trial has counted in the session that runs."""
-    if not trial.starts or state.session is None or trial.starts[-1].epoch != state.session.epoch:
-        return {}
-    if isinstance(trial.end, Finished):
-        return trial.end.seconds
-    last = trial.curve[-1] if trial.curve else None
-    return last.seconds if last and last.time >= trial.starts[-1].time else {}
+    """What a trial has counted in the session that runs, each time that it was started in it."""
+    found = Counter[str]()
+    ends = [*(start.time for start in trial.starts[1:]), math.inf]
+    for start, end in zip(trial.starts, ends, strict=True):
+        if state.session is None or start.epoch != state.session.epoch:
+            continue
+        if end == math.inf and isinstance(trial.end, Finished):
+            told = [trial.end.seconds]
+        else:
+            told = [point.seconds for point in trial.curve if start.time <= point.time < end]
+        found.update(told[-1] if told else {})
+    return found
 
 
 def table(breakdown: Mapping[str, float]) -> list[str]:

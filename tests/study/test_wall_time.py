@@ -83,6 +83,20 @@ def test_where_nothing_was_left_to_train_all_was_start_up(history: Any, clock: C
     assert (found["start-up"], found["recording"], found["steps"], found["idle"]) == (4.0, 2.0, 0.0, 0.0)
 
 
+def test_a_trial_that_paused_and_went_on_counts_both_times(history: Any, clock: Clock) -> None:
+    told = history(EXPERIMENT)
+    told.session()
+    number = told.propose()
+    told.start(number)
+    validated(told, number, 1)
+    validated(told, number, 2)
+    told.start(number, patches=960)  # what it counts begins anew
+    validated(told, number, 3)
+    wall = WallTime(begun=clock.now - 60)
+    wall.started()
+    assert wall.breakdown(told.state)["steps"] == (2 + 3) * WENT_INTO["steps"]
+
+
 def test_with_several_slots_the_mean_slot_is_shown(history: Any, clock: Clock) -> None:
     told = history(EXPERIMENT)
     told.session()
