@@ -181,7 +181,7 @@ def run(*arguments: str) -> tuple[int, list[str], float, str, str]:
     return status, loaded, seconds, out, done.stderr
 
 
-COMMANDS = [f"study.{name}" for name in ("run", "status", "reproduce", "train", "ui")]
+COMMANDS = [f"study.{name}" for name in ("run", "status", "reproduce", "simulate", "train", "ui")]
 COMMANDS += ["sr_core.evaluate", "sr_core.upscale"]
 
 

@@ -1,0 +1,165 @@
+"""Searches replayed on curves that are known in every cell."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments.quickstart import EXPERIMENT
+from sr_core.errors import SuiteError
+from study.economy import Plan, compare, summarise
+from study.simulation import Course, Table, complete, read, record, simulate, text, write
+from study.space import Choice, Grid
+
+LOSSES, TEMPERATURES, REDUCTIONS = ("l1", "l2", "charbonnier"), (0.1, 1.0, 10.0, 100.0), (2, 4, 8)
+GRID = replace(
+    EXPERIMENT,
+    nuisance={
+        "train.loss": Choice(*LOSSES),
+        "model.temperature": Grid(*TEMPERATURES),
+        "model.reduction": Grid(*REDUCTIONS),
+    },
+    references={},
+    rungs=(480, 960),
+    reduction_factor=3.0,
+)
+
+
+def curve(loss: str, temperature: float, reduction: int) -> tuple[float, ...]:
+    """Ends higher the later the values stand in their lists, and is in order from the first validation."""
+    end = 30 + 0.3 * LOSSES.index(loss) + 0.1 * TEMPERATURES.index(temperature) + 0.03 * REDUCTIONS.index(reduction)
+    return tuple(end - gap for gap in (1.0, 0.5, 0.2, 0.0))
+
+
+def full_table(seeds: tuple[int, ...] = (1, 2)) -> Table:
+    cells = [(a, b, c) for a in LOSSES for b in TEMPERATURES for c in REDUCTIONS]
+    of_seed = {tuple(map(text, cell)): curve(*cell) for cell in cells}
+    return Table(("train.loss", "model.temperature", "model.reduction"), 480, dict.fromkeys(seeds, of_seed))
+
+
+def test_without_pruning_every_trial_costs_the_full_budget() -> None:
+    course = simulate(replace(GRID, scheduler="none", sampler="random"), full_table(), seed=1, trials=10)
+    assert course.spent == tuple(1_920 * (i + 1) for i in range(10))
+    assert course.trials == 10
+    assert list(course.found) == sorted(course.found, reverse=True)
+
+
+def test_a_whole_grid_finds_the_best_and_then_regrets_nothing() -> None:
+    course = simulate(replace(GRID, scheduler="none", sampler="grid"), full_table(), seed=3, trials=100)
+    assert course.trials == 36
+    assert course.regret[-1] == course.found[-1] == 0.0
+    assert course.patches_to(0.0) <= 36 * 1_920
+
+
+@pytest.mark.parametrize("scheduler", ["successive_halving", "asha"])
+def test_halving_on_curves_that_never_cross_finds_the_best_for_less(scheduler: str) -> None:
+    whole = replace(GRID, sampler="random")
+    halved = simulate(replace(whole, scheduler=scheduler), full_table(), seed=5, trials=36)
+    patient = simulate(replace(whole, scheduler="none"), full_table(), seed=5, trials=36)
+    assert halved.regret[-1] == patient.regret[-1] == 0.0
+    assert halved.spent[-1] < 0.7 * patient.spent[-1]
+
+
+def test_a_paused_curve_goes_on_where_it_was_and_is_paid_once() -> None:
+    course = simulate(replace(GRID, sampler="grid", scheduler="asha"), full_table(), seed=2, trials=36)
+    # All 36 to the first rung, at least 12 of them to the second, at least 4 of those to the end.
+    assert course.trials == 36
+    assert len(course.spent) >= 4
+    assert course.spent[-1] >= 36 * 480 + 12 * 480 + 4 * 960
+    assert course.spent[-1] <= 36 * 480 + len(course.spent) * 1_440 + 36 * 480
+
+
+def test_a_search_ends_at_its_goal() -> None:
+    course = simulate(replace(GRID, scheduler="none", sampler="random"), full_table(), seed=4, trials=36, goal=0.2)
+    assert course.found[-1] <= 0.2
+    assert all(gap > 0.2 for gap in course.found[:-1])
+    assert course.patches_to(0.2) == course.spent[-1]
+    assert course.patches_to(-1.0) == math.inf
+
+
+def test_the_same_seed_gives_the_same_course_and_another_another() -> None:
+    tpe = replace(GRID, sampler="tpe", scheduler="asha")
+    one = simulate(tpe, full_table(), seed=1, trials=20)
+    assert one == simulate(tpe, full_table(), seed=1, trials=20)
+    assert one != simulate(tpe, full_table(), seed=3, trials=20)
+
+
+def test_the_truth_is_the_mean_over_seeds_and_a_search_sees_one_of_them() -> None:
+    table = full_table()
+    better = {key: tuple(s + 0.5 for s in c) for key, c in table.curves[2].items()}
+    assert replace(table, curves={1: table.curves[1], 2: better}).truth[("l1", "0.1", "2")] == pytest.approx(30.25)
+
+
+def test_a_table_survives_its_file(tmp_path: Path) -> None:
+    table = full_table()
+    (tmp_path / "curves.csv").write_text(write(table))
+    again = read(tmp_path / "curves.csv")
+    assert (again.names, again.every) == (table.names, table.every)
+    for seed, of_seed in table.curves.items():
+        for key, points in of_seed.items():
+            assert again.curves[seed][key] == pytest.approx(points)
+
+
+@pytest.mark.parametrize("content", ["", "seed,a\n1,2\n", "not a table"])
+def test_what_is_no_table_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "curves.csv").write_text(content)
+    with pytest.raises(SuiteError, match=r"expected a table of curves"):
+        read(tmp_path / "curves.csv")
+
+
+def test_a_study_s_curves_become_a_table(history: Callable[..., Any]) -> None:
+    study = history(GRID)
+    values = {"train.loss": "l2", "model.temperature": 1.0, "model.reduction": 4}
+    study.try_out(values, 31.0)
+    study.try_out(values | {"model.reduction": 8}, 30.0, "pruned")
+    table = record([study.state])
+    assert table.names == ("train.loss", "model.temperature", "model.reduction")
+    assert table.curves == {1: {("l2", "1", "4"): (31.0,) * 4}}
+    with pytest.raises(SuiteError, match="no curves to replay"):
+        record([history(GRID).state])
+
+
+def test_a_partly_known_space_is_filled_by_a_family_that_fits_what_is_known() -> None:
+    table = full_table((1,))
+    known = dict(sorted(table.curves[1].items())[::2])
+    filled = complete(replace(table, curves={1: known}), GRID.space).curves[1]
+    assert filled.keys() == table.curves[1].keys()
+    assert all(filled[key] == points for key, points in known.items())
+    # The made-up function is a sum of one effect a value, so the family is right but for the ridge.
+    missing = [key for key in filled if key not in known]
+    errors = [abs(filled[key][-1] - table.curves[1][key][-1]) for key in missing]
+    assert np.mean(errors) < 0.12
+
+
+def test_curves_of_another_space_are_refused() -> None:
+    with pytest.raises(SuiteError, match=r"curves over model\.n_blocks cannot stand for a space of train\.loss"):
+        complete(Table(("model.n_blocks",), 480, {1: {("2",): (30.0,)}}), GRID.space)
+
+
+def test_a_whole_table_stays_as_it_is() -> None:
+    table = full_table()
+    assert complete(table, GRID.space) is table
+
+
+def test_a_row_by_hand() -> None:
+    reached = Course((100, 200, 300), (0.5, 0.1, 0.1), (0.5, 0.1, 0.01), 5)
+    missed = Course((400,), (0.3,), (0.3,), 5)
+    row = summarise("tpe", "asha", [reached, reached, missed], goal=0.02)
+    assert (row.to_goal[0], row.reached, row.full, row.trials) == (300.0, 2 / 3, 7 / 3, 5.0)
+    assert row.regret[0] == pytest.approx(0.5 / 3)
+    assert row.to_goal[1] <= 300.0 <= row.to_goal[2]
+    assert "300 (" in row.line(None)
+    assert ", 1.00 h" in row.line(300 / 3600)
+    assert "never (never to never)" in summarise("tpe", "asha", [missed], goal=0.02).line(1.0)
+
+
+def test_combinations_are_compared_in_processes_of_their_own() -> None:
+    plan = Plan(
+        experiment=GRID, table=full_table(), rungs=(480, 960), reduction_factor=3.0, trials=12, studies=3, goal=0.1
+    )
+    rows = list(compare(plan, ["random", "qmc"], ["asha"], processes=1, told=lambda line: None))
+    assert [(r.sampler, r.scheduler, r.studies) for r in rows] == [("random", "asha", 3), ("qmc", "asha", 3)]
