@@ -102,7 +102,8 @@ def summarise(sampler: str, scheduler: str, courses: Sequence[Course], goal: flo
     """The row of these courses."""
     cost = np.array([course.patches_to(goal) for course in courses])
     regret = np.array([course.regret[-1] if course.regret else math.nan for course in courses])
-    draws = np.random.default_rng(0).integers(0, len(courses), (_RESAMPLES, len(courses)))
+    generator = np.random.default_rng(0)
+    draws = generator.integers(0, len(courses), (_RESAMPLES, len(courses)))
     medians = np.sort(np.quantile(cost[draws], 0.5, axis=1, method="inverted_cdf"))
     means = np.sort(regret[draws].mean(axis=1))
     low, high = round(0.025 * _RESAMPLES), round(0.975 * _RESAMPLES) - 1
