@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
+from study.databases import redact
 from study.folder import StudyFolder, default_root
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -41,8 +42,8 @@ def _only_study(root: Path) -> str | None:
 
 
 def typed(arguments: Iterable[str]) -> str:
-    """Arguments as one types them after a command, a space before each."""
-    return "".join(f" {shlex.quote(argument)}" for argument in arguments)
+    """Arguments as one types them after a command, a space before each; passwords in their URLs as stars."""
+    return "".join(f" {shlex.quote(redact(a) if '://' in a else a)}" for a in arguments)
 
 
 def at_least_one(text: str) -> int:

@@ -131,10 +131,12 @@ class Keeper:
     def close(self) -> None:
         """Let go of the view."""
         self._tail = None
-        self._sink.close()
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        try:
+            self._sink.close()
+        finally:
+            if self._lock is not None:
+                self._lock.close()
+                self._lock = None
 
     def _open(self) -> bool:
         """Connect and read up to what the view holds; False where the journal has no event yet."""

@@ -16,7 +16,7 @@ from study import mlflow_content as content
 from study.databases import ViewError
 from study.folder import StudyFolder
 from study.follow import study_id
-from study.mlflow_store import client_of, log, milliseconds, plainly, prepare_store, release_store, search
+from study.mlflow_store import client_of, log, milliseconds, plainly, prepare_store, release_store, runs_of
 from study.state import OBJECTIVE, StudyState
 
 _STATUS = {"finished": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
@@ -58,18 +58,8 @@ class MlflowSink:
         """Find or create experiment and parent run. Like `take`, raises ViewError where MLflow cannot be reached."""
         with plainly(self._uri):
             self._connect(opened)
-            parents: list[KnownRun] = []
-            self._children: dict[int, KnownRun] = {}
-            for found in search(self._client, self._experiment, self._study["study.id"]):
-                tags = found.data.tags
-                run = KnownRun(found.info.run_id, found.info.status)
-                if "study.trial" in tags:
-                    run.tags = {"study.rank": tags.get("study.rank", "")}
-                    self._children[int(tags["study.trial"])] = run
-                else:
-                    run.tags = dict(tags)
-                    parents.append(run)
-            self._parent = parents[0] if parents else self._create(opened.study, opened.time, {"study.role": "study"})
+            parent = self._find_runs()
+            self._parent = parent or self._create(opened.study, opened.time, {"study.role": "study"})
         return int(self._parent.tags.get("study.synced", 0))
 
     def _connect(self, opened: ev.StudyOpened) -> None:
@@ -81,7 +71,7 @@ class MlflowSink:
 
     def _require_same_store(self) -> None:
         if databases.identity(self._uri) != self._identity:
-            raise ViewError(f"{databases.redact(self._uri)}: the store was replaced; it is written anew")
+            raise ViewError(f"{self.where}: the store was replaced; it is written anew")
 
     def take(self, events: Sequence[ev.Event], state: StudyState, upto: int) -> None:
         """Write what these events changed, the cursor last, and not for points alone: those may come again."""
@@ -101,14 +91,40 @@ class MlflowSink:
                     tags |= content.question_tags(event)
                 elif isinstance(event, ev.Concluded):
                     tags |= self._conclude(event, state)
+            if any(isinstance(event, ev.SessionEnded) for event in events):
+                self._put_right(state)
             if not all(isinstance(event, ev.Progress | ev.Checkpointed | ev.Reduced) for event in events):
                 self._show_study(state, tags | content.study_tags(state) | {"study.synced": upto})
 
     def close(self) -> None:
-        """Give back the connections to a store that is a file."""
-        if self._identity is not None:
+        """Give back the connections to a database: a server that was restarted has forgotten them."""
+        if not self._uri.startswith("http"):
             release_store(self._uri)
-            self._identity = None
+        self._identity = None
+
+    def _find_runs(self) -> KnownRun | None:
+        """Take note of the trials' runs as MLflow has them now; the study's own."""
+        parent, self._children = None, dict[int, KnownRun]()
+        for number, found in runs_of(self._client, self._experiment, self._study["study.id"]).items():
+            run, tags = KnownRun(found.info.run_id, found.info.status), found.data.tags
+            if number is None:
+                parent = run
+                run.tags = dict(tags)
+            else:
+                self._children[number] = run
+                run.tags = {"study.rank": tags.get("study.rank", "")}
+        return parent
+
+    def _put_right(self, state: StudyState) -> None:
+        """Undo what a server did after all with a request that had been given up on: a second run, an old status."""
+        parent = self._find_runs()
+        if parent is None:
+            raise ViewError(f"{self.where}: the study's run was deleted; it is written anew")
+        self._parent = parent
+        for number, run in self._children.items():
+            trial = state.trials[number]
+            if trial.end and run.status != _STATUS[trial.status]:
+                self._end(run, _STATUS[trial.status], trial.end.time)
 
     def _show_trial(self, state: StudyState, number: int, news: list[ev.TrialEvent]) -> None:
         trial = state.trials[number]

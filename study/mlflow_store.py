@@ -6,14 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-# Before the import, which reads them. A follower retries by itself, and patiently: MLflow need not do it for minutes.
+# Before the import, which reads the first. A follower tries again by itself, and looks first what came of a request;
+# MLflow would only send it again, and make a run twice whose answer was lost.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.store.db.utils import _upgrade_db
+from mlflow.store.db import utils as mlflow_database
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
@@ -22,6 +23,7 @@ from sr_core.errors import SuiteError
 from study import databases
 from study.mlflow_content import Point, plain
 
+mlflow_database.MAX_RETRY_COUNT = 1  # for the same reason: else it would sleep for minutes over a wrong password
 # MLflow and Alembic narrate on stderr what they do, and log the errors that they raise as well.
 for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
@@ -37,8 +39,9 @@ def client_of(uri: str) -> MlflowClient:
 
 
 def release_store(uri: str) -> None:
-    """Give back the connections to a store that is a file: MLflow keeps them, and the file may be deleted."""
-    SqlAlchemyStore._get_or_create_engine(uri).dispose()
+    """Give back the connections to a database, which MLflow keeps: its file may be deleted, its server restarted."""
+    if uri in SqlAlchemyStore._engine_map:
+        SqlAlchemyStore._engine_map[uri].dispose()
 
 
 def find_run(tracking_uri: str, run_id: str) -> tuple[str, int]:
@@ -79,7 +82,7 @@ def prepare_store(uri: str) -> None:
         except MlflowException as exc:
             if "out-of-date database schema" not in str(exc):
                 raise
-            _upgrade_db(engine)
+            mlflow_database._upgrade_db(engine)
 
 
 def log(
@@ -101,8 +104,24 @@ def milliseconds(time: float) -> int:
     return int(time * 1000)
 
 
-def search(client: MlflowClient, experiment: str, study: str) -> Iterator[Run]:
-    """All runs of a study, page by page."""
+def runs_of(client: MlflowClient, experiment: str, study: str) -> dict[int | None, Run]:
+    """A study's runs by the number of their trial, the study's own under None.
+
+    A server may carry out, later, a request that was given up on. Of a run that is there twice the fuller one is kept.
+    """
+    found: dict[int | None, list[Run]] = {}
+    for run in _search(client, experiment, study):
+        number = run.data.tags.get("study.trial")
+        found.setdefault(None if number is None else int(number), []).append(run)
+    for runs in found.values():
+        runs.sort(key=lambda run: (-len(run.data.params), -len(run.data.tags), run.info.run_id))
+        for double in runs[1:]:
+            client.delete_run(double.info.run_id)
+    return {number: runs[0] for number, runs in found.items()}
+
+
+def _search(client: MlflowClient, experiment: str, study: str) -> Iterator[Run]:
+    """All of these runs, page by page."""
     token: str | None = None
     while True:
         page = client.search_runs([experiment], f"tags.`study.id` = '{study}'", max_results=PAGE, page_token=token)
@@ -113,4 +132,4 @@ def search(client: MlflowClient, experiment: str, study: str) -> Iterator[Run]:
 
 
 def plainly(uri: str) -> AbstractContextManager[None]:
-    return databases.told_plainly("MLflow", uri, MlflowException, SQLAlchemyError)
+    return databases.told_plainly("MLflow", uri, MlflowException, SQLAlchemyError, ImportError)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sr_core.errors import SuiteError
-from study.commandline import folder_from
+from study.commandline import folder_from, typed
 from study.databases import create_once
 
 
@@ -26,3 +26,8 @@ def test_what_a_killed_creation_left_goes_with_the_next_one(tmp_path: Path) -> N
         (tmp_path / left).write_bytes(b"half")
     assert create_once(tmp_path / "store.db", lambda uri: None)
     assert not list(tmp_path.glob(".store.db-*"))
+
+
+def test_a_password_in_an_url_is_never_typed_again() -> None:
+    given = ["--tracking-uri=http://ann:secret@tracker.example", "--data", "a folder/b=1"]
+    assert typed(given) == " '--tracking-uri=http://***@tracker.example' --data 'a folder/b=1'"

@@ -490,7 +490,7 @@ def test_a_store_of_an_older_mlflow_is_brought_up_to_date(told: Any, monkeypatch
         with closing(sqlite3.connect(told.folder.root / "mlflow.db")) as connection, connection:
             connection.execute("UPDATE alembic_version SET version_num = ?", (head,))
 
-    monkeypatch.setattr(mlflow_store, "_upgrade_db", upgrade)
+    monkeypatch.setattr(mlflow_store.mlflow_database, "_upgrade_db", upgrade)
     show(told.whole())
     assert upgraded == [default_tracking_uri(told.folder.root)]
     assert len(snapshot(told)) == 6
