@@ -6,8 +6,11 @@ from pathlib import Path
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """Put `content` at `path` so that a kill or power cut leaves the old file or the new one, never a part."""
-    aside = path.with_name(f".{path.name}.writing")
+    """Put `content` at `path` so that a kill or power cut leaves the old file or the new one, never a part.
+
+    Processes that write the same file at once do not meet: what each writes beside it has a name of its own.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.writing")
     try:
         with aside.open("wb") as file:
             file.write(content)
@@ -19,6 +22,12 @@ def write_durably(path: Path, content: bytes) -> None:
             aside.unlink()
         raise
     sync_folder(path.parent)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what kills left beside files anywhere below the folder; a process that is still writing fails."""
+    for part in folder.rglob(".*.writing"):
+        part.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -26,7 +26,7 @@ class CheckpointError(SuiteError):
 
 
 class TakenOverError(CheckpointError):
-    """A checkpoint was written by a later owner of its trial, so whoever finds it is the one that was replaced."""
+    """A checkpoint or a study belongs to a later owner by now, so whoever finds that is the one that was replaced."""
 
 
 class DivergedError(Exception):

@@ -1,22 +1,17 @@
-"""Where a study's files lie under the root, and who may write them."""
+"""Where a study's files lie under the root."""
 
-import fcntl
-import json
 import os
 import re
-import socket
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 
+from sr_core.durable import remove_parts
 from sr_core.errors import SuiteError
+from study.ownership import Ownership, owned, owner
 
 _RESERVED = {"artifacts", "compiled", "stores"}
-_LOOK_SECONDS = 0.5
-"""Far longer than another process holds the lock only to see whether there is an owner."""
 
 
 def default_root() -> Path:
@@ -82,72 +77,30 @@ class StudyFolder:
             raise SuiteError(f"--root {self.root}: cannot be written ({exc.strerror}); choose another folder") from exc
 
     @contextmanager
-    def owned(self) -> Iterator[None]:
+    def owned(self, *, take_over: bool = False) -> Iterator[Ownership]:
         """The folder, made and locked; removed again if not even the journal's first line came about."""
         made = [path for path in (self.path, *self.path.parents) if not path.exists()]
         self.create()
-        with self.lock():
+        with self.lock(take_over=take_over) as ownership:
+            remove_parts(self.path)
             try:
-                yield
+                yield ownership
             finally:
-                if not self.journal.exists():
+                if ownership.lasts and not self.journal.exists():
                     (self.path / "lock").unlink(missing_ok=True)
                     with suppress(OSError):  # there is more in it by now
                         for path in made:
                             path.rmdir()
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, *, take_over: bool = False) -> AbstractContextManager[Ownership]:
         """Own the study while the block runs; the kernel gives it back however this process ends.
 
         Raises:
             SuiteError: a live process owns it; names it.
         """
-        path = self.path / "lock"
-        with path.open("a+") as file:
-            patience = time.monotonic() + _LOOK_SECONDS
-            while not (_take(file, fcntl.LOCK_EX) and _is_at(file, path)):
-                if time.monotonic() > patience:
-                    file.seek(0)
-                    what = f"training {self.training}" if self.training else f"study {self.study!r}"
-                    raise SuiteError(f"{what} is being run by {_owner(file.read())}; wait for it")
-                time.sleep(_LOOK_SECONDS / 20)
-            file.truncate(0)
-            json.dump({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}, file)
-            file.flush()
-            yield
+        what = f"training {self.training}" if self.training else f"study {self.study!r}"
+        return owned(self.path / "lock", what, self.journal, take_over=take_over)
 
     def owner(self) -> str | None:
-        """The live process that owns the study, in words; None if there is none on this host."""
-        try:
-            with (self.path / "lock").open("r") as file:
-                if not _take(file, fcntl.LOCK_SH):
-                    return _owner(file.read())
-        except OSError:
-            pass
-        return None
-
-
-def _take(file: IO[str], kind: int) -> bool:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_at(file: IO[str], path: Path) -> bool:
-    """Whether that is the file's name: an owner whose study came to nothing removes it, and the next makes another."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _owner(content: str) -> str:
-    try:
-        stored = json.loads(content)
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(stored["since"]))
-        return f"process {stored['pid']} on {stored['host']} since {since}"
-    except (ValueError, KeyError, TypeError):
-        return "another process"
+        """The live process that owns the study, in words; None if there is none."""
+        return owner(self.path / "lock")

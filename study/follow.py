@@ -16,6 +16,7 @@ from study.config import short_digest
 from study.databases import ViewError
 from study.events import FORMAT, Event, StudyOpened, to_json
 from study.journal import JournalError, decode
+from study.ownership import is_at
 from study.standing import Standing
 from study.state import StudyState
 
@@ -107,6 +108,7 @@ class Keeper:
         self._sink = sink
         self._tail: Tail | None = None
         self._lock: IO[str] | None = None
+        self._lock_path = journal.with_name(f".{sink.name}.lock")
         self.offset = self.count = 0
         """Bytes and events of the journal that the view is known to hold."""
 
@@ -116,6 +118,8 @@ class Keeper:
         After an exception the next call connects anew and goes on from what the view then holds.
         """
         try:
+            if self._lock is not None and not is_at(self._lock, self._lock_path):
+                raise ViewError(f"{self._lock_path}: taken over with the study; leave the view to its new owner")
             if self._tail is None and not self._open():
                 return 0
             assert self._tail is not None
@@ -144,7 +148,7 @@ class Keeper:
         if not tail.read(1):
             return False
         assert tail.state.opened is not None
-        self._lock = _only_keeper(self._journal.with_name(f".{self._sink.name}.lock"))
+        self._lock = _only_keeper(self._lock_path)
         held = self._sink.open(tail.state.opened)
         while tail.count < held and tail.read(min(BATCH, held - tail.count)):
             pass

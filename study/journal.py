@@ -8,7 +8,7 @@ anywhere else is an error, because what follows it would be interpreted without 
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,16 +94,25 @@ def _lines(path: Path) -> Iterator[tuple[Event, int]]:
 
 
 class Journal:
-    """The one writer of a study's record. Open it only while holding the study's lock."""
+    """The one writer of a study's record. Open it only while holding the study's lock.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Args:
+        guard: raises if the study belongs to another owner by now; asked before each line.
+    """
+
+    def __init__(self, path: Path, guard: Callable[[], None] = lambda: None) -> None:
+        self._path, self._guard = path, guard
         self._next = 0
         end = 0
         if path.exists():
             ends = [end for _, end in _lines(path)]
             self._next, end = len(ends), ends[-1] if ends else 0
         self._file = path.open("r+b" if path.exists() else "x+b")
+        try:
+            guard()  # only now: a new owner puts a copy in its place, so what was opened before that is read by nobody
+        except BaseException:
+            self._file.close()
+            raise
         sync_folder(path.parent)
         self._file.truncate(end)
         self._file.seek(end)
@@ -113,6 +122,7 @@ class Journal:
 
         Validations too: a checkpoint that outlived the line before it in a power cut would lose that point for good.
         """
+        self._guard()
         self._file.write(encode(self._next, event))
         self._file.flush()
         os.fsync(self._file.fileno())

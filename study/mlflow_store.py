@@ -9,6 +9,7 @@ from typing import Any
 # Before the import, which reads the first. A follower tries again by itself, and looks first what came of a request;
 # MLflow would only send it again, and make a run twice whose answer was lost.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 

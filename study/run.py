@@ -44,6 +44,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--allow-leak", action="store_true", help="go on though training pictures are held out too; it is recorded"
     )
+    made.add_argument(
+        "--take-over", action="store_true", help="own the study though another process does; that one ends itself"
+    )
     made.add_argument("--profile", action="store_true", help="say at the end what the wall time went into")
     made.add_argument("--dry-run", action="store_true", help="print space, budget, first trials, time; write nothing")
     return made

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from rich.console import Console
 
 from sr_core.data.manifest import fingerprint
-from sr_core.errors import SuiteError
+from sr_core.errors import SuiteError, TakenOverError
 from sr_core.training.compiled import keep_compiled_in
 from sr_core.training.runtime import cores, gpu_models
 from study import provenance, terminal
@@ -38,6 +38,7 @@ from study.opening import (
     read_pictures,
     runtime_of,
 )
+from study.ownership import Ownership
 from study.placement import Placement, check_gpus
 from study.state import StudyState, fold
 from study.stopping import StopSignal, Terminated, signals
@@ -60,10 +61,13 @@ def run_session(session: "Session") -> int:
             new = not folder.journal.exists()  # then its pictures are compared before there is anything of it
             found = read_pictures(folder.root, find_pictures(session.args.data, experiment), compare=new)
             check_pictures(experiment, found)  # nothing is written where they will not do
-            with folder.owned():
-                return session.run(found)
+            with folder.owned(take_over=session.args.take_over) as ownership:
+                return session.run(found, ownership)
     except Terminated:
         print("terminated; the same command goes on from here", file=sys.stderr)
+        return TEMPORARY
+    except TakenOverError as exc:
+        print(f"error: {exc}", file=sys.stderr)
         return TEMPORARY
     except SuiteError as exc:
         if not isinstance(exc.__cause__, OSError) or exc.__cause__.errno not in _DISK_FULL:
@@ -89,7 +93,7 @@ class Session:
     placement: Placement = field(default_factory=Placement)
     stop: StopSignal = field(default_factory=StopSignal)
 
-    def run(self, found: Found) -> int:
+    def run(self, found: Found, ownership: Ownership) -> int:
         """Open or continue the study, search, conclude, show; returns the exit status."""
         out = terminal.console()
         state = fold(read(self.folder.journal)) if self.folder.journal.exists() else StudyState()
@@ -115,7 +119,7 @@ class Session:
             )  # fmt: skip
             for line in terminal.material(opened):
                 out.print(line, markup=False, soft_wrap=True)
-            journal = Journal(self.folder.journal)
+            journal = Journal(self.folder.journal, ownership.check)
             stack.callback(journal.close)
             if state.opened is None:
                 journal.append(opened)

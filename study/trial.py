@@ -133,6 +133,8 @@ def run_trial(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, N
     except (torch.OutOfMemoryError, MemoryError) as exc:
         reason = str(exc) or "the machine is out of memory"
         yield Failed(time=time.time(), trial=task.number, cause="out of memory", reason=reason.splitlines()[0])
+    except TakenOverError:
+        raise  # it belongs to another owner: nothing has happened to the trial
     except SuiteError as exc:
         yield Failed(time=time.time(), trial=task.number, cause="input", reason=str(exc))
     except OSError:

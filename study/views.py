@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from sr_core.cli import show_progress
+from sr_core.errors import TakenOverError
 from study.databases import default_storage, default_tracking_uri
 from study.folder import StudyFolder
 from study.follow import Sink
@@ -56,6 +57,8 @@ def followed(
     try:
         yield followers
         patience = _DRAIN_SECONDS
+    except TakenOverError:
+        raise  # the new owner keeps them now
     except Exception:
         patience = _HURRIED_SECONDS
         raise

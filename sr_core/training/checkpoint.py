@@ -53,7 +53,13 @@ class Mark:
 
 
 def save_checkpoint(path: Path, state: TrainState, mark: Mark) -> None:
-    """Write all that an exact resumption needs; changes no bit of the run."""
+    """Write all that an exact resumption needs; changes no bit of the run.
+
+    Raises:
+        TakenOverError: a later owner's checkpoint is there.
+    """
+    if (there := _epoch_at(path)) > mark.epoch:
+        raise TakenOverError(f"{path}: written by owner {there}, newer than this one ({mark.epoch})")
     named = dict(state.model.named_parameters())
     tensors: dict[str, Tensor] = {"loss_sum": state.loss_sum.to("cpu")}
     tensors |= {f"model/{name}": t for name, t in weights_of(state.model).items()}
@@ -105,6 +111,16 @@ def load_checkpoint(path: Path, state: TrainState, mark: Mark) -> None:
         raise CheckpointError(f"{path}: does not fit this network ({exc}); remove the file") from exc
     state.patches = header["patches"]
     state.loss_steps = header["loss_steps"]
+
+
+def _epoch_at(path: Path) -> int:
+    """The owner's epoch of the checkpoint that is there; 0 if there is none, or none that can be read."""
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        return int(json.loads(header["__metadata__"]["state"])["epoch"])
+    except (OSError, LookupError, TypeError, ValueError, OverflowError, MemoryError):
+        return 0
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from sr_core.config import TrainConfig
-from sr_core.durable import write_durably
-from sr_core.errors import CheckpointError
+from sr_core.durable import remove_parts, write_durably
+from sr_core.errors import CheckpointError, TakenOverError
 from sr_core.training.checkpoint import (
     Mark,
     digest_of,
@@ -123,6 +123,18 @@ def test_a_checkpoint_of_a_later_owner_is_refused(written: tuple[Path, TrainStat
     assert_refused(written[0], r"written by owner 3, newer than this one \(2\)", Mark(MARK.config, 2))
 
 
+def test_a_checkpoint_of_a_later_owner_is_not_written_over(written: tuple[Path, TrainState]) -> None:
+    path, state = written
+    save_checkpoint(path, state, Mark(MARK.config, MARK.epoch + 1))
+    before = path.read_bytes()
+    with pytest.raises(TakenOverError, match="newer than this one"):
+        save_checkpoint(path, state, MARK)
+    assert path.read_bytes() == before
+    path.write_bytes(before[:20])
+    save_checkpoint(path, state, MARK)
+    assert len(path.read_bytes()) > 20
+
+
 def test_a_checkpoint_of_another_layout_is_refused(written: tuple[Path, TrainState]) -> None:
     path, _ = written
     path.write_bytes(save(load_file(path), metadata={"state": json.dumps({"layout": 99})}))
@@ -209,10 +221,18 @@ def test_a_kill_before_the_rename_leaves_the_old_checkpoint(
 
 
 def test_a_half_written_file_aside_is_written_over(tmp_path: Path) -> None:
-    (tmp_path / ".weights.writing").write_bytes(b"a long remainder of an earlier life")
+    (tmp_path / f".weights.{os.getpid()}.writing").write_bytes(b"a long remainder of an earlier life")
     write_durably(tmp_path / "weights", b"new")
     assert list(tmp_path.iterdir()) == [tmp_path / "weights"]
     assert (tmp_path / "weights").read_bytes() == b"new"
+
+
+def test_parts_that_kills_left_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    for name in (".weights.7.writing", "deep/.config.json.8.writing", "deep/weights", ".hidden"):
+        (tmp_path / name).touch()
+    remove_parts(tmp_path)
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == [".hidden", "weights"]
 
 
 def test_a_file_is_on_the_disk_before_it_takes_the_name_and_its_folder_after(

@@ -8,6 +8,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import RDBStorage
 
 from study import follower as follower_module
 from study.databases import ViewError, default_storage, default_tracking_uri
@@ -29,11 +30,13 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def trials_in(url: str) -> list[Any]:
     """All that Optuna's database shows, but for its own numbers."""
-    study = optuna.load_study(study_name="small", storage=url)
+    storage = RDBStorage(url)
+    trials = optuna.load_study(study_name="small", storage=storage).get_trials()
+    storage.remove_session()
+    storage.engine.dispose()
     names = ("number", "state", "value", "params", "distributions", "user_attrs", "intermediate_values")
     return [
-        {name: getattr(t, name) for name in names} | {"times": (t.datetime_start, t.datetime_complete)}
-        for t in study.get_trials()
+        {name: getattr(t, name) for name in names} | {"times": (t.datetime_start, t.datetime_complete)} for t in trials
     ]
 
 

@@ -267,6 +267,44 @@ def test_a_second_coordinator_is_refused_by_the_name_of_the_first_which_goes_on_
     assert state_of(root).session.epoch == 1
 
 
+@pytest.mark.parametrize("moment", ["proposed", "validated"])
+def test_an_owner_that_was_stopped_and_taken_over_does_no_harm_when_it_wakes(
+    moment: str, tiny: Any, commands: Any, tmp_path: Path, wait_until: Any, check: Check, tree_of: Any, state_of: Any
+) -> None:
+    root = tmp_path / "root"
+    first = commands.start("study.run", *tiny.argv(root))
+    wait_until(lambda: first.out.count(moment) >= 3)
+    first.kill(signal.SIGSTOP)
+    refused = commands.run("study.run", *tiny.argv(root))
+    assert refused.status == 2 and f"process {first.pid} on" in refused.err and "--take-over" in refused.err
+    second = commands.start("study.run", *tiny.argv(root, "--take-over"))
+    wait_until(lambda: "validated" in second.out)
+    first.kill(signal.SIGCONT)  # both are awake, and one of them is the owner
+    ended = first.wait()
+    assert ended.status == 75
+    assert len(ended.err.splitlines()) == 1
+    assert f"study 'tiny' was taken over by process {second.pid} on" in ended.err
+    assert (second.wait().status, second.err) == (0, "")
+    assert [s.epoch for s in state_of(root).sessions] == [1, 2]
+    check(root)
+
+
+def test_an_owner_that_wakes_after_all_is_done_changes_nothing(
+    tiny: Any, commands: Any, tmp_path: Path, wait_until: Any, check: Check, tree_of: Any
+) -> None:
+    root = tmp_path / "root"
+    first = commands.start("study.run", *tiny.argv(root, views=True))
+    wait_until(lambda: first.out.count("validated") >= 5)
+    first.kill(signal.SIGSTOP)
+    assert commands.run("study.run", *tiny.argv(root, "--take-over", views=True)).status == 0
+    before = {name: content for name, content in tree_of(root / "tiny").items() if not name.startswith(".")}
+    first.kill(signal.SIGCONT)
+    assert first.wait().status == 75
+    after = {name: content for name, content in tree_of(root / "tiny").items() if not name.startswith(".")}
+    assert after == before
+    check(root)
+
+
 def test_after_a_kill_the_next_owner_need_not_wait(
     tiny: Any, commands: Any, tmp_path: Path, wait_until: Any, state_of: Any
 ) -> None:
