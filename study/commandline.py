@@ -22,6 +22,13 @@ def add_study_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_take_over_flag(parser: argparse.ArgumentParser) -> None:
+    """--take-over: for commands that own what they run."""
+    parser.add_argument(
+        "--take-over", action="store_true", help="own it though another process does; that one ends itself"
+    )
+
+
 def folder_from(args: argparse.Namespace, default: str | None = None) -> StudyFolder:
     """The study's folder that the shared flags name; it need not exist.
 

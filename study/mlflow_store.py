@@ -111,7 +111,7 @@ def runs_of(client: MlflowClient, experiment: str, study: str) -> dict[int | Non
     A server may carry out, later, a request that was given up on. Of a run that is there twice the fuller one is kept.
     """
     found: dict[int | None, list[Run]] = {}
-    for run in _search(client, experiment, study):
+    for run in search(client, experiment, study):
         number = run.data.tags.get("study.trial")
         found.setdefault(None if number is None else int(number), []).append(run)
     for runs in found.values():
@@ -121,7 +121,7 @@ def runs_of(client: MlflowClient, experiment: str, study: str) -> dict[int | Non
     return {number: runs[0] for number, runs in found.items()}
 
 
-def _search(client: MlflowClient, experiment: str, study: str) -> Iterator[Run]:
+def search(client: MlflowClient, experiment: str, study: str) -> Iterator[Run]:
     """All of these runs, page by page."""
     token: str | None = None
     while True:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sr_core.cli import Parser, run_command
-from study.commandline import add_study_flags, at_least_one, folder_from, seconds
+from study.commandline import add_study_flags, add_take_over_flag, at_least_one, folder_from, seconds
 from study.placement import add_placement_flags, placement_of
 
 
@@ -44,9 +44,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--allow-leak", action="store_true", help="go on though training pictures are held out too; it is recorded"
     )
-    made.add_argument(
-        "--take-over", action="store_true", help="own the study though another process does; that one ends itself"
-    )
+    add_take_over_flag(made)
     made.add_argument("--profile", action="store_true", help="say at the end what the wall time went into")
     made.add_argument("--dry-run", action="store_true", help="print space, budget, first trials, time; write nothing")
     return made

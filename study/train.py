@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sr_core.cli import Parser, run_command
 from sr_core.errors import SuiteError
-from study.commandline import add_study_flags, at_least_one, folder_from, seconds
+from study.commandline import add_study_flags, add_take_over_flag, at_least_one, folder_from, seconds
 from study.placement import add_placement_flags, placement_of
 
 
@@ -29,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--timeout", type=seconds, metavar="T", help="end cleanly after this time, e.g. 90s, 20m, 2h")
     add_placement_flags(made)
     made.add_argument("--tracking-uri", metavar="URI", help="MLflow store or server, or none (default: under --root)")
+    add_take_over_flag(made)
     made.add_argument("--profile", action="store_true", help="say at the end what the wall time went into")
     return made
 

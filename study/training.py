@@ -32,6 +32,7 @@ from study.folder import StudyFolder
 from study.follow import study_id
 from study.journal import read
 from study.opening import Found
+from study.ownership import Ownership
 from study.placement import Placement
 from study.session import Session
 from study.state import StudyState, TrialState, fold
@@ -120,11 +121,11 @@ class TrainingSession(Session):
     trial: TrialState
     beginning: Start | None
 
-    def run(self, found: Found) -> int:
+    def run(self, found: Found, ownership: Ownership) -> int:
         """As for any study, once said what it starts from."""
         for line in self.beginning.lines(self.experiment.base) if self.beginning else ():
             print(line)
-        return super().run(found)
+        return super().run(found, ownership)
 
     def check(self, state: StudyState, seed: int, found: Found) -> None:
         """As for any study; besides, the pictures have to be the study's."""
