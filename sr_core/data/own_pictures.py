@@ -58,11 +58,12 @@ def enlarged_png(picture: OwnPicture, sr: NDArray[np.float32], scale: int) -> by
     """A PNG file of the enlarged picture.
 
     Args:
-        sr: (s*H, s*W, 3), what the network made of `picture.rgb`, in 0..255; clipped and rounded here.
+        sr: (s*H, s*W, 3), what the network made of `picture.rgb`, in 0..255; clipped and rounded here, in place:
+            as float it is the largest thing in memory by now.
         scale: by how much.
     """
     colours = sr @ _LUMA if picture.is_grey else sr
-    pixels = np.rint(np.clip(colours, 0, 255)).astype(np.uint8)
+    pixels = np.rint(np.clip(colours, 0, 255, out=colours), out=colours).astype(np.uint8)
     if picture.alpha is not None:
         pixels = np.dstack([pixels, imresize(picture.alpha, scale)])
     file = io.BytesIO()

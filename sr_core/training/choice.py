@@ -2,12 +2,16 @@
 
 import logging
 from dataclasses import replace
+from subprocess import SubprocessError
+from typing import Literal
+
+import torch
 
 from sr_core.config import DataConfig, ModelConfig, TrainConfig
 from sr_core.errors import ConfigError
 from sr_core.training.compiled import can_compile
 from sr_core.training.runtime import Runtime, cores, resolve
-from sr_core.training.speed import measure
+from sr_core.training.speed import Speed, measure
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +37,9 @@ def choose(
 
     Threads: one, unless one per core is clearly faster: a step of a small network is many short operations, and
     splitting each costs more than it gains, and far more where another process wants the core. Memory format: channels
-    last, unless contiguous is faster. Engine: the fastest of
-    those whose time to warm up is paid back twice over the study, unless `train.engine` names one. Micro-batch: as
-    many patches as the device's memory holds, on CUDA.
+    last, unless contiguous is faster. Precision: bf16 where a GPU has it. Engine: the fastest of those whose time to
+    warm up is paid back twice over the study, unless `train.engine` names one. Micro-batch: as many patches as the
+    device's memory holds, on CUDA.
 
     Args:
         train: with the largest batch that will be trained.
@@ -51,27 +55,29 @@ def choose(
         plain,
         threads=1 if on_cpu else cores_to_use or cores(),
         deterministic=on_cpu if train.deterministic is None else train.deterministic,
-        precision=train.precision if train.precision != "auto" else "fp32" if on_cpu else "bf16",
+        precision=_precision(train, plain.device),
     )
     _check_possible(train.engine, plain.device)
     plain.apply()
+    at_most = 8 if on_cpu else None
     if on_cpu:
         plain = _with_threads(model, data, train, plain, cores_to_use or cores())
-    plain = _with_layout(model, data, train, plain)
-    eager = measure(model, data, train, plain, at_most=8 if on_cpu else None)
+    plain = _with_layout(model, data, train, plain, at_most)
+    eager = measure(model, data, train, plain, at_most=at_most)
     plain = replace(plain, micro_batch=eager.micro_batch)
     if train.engine != "auto":
         return _with_engine(plain, train.engine)
     best, least = plain, eager.seconds_per_patch
     for candidate in _candidates(plain, patches * least, shapes):
-        found = measure(model, data, train, candidate, at_most=8 if on_cpu else None)
+        found = _tried(model, data, train, candidate, at_most)
+        if found is None:
+            continue
         # Again, for the machine may have got faster while it compiled.
-        least = min(least, measure(model, data, train, best, at_most=8 if on_cpu else None).seconds_per_patch)
+        least = min(least, measure(model, data, train, best, at_most=at_most).seconds_per_patch)
         saved = patches * (least - found.seconds_per_patch)
         logger.info(
-            "engine %s%s: %.0f patches/s after %.0f s to warm up, %s: %.0f",
-            candidate.engine, " and compiled" * (candidate.engine == "graphed" and candidate.compiled),
-            1 / found.seconds_per_patch, found.seconds_to_warm_up, best.engine, 1 / least,
+            "engine %s: %.0f patches/s after %.0f s to warm up, %s: %.0f",
+            _spoken(candidate), 1 / found.seconds_per_patch, found.seconds_to_warm_up, _spoken(best), 1 / least,
         )  # fmt: skip
         if saved > _MUST_PAY * shapes * found.seconds_to_warm_up:
             best, least = replace(candidate, micro_batch=found.micro_batch), found.seconds_per_patch
@@ -83,6 +89,29 @@ def _check_possible(engine: str, device: str) -> None:
         raise ConfigError("train.engine graphed needs a CUDA device; on a CPU: auto, eager or compiled")
     if engine == "compiled" and not can_compile(device):
         raise ConfigError("train.engine compiled needs a C++ compiler (and Triton on CUDA); none is found: take auto")
+
+
+def _precision(train: TrainConfig, device: str) -> Literal["fp32", "bf16"]:
+    if train.precision != "auto":
+        return train.precision
+    # GPUs before Ampere (8.0) only emulate bf16.
+    return "bf16" if device != "cpu" and torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+
+
+def _tried(
+    model: ModelConfig, data: DataConfig, train: TrainConfig, candidate: Runtime, at_most: int | None
+) -> Speed | None:
+    """Its speed; None, with a line of why, where it does not work here: a compiler may be there but not its headers."""
+    try:
+        return measure(model, data, train, candidate, at_most=at_most)
+    except (RuntimeError, OSError, SubprocessError) as exc:  # what torch's compiler, Triton and CUDA raise
+        reason = next(filter(None, map(str.strip, str(exc).splitlines())), type(exc).__name__)
+        logger.warning("engine %s cannot be used here: %s", _spoken(candidate), reason)
+        return None
+
+
+def _spoken(runtime: Runtime) -> str:
+    return runtime.engine + " and compiled" * (runtime.engine == "graphed" and runtime.compiled)
 
 
 def _with_threads(model: ModelConfig, data: DataConfig, train: TrainConfig, one: Runtime, available: int) -> Runtime:
@@ -98,9 +127,12 @@ def _with_threads(model: ModelConfig, data: DataConfig, train: TrainConfig, one:
     return best
 
 
-def _with_layout(model: ModelConfig, data: DataConfig, train: TrainConfig, channels_last: Runtime) -> Runtime:
+def _with_layout(
+    model: ModelConfig, data: DataConfig, train: TrainConfig, channels_last: Runtime, at_most: int | None
+) -> Runtime:
     contiguous = replace(channels_last, memory_format="contiguous")
-    times = [measure(model, data, train, runtime).seconds_per_patch for runtime in (channels_last, contiguous)]
+    both = channels_last, contiguous
+    times = [measure(model, data, train, runtime, at_most=at_most).seconds_per_patch for runtime in both]
     return contiguous if times[1] < _FASTER * times[0] else channels_last
 
 

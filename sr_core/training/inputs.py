@@ -14,9 +14,11 @@ Pixels = NDArray[np.uint8] | Tensor
 def unit_range(pixels: Pixels, runtime: Runtime, out: Tensor | None = None) -> Tensor:
     """As float32 in 0..1 on the training device, in its memory format."""
     given = pixels if isinstance(pixels, Tensor) else torch.from_numpy(pixels)
+    if given.device.type == "cpu" and runtime.device != "cpu":
+        given = given.pin_memory()  # from there alone a copy to the device need not be waited for
     if out is None:
         out = torch.empty(given.shape, device=runtime.device, memory_format=runtime.layout)
-    return torch.div(given.to(runtime.device), 255.0, out=out)
+    return torch.div(given.to(runtime.device, non_blocking=True), 255.0, out=out)
 
 
 class Inputs:

@@ -22,7 +22,7 @@ class Runtime:
     """Bits are promised where all of these are equal."""
 
     device: str
-    """Torch device, "cpu" or "cuda:0"."""
+    """Torch device: "cpu", "cuda:0", or "cuda" for the one that this process computes on."""
     device_name: str
     """The accelerator's model; empty on a CPU, whose instruction set says enough."""
     threads: int
@@ -51,6 +51,8 @@ class Runtime:
             keep_freed_memory()
         else:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS refuses to be deterministic
+            if (index := torch.device(self.device).index) is not None:
+                torch.cuda.set_device(index)  # where streams, events and graphs belong that do not name a device
         torch.use_deterministic_algorithms(self.deterministic)
         # Deterministic mode also overwrites all fresh memory, to make reads of it repeatable: nothing here reads it.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -1,5 +1,6 @@
 """How fast a configuration trains under given settings, from a few steps on noise that leave no trace."""
 
+import gc
 import statistics
 import time
 from dataclasses import dataclass, replace
@@ -57,4 +58,9 @@ def measure(
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - begun)
     typical = statistics.median(times[alone:])
-    return Speed(typical / batch, max(sum(times[:alone]) - alone * typical, 0.0), step.micro_batch)
+    found = Speed(typical / batch, max(sum(times[:alone]) - alone * typical, 0.0), step.micro_batch)
+    if cuda:  # the slots that train are other processes: what this one keeps they lack
+        del network, step
+        gc.collect()
+        torch.cuda.empty_cache()
+    return found

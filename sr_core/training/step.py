@@ -1,10 +1,10 @@
 """One optimiser step, executed as the runtime's engine says."""
 
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +22,8 @@ logger = logging.getLogger(__name__)
 Batches = Callable[[int, int], tuple[Pixels, Pixels]]
 """(first patch, count) -> LR (N, 3, H, W) and HR (N, 3, sH, sW), uint8; tensors may be on the training device."""
 
-Result = TypeVar("Result")
-
 STEPS_BEFORE_CAPTURE = 3
-"""Steps of a run that are executed one by one before the graph is captured, for libraries to set themselves up."""
+"""Steps that are executed kernel by kernel before the graph is captured, for libraries to set themselves up."""
 
 
 @dataclass(slots=True)
@@ -59,7 +57,8 @@ class Step:
     """Takes one optimiser step on the next batch whenever it is called. Belongs to one state.
 
     What changes from step to step (pixels, learning rate, weight of the average) goes to fixed places on the device,
-    so that a captured graph reads it there. On CUDA no call waits for the device, except where memory runs out.
+    so that a captured graph reads it there. On CUDA no call waits for the device, except where it captures and where
+    memory runs out.
     """
 
     def __init__(self, state: TrainState, config: TrainConfig, runtime: Runtime, batches: Batches) -> None:
@@ -70,6 +69,9 @@ class Step:
             self._network = compiled(state.model)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._steps_alone = 0
+        self._warm_for = runtime.micro_batch
+        """The micro-batch of the steps alone and of the graph."""
+        self._side_stream: torch.cuda.Stream | None = None
         self._share = torch.ones((), device=runtime.device)
         self.micro_batch = runtime.micro_batch
         """The most patches that go through the network at once, 0 for all."""
@@ -96,16 +98,23 @@ class Step:
                 group["lr"] = rate
 
     def _replay(self, lr: Tensor, hr: Tensor) -> None:
-        """The whole step as one graph, once the first steps have been taken without."""
-        if self._graph is None and self._steps_alone < STEPS_BEFORE_CAPTURE:
-            with _on_side_stream():
+        """The whole step as one graph, once the first steps with parts of this size have been taken without."""
+        if self._warm_for != self.micro_batch:  # other sizes take other kernels, which cannot be chosen in a capture
+            self._warm_for, self._steps_alone, self._graph = self.micro_batch, 0, None
+
+        def capture() -> None:
+            self._graph = self._capture(lr, hr)
+
+        if self._graph is not None:
+            self._graph.replay()
+        elif self._steps_alone < STEPS_BEFORE_CAPTURE:
+            with self._beside():
                 self._compute(lr, hr)
                 self._state.average.update(self._share)
             self._steps_alone += 1
-            return
-        if self._graph is None:
-            self._graph = self._with_room(len(lr), lambda: self._capture(lr, hr))
-        self._graph.replay()
+        else:
+            self._fits(len(lr), capture)
+            self._replay(lr, hr)  # with the graph, or alone again and in smaller parts
 
     def _capture(self, lr: Tensor, hr: Tensor) -> torch.cuda.CUDAGraph:
         """Records the step; computes nothing."""
@@ -122,27 +131,29 @@ class Step:
             self._state.optimizer.zero_grad(set_to_none=True)
             self._accumulate(lr, hr)
 
-        self._with_room(len(lr), gradients)
+        while not self._fits(len(lr), gradients):
+            pass
         self._state.optimizer.step()
 
-    def _with_room(self, batch: int, work: Callable[[], Result]) -> Result:
-        """Its result; where memory runs out, of another try with half as many patches of the batch at once."""
-        while True:
-            try:
-                return work()
-            except torch.OutOfMemoryError:
-                together = self.micro_batch or batch
-                if together == 1:
-                    raise
-            # Outside of the handler: the exception holds the frames that hold the memory.
-            self.micro_batch = (together + 1) // 2
-            torch.cuda.empty_cache()
-            logger.warning(
-                "out of memory with %d patches at once; from patch %d on %d at once, gradients summed: the same batch",
-                together,
-                self._state.patches - batch,
-                self.micro_batch,
-            )
+    def _fits(self, batch: int, work: Callable[[], None]) -> bool:
+        """Does it; False where memory ran out, and half as many patches of the batch at once are to be tried next."""
+        together = self.micro_batch or batch
+        try:
+            work()
+            return True
+        except torch.OutOfMemoryError:
+            if together == 1:
+                raise
+        # Outside of the handler: the exception holds the frames that hold the memory.
+        self.micro_batch = (together + 1) // 2
+        torch.cuda.empty_cache()
+        logger.warning(
+            "out of memory with %d patches at once; from patch %d on %d at once, gradients summed: the same batch",
+            together,
+            self._state.patches - batch,
+            self.micro_batch,
+        )
+        return False
 
     def _accumulate(self, lr: Tensor, hr: Tensor) -> None:
         """Adds the batch's gradients, part by part, then its loss to the sum, which a failure leaves as it is."""
@@ -164,16 +175,15 @@ class Step:
         # Casts must be made anew within a graph, so none is kept.
         return torch.autocast(torch.device(self._runtime.device).type, torch.bfloat16, cache_enabled=False)
 
-
-class _on_side_stream:  # noqa: N801  # reads as the statement it is
-    """CUDA work goes to a stream of its own meanwhile, as a capture asks of the steps before it."""
-
-    def __enter__(self) -> None:
-        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        self._stream.wait_stream(torch.cuda.current_stream())
-        self._context = torch.cuda.stream(self._stream)
-        self._context.__enter__()  # type: ignore[no-untyped-call]
-
-    def __exit__(self, *exc: object) -> None:
-        self._context.__exit__(*exc)
-        torch.cuda.current_stream().wait_stream(self._stream)
+    @contextmanager
+    def _beside(self) -> Iterator[None]:
+        """CUDA work goes to a stream of its own meanwhile, as a capture asks of the steps before it."""
+        present = torch.cuda.current_stream()
+        if self._side_stream is None:  # one for all steps: memory that a stream has freed is kept for that stream
+            self._side_stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._side_stream.wait_stream(present)
+        try:
+            with torch.cuda.stream(self._side_stream):
+                yield
+        finally:
+            present.wait_stream(self._side_stream)

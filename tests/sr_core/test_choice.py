@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -34,6 +35,7 @@ class Bench:
         self.contiguous = 2.0  # times as long
         self.warm_up = 40.0
         self.micro_batch = 0
+        self.capability = 9, 0  # of the GPU
         self.tried: list[str] = []
         monkeypatch.setattr(choice, "measure", self)
         monkeypatch.setattr(choice, "can_compile", lambda device: True)
@@ -94,6 +96,19 @@ def test_without_a_compiler_a_long_study_stays_eager(bench: Bench, monkeypatch: 
         choose(MODEL, DATA, replace(TRAIN, engine="compiled"))
 
 
+def test_a_compiler_that_fails_is_one_line_and_the_study_stays_eager(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def speed(*args: Any, **options: Any) -> Speed:
+        if args[3].compiled:
+            raise RuntimeError("\nCppCompileError: Python.h is not there\nCommand: g++ …")
+        return bench(*args, **options)
+
+    monkeypatch.setattr(choice, "measure", speed)
+    assert choose(MODEL, DATA, TRAIN, patches=10**9).engine == "eager"
+    assert caplog.messages == ["engine compiled cannot be used here: CppCompileError: Python.h is not there"]
+
+
 def test_a_named_engine_is_taken_as_it_is(bench: Bench) -> None:
     assert choose(MODEL, DATA, replace(TRAIN, engine="compiled"), patches=1).engine == "compiled"
     assert choose(MODEL, DATA, replace(TRAIN, engine="eager"), patches=10**9).engine == "eager"
@@ -107,6 +122,7 @@ def cuda(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
     gpu = replace(on_cpu, device="cuda:0", device_name="a GPU", deterministic=False)
     monkeypatch.setattr(choice, "resolve", lambda device, threads: gpu)
     monkeypatch.setattr(Runtime, "apply", lambda self: None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: bench.capability)
     return bench
 
 
@@ -117,6 +133,12 @@ def test_a_gpu_gets_a_captured_step_and_bf16_and_a_compiled_one_where_it_pays(cu
     assert (long.engine, long.compiled) == ("graphed", True)
     asked = choose(MODEL, DATA, replace(TRAIN, precision="fp32", deterministic=True), device="cuda:0")
     assert (asked.precision, asked.deterministic, asked.promises_bits) == ("fp32", True, True)
+
+
+def test_a_gpu_that_only_emulates_bf16_computes_in_fp32_unless_told(cuda: Bench) -> None:
+    cuda.capability = 7, 5
+    assert choose(MODEL, DATA, TRAIN, device="cuda:0").precision == "fp32"
+    assert choose(MODEL, DATA, replace(TRAIN, precision="bf16"), device="cuda:0").precision == "bf16"
 
 
 def test_the_micro_batch_is_what_fitted_when_it_was_measured(cuda: Bench) -> None:

@@ -43,6 +43,17 @@ def test_applying_settings_makes_this_process_compute_under_them() -> None:
     assert torch.are_deterministic_algorithms_enabled()
 
 
+@pytest.mark.parametrize(("device", "made_current"), [("cuda:1", [1]), ("cuda", [])])
+def test_a_gpu_that_is_named_becomes_the_one_for_streams_and_graphs(
+    monkeypatch: pytest.MonkeyPatch, device: str, made_current: list[int]
+) -> None:
+    current: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    replace(resolve(threads=1), device=device).apply()
+    assert current == made_current
+
+
 @pytest.mark.parametrize("device", ["tpu", "cuda:99", "gpu", "cuda:x"])
 def test_a_device_that_is_not_here_is_refused_by_name(device: str) -> None:
     with pytest.raises(ConfigError, match=f"device {device} is not available here"):

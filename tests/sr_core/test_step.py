@@ -14,7 +14,6 @@ from sr_core.config import ModelConfig, TrainConfig
 from sr_core.errors import DivergedError
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
-from sr_core.training import step as steps
 from sr_core.training.checkpoint import digest_of, weights_of
 from sr_core.training.compiled import can_compile
 from sr_core.training.fit import Progress, Reduced, fit
@@ -169,7 +168,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list["Graph"]:
         made.append(Graph(self, lr, hr))
         return made[-1]
 
-    monkeypatch.setattr(steps, "_on_side_stream", nothing)
+    monkeypatch.setattr(Step, "_beside", lambda self: nothing())
     monkeypatch.setattr(Step, "_capture", capture)
     return made
 
@@ -177,8 +176,10 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list["Graph"]:
 class Graph:
     def __init__(self, step: Step, lr: Tensor, hr: Tensor) -> None:
         self.step, self.lr, self.hr, self.replays = step, lr, hr, 0
+        self.micro_batch = step.micro_batch
 
     def replay(self) -> None:
+        assert self.micro_batch == self.step.micro_batch, "a graph goes on with the parts that it was captured with"
         self.replays += 1
         state = self.step._state
         state.optimizer.zero_grad(set_to_none=True)
@@ -197,7 +198,20 @@ def test_a_captured_step_reads_pixels_rates_and_shares_where_it_found_them(plain
         torch.testing.assert_close(weights, weights_of(eager.average.model)[name], rtol=0, atol=1e-6)
 
 
-def test_running_out_of_memory_while_capturing_captures_smaller_parts(
+def test_parts_that_the_record_makes_smaller_are_warmed_up_and_captured_anew(
+    plain: Runtime, graphs: list[Graph]
+) -> None:
+    captured = replace(plain, engine="graphed")
+    state = begin(captured)
+    fitted(state, captured, {24: 4})  # the fifth of eight steps
+    assert STEPS_BEFORE_CAPTURE == 3
+    assert [(graph.micro_batch, graph.replays) for graph in graphs] == [(0, 1), (4, 1)]
+    expected = begin(plain)
+    fitted(expected, plain, {24: 4})
+    assert gap(state, expected) < 1e-3  # its learning rate is a float32
+
+
+def test_running_out_of_memory_while_capturing_warms_up_and_captures_smaller_parts(
     plain: Runtime, graphs: list[Graph], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = Step._capture
@@ -210,10 +224,12 @@ def test_running_out_of_memory_while_capturing_captures_smaller_parts(
     monkeypatch.setattr(Step, "_capture", capture)
     state = begin(replace(plain, engine="graphed"))
     step = Step(state, TRAIN, replace(plain, engine="graphed"), batches)
-    for _ in range(STEPS_BEFORE_CAPTURE + 1):
+    for _ in range(2 * STEPS_BEFORE_CAPTURE):
         step()
-    assert step.micro_batch == 3 and len(graphs) == 1
-    assert state.loss_steps == STEPS_BEFORE_CAPTURE + 1
+    assert step.micro_batch == 3 and not graphs, "kernels for the smaller parts are chosen outside of a capture"
+    step()
+    assert [(graph.micro_batch, graph.replays) for graph in graphs] == [(3, 1)]
+    assert state.loss_steps == 2 * STEPS_BEFORE_CAPTURE + 1
 
 
 @pytest.mark.skipif(not can_compile("cpu"), reason="torch finds no C++ compiler here")
@@ -255,6 +271,19 @@ def test_inputs_stay_in_place_until_their_shape_changes(plain: Runtime) -> None:
     expected = torch.from_numpy(batches(4, 4)[1]).float() / 255
     assert torch.equal(hr, expected) and hr.is_contiguous(memory_format=torch.channels_last)
     assert inputs.fill(*batches(4, 2))[1].shape == (2, 3, 16, 16)
+
+
+def test_pixels_of_the_host_go_to_a_device_by_way_of_pinned_memory(
+    plain: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned: list[Tensor] = []
+    monkeypatch.setattr(Tensor, "pin_memory", lambda self: pinned.append(self) or self)
+    lr, hr = Inputs(replace(plain, device="meta")).fill(*batches(0, 4))
+    assert [tuple(t.shape) for t in pinned] == [(4, 3, 8, 8), (4, 3, 16, 16)]
+    assert lr.device.type == hr.device.type == "meta"
+    pinned.clear()
+    Inputs(plain).fill(*batches(0, 4))
+    assert not pinned
 
 
 def test_freed_memory_is_kept_where_the_c_library_is_glibc() -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from safetensors.torch import save_file
 
 from sr_core.config import DataConfig, ModelConfig, Scale
 from sr_core.data.images import write_png
+from sr_core.data.own_pictures import OwnPicture, enlarged_png
 from sr_core.data.resize import imresize
 from sr_core.model import enlarge
 from sr_core.model.inference import super_resolve
@@ -264,6 +266,18 @@ def test_a_picture_too_large_for_the_memory_is_told_before_it_is_tried(
     upscaled(weights, tmp_path / "out", tmp_path / "large.png", tmp_path / "small.png", status=2)
     assert "large.png: enlarging 300x300 pixels takes about" in capsys.readouterr().err
     assert names(tmp_path / "out") == ["small_x2.png"]
+
+
+def test_making_the_file_takes_no_second_picture_of_floats() -> None:
+    sr = np.full((600, 800, 3), 99.6, dtype=np.float32)
+    picture = OwnPicture(np.zeros((300, 400, 3), np.uint8), None, is_grey=False, icc_profile=None)
+    tracemalloc.start()
+    try:
+        content = enlarged_png(picture, sr, 2)
+        assert tracemalloc.get_traced_memory()[1] < sr.nbytes / 2  # the samples in 8 bits, and the file
+    finally:
+        tracemalloc.stop()
+    assert content.startswith(b"\x89PNG")
 
 
 def test_a_full_disk_ends_the_command_and_leaves_nothing(
