@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from study.importance import Importance
 from study.state import StudyState, TrialState
+
+if TYPE_CHECKING:
+    from study.importance import Importance
 
 
 def trials(state: StudyState) -> pd.DataFrame:
@@ -79,7 +81,7 @@ def replicates(state: StudyState) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["finalist", "of", "seed", "trial", "state", "patches", "val/psnr", "val/ssim"])
 
 
-def importances(found: Sequence[Importance]) -> pd.DataFrame:
+def importances(found: "Sequence[Importance]") -> pd.DataFrame:
     """One row a dimension of the space: `hyperparameter`, fANOVA's `share` with `low` and `high`, `resolved` (from
     noise), and PED-ANOVA's share in being among the best, `top`."""
     return pd.DataFrame([asdict(one) for one in found]).rename(columns={"label": "hyperparameter"})

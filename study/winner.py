@@ -16,7 +16,7 @@ from sr_core.metrics.evaluate import Score, bicubic_baseline, lr_hr_pair, mean_s
 from sr_core.model.inference import super_resolve
 from sr_core.model.network import A2N
 from sr_core.model.weights import load_model
-from study import importance, plots, results, roles
+from study import plots, results, roles
 from study.events import Concluded
 from study.experiment import Experiment
 from study.folder import StudyFolder
@@ -77,6 +77,8 @@ def conclude(folder: StudyFolder, state: StudyState, experiment: Experiment, pic
         "best/weights.safetensors": weights.read_bytes(),
         "best/config.json": (json.dumps(best.proposed.config, indent=2) + "\n").encode(),
     }
+    from study import importance  # scikit-learn behind it takes seconds to load, and not every session concludes
+
     measured = importance.importances(state, experiment)
     if measured:
         files["importance.csv"] = results.importances(measured).to_csv(index=False).encode()
