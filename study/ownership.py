@@ -39,8 +39,8 @@ class Ownership:
 
     @property
     def lasts(self) -> bool:
-        """Whether nobody has taken it over."""
-        return is_at(self.file, self.path)
+        """Whether nobody has taken it over; where the lock file is gone nobody has, the whole folder may be."""
+        return is_at(self.file, self.path) or not self.path.exists()
 
     def check(self) -> None:
         """Raises TakenOverError, which names the present owner, if that is another one by now."""
