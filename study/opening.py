@@ -170,12 +170,10 @@ def first_event(
     leaks: Sequence[Leak],
     *,
     data: Path | None,
-    placement: Placement,
-    trials: int,
+    runtime: Runtime,
 ) -> StudyOpened:
-    """The record's first line; settings that decide bits are resolved here, once."""
+    """The record's first line, with the settings that decide bits, resolved once."""
     base = experiment.base
-    runtime = resolve_runtime(experiment, trials=trials, placement=placement)
     bench = Bench(material.store, runtime)
     crops = bench.crops(base)
     question = question_of(experiment, seed, material.store.fingerprint)

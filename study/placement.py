@@ -13,7 +13,7 @@ from typing import Any, Literal
 from sr_core.errors import SuiteError
 from study.commandline import at_least_one, seconds
 
-ExecutorName = Literal["inline", "processes"]
+ExecutorName = Literal["inline", "processes", "ray"]
 
 _HANG_SECONDS = 600.0
 _RETRIES = 2
@@ -23,17 +23,21 @@ def add_placement_flags(parser: argparse.ArgumentParser) -> None:
     """How many trials run at once and where, and when a worker is given up."""
     parser.add_argument(
         "--executor",
-        choices=("inline", "processes"),
-        help="trials in this process, or in one each (default: processes for more than one slot)",
+        choices=("inline", "processes", "ray"),
+        help="trials in this process, in one each, or on a Ray cluster (default: processes for more than one slot)",
     )
     parser.add_argument(
-        "--slots", type=at_least_one, metavar="N", help="trials at once on the CPU; they share its cores (default: 1)"
+        "--slots", type=at_least_one, metavar="N", help="trials at once on the CPU, or on Ray (default: 1)"
     )
     parser.add_argument(
         "--gpus", type=_gpus, default=(), metavar="N,N…", help="train on these GPUs for the study's life (default: CPU)"
     )
     parser.add_argument(
-        "--trials-per-gpu", type=at_least_one, default=1, metavar="N", help="trials at once on each GPU (default: 1)"
+        "--trials-per-gpu", type=at_least_one, metavar="N", help="trials at once on each GPU (default: 1); with Ray a "
+        "slot takes such a share of any GPU (default: none, one core)"
+    )  # fmt: skip
+    parser.add_argument(
+        "--ray-address", metavar="HOST:PORT", help="the cluster for --executor ray (default: the one this host is in)"
     )
     parser.add_argument(
         "--retries", type=int, default=_RETRIES, choices=range(100), metavar="N",
@@ -80,7 +84,10 @@ class Placement:
     executor: ExecutorName = "inline"
     slots: int = 1
     gpus: tuple[str, ...] = ()
-    """For each slot the one GPU that it sees, as CUDA_VISIBLE_DEVICES names it; empty on the CPU."""
+    """For each slot the one GPU that it sees, as CUDA_VISIBLE_DEVICES names it; empty on the CPU and on Ray."""
+    trials_per_gpu: int = 0
+    """On Ray: a slot takes one of so many parts of a GPU; 0 for none."""
+    ray_address: str = "auto"
     hang_timeout: float = _HANG_SECONDS
     """Seconds without a sign of life after which a worker is ended."""
     retries: int = _RETRIES
@@ -91,7 +98,7 @@ class Placement:
     @property
     def device(self) -> Literal["cpu", "cuda"]:
         """The kind of device; which one of its kind does not decide bits."""
-        return "cuda" if self.gpus else "cpu"
+        return "cuda" if self.gpus or self.trials_per_gpu else "cpu"
 
     @property
     def slots_per_device(self) -> int:
@@ -99,11 +106,13 @@ class Placement:
         return self.slots // max(1, len(set(self.gpus)))
 
     def cores_each(self, cores: int) -> int:
-        """The share of one slot in so many cores."""
-        return max(1, cores // self.slots)
+        """The share of one slot in so many cores; on Ray it has one."""
+        return 1 if self.executor == "ray" else max(1, cores // self.slots)
 
     def check(self, runtime: Mapping[str, Any], cores: int) -> None:
         """Raises SuiteError where the slots of this session would want more cores than there are."""
+        if self.executor == "ray":
+            return  # there it waits until the cluster has room
         threads = runtime["threads"] if self.device == "cpu" else 1
         if self.slots > 1 and self.slots * threads > cores:
             raise SuiteError(
@@ -118,11 +127,16 @@ def placement_of(args: argparse.Namespace) -> Placement:
     Raises:
         SuiteError: flags contradict each other.
     """
+    if args.executor == "ray":
+        return _on_ray(args)
+    if args.ray_address:
+        raise SuiteError("--ray-address needs --executor ray")
     if args.gpus and args.slots:
         raise SuiteError("--slots counts trials on the CPU: with --gpus it is --trials-per-gpu")
-    if args.trials_per_gpu > 1 and not args.gpus:
+    if args.trials_per_gpu and not args.gpus:
         raise SuiteError("--trials-per-gpu needs --gpus")
-    slots = len(args.gpus) * args.trials_per_gpu if args.gpus else args.slots or 1
+    per_gpu = args.trials_per_gpu or 1
+    slots = len(args.gpus) * per_gpu if args.gpus else args.slots or 1
     executor: ExecutorName = args.executor or ("processes" if slots > 1 else "inline")
     if executor == "inline" and slots > 1:
         raise SuiteError(f"--executor inline has one slot, {slots} were asked for; use processes")
@@ -131,7 +145,21 @@ def placement_of(args: argparse.Namespace) -> Placement:
     return Placement(
         executor=executor,
         slots=slots,
-        gpus=_visible(args.gpus) * args.trials_per_gpu,
+        gpus=_visible(args.gpus) * per_gpu,
+        retries=args.retries,
+        hang_timeout=args.hang_timeout,
+        trial_timeout=args.trial_timeout,
+    )
+
+
+def _on_ray(args: argparse.Namespace) -> Placement:
+    if args.gpus:
+        raise SuiteError("--gpus names GPUs of this machine: on Ray say how many share one, --trials-per-gpu 1")
+    return Placement(
+        executor="ray",
+        slots=args.slots or 1,
+        trials_per_gpu=args.trials_per_gpu or 0,
+        ray_address=args.ray_address or "auto",
         retries=args.retries,
         hang_timeout=args.hang_timeout,
         trial_timeout=args.trial_timeout,

@@ -20,7 +20,7 @@ from study import provenance, terminal
 from study.commandline import typed
 from study.coordinator import Coordinator, Observer
 from study.events import Event, SessionStarted, Warned
-from study.executors.opening import open_executor
+from study.executors.opening import open_executor, runtime_for
 from study.experiment import Experiment
 from study.folder import StudyFolder
 from study.follow import Sink
@@ -115,7 +115,7 @@ class Session:
             wait_prepared(followers)  # before a worker starts, and before speed is measured
             opened = state.opened or first_event(
                 self.folder, self.name, self.experiment, seed, material, leaks,
-                data=args.data, placement=self.placement, trials=args.trials,
+                data=args.data, runtime=runtime_for(self.experiment, args.trials, self.placement),
             )  # fmt: skip
             for line in terminal.material(opened):
                 out.print(line, markup=False, soft_wrap=True)
@@ -127,7 +127,7 @@ class Session:
             runtime = runtime_of(opened)
             if self.args.timeout:
                 self.stop.deadline = time.monotonic() + self.args.timeout
-            executor = open_executor(self.placement, material.store, runtime.here(), self.experiment.base.data.scale)
+            executor = open_executor(self.placement, material.store, runtime, self.experiment.base.data.scale)
             stack.callback(executor.close)
             view = terminal.make_view(out, self.args.trials)
             stack.callback(view.close)
@@ -144,7 +144,7 @@ class Session:
                 retries=self.placement.retries,
             )
             self.stop.searching = True
-            self.start(coordinator, runtime.unmet())
+            self.start(coordinator, [] if self.placement.executor == "ray" else runtime.unmet())
             self.wall_time.started()
             end = coordinator.search(self.args.trials)
             if end.reason in ("complete", "exhausted", "timeout") and _to_conclude(coordinator.state):

@@ -31,6 +31,7 @@ IMPORTERS = {
     "matplotlib": {"study/plots.py"},
     "pandas": {"study/results.py", "study/plots.py"},
     "rich": {"study/terminal.py", "study/session.py", "study/training.py"},
+    "ray": {"study/executors/ray.py", "study/executors/ray_actor.py"},
     "scipy": {"study/sampler.py", "study/stats.py"},
 }
 """Who may import a library that is heavy, or that another could take the place of."""

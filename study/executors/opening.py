@@ -1,23 +1,50 @@
 """The executor that a placement asks for."""
 
+import importlib.util
 import math
+from dataclasses import replace
 
 from sr_core.data.homes import choose_home
 from sr_core.data.store import PatchStore
+from sr_core.errors import SuiteError
 from sr_core.training.runtime import Runtime
 from study.executors import Executor
 from study.executors.inline import InlineExecutor
 from study.executors.processes import ProcessCrew, Setup
 from study.executors.remote import Limits, RemoteExecutor
+from study.experiment import Experiment
+from study.opening import resolve_runtime
 from study.placement import Placement
 from study.trial import Bench
 
 
+def runtime_for(experiment: Experiment, trials: int, placement: Placement) -> Runtime:
+    """The settings of a study that begins now, resolved where its trials will run."""
+    if placement.executor != "ray":
+        return resolve_runtime(experiment, trials=trials, placement=placement)
+    _require_ray()
+    from study.executors.ray import resolve_there
+
+    return resolve_there(experiment, trials, placement)
+
+
+def _require_ray() -> None:
+    if importlib.util.find_spec("ray") is None:
+        raise SuiteError("--executor ray needs Ray: pip install -c constraints.txt -e '.[ray]'")
+
+
 def open_executor(placement: Placement, store: PatchStore, runtime: Runtime, scale: int) -> Executor:
     """The slots of a session. What can be said about the pixels is said by now, before a live view begins."""
+    limits = Limits(silence=placement.hang_timeout, trial=placement.trial_timeout or math.inf)
+    if placement.executor == "ray":
+        _require_ray()
+        from study.executors.ray import RayCrew
+
+        # A slot that waits for room in the cluster is silent for good reason.
+        return RemoteExecutor(RayCrew(placement, store, runtime), placement.slots, replace(limits, start=math.inf))
+    runtime = runtime.here()
     home = choose_home(store, scale, runtime.device, slots=placement.slots, slots_per_device=placement.slots_per_device)
     if placement.executor == "inline":
         return InlineExecutor(Bench(store, runtime, home))
-    limits = Limits(silence=placement.hang_timeout, trial=placement.trial_timeout or math.inf)
     setup = Setup(store=store.path, runtime=runtime, home=home, gpus=placement.gpus)
     return RemoteExecutor(ProcessCrew(setup), placement.slots, limits)

@@ -50,7 +50,8 @@ class ProcessWorker:
             return self.pipe.recv()
         except (EOFError, OSError) as exc:
             self.process.join(_END_SECONDS)
-            raise WorkerGoneError(_death(self.process.exitcode)) from exc
+            code = self.process.exitcode
+            raise WorkerGoneError(_death(code), hit=code is not None and code < 0) from exc
 
     def end(self) -> None:
         self.process.kill()

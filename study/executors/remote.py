@@ -17,12 +17,20 @@ _PATIENCE_SECONDS = 0.5
 """How long to wait for an event before the coordinator may look at the clock and at signals."""
 _AWAY_SECONDS = 5.0
 """Who has not looked for so long, because it was stopped itself, cannot say that others were silent."""
-_STARTS = 3
-"""Workers of one slot in a row that may die before they are ready."""
+_STARTS, _STARTS_HIT = 3, 20
+"""Workers of one slot in a row that may die before they are ready: by their own doing, or hit from outside."""
 
 
 class WorkerGoneError(Exception):
     """The worker has died; says how."""
+
+    def __init__(self, reason: str, *, hit: bool = False) -> None:
+        """
+        Args:
+            hit: whether something outside ended it.
+        """
+        super().__init__(reason)
+        self.hit = hit
 
 
 class Worker(Protocol):
@@ -60,6 +68,8 @@ class Limits:
 
     silence: float = 600.0
     """Without a sign of life. Reading all pictures into memory is silent too."""
+    start: float = 600.0
+    """Until a worker is ready."""
     trial: float = math.inf
     """For one trial since it took its slot."""
     suspension: float = 15.0
@@ -164,9 +174,9 @@ class RemoteExecutor(Generic[W]):
                 continue
             if slot.suspended is not None and now - slot.suspended > self._limits.suspension:
                 self._dismiss(slot)  # what it had last written is kept
-            elif now - slot.heard > self._limits.silence:
-                return self._lose(slot, f"no sign of life for {self._limits.silence:g} s")
-            elif now - slot.begun > self._limits.trial:
+            elif now - slot.heard > (limit := self._limits.silence if slot.ready else self._limits.start):
+                return self._lose(slot, f"no sign of life for {limit:g} s")
+            elif slot.ready and now - slot.begun > self._limits.trial:
                 return self._lose(slot, f"ran longer than {self._limits.trial:g} s")
         return None
 
@@ -180,7 +190,7 @@ class RemoteExecutor(Generic[W]):
     def _take(self, slot: _Slot[W], message: Message | WorkerGoneError) -> TrialEvent | None:
         match message:
             case WorkerGoneError():
-                return self._lose(slot, str(message))
+                return self._lose(slot, str(message), hit=message.hit)
             case Ready():
                 slot.ready, slot.deaths = True, 0
             case Logged():
@@ -198,12 +208,12 @@ class RemoteExecutor(Generic[W]):
                     return message
         return None
 
-    def _lose(self, slot: _Slot[W], reason: str) -> WorkerLost | None:
+    def _lose(self, slot: _Slot[W], reason: str, *, hit: bool = False) -> WorkerLost | None:
         """The worker is no more; what that means for its trial, if it had begun one."""
         trial, was_ready = self._dismiss(slot)
         if not was_ready:
             slot.deaths += 1
-            if slot.deaths == _STARTS:
+            if slot.deaths >= (_STARTS_HIT if hit else _STARTS):
                 raise SuiteError(f"the worker of slot {slot.number} does not start ({reason}); see the lines above")
             return None
         if trial is None:

@@ -186,6 +186,17 @@ def test_workers_that_do_not_even_start_stop_the_study_in_one_line(stage: Stage)
     assert len(stage.crew.hired) == 3
 
 
+def test_workers_that_are_killed_from_outside_while_they_start_are_replaced_more_often(stage: Stage) -> None:
+    for _ in range(10):
+        worker = stage.begin(4, 0)
+        worker.said.clear()
+        worker.said.append(WorkerGoneError("ended by SIGKILL", hit=True))
+        assert stage.events() == []
+    worker = stage.begin(4, 0)
+    worker.said.append(tick(4))
+    assert stage.events() == [tick(4)]
+
+
 def test_silence_is_ended(stage: Stage) -> None:
     worker = stage.begin(4, 0)
     worker.said.append(tick(4))

@@ -1,0 +1,169 @@
+"""Slots on an existing Ray cluster: an actor for each, with one core or a share of a GPU.
+
+Nothing but the cluster's own network is asked of its nodes. What a trial starts from goes down with it; a checkpoint
+and the weights come up with the event that tells of them, and are in the coordinator's root before it is journaled. So
+a node that vanishes costs what was trained since the last checkpoint, and a stray process can write nothing.
+"""
+
+import logging
+import signal
+from collections.abc import Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from sr_core.data.store import PatchStore
+from sr_core.durable import write_durably
+from sr_core.errors import SuiteError
+from sr_core.training.runtime import Runtime
+from study import provenance
+from study.events import TrialEvent
+from study.executors.ray_actor import LOG, Consignment, Far, Lacking, Parcel, Pixels, Setup
+from study.executors.remote import WorkerGoneError
+from study.executors.worker import Begin, Logged, Message, Order
+from study.experiment import Experiment
+from study.placement import Placement
+from study.trial import TrialTask
+
+_CHUNK = 64 << 20
+"""Bytes of a store that are sent as one object."""
+
+
+class RayWorker:
+    """The coordinator's end of one actor."""
+
+    def __init__(self, actor: Any, store: "_Store") -> None:
+        self._actor, self._store = actor, store
+        self._task: TrialTask | None = None
+        self.coming = actor.next.remote()
+
+    def send(self, order: Order) -> None:
+        sent: Order | Consignment = order
+        if isinstance(order, Begin):
+            self._task = order.task
+            checkpoint = order.task.checkpoint
+            files = {checkpoint.name: checkpoint.read_bytes()} if checkpoint.exists() else {}
+            sent = Consignment(order.task, files)
+        with suppress(RayError):  # it has died: that is what comes up next
+            self._actor.tell.remote(sent)
+
+    def receive(self) -> Message:
+        try:
+            found = ray.get(self.coming)
+        except RayError as exc:
+            raise WorkerGoneError(_reason(exc), hit=not isinstance(exc, RayTaskError)) from exc
+        self.coming = self._actor.next.remote()
+        if isinstance(found, Lacking):
+            self._actor.tell.remote(Pixels(self._store.parts()))
+            return Logged(LOG, logging.DEBUG, "the pixels are sent to a node")
+        assert isinstance(found, Parcel)
+        message = found.message
+        if isinstance(message, TrialEvent) and self._task is not None and message.trial == self._task.number:
+            for name, content in found.files.items():
+                write_durably(self._task.folder / name, content)
+        return message
+
+    def end(self) -> None:
+        with suppress(RayError):
+            ray.kill(self._actor)
+
+
+class _Store:
+    """A store as objects of the cluster, made when a node lacks it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._parts: list[Any] = []
+
+    def parts(self) -> list[Any]:
+        if not self._parts:
+            with self._path.open("rb") as file:
+                while content := file.read(_CHUNK):
+                    self._parts.append(ray.put(content))
+        return self._parts
+
+
+class RayCrew:
+    """Hires actors; they wait for room in the cluster, and end with this process."""
+
+    def __init__(self, placement: Placement, store: PatchStore, runtime: Runtime) -> None:
+        connect(placement.ray_address)
+        self._resources = _resources(placement)
+        self._store = _Store(store.path)
+        self._setup = Setup(
+            store=store.path.resolve(),
+            fingerprint=store.fingerprint,
+            runtime=runtime,
+            source=provenance.source_hash(),
+        )
+
+    def hire(self, slot: int) -> RayWorker:
+        # A group of one thread each: orders keep their sequence, and none waits for the next message.
+        actor = ray.remote(concurrency_groups={"up": 1, "down": 1})(Far)
+        placed = actor.options(max_restarts=0, **self._resources)
+        return RayWorker(placed.remote(replace(self._setup, slot=slot)), self._store)
+
+    def ready(self, workers: Sequence[RayWorker], timeout: float) -> list[RayWorker]:
+        by_message = {worker.coming: worker for worker in workers}
+        first, rest = ray.wait(list(by_message), num_returns=1, timeout=timeout)
+        more = ray.wait(rest, num_returns=len(rest), timeout=0)[0] if first and rest else []
+        return [by_message[message] for message in (*first, *more)]
+
+    def close(self) -> None:
+        ray.shutdown()
+
+
+def resolve_there(experiment: Experiment, trials: int, placement: Placement) -> Runtime:
+    """The settings under which trials train fastest on a node of the cluster, with the share that a slot gets."""
+    from study.opening import resolve_runtime
+
+    connect(placement.ray_address)
+    resolve = ray.remote(max_calls=1)(resolve_runtime).options(**_resources(placement))
+    try:
+        found = ray.get(resolve.remote(experiment, trials=trials, placement=placement))
+    except RayError as exc:
+        raise SuiteError(f"--ray-address {placement.ray_address}: {_reason(exc)}") from exc
+    assert isinstance(found, Runtime)
+    return found
+
+
+def connect(address: str) -> None:
+    """Join the cluster.
+
+    Raises:
+        SuiteError: there is none.
+    """
+    if ray.is_initialized():
+        return
+    try:
+        with _own_signals():
+            ray.init(address=address, log_to_driver=False, configure_logging=False, include_dashboard=False)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as exc:
+        text = str(exc).strip().partition("\n")[0]
+        raise SuiteError(f"--ray-address {address}: no Ray cluster ({text}); start one: ray start --head") from exc
+
+
+@contextmanager
+def _own_signals() -> Any:
+    """Ray puts its own handler for SIGTERM in place of the session's."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _resources(placement: Placement) -> dict[str, float]:
+    """What a slot occupies of a node."""
+    return {"num_cpus": 1, "num_gpus": 1 / placement.trials_per_gpu if placement.device == "cuda" else 0}
+
+
+def _reason(exc: RayError) -> str:
+    """One line of what may be a page."""
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    return f"{type(exc).__name__}: {lines[-1] if 'Traceback' in str(exc) else lines[0]}"[:300]
