@@ -165,5 +165,6 @@ def _resources(placement: Placement) -> dict[str, float]:
 
 def _reason(exc: RayError) -> str:
     """One line of what may be a page."""
-    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    return f"{type(exc).__name__}: {lines[-1] if 'Traceback' in str(exc) else lines[0]}"[:300]
+    cause = exc.cause if isinstance(exc, RayTaskError) else exc
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return f"{type(cause).__name__}: {lines[0] if lines else ''}"[:300]

@@ -7,6 +7,7 @@ import shutil
 import socket
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -76,6 +77,8 @@ class Far:
     def __init__(self, setup: Setup) -> None:
         self._up: queue.SimpleQueue[Parcel | Lacking | Exception] = queue.SimpleQueue()
         self._down: queue.SimpleQueue[Order | Consignment | Pixels] = queue.SimpleQueue()
+        self._early: deque[Order | Consignment] = deque()
+        """Told while the pixels were awaited."""
         self._folder = _own_folder()
         self._task: TrialTask | None = None
         threading.Thread(target=self._work, args=(setup,), daemon=True).start()
@@ -111,7 +114,7 @@ class Far:
         self._up.put(Parcel(message, self._files_of(message)))
 
     def receive(self) -> Order:
-        order = self._down.get()
+        order = self._early.popleft() if self._early else self._down.get()
         assert not isinstance(order, Pixels)
         if not isinstance(order, Consignment):
             return order
@@ -124,7 +127,7 @@ class Far:
         return Begin(self._task)
 
     def waiting(self) -> bool:
-        return not self._down.empty()
+        return bool(self._early) or not self._down.empty()
 
     def _files_of(self, message: Message) -> dict[str, bytes]:
         if self._task is None or not isinstance(message, Checkpointed | Finished):
@@ -139,8 +142,8 @@ class Far:
             if store.fingerprint == setup.fingerprint:
                 return store
         self._up.put(Lacking())
-        order = self._down.get()
-        assert isinstance(order, Pixels)
+        while not isinstance(order := self._down.get(), Pixels):
+            self._early.append(order)
         path = self._folder / setup.store.name
         with whole_file(path) as file:
             for part in order.parts:
