@@ -88,7 +88,8 @@ def owned(path: Path, what: str, journal: Path, *, take_over: bool = False) -> I
         try:
             yield held
         except Exception:
-            held.check()  # whatever else went wrong: a new owner takes away what the former one leans on
+            if path.exists():  # where a study comes to nothing its lock goes first
+                held.check()  # whatever else went wrong: a new owner takes away what the former one leans on
             raise
         finally:
             ended.set()
