@@ -1,0 +1,98 @@
+"""A tracker that is down while a study runs: the study does not notice, and afterwards nothing is missing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from study.databases import default_tracking_uri
+from study.folder import StudyFolder
+from study.follow import sync
+from study.journal import read
+from study.mlflow_sink import MlflowSink
+
+UNHURRIED = """
+import time
+from study import follower
+from study.journal import Journal
+append = Journal.append
+def unhurried(self, event):
+    append(self, event)
+    time.sleep(0.25)
+Journal.append = unhurried
+follower.MOST_BACKOFF = 2.0
+"""
+"""A study that lasts about twenty seconds, whose follower tries again at least every two."""
+
+
+def test_a_tracker_that_is_down_for_the_middle_third_costs_nothing_and_lacks_nothing_afterwards(
+    tiny: Any, commands: Any, tmp_path: Path, make_tracker: Any, shown_in_mlflow: Any, wait_until: Any, state_of: Any
+) -> None:
+    root, tracker = tmp_path / "root", make_tracker()
+    folder = StudyFolder(root, "tiny")
+    whole = 70  # lines of the journal, about
+
+    def lines() -> int:
+        return folder.journal.read_bytes().count(b"\n") if folder.journal.exists() else 0
+
+    argv = tiny.argv(root, "--tracking-uri", tracker.uri, "--storage", "none", views=True)
+    process = commands.start("study.run", *argv, first=UNHURRIED)
+    wait_until(lambda: lines() >= whole / 3)
+    tracker.kill()
+    wait_until(lambda: lines() >= whole * 2 / 3)
+    assert process.poll() is None
+    assert "mlflow: cannot write" in process.err
+    tracker.start()
+    ended = process.wait()
+    assert ended.status == 0
+    assert "mlflow: writing again" in ended.err
+    if "not up to date" in ended.out:  # a machine so slow that the tracker came back after the end
+        assert (
+            commands.run("study.sync", "--root", root, "--tracking-uri", tracker.uri, "--storage", "none").status == 0
+        )
+
+    state = state_of(root)
+    assert state.complete and lines() == state.count
+    standing = json.loads((folder.path / ".mlflow.json").read_text())
+    assert (standing["events"], standing["error"]) == (state.count, "")
+    wall = state.last_time - state.session.time
+    assert 0 < standing["waited_seconds"] <= 0.005 * wall
+    sync(folder.journal, MlflowSink(default_tracking_uri(root), folder))  # what it is without an outage
+    assert shown_in_mlflow(tracker.uri, "tiny") == shown_in_mlflow(default_tracking_uri(root), "tiny")
+
+
+def test_no_password_of_a_view_is_in_any_file_or_on_the_screen(
+    tiny: Any, commands: Any, tmp_path: Path, tree_of: Any, postgres: Any
+) -> None:
+    """A tracker that is down and a database that refuses: both are talked about the whole time."""
+    root = tmp_path / "root"
+    views = ("--tracking-uri", "http://ann:s3cr3t@127.0.0.1:9", "--storage", postgres.new_database() + "gone")
+    ended = commands.run("study.run", *tiny.argv(root, *views, trials=2, views=True))
+    assert ended.status in (0, 3) and "not up to date" in ended.out
+    for secret in ("s3cr3t", "s3cret"):
+        assert secret not in ended.out + ended.err
+        assert [name for name, content in tree_of(root).items() if secret.encode() in content] == []
+    asked = commands.run("study.status", "--root", root, "--json")
+    assert "***@127.0.0.1" in asked.out and "s3cr" not in asked.out
+    assert list(read(StudyFolder(root, "tiny").journal))
+
+
+@pytest.mark.parametrize("moment", ["amid", "after"])
+def test_a_folder_recorded_without_a_tracker_fills_one_later_from_another_place(
+    moment: str, finished: Any, tiny: Any, commands: Any, tmp_path: Path, shown_in_mlflow: Any
+) -> None:
+    """As on a node without a network: the folder is carried to a machine that has one."""
+    root = tmp_path / "node"
+    argv = tiny.argv(root, trials=3)
+    if moment == "amid":
+        argv += ["--timeout", "1s"]
+    commands.run("study.run", *argv)
+    assert {path.name for path in root.iterdir()} <= {"stores", "tiny", "compiled"}
+    carried = root.rename(tmp_path / "desk")
+    ended = commands.run("study.sync", "--root", carried)
+    assert (ended.status, ended.err) == (0, "")
+    shown = shown_in_mlflow(default_tracking_uri(carried), "tiny")
+    assert len(shown) >= 2
+    if moment == "after":
+        assert "weights.safetensors" in shown["reference: authors"]["files"]
