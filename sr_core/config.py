@@ -161,7 +161,7 @@ class TrainConfig:
     engine: Engine = "auto"
     """How a step is executed; auto: what is fastest on this machine, compilation paid for. Never swept."""
     precision: Precision = "auto"
-    """Of the network's arithmetic; weights and optimiser are always fp32. auto: bf16 where a GPU has it. Never swept."""
+    """Of the network's arithmetic; weights and optimiser stay fp32. auto: bf16 where a GPU has it. Never swept."""
     deterministic: bool | None = None
     """Same seed, same bits, on a GPU too, where it costs speed; None: on a CPU only. Never swept."""
 
