@@ -25,6 +25,7 @@ from sr_core.metrics.evaluate import score
 from sr_core.model.inference import super_resolve
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
+from sr_core.training.checkpoint import Mark, load_checkpoint, save_checkpoint, weights_of
 from sr_core.training.choice import choose
 from sr_core.training.compiled import can_compile
 from sr_core.training.runtime import Runtime, resolve
@@ -116,6 +117,24 @@ def bits(_: PatchStore) -> str:
     return f"deterministic: 20 steps twice give the same bits ({', '.join(engines())})"
 
 
+def resumed(_: PatchStore) -> str:
+    """A run that goes on from its checkpoint takes its first steps kernel by kernel, where the other replays."""
+    for name, runtime in engines().items():
+        fixed = replace(runtime, deterministic=True)
+        whole = losses(SMALL, TRAIN, fixed, noise, steps=16, points=2)[1]
+        first = losses(SMALL, TRAIN, fixed, noise, steps=8, points=1)[1]
+        second = begin(SMALL, TRAIN, fixed)
+        with tempfile.TemporaryDirectory() as scratch:
+            save_checkpoint(Path(scratch) / "checkpoint", first, Mark("", 0))
+            load_checkpoint(Path(scratch) / "checkpoint", second, Mark("", 0))
+        step = Step(second, TRAIN, fixed, noise)
+        for _ in range(8):
+            step()
+        for key, tensor in weights_of(whole.model).items():
+            assert torch.equal(tensor, weights_of(second.model)[key]), f"{name}: {key} differs after a resumption"
+    return f"deterministic: 8 and 8 steps give the bits of 16 ({', '.join(engines())})"
+
+
 def no_waiting(store: PatchStore) -> str:
     stream = open_home(store, 2, DEVICE, "device").patches(DATA, 3)
     for name, runtime in engines().items():
@@ -197,7 +216,7 @@ def curves(store: PatchStore) -> tuple[str, dict[str, list[float]]]:
 
 
 CHECKS: tuple[Callable[[PatchStore], str], ...] = (
-    patch_numbers, patches, first_losses, bits, no_waiting, room, validation, chosen,
+    patch_numbers, patches, first_losses, bits, resumed, no_waiting, room, validation, chosen,
 )  # fmt: skip
 
 

@@ -208,7 +208,7 @@ def resolve_runtime(experiment: Experiment, *, trials: int, placement: Placement
     for dimension in dimensions:
         rows = [dimension.settings(value) for value in dimension.samples]
         batches += [row["train.batch_size"] for row in rows if "train.batch_size" in row]
-        shapes *= len({tuple((k, v) for k, v in row.items() if _shapes(k)) for row in rows})
+        shapes *= len({tuple((k, v) for k, v in row.items() if _compiled_anew(k)) for row in rows})
     return choose(
         base.model,
         base.data,
@@ -220,10 +220,10 @@ def resolve_runtime(experiment: Experiment, *, trials: int, placement: Placement
     )
 
 
-def _shapes(name: str) -> bool:
-    """Whether another value gives some weight or batch another shape."""
-    shaping = name.startswith("model.") and name not in ("model.temperature", "model.input_range")
-    return shaping or name in ("train.batch_size", "data.lr_patch_size")
+def _compiled_anew(name: str) -> bool:
+    """Whether compiled code holds for one value only: of shapes, and of numbers within it (temperature is a tensor)."""
+    network = name.startswith("model.") and name != "model.temperature"
+    return network or name in ("train.batch_size", "data.lr_patch_size")
 
 
 def check_pictures(experiment: Experiment, found: Found) -> None:

@@ -45,7 +45,7 @@ def choose(
         train: with the largest batch that will be trained.
         cores_to_use: by one training; by default all that this process may use.
         patches: that the whole study will train, by which compilation is judged.
-        shapes: different shapes of weights and batches among the study's configurations, each compiled anew.
+        shapes: networks and shapes of batches among the study's configurations, each compiled anew.
     Raises:
         ConfigError: the device is not there, or cannot do what `train.engine` asks.
     """

@@ -15,7 +15,8 @@ def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
     """The model's forward pass (and with it the backward pass), compiled when it is first called.
 
     Another instance of the same network takes the same compiled code: temperature is a tensor to it, and neither loss
-    nor learning rate belong to the graph. Another shape, of input or of weights, is compiled anew.
+    nor learning rate belong to the graph. Another shape, of input or of weights, is compiled anew, and so is another
+    input range.
     """
     # By default the ninth shape would silently run uncompiled, with other bits.
     torch._dynamo.config.recompile_limit = _MOST_SHAPES
