@@ -1,8 +1,8 @@
 """Another study's course, to be run again: which configurations it tried, and where it pruned them.
 
 With several slots the order in which trials end varies from run to run, and so do the proposals drawn from it. A study
-that replays another one's journal trains the same trials to the same counts whatever the order, so that two runs can
-be compared bit by bit.
+that replays another one's journal trains the same trials to the same counts under the same settings, whatever the
+order, so that two runs can be compared bit by bit.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from typing import Any
 
 from sr_core.errors import SuiteError
 from study.config import TrialConfig, short_digest
-from study.events import Proposed, Pruned
+from study.events import Proposed, Pruned, StudyOpened
 from study.journal import read
 from study.space import Space
 
@@ -26,6 +26,8 @@ class Course:
     """By trial number, references left out: the complete config by dotted name."""
     pruned_at: Mapping[int, int]
     """Patches at which a trial was pruned."""
+    runtime: Mapping[str, Any]
+    """The settings that decide bits."""
 
     def point(self, number: int, space: Space, base: TrialConfig) -> dict[str, Any] | None:
         """Where in the space that trial stands; None where the other study had come to its end.
@@ -56,9 +58,12 @@ def course_of(journal: Path) -> Course:
         raise SuiteError(f"replay of {journal}: no such journal")
     configs: dict[int, Mapping[str, Any]] = {}
     pruned_at: dict[int, int] = {}
+    runtime: Mapping[str, Any] = {}
     for event in read(journal):
-        if isinstance(event, Proposed) and event.role == "search":
+        if isinstance(event, StudyOpened):
+            runtime = event.runtime
+        elif isinstance(event, Proposed) and event.role == "search":
             configs[event.trial] = TrialConfig.from_json(event.config).dotted()
         elif isinstance(event, Pruned):
             pruned_at[event.trial] = event.patches
-    return Course(configs, pruned_at)
+    return Course(configs, pruned_at, runtime)

@@ -15,11 +15,21 @@ from study.executors.remote import Limits, RemoteExecutor
 from study.experiment import Experiment
 from study.opening import resolve_runtime
 from study.placement import Placement
+from study.replay import course_of
 from study.trial import Bench
 
 
 def runtime_for(experiment: Experiment, trials: int, placement: Placement) -> Runtime:
-    """The settings of a study that begins now, resolved where its trials will run."""
+    """The settings of a study that begins now, resolved where its trials will run; those of the study that it replays.
+
+    Raises:
+        SuiteError: the replayed study ran on another kind of device.
+    """
+    if experiment.replay is not None:
+        runtime = Runtime.from_json(dict(course_of(experiment.replay).runtime))
+        if runtime.device.partition(":")[0] != placement.device:
+            raise SuiteError(f"the study to be replayed ran on {runtime.device}, not on {placement.device}; see --gpus")
+        return runtime
     if placement.executor != "ray":
         return resolve_runtime(experiment, trials=trials, placement=placement)
     _require_ray()

@@ -36,10 +36,7 @@ from study.space import Choice, Grid, Together
 BASE = TrialConfig(
     model=ModelConfig(n_feats=8, upsampler_feats=6, n_blocks=1, temperature=1.0),
     data=DataConfig(scale=2, lr_patch_size=8, subimage_window=48, subimage_step=24),
-    # The engine is named: which one is measured to be the fastest may differ on a busy machine, and so would bits.
-    train=TrainConfig(
-        budget_patches=4_800, batch_size=4, learning_rate=2e-3, ema_horizon_patches=40.0, engine="eager"
-    ),
+    train=TrainConfig(budget_patches=4_800, batch_size=4, learning_rate=2e-3, ema_horizon_patches=40.0),
     evaluation=EvaluationConfig(every_patches=600, crops=4, lr_crop_size=24),
     seed=1,
 )

@@ -8,7 +8,11 @@ from typing import Any
 import pytest
 
 from sr_core.errors import ConfigError, SuiteError
+from sr_core.training.runtime import resolve
+from study.executors.opening import runtime_for
 from study.experiment import Experiment, load_experiment
+from study.journal import Journal
+from study.placement import Placement
 from study.replay import course_of
 from study.sampler import propose
 from study.scheduler import Verdict, decide
@@ -33,8 +37,6 @@ def recorded(tiny: Experiment, history: Callable[[Experiment], Any]) -> Any:
 
 @pytest.fixture
 def journal(recorded: Any, tmp_path: Path) -> Path:
-    from study.journal import Journal
-
     path = tmp_path / "journal.jsonl"
     written = Journal(path)
     for event in recorded.events:
@@ -61,6 +63,21 @@ def test_a_trial_is_pruned_exactly_where_it_was_whatever_the_others_score(
     again = replace(tiny, scheduler="replay", replay=journal)
     verdicts = {number: decide(recorded.state, again, number) for number in range(10)}
     assert [number for number, verdict in verdicts.items() if verdict is Verdict.STOP] == [3, 7]
+
+
+def test_the_settings_that_decide_bits_are_those_of_the_replayed_study(
+    tiny: Experiment, history: Callable[[Experiment], Any], tmp_path: Path
+) -> None:
+    told = history(tiny)
+    runtime = replace(resolve(threads=3), memory_format="contiguous")
+    path = tmp_path / "other.jsonl"
+    written = Journal(path)
+    written.append(replace(told.events[0], runtime=runtime.to_json()))
+    written.close()
+    again = replace(tiny, sampler="replay", replay=path)
+    assert runtime_for(again, 10, Placement()) == runtime
+    with pytest.raises(SuiteError, match="the study to be replayed ran on cpu, not on cuda"):
+        runtime_for(again, 10, Placement(gpus=("0",)))
 
 
 def test_what_is_replayed_is_part_of_the_question(tiny: Experiment, journal: Path) -> None:
