@@ -14,9 +14,9 @@ part() { # seconds, command
     echo "== $*"
     timeout "$limit" "$@" || { echo "FAILED ($?): $*"; failed=1; }
 }
-part 230 python benchmarks/train_step.py --out "$out" --rounds 5
-part 200 python benchmarks/gpu_checks.py "$out"
-part 60 python benchmarks/data.py --out "$out" --rounds 3 --seconds 0.5
-part 60 python benchmarks/strips.py --out "$out" --device cuda:0 --precision fp32 bf16
-python -c 'import pytest, hypothesis' 2>/dev/null && part 40 python -m pytest -q -m gpu tests/sr_core
+part 200 python benchmarks/train_step.py --out "$out" --rounds 5
+part 270 python benchmarks/gpu_checks.py "$out"
+part 50 python benchmarks/data.py --out "$out" --rounds 3 --seconds 0.5
+part 50 python benchmarks/strips.py --out "$out" --device cuda:0 --precision fp32 bf16
+python -c 'import pytest, hypothesis' 2>/dev/null && part 25 python -m pytest -q -m gpu tests/sr_core
 exit $failed

@@ -6,8 +6,11 @@ Needs torch, numpy, h5py, opencv, pillow and scikit-image, not Optuna nor MLflow
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -193,6 +196,33 @@ def chosen(_: PatchStore) -> str:
     )
 
 
+def _small_network_seconds(steps: int) -> float:
+    """Of that many steps of the quickstart's network in this process, warm."""
+    train = TrainConfig(batch_size=16, budget_patches=16 * 1_000_000)
+    runtime = replace(resolve(device=DEVICE), engine="graphed", precision="bf16")
+    lr = np.random.default_rng(0).integers(0, 256, (16, 3, 24, 24), dtype=np.uint8)
+    there = torch.from_numpy(lr).to(DEVICE), torch.from_numpy(lr.repeat(2, 2).repeat(2, 3)).to(DEVICE)
+    step = Step(begin(SMALL, train, runtime), train, runtime, lambda first, count: there)
+    begun = 0.0
+    for number in range(steps + 20):
+        if number == 20:
+            torch.cuda.synchronize()
+            begun = time.perf_counter()
+        step()
+    torch.cuda.synchronize()
+    return time.perf_counter() - begun
+
+
+def beside(_: PatchStore) -> str:
+    """Two small trainings at once against one: in processes of their own, as slots are."""
+    steps = 3000
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        list(pool.map(_small_network_seconds, [20, 20]))  # both processes are up and warm
+        alone = pool.submit(_small_network_seconds, steps).result()
+        both = max(pool.map(_small_network_seconds, [steps, steps]))
+    return f"two trials of the quickstart's network at once: {2 * alone / both:.2f} times the throughput of one"
+
+
 def curves(store: PatchStore) -> tuple[str, dict[str, list[float]]]:
     """Whether the final engine learns as eager fp32 does: within what three seeds of that differ by."""
     runs: dict[str, list[float]] = {}
@@ -216,7 +246,7 @@ def curves(store: PatchStore) -> tuple[str, dict[str, list[float]]]:
 
 
 CHECKS: tuple[Callable[[PatchStore], str], ...] = (
-    patch_numbers, patches, first_losses, bits, resumed, no_waiting, room, validation, chosen,
+    patch_numbers, patches, first_losses, bits, resumed, no_waiting, room, validation, chosen, beside,
 )  # fmt: skip
 
 

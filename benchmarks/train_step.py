@@ -210,7 +210,7 @@ def table(report: dict[str, Any]) -> str:
         for r in rows
     ]
     cost, floor = report["step"], report["floors"]
-    final = next(r for r in reversed(rows) if (r["way"].startswith("(c)") and "determ" not in r["way"]) or r is rows[0])
+    final = [row for row in rows if "deterministic" not in row["way"]][-1]
     lines += [
         "",
         f"A step of {cost['precision']}: {cost['GFLOP']:.0f} GFLOP; {cost['GB']:.2f} GB if every operation reads and "

@@ -215,6 +215,7 @@ def resolve_runtime(experiment: Experiment, *, trials: int, placement: Placement
         replace(base.train, batch_size=max(batches), budget_patches=max(batches)),
         device=placement.device,
         cores_to_use=placement.cores_each(cores()),
+        beside=placement.slots_per_device,
         patches=trials * base.train.budget_patches,
         shapes=shapes,
     )

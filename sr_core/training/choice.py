@@ -1,6 +1,8 @@
 """Which settings train a study fastest on this machine: decided once, from measurements of a few seconds."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from subprocess import SubprocessError
 from typing import Literal
@@ -15,10 +17,15 @@ from sr_core.training.speed import Speed, measure
 
 logger = logging.getLogger(__name__)
 
-_CLEARLY_FASTER, _FASTER = 0.6, 0.95
+_CLEARLY_FASTER = 0.6
+_FASTER = {"cpu": 0.7, "cuda": 0.95}
+"""Of the time with channels last, at which contiguous tensors are worth it. On a CPU they take 1.7 times as long for the
+full network; for a tiny one both take alike, and the same command should give the same bits tomorrow."""
 _COMPILATION_SECONDS = {"cpu": 30.0, "cuda": 60.0}
 _MOST_SAVED = {"cpu": 0.3, "cuda": 0.7}
 """What compilation has saved of a step's time at the very most: where even that does not pay, it is not tried."""
+_USED = 0.9
+"""Of the free memory; the rest is for CUDA itself in every process."""
 _MUST_PAY = 2.0
 """Times the compilation's own time that it must save over the study."""
 
@@ -30,6 +37,7 @@ def choose(
     *,
     device: str | None = None,
     cores_to_use: int | None = None,
+    beside: int = 1,
     patches: int = 0,
     shapes: int = 1,
 ) -> Runtime:
@@ -37,13 +45,14 @@ def choose(
 
     Threads: one, unless one per core is clearly faster: a step of a small network is many short operations, and
     splitting each costs more than it gains, and far more where another process wants the core. Memory format: channels
-    last, unless contiguous is faster. Precision: bf16 where a GPU has it. Engine: the fastest of those whose time to
-    warm up is paid back twice over the study, unless `train.engine` names one. Micro-batch: as many patches as the
-    device's memory holds, on CUDA.
+    last, unless contiguous is clearly faster. Precision: bf16 where a GPU has it. Engine: the fastest of those whose time to
+    warm up is paid back twice over the study, unless `train.engine` names one. Micro-batch: as many patches as this
+    training's share of a GPU's memory holds, found by real steps that may have no more.
 
     Args:
         train: with the largest batch that will be trained.
         cores_to_use: by one training; by default all that this process may use.
+        beside: trainings that share the device.
         patches: that the whole study will train, by which compilation is judged.
         shapes: networks and shapes of batches among the study's configurations, each compiled anew.
     Raises:
@@ -59,14 +68,25 @@ def choose(
     )
     _check_possible(train.engine, plain.device)
     plain.apply()
+    with _share_of_memory(plain.device, beside):
+        return _fastest(model, data, train, plain, cores_to_use or cores(), patches, shapes)
+
+
+def _fastest(
+    model: ModelConfig, data: DataConfig, train: TrainConfig, plain: Runtime, available: int, patches: int, shapes: int
+) -> Runtime:
+    on_cpu = plain.device == "cpu"
     at_most = 8 if on_cpu else None
     if on_cpu:
-        plain = _with_threads(model, data, train, plain, cores_to_use or cores())
+        plain = _with_threads(model, data, train, plain, available)
     plain = _with_layout(model, data, train, plain, at_most)
     eager = measure(model, data, train, plain, at_most=at_most)
     plain = replace(plain, micro_batch=eager.micro_batch)
     if train.engine != "auto":
-        return _with_engine(plain, train.engine)
+        named = _with_engine(plain, train.engine)
+        if named.engine != "eager" and _tried(model, data, train, named, at_most) is None:
+            raise ConfigError(f"train.engine {train.engine} does not work on this machine; take auto")
+        return named
     best, least = plain, eager.seconds_per_patch
     for candidate in _candidates(plain, patches * least, shapes):
         found = _tried(model, data, train, candidate, at_most)
@@ -82,6 +102,20 @@ def choose(
         if saved > _MUST_PAY * shapes * found.seconds_to_warm_up:
             best, least = replace(candidate, micro_batch=found.micro_batch), found.seconds_per_patch
     return best
+
+
+@contextmanager
+def _share_of_memory(device: str, beside: int) -> Iterator[None]:
+    """On a GPU, this process can allocate no more than one of `beside` equal parts of what is free."""
+    if device == "cpu":
+        yield
+        return
+    free, total = torch.cuda.mem_get_info()  # of the device that the settings made the current one
+    torch.cuda.set_per_process_memory_fraction(_USED * free / total / beside)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
 
 
 def _check_possible(engine: str, device: str) -> None:
@@ -131,9 +165,15 @@ def _with_layout(
     model: ModelConfig, data: DataConfig, train: TrainConfig, channels_last: Runtime, at_most: int | None
 ) -> Runtime:
     contiguous = replace(channels_last, memory_format="contiguous")
-    both = channels_last, contiguous
-    times = [measure(model, data, train, runtime, at_most=at_most).seconds_per_patch for runtime in both]
-    return contiguous if times[1] < _FASTER * times[0] else channels_last
+    faster = _FASTER["cpu" if channels_last.device == "cpu" else "cuda"]
+    for _ in range(2):  # a single hiccup must not decide a study's bits
+        times = [
+            measure(model, data, train, runtime, at_most=at_most).seconds_per_patch
+            for runtime in (channels_last, contiguous)
+        ]
+        if times[1] >= faster * times[0]:
+            return channels_last
+    return contiguous
 
 
 def _with_engine(plain: Runtime, engine: str) -> Runtime:
