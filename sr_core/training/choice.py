@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 
 _CLEARLY_FASTER = 0.6
 _FASTER = {"cpu": 0.7, "cuda": 0.95}
-"""Of the time with channels last, at which contiguous tensors are worth it. On a CPU they take 1.7 times as long for the
-full network; for a tiny one both take alike, and the same command should give the same bits tomorrow."""
+"""Of the time with channels last, at which contiguous tensors are worth it. On a CPU they take 1.7 times as long for
+the full network; for a tiny one both take alike, and the same command should give the same bits tomorrow."""
 _COMPILATION_SECONDS = {"cpu": 30.0, "cuda": 60.0}
 _MOST_SAVED = {"cpu": 0.3, "cuda": 0.7}
 """What compilation has saved of a step's time at the very most: where even that does not pay, it is not tried."""
@@ -45,9 +45,9 @@ def choose(
 
     Threads: one, unless one per core is clearly faster: a step of a small network is many short operations, and
     splitting each costs more than it gains, and far more where another process wants the core. Memory format: channels
-    last, unless contiguous is clearly faster. Precision: bf16 where a GPU has it. Engine: the fastest of those whose time to
-    warm up is paid back twice over the study, unless `train.engine` names one. Micro-batch: as many patches as this
-    training's share of a GPU's memory holds, found by real steps that may have no more.
+    last, unless contiguous is clearly faster. Precision: bf16 where a GPU has it. Engine: the fastest of those whose
+    time to warm up is paid back twice over the study, unless `train.engine` names one. Micro-batch: as many patches as
+    this training's share of a GPU's memory holds, found by real steps that may have no more.
 
     Args:
         train: with the largest batch that will be trained.
