@@ -18,9 +18,12 @@ import pytest
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;\d+)*m")
 
 
-SLOWLY = (
-    "import time\nimport sr_core.training.fit as f\nstep = f.step\nf.step = lambda *a: (time.sleep(0.01), step(*a))\n"
-)
+SLOWLY = """
+import time
+from sr_core.training.step import Step
+step = Step.__call__
+Step.__call__ = lambda self: (time.sleep(0.01), step(self))
+"""
 """Makes a study so slow that every count is drawn, and that a signal finds it far from its end."""
 
 
