@@ -207,3 +207,10 @@ def test_an_owner_whose_name_cannot_be_read_is_another_process(folder: StudyFold
     with folder.lock():
         (folder.path / "lock").write_text(content)
         assert folder.owner() == "another process"
+
+
+def test_what_stops_a_study_before_its_first_line_is_told_as_it_is(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path / "root", "small")
+    with pytest.raises(SuiteError, match=r"^no such thing$"), folder.owned():
+        raise SuiteError("no such thing")
+    assert not (tmp_path / "root").exists()

@@ -84,6 +84,8 @@ def leave(status: int) -> NoReturn:
 def main() -> None:
     for name in WARM:
         importlib.import_module(name)
+    # Layouts are timed when a study begins, and two studies that are compared bit by bit might differ in theirs.
+    importlib.import_module("sr_core.training.choice").__dict__["_with_layout"] = lambda *given: given[-1]
     gc.freeze()  # what is shared stays shared
     print(json.dumps({"ready": os.getpid()}), flush=True)
     request = serve()
