@@ -126,7 +126,7 @@ def test_a_line_that_a_kill_tore_is_passed_over(finished_copy: Any, status: Any)
     assert status(finished_copy.root)[1]["phase"] == "died, resumable"
     journal.write_bytes(journal.read_bytes()[:100])
     text, found = status(finished_copy.root)
-    assert found == {"study": "tiny", "phase": "empty", "owner": None}
+    assert found == {"study": "tiny", "phase": "empty", "owner": None, "trainings": []}
     assert text == "tiny: nothing recorded yet\n"
 
 
