@@ -55,9 +55,9 @@ def propose(state: StudyState, experiment: Experiment, number: int) -> Point | N
     free = tuple(d for d in space.dimensions if d.label not in arm)
     if experiment.sampler in ("qmc", "grid"):
         return _first_unseen(space, arm, free, known, experiment.sampler, child_seed(state.opened.seed, "sequence"))
+    sampled = _Sampled(free, experiment, within)
     for attempt in range(_RETRIES):
-        seed = child_seed(state.opened.seed, "proposal", number, attempt)
-        point = arm | _ask(free, experiment, within, seed)
+        point = arm | sampled.ask(child_seed(state.opened.seed, "proposal", number, attempt))
         if _key(space, point) not in known:
             return point
     if space.size is None:  # among real numbers a repeat is an accident, and there is no list to choose from
@@ -134,29 +134,52 @@ def _key(space: Space, point: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(point[d.label] for d in space.dimensions)
 
 
-def _ask(
-    free: tuple[Dimension, ...], experiment: Experiment, history: Iterable[tuple[Trial, Point]], seed: int
-) -> Point:
-    """One suggestion of Optuna's sampler for the dimensions that are free."""
-    distributions = {d.label: distribution_of(d) for d in free}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study = optuna.create_study(direction="maximize", sampler=_sampler(experiment, seed))
-    learns = ("finished", "pruned", "paused") if experiment.sampler == "gp" else ("finished",)
-    study.add_trials([_frozen(trial, point, free, distributions, learns) for trial, point in history])
-    asked = study.ask(distributions)
-    return {d.label: _decode(d, asked.params[d.label]) for d in free}
+class _Sampled:
+    """The history as Optuna's samplers see it, built once however often they are asked.
+
+    Args:
+        free: the dimensions that are asked for.
+    """
+
+    def __init__(
+        self, free: tuple[Dimension, ...], experiment: Experiment, history: Iterable[tuple[Trial, Point]]
+    ) -> None:
+        self._free, self._experiment = free, experiment
+        self._distributions = {d.label: distribution_of(d) for d in free}
+        self._study = optuna.create_study(direction="maximize")
+        learns = ("finished", "pruned", "paused") if experiment.sampler == "gp" else ("finished",)
+        trials = [_frozen(trial, point, free, self._distributions, learns) for trial, point in history]
+        self._study.add_trials(trials)
+        self._known = any(trial.state is not TrialState.FAIL for trial in trials)
+
+    def ask(self, seed: int) -> Point:
+        """One suggestion; it leaves no trace that another would see, for samplers pass over failed trials."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._study.sampler = _sampler(self._experiment, seed, self._distributions if self._known else {})
+        asked = self._study.ask(self._distributions)
+        self._study.tell(asked, state=TrialState.FAIL)
+        return {d.label: _decode(d, asked.params[d.label]) for d in self._free}
 
 
-def _sampler(experiment: Experiment, seed: int) -> optuna.samplers.BaseSampler:
+class _Tpe(optuna.samplers.TPESampler):
+    """Optuna's TPE, told which dimensions all trials have: it would find that out from a thousand trials each time."""
+
+    def __init__(self, seed: int, space: dict[str, BaseDistribution]) -> None:
+        super().__init__(seed=seed, n_startup_trials=_STARTUP_TRIALS, multivariate=True, constant_liar=True)
+        self._space = {name: d for name, d in sorted(space.items()) if not d.single()}
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._space
+
+
+def _sampler(experiment: Experiment, seed: int, space: dict[str, BaseDistribution]) -> optuna.samplers.BaseSampler:
     seed32 = seed % 2**32  # what NumPy's RandomState takes
     if experiment.sampler == "random":
         return optuna.samplers.RandomSampler(seed=seed32)
     if experiment.sampler == "gp":
         return optuna.samplers.GPSampler(seed=seed32, n_startup_trials=_STARTUP_TRIALS)
-    return optuna.samplers.TPESampler(
-        seed=seed32, n_startup_trials=_STARTUP_TRIALS, multivariate=True, constant_liar=True
-    )
+    return _Tpe(seed32, space)
 
 
 def distribution_of(dimension: Dimension) -> BaseDistribution:
