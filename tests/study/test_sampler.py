@@ -278,7 +278,7 @@ def test_a_gp_does_not_ask_again_for_what_was_pruned(history: Callable[..., Any]
 
 
 def always(point: dict[str, Any]) -> Callable[..., dict[str, Any]]:
-    return lambda free, *_: {d.label: point[d.label] for d in free}
+    return lambda self, seed: {d.label: point[d.label] for d in self._free}
 
 
 def differing(one: dict[str, Any], other: dict[str, Any]) -> int:
@@ -290,7 +290,7 @@ def test_a_repeat_becomes_the_unseen_configuration_that_differs_in_the_fewest_va
 ) -> None:
     study = history(SMALL)
     wanted = {"train.loss": "l1", "model.reduction": 4}
-    monkeypatch.setattr(sampler, "_ask", always(wanted))
+    monkeypatch.setattr(sampler._Sampled, "ask", always(wanted))
     distances = []
     for number in range(6):
         values = settings_of(study, study.state, number)
@@ -304,7 +304,7 @@ def test_ties_between_the_nearest_are_broken_by_seed_and_number(
     history: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = {"train.loss": "l1", "model.reduction": 8, "model.temperature": 1.0, "data.train_kernel": "nearest"}
-    monkeypatch.setattr(sampler, "_ask", always(wanted))
+    monkeypatch.setattr(sampler._Sampled, "ask", always(wanted))
 
     def chosen(seed: int, number: int) -> dict[str, Any]:
         study = history(GRID, seed=seed)
@@ -325,11 +325,11 @@ def test_a_repeat_is_asked_again_up_to_twenty_times_each_with_a_seed_of_its_own(
     study.propose(known)
     seeds: list[int] = []
 
-    def stubborn(free: object, asked: object, seen: object, seed: int) -> dict[str, Any]:
+    def stubborn(self: object, seed: int) -> dict[str, Any]:
         seeds.append(seed)
         return known if len(seeds) < 20 else {"train.loss": "l2", "model.reduction": 2}
 
-    monkeypatch.setattr(sampler, "_ask", stubborn)
+    monkeypatch.setattr(sampler._Sampled, "ask", stubborn)
     assert settings_of(study, study.state, 1) == {"train.loss": "l2", "model.reduction": 2}
     assert len(set(seeds)) == 20
 

@@ -1,0 +1,352 @@
+"""What the engine costs: recording, waiting, proposals, start-up and slots, beside Optuna and MLflow as usually used.
+
+    python benchmarks/engine.py [--trials 12] [--out benchmarks/out] [--quick]
+
+Real studies in processes of their own, of a tiny network whose trials have 100 points of 6 metrics, with every executor
+that is installed; and the same trainings under `study.optimize`, which logs every metric of every point with
+`mlflow.log_metric` and reports it to a pruner, as tutorials do. All in one run, stores in SQLite.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+
+from experiments.quickstart import EXPERIMENT
+from sr_core.training.runtime import cores
+from study import events as ev
+from study.config import short_digest
+from study.experiment import Experiment, load_experiment
+from study.folder import StudyFolder
+from study.journal import Journal, read
+from study.sampler import propose
+from study.state import StudyState, fold
+
+MANY = 1000
+POINTS = 100
+
+QUESTION = '''"""Tiny trials of {points} validations."""
+from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
+from study.config import TrialConfig
+from study.experiment import Experiment
+from study.space import Float
+
+EXPERIMENT = Experiment(
+    question="What does the engine cost?",
+    base=TrialConfig(
+        model=ModelConfig(n_feats=8, upsampler_feats=6, n_blocks=1),
+        data=DataConfig(scale=2, lr_patch_size=16),
+        train=TrainConfig(budget_patches={budget}, batch_size=4, engine="eager"),
+        evaluation=EvaluationConfig(every_patches={every}, crops=2, lr_crop_size=24),
+        seed=1,
+    ),
+    nuisance={{"train.learning_rate": Float(1e-4, 1e-2, log=True), "model.temperature": Float(0.1, 10.0, log=True)}},
+    scheduler="none",
+    replicates=0,
+)
+'''
+
+
+def question(folder: Path, *, budget: int, every: int) -> Path:
+    path = folder / f"q{budget}_{every}.py"
+    path.write_text(QUESTION.format(points=budget // every, budget=budget, every=every))
+    return path
+
+
+def command(root: Path, file: Path, trials: int) -> list[str]:
+    where = ["--experiment", str(file), "--root", str(root), "--study-name", "s"]
+    return [sys.executable, "-m", "study.run", *where, "--trials", str(trials)]
+
+
+def run(root: Path, file: Path, trials: int, *more: str) -> tuple[float, StudyFolder]:
+    """Seconds of a `study.run` from its start to its end, and its study."""
+    begun = time.perf_counter()
+    done = subprocess.run(
+        [*command(root, file, trials), *more],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise RuntimeError(f"study.run ended with {done.returncode}: {done.stderr[-2000:]}")
+    return time.perf_counter() - begun, StudyFolder(root, "s")
+
+
+def session_seconds(folder: StudyFolder) -> float:
+    state = fold(read(folder.journal))
+    assert state.session is not None and state.ended is not None
+    return state.ended.time - state.session.time
+
+
+def engine(folder: Path, file: Path, trials: int, executor: str) -> dict[str, float]:
+    """A study with both views: what its MLflow thread and the study's loop spent on recording."""
+    slots = ("--slots", str(cores())) if executor != "inline" else ()
+    where = ("--ray-address", "local") if executor == "ray" else ()
+    _, study = run(folder / executor, file, trials, "--executor", executor, *slots, *where)
+    wall = session_seconds(study)
+    views = {name: json.loads((study.path / f".{name}.json").read_text()) for name in ("mlflow", "optuna")}
+    points = [len(trial.curve) for trial in fold(read(study.journal)).trials.values()]
+    assert min(points) == POINTS, points
+    return {
+        "seconds per trial": wall / trials,
+        "recording, busy [s/trial]": views["mlflow"]["busy_seconds"] / trials,
+        "recording, CPU [s/trial]": views["mlflow"]["cpu_seconds"] / trials,
+        "Optuna view, busy [s/trial]": views["optuna"]["busy_seconds"] / trials,
+        "training waits [s/trial]": sum(view["waited_seconds"] for view in views.values()) / trials,
+        "training waits [% of wall]": 100 * sum(view["waited_seconds"] for view in views.values()) / wall,
+    }
+
+
+def usual(folder: Path, prepared: StudyFolder, experiment: Experiment, trials: int) -> dict[str, float]:
+    """The same trainings under `study.optimize`, one call of `mlflow.log_metric` for each value of each point."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    import mlflow
+
+    from sr_core.data.store import load_store
+    from study.opening import runtime_of
+    from study.trial import Bench, TrialTask, run_trial
+
+    state = fold(read(prepared.journal))
+    assert state.opened is not None
+    runtime = runtime_of(state.opened)
+    runtime.apply()
+    bench = Bench(load_store(prepared.root / state.opened.data["store"]), runtime)
+    folder.mkdir()
+    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+    mlflow.set_experiment("usual")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    waited = 0.0
+
+    def objective(trial: optuna.Trial) -> float:
+        nonlocal waited
+        values = {
+            "train.learning_rate": trial.suggest_float("lr", 1e-4, 1e-2, log=True),
+            "model.temperature": trial.suggest_float("temperature", 0.1, 10.0, log=True),
+        }
+        config = experiment.base.with_values(values)
+        place = folder / f"{trial.number:04d}"
+        place.mkdir()
+        task = TrialTask(
+            number=trial.number, config=config, config_hash=config.digest(), folder=place, epoch=1, slot=0, source=""
+        )
+        score = 0.0
+        with mlflow.start_run():
+            mlflow.log_params(config.dotted())
+            for event in run_trial(task, bench):
+                begun = time.perf_counter()
+                if isinstance(event, ev.Progress):
+                    score = event.scores["val/psnr"]
+                    six = {"train/loss": event.loss, "train/lr": event.learning_rate, **event.scores}
+                    for name, value in (six | {"gain": score, "patches": event.patches}).items():
+                        mlflow.log_metric(name, value, step=event.patches)
+                    trial.report(score, event.patches)
+                    trial.should_prune()
+                waited += time.perf_counter() - begun
+        return score
+
+    study = optuna.create_study(direction="maximize", storage=f"sqlite:///{folder / 'optuna.db'}")
+    begun = time.perf_counter()
+    study.optimize(objective, n_trials=trials)
+    wall = time.perf_counter() - begun
+    return {
+        "seconds per trial": wall / trials,
+        "training waits [s/trial]": waited / trials,
+        "training waits [% of wall]": 100 * waited / wall,
+    }
+
+
+def told(folder: StudyFolder, opened: ev.StudyOpened, experiment: Experiment, trials: int) -> StudyState:
+    """A record of so many finished or pruned trials at different places of the space, 20 points each at most."""
+    folder.create()
+    state, draw = StudyState(), random.Random(1)
+    with closing(Journal(folder.journal)) as journal:
+
+        def tell(event: ev.Event) -> None:
+            nonlocal state
+            journal.append(event)
+            state = state.apply(event)
+
+        begun = opened.time
+        tell(opened)
+        tell(ev.SessionStarted(time=begun, epoch=1, host="here", pid=1, trials=trials, provenance={}))
+        base = experiment.base
+        every, budget = base.evaluation.every_patches, base.train.budget_patches
+        for number, values in zip(range(trials), _different(experiment, draw), strict=False):
+            config = replace(base.with_values(values), seed=99)
+            common: dict[str, Any] = {"time": begun + number, "trial": number}
+            tell(ev.Proposed(role="search", name="", config=config.to_json(), config_hash=config.digest(),
+                             values=values, **common))  # fmt: skip
+            tell(ev.Started(slot=0, epoch=1, patches=0, source="", **common))
+            level, finished = 28 + 3 * draw.random(), draw.random() < 0.5
+            last = budget if finished or not experiment.rungs else experiment.rungs[0]
+            scores = {"val/psnr": level, "val/ssim": 0.8}
+            for patches in range(every, last + 1, every):
+                tell(ev.Progress(patches=patches, scores=scores, loss=0.1, learning_rate=1e-3, **common))
+                tell(ev.Checkpointed(patches=patches, **common))
+            if last == budget:
+                tell(ev.Finished(patches=last, scores=scores, per_image=(), weights="", seconds={}, **common))
+            else:
+                tell(ev.Pruned(patches=last, reason="not among the best", **common))
+        tell(ev.SessionEnded(time=begun + trials, epoch=1, reason="complete"))
+    return state
+
+
+def _different(experiment: Experiment, draw: random.Random) -> Iterator[dict[str, Any]]:
+    """Settings at different places: cells of a listed space in random order, else draws."""
+    space = experiment.space
+    if space.size is not None:
+        cells = list(space.cells())
+        draw.shuffle(cells)
+        yield from (space.settings(cell) for cell in cells)
+    while True:
+        yield {"train.learning_rate": 10 ** draw.uniform(-4, -2), "model.temperature": 10 ** draw.uniform(-1, 1)}
+
+
+def proposals(folder: Path, opened: ev.StudyOpened) -> dict[str, float]:
+    """Seconds of one proposal after 1,000 trials, in the quickstart's space, beside Optuna's own from SQLite."""
+    question = EXPERIMENT.describe() | {"seed": 1, "data": {"fingerprint": ""}}
+    opened = replace(opened, question=question, digest=short_digest(question))
+    state = told(StudyFolder(folder, "many"), opened, EXPERIMENT, MANY)
+    times = []
+    for number in range(MANY, MANY + 5):
+        begun = time.perf_counter()
+        propose(state, EXPERIMENT, number)
+        times.append(time.perf_counter() - begun)
+    sampler = optuna.samplers.TPESampler(seed=1, multivariate=True, constant_liar=True)
+    study = optuna.create_study(storage=f"sqlite:///{folder / 'optuna.db'}", direction="maximize", sampler=sampler)
+    space = {f"x{i}": optuna.distributions.IntDistribution(0, 7) for i in range(6)}
+    draw = random.Random(1)
+    for _ in range(MANY):
+        params = {name: draw.randrange(8) for name in space}
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=space, value=draw.random()))
+    asked = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        study.ask(space)
+        asked.append(time.perf_counter() - begun)
+    return {"proposal [s]": statistics.median(times), "Optuna's ask, SQLite [s]": statistics.median(asked)}
+
+
+def until_started(root: Path, file: Path, trial: int) -> float:
+    """Seconds from typing the command until this trial starts; then the study is killed."""
+    journal = StudyFolder(root, "s").journal
+    begun = time.time()
+    with subprocess.Popen(
+        [*command(root, file, trial + 1), "--tracking-uri", "none", "--storage", "none"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+    ) as study:
+        try:
+            while True:
+                *_, last = journal.read_bytes().rstrip(b"\n").rsplit(b"\n", 1)
+                if b'"event":"Started"' in last or b'"event":"Progress"' in last:
+                    break
+                if study.poll() is not None:
+                    raise RuntimeError(f"study.run ended with {study.returncode}")
+                time.sleep(0.02)
+        finally:
+            study.kill()
+    started = (e for e in read(journal) if isinstance(e, ev.Started) and e.trial == trial)
+    return next(started).time - begun
+
+
+def start_up(folder: Path, file: Path, small: StudyFolder) -> dict[str, float]:
+    """Seconds from typing the command until the first trial of a study that has 1,000 starts, and of a new one."""
+    opened = next(read(small.journal))
+    assert isinstance(opened, ev.StudyOpened)
+    _, experiment = load_experiment(str(file))
+    found: dict[str, float] = {}
+    for name, trials in (("with 10 trials", 10), (f"with {MANY} trials", MANY)):
+        root = folder / f"start{trials}"
+        shutil.copytree(small.root / "stores", root / "stores")
+        told(StudyFolder(root, "s"), opened, experiment, trials)
+        found[f"start-up {name} [s]"] = until_started(root, file, trials)
+    return found
+
+
+def slots(folder: Path, file: Path, trials: int) -> dict[str, float]:
+    """How much faster one slot per core is than one, with trials of one thread."""
+    walls = {}
+    for count in (1, 2):
+        given = ("--executor", "processes", "--slots", str(count), "--tracking-uri", "none", "--storage", "none")
+        _, study = run(folder / f"slots{count}", file, trials, *given)
+        walls[count] = session_seconds(study)
+    return {"one slot [s]": walls[1], "two slots [s]": walls[2], "two slots, times as fast": walls[1] / walls[2]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out", metavar="DIR")
+    parser.add_argument("--trials", type=int, default=12, help="of each way; default: 12")
+    parser.add_argument("--quick", action="store_true", help="three trials of each way, to try it")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    trials = 3 if args.quick else args.trials
+    executors = ["inline", "processes", *(["ray"] if importlib.util.find_spec("ray") else [])]
+
+    def keep() -> None:
+        (args.out / "engine.json").write_text(json.dumps(report, indent=1))
+
+    report: dict[str, Any] = {
+        "machine": f"{platform.processor() or platform.machine()}, {cores()} cores, torch {torch.__version__}",
+        "load before": os.getloadavg()[0],
+        "trials": trials,
+        "ways": {},
+    }
+    with tempfile.TemporaryDirectory(prefix="benchmark-engine-", dir=args.out) as scratch:
+        folder = Path(scratch)
+        many_points = question(folder, budget=12 * POINTS, every=12)
+        longer = question(folder, budget=4800 if args.quick else 24000, every=4800)
+        for name in executors:
+            print(f"{name} …", file=sys.stderr)
+            report["ways"][name] = engine(folder, many_points, trials, name)
+            keep()
+        small = StudyFolder(folder / "inline", "s")
+        print("study.optimize …", file=sys.stderr)
+        _, experiment = load_experiment(str(many_points))
+        report["ways"]["study.optimize with mlflow.log_metric"] = usual(folder / "usual", small, experiment, trials)
+        opened = next(read(small.journal))
+        assert isinstance(opened, ev.StudyOpened)
+        print("proposals, start-up, slots …", file=sys.stderr)
+        report |= proposals(folder, opened)
+        keep()
+        report |= start_up(folder, many_points, small)
+        keep()
+        report |= slots(folder, longer, 4 if args.quick else 8)
+    text = table(report)
+    keep()
+    (args.out / "engine.md").write_text(text)
+    print(text)
+
+
+def table(report: dict[str, Any]) -> str:
+    columns = list(next(iter(report["ways"].values())))
+    lines = [f"| way | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
+    for name, way in report["ways"].items():
+        cells = [f"{way[c]:.4f}" if c in way else "in the training" for c in columns]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    others = {name: value for name, value in report.items() if isinstance(value, float) and name != "load before"}
+    lines += ["", "| what | figure |", "|---|---:|", *(f"| {n} | {value:.2f} |" for n, value in others.items()), ""]
+    lines.append(f"{report['machine']}; load average before: {report['load before']:.1f}; {report['trials']} trials "
+                 f"of {POINTS} points each way.")  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
