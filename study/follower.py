@@ -32,7 +32,7 @@ class Follower(threading.Thread):
         self._sink = sink
         self._prepared = threading.Event()
         self._signal = threading.Condition()
-        self._news = self._stopping = False
+        self._news = self._idle = self._stopping = False
         self._asked = self._answered = 0
         """Drains begun, and the last of them that found everything handed over."""
         self._offset = 0
@@ -66,9 +66,10 @@ class Follower(threading.Thread):
     def poke(self) -> None:
         """Say that the journal has news. Cheap; they are handed over within seconds."""
         began = time.perf_counter()
-        with self._signal:
-            self._news = True
-            self._signal.notify_all()
+        self._news = True
+        if self._idle:  # else it looks at the news before it is; so most of the time nobody has to be woken
+            with self._signal:
+                self._signal.notify_all()
         self._waited += time.perf_counter() - began  # all that the study's loop ever waits for a view
 
     def drain(self, timeout: float) -> bool:
@@ -104,13 +105,14 @@ class Follower(threading.Thread):
     def run(self) -> None:
         with keeping(self._journal, self._sink) as keeper:
             while not self._stopping:
+                began, cpu = time.perf_counter(), time.thread_time()
                 with self._signal:
                     seen, self._news = self._asked, False
-                began, cpu = time.perf_counter(), time.thread_time()
                 count = 0
                 try:
                     if not self._prepared.is_set():
                         self._sink.prepare()
+                    began, cpu = time.perf_counter(), time.thread_time()  # making the store is no part of recording
                     count = keeper.advance()
                 except Exception as exc:  # whatever a tracker, its driver or its network raises is not the study's
                     self._report_failure(exc)
@@ -144,7 +146,9 @@ class Follower(threading.Thread):
                 self._signal.notify_all()
             elif self._answered < seen:
                 seconds = min(seconds, DRAIN_BACKOFF) if self._failures else 0.0
+            self._idle = idle
             self._signal.wait_for(lambda: self._stopping or self._asked > seen or (idle and self._news), seconds)
+            self._idle = False
 
     def _report_failure(self, exc: Exception) -> None:
         """Warn of the first of a row of failures."""

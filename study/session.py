@@ -19,7 +19,7 @@ from sr_core.training.runtime import cores, gpu_models
 from study import provenance, terminal
 from study.commandline import typed
 from study.coordinator import Coordinator, Observer
-from study.events import Event, SessionStarted, Warned
+from study.events import Event, SessionStarted, Ticked, Warned
 from study.executors.opening import open_executor, runtime_for
 from study.experiment import Experiment
 from study.folder import StudyFolder
@@ -280,4 +280,5 @@ class _Poke:
     follower: Follower
 
     def observe(self, event: Event, state: StudyState) -> None:
-        self.follower.poke()
+        if not isinstance(event, Ticked):  # those are not in the journal
+            self.follower.poke()
