@@ -89,6 +89,8 @@ class Started(TrialEvent):
     patches: int
     source: str
     """Hash of the code that trains it."""
+    hardware: str = ""
+    """The model of the GPU that trains it, or of the CPU."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,6 +111,8 @@ class Progress(TrialEvent):
     learning_rate: float
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Wall time since the trial's last start by what it went into: start-up, steps, validations, recording."""
+    load: Mapping[str, float] = field(default_factory=dict)
+    """Of the trial's own device since the last validation (sr_core.training.load)."""
 
     def numbers(self) -> tuple[object, ...]:
         return self.patches, dict(self.scores), self.loss, self.learning_rate

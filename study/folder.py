@@ -55,6 +55,10 @@ class StudyFolder:
     def results(self) -> Path:
         return self.path / "results"
 
+    def changes(self, epoch: int) -> Path:
+        """How a session's code differed from its commit, if it did."""
+        return self.path / "sessions" / f"{epoch:04d}.patch"
+
     def trial(self, number: int) -> Path:
         return self.path / "trials" / f"{number:04d}"
 

@@ -14,6 +14,21 @@ GAIN = "val/psnr_gain_over_bicubic"
 Tags = dict[str, Any]
 
 
+class DatasetInput(NamedTuple):
+    """Pictures that a run took in."""
+
+    context: str
+    """What for: training, validation."""
+    name: str
+    digest: str
+    source_type: str
+    """As MLflow names the kinds of sources."""
+    source: str
+    """What such a source is made of, as JSON."""
+    profile: str
+    """What people want to know of it, as JSON."""
+
+
 class Point(NamedTuple):
     """One value of a curve."""
 
@@ -56,7 +71,8 @@ def trial_tags(trial: TrialState) -> Tags:
     if trial.is_replicate:
         tags |= {"study.replicate_of": trial.proposed.of, "study.replicate": trial.proposed.replicate}
     if trial.starts:
-        tags |= {"study.slot": trial.starts[-1].slot, "study.source": trial.starts[-1].source}
+        last = trial.starts[-1]
+        tags |= {"study.slot": last.slot, "study.source": last.source, "study.hardware": last.hardware}
     if isinstance(trial.end, Finished):
         tags["study.weights"] = trial.end.weights
     return tags
@@ -72,8 +88,38 @@ def curve(progress: Iterable[Progress], baseline: float) -> list[Point]:
     for p in progress:
         values = {"train/loss": p.loss, "train/lr": p.learning_rate, **p.scores}
         values[GAIN] = p.scores[OBJECTIVE] - baseline
+        values |= {f"system/{what}": value for what, value in p.load.items()}  # MLflow has a page for such names
         points += [Point(key, value, p.time, p.patches) for key, value in values.items()]
     return points
+
+
+def rank_tags(trial: TrialState, rank: int, of: int, study: str, baseline: float) -> Tags:
+    """Where a trial stands, also in words: the description is shown in lists and at the head of the run's page."""
+    assert trial.score is not None
+    gain = f"{trial.score:.3f} dB, {trial.score - baseline:+.3f} over bicubic"
+    words = f"Rank {rank} of {of} in {study}: {gain} after {trial.patches} patches"
+    return {"study.rank": rank, "mlflow.note.content": words if trial.status == "finished" else f"{words} (pruned)"}
+
+
+def dataset_inputs(opened: StudyOpened) -> list[DatasetInput]:
+    """The pictures of a study: one entry for those that train, one for those that validate.
+
+    Both have the digest of the whole data, the first half of its fingerprint (MLflow takes no more).
+    """
+    data = opened.data
+    if data.get("folder"):
+        kind, source = "local", {"uri": data["folder"]}
+    else:
+        kind, source = "code", {"tags": {"origin": data["origin"]}}  # they lie in an installed package
+    inputs = []
+    for split, context in (("train", "training"), ("valid", "validation")):
+        names = [name for part, name, _ in data.get("pictures", ()) if part == split]
+        profile = {"pictures": len(names), "names": names[:100], "fingerprint": data["fingerprint"]}
+        name = f"{data['origin']}: {context}"
+        inputs.append(
+            DatasetInput(context, name, data["fingerprint"][:32], kind, json.dumps(source), json.dumps(profile))
+        )
+    return inputs
 
 
 def costs(end: Finished) -> list[Point]:
@@ -136,7 +182,8 @@ def study_tags(state: StudyState) -> Tags:
         "study.counted": state.counted,
     }
     if state.session:
-        tags |= flat({"study": {"host": state.session.host}, "provenance": state.session.provenance})
+        told = {key: value for key, value in state.session.provenance.items() if key != "packages"}  # a file has them
+        tags |= flat({"study": {"host": state.session.host}, "provenance": told})
         if "provenance.git.commit" in tags:
             tags["mlflow.source.git.commit"] = tags["provenance.git.commit"]
     return tags

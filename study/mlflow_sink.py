@@ -4,19 +4,29 @@ Everything here is derived from the journal, with its timestamps, so that writin
 found by its tags `study.id` and `study.trial`, never by an id kept elsewhere.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from study import databases
 from study import events as ev
 from study import mlflow_content as content
+from study import mlflow_files as files
 from study.databases import ViewError
 from study.folder import StudyFolder
 from study.follow import study_id
-from study.mlflow_store import client_of, log, milliseconds, plainly, prepare_store, release_store, runs_of
+from study.mlflow_model import champion_of, register
+from study.mlflow_store import (
+    client_of,
+    log,
+    log_datasets,
+    log_files,
+    milliseconds,
+    plainly,
+    prepare_store,
+    release_store,
+    runs_of,
+)
 from study.state import OBJECTIVE, StudyState
 
 _STATUS = {"finished": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
@@ -88,11 +98,16 @@ class MlflowSink:
             for event in events:
                 if isinstance(event, ev.StudyOpened):
                     self._log(self._parent, params=content.question_params(event))
+                    log_datasets(self._client, self._parent.id, content.dataset_inputs(event))
                     tags |= content.question_tags(event)
+                elif isinstance(event, ev.SessionStarted):
+                    log_files(self._client, self._parent.id, files.of_session(self._folder, event))
                 elif isinstance(event, ev.Concluded):
                     tags |= self._conclude(event, state)
             if any(isinstance(event, ev.SessionEnded) for event in events):
                 self._put_right(state)
+            if any(isinstance(event, ev.Concluded | ev.SessionEnded) for event in events):
+                self._rank(state)
             if not all(isinstance(event, ev.Progress | ev.Checkpointed | ev.Reduced) for event in events):
                 self._show_study(state, tags | content.study_tags(state) | {"study.synced": upto})
 
@@ -112,7 +127,7 @@ class MlflowSink:
                 run.tags = dict(tags)
             else:
                 self._children[number] = run
-                run.tags = {"study.rank": tags.get("study.rank", "")}
+                run.tags = dict(tags)
         return parent
 
     def _put_right(self, state: StudyState) -> None:
@@ -137,46 +152,51 @@ class MlflowSink:
             news = [trial.proposed, *trial.starts, *trial.curve, *([trial.end] if trial.end else [])]
         assert state.opened is not None
         baseline = state.opened.data["baseline"][OBJECTIVE]
-        points = content.curve((event for event in news if isinstance(event, ev.Progress)), baseline)
+        validations = [event for event in news if isinstance(event, ev.Progress)]
+        points = content.curve(validations, baseline)
+        added = files.pictures(self._folder, self._study["study.id"], validations)
         tags, params = content.Tags(), dict[str, Any]()
         if not all(isinstance(event, ev.Progress | ev.Checkpointed) for event in news):
             tags = content.trial_tags(trial)
         if any(isinstance(event, ev.Proposed) for event in news):
             tags["mlflow.parentRunId"] = self._parent.id
             params = content.flat(trial.proposed.config)
-            self._client.log_text(run.id, json.dumps(trial.proposed.config, indent=2), "config.json")
+            added |= files.of_proposal(trial.proposed)
+            log_datasets(self._client, run.id, content.dataset_inputs(state.opened))
         end = next((event for event in news if isinstance(event, ev.Finished | ev.Pruned | ev.Failed)), None)
         if isinstance(end, ev.Finished):
             points += content.costs(end)
-        self._log(run, points, params, tags)
         if end:
-            self._add_files(run, end)
+            added |= files.of_trial(self._folder, end)
+        log_files(self._client, run.id, added)
+        self._log(run, points, params, tags | files.marks(added))
+        if end:
             self._end(run, _STATUS[trial.status], end.time)
         elif not trial.ended and run.status != "RUNNING":
             self._run_again(run)
 
-    def _add_files(self, run: KnownRun, end: ev.Finished | ev.Pruned | ev.Failed) -> None:
-        weights = self._folder.trial(end.trial) / "weights.safetensors"
-        if isinstance(end, ev.Finished) and weights.is_file():
-            self._client.log_artifact(run.id, str(weights))
-        if isinstance(end, ev.Failed) and end.traceback:
-            self._client.log_text(run.id, end.traceback, "traceback.txt")
-
     def _conclude(self, result: ev.Concluded, state: StudyState) -> content.Tags:
-        """Write results and ranks; the parent's tags that name the winner."""
+        """Write the results and register the winner; the parent's tags that name it."""
+        added = files.of_conclusion(self._folder, result)
+        log_files(self._client, self._parent.id, added)
         self._log(self._parent, content.results(result))
-        for name in result.files:
-            path = self._folder.path / name
-            if path.is_file():
-                self._client.log_artifact(self._parent.id, str(path), Path(name).parent.as_posix())
-        for rank, trial in enumerate(state.ranking(), start=1):
-            run = self._children.get(trial.number)
-            if run is not None and run.tags.get("study.rank") != str(rank):
-                self._client.set_tag(run.id, "study.rank", rank)
-                run.tags["study.rank"] = str(rank)
         if result.best not in self._children:
             self._show_trial(state, result.best, [])
-        return content.winner_tags(result, state, self._children[result.best].id)
+        run = self._children[result.best].id
+        champion = champion_of(self._folder, state, result, self._experiment, run, self._study["study.id"])
+        version = register(self._client, champion) if champion else ""
+        return content.winner_tags(result, state, run) | files.marks(added) | {"study.model_version": version}
+
+    def _rank(self, state: StudyState) -> None:
+        """Write where each trial stands."""
+        assert state.opened is not None
+        ranking, bicubic = state.ranking(), state.opened.data["baseline"][OBJECTIVE]
+        for rank, trial in enumerate(ranking, start=1):
+            run = self._children.get(trial.number)
+            tags = content.rank_tags(trial, rank, len(ranking), state.opened.study, bicubic)
+            if run is not None and any(run.tags.get(key) != content.plain(value) for key, value in tags.items()):
+                self._log(run, tags=tags)
+                run.tags = {key: content.plain(value) for key, value in tags.items()}
 
     def _show_study(self, state: StudyState, tags: content.Tags) -> None:
         if state.complete:

@@ -2,8 +2,10 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 # Before the import, which reads the first. A follower tries again by itself, and looks first what came of a request;
@@ -13,7 +15,7 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.db import utils as mlflow_database
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -22,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sr_core.errors import SuiteError
 from study import databases
+from study import mlflow_content as content
 from study.mlflow_content import Point, plain
 
 mlflow_database.MAX_RETRY_COUNT = 1  # for the same reason: else it would sleep for minutes over a wrong password
@@ -99,6 +102,35 @@ def log(
         sent = [part[:most] for part, most in zip(rest, (MOST_METRICS, MOST_OTHERS, MOST_OTHERS), strict=True)]
         client.log_batch(run, *sent)
         rest = [part[len(done) :] for part, done in zip(rest, sent, strict=True)]
+
+
+def log_datasets(client: MlflowClient, run: str, inputs: Iterable[content.DatasetInput]) -> None:
+    """Say what data a run took in; said twice it is the same."""
+    client.log_inputs(
+        run,
+        [
+            DatasetInput(
+                Dataset(i.name, i.digest, i.source_type, i.source, profile=i.profile),
+                [InputTag("mlflow.data.context", i.context)],
+            )
+            for i in inputs
+        ],
+    )
+
+
+def log_files(client: MlflowClient, run: str, files: Mapping[str, str | bytes | Path]) -> None:
+    """Put files into a run's artifacts, in one call: some that are written here, and copies of others."""
+    if not files:
+        return
+    with TemporaryDirectory(prefix="artifacts-") as scratch:
+        for name, given in files.items():
+            place = Path(scratch, name)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(given, Path):
+                place.symlink_to(given.resolve())  # MLflow copies what it points to
+            else:
+                place.write_bytes(given.encode() if isinstance(given, str) else given)
+        client.log_artifacts(run, scratch)
 
 
 def milliseconds(time: float) -> int:

@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from sr_core.durable import write_durably
+
 _PACKAGES = ("sr_core", "study")
 _LIBRARIES = (
     "torch",
@@ -23,6 +25,9 @@ _LIBRARIES = (
     "pandas",
 )
 
+_MOST_CHANGES = 2_000_000
+"""Characters of uncommitted changes that are kept."""
+
 
 def collect() -> dict[str, Any]:
     """The present code and machine as plain values."""
@@ -31,8 +36,9 @@ def collect() -> dict[str, Any]:
         "git": _git(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in _LIBRARIES},
+        "packages": sorted({f"{d.name}=={d.version}" for d in importlib.metadata.distributions()}, key=str.lower),
         "platform": platform.platform(),
-        "cpu": _cpu(),
+        "cpu": cpu_model(),
         "cores": os.cpu_count(),
     }
 
@@ -57,14 +63,32 @@ def _folder(package: str) -> Path:
 def _git() -> dict[str, Any] | None:
     """Commit of the checkout that the code runs from, and whether files differ from it; None outside of one."""
 
-    def ask(*arguments: str) -> str:
-        command = ["git", "-C", str(_folder("study")), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-
     try:
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
+        return {"commit": _ask_git("rev-parse", "HEAD").strip(), "dirty": bool(_ask_git("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def keep_uncommitted_changes(path: Path) -> None:
+    """Write how the checkout's files differ from its commit, as `git diff` tells it, if they do.
+
+    Files that git does not know are not in it, and nothing is written outside of a checkout.
+    """
+    try:
+        changes = _ask_git("diff", "HEAD")
+    except (OSError, subprocess.SubprocessError):
+        return
+    if len(changes) > _MOST_CHANGES:
+        changes = f"{changes[:_MOST_CHANGES]}\n(cut off here)\n"
+    if changes:
+        path.parent.mkdir(exist_ok=True)
+        write_durably(path, changes.encode())
+
+
+def _ask_git(*arguments: str) -> str:
+    command = ["git", "-C", str(_folder("study")), *arguments]
+    done = subprocess.run(command, capture_output=True, check=True, timeout=10)
+    return done.stdout.decode("utf-8", errors="replace")
 
 
 def _version(name: str) -> str:
@@ -74,7 +98,9 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _cpu() -> str:
+@cache
+def cpu_model() -> str:
+    """What the CPU calls itself."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():

@@ -190,10 +190,12 @@ class Session:
         state = coordinator.state
         here = provenance.collect()
         before = state.session.provenance.get("source") if state.session else None
+        epoch = state.session.epoch + 1 if state.session else 1
+        provenance.keep_uncommitted_changes(self.folder.changes(epoch))
         coordinator.record(
             SessionStarted(
                 time=time.time(),
-                epoch=state.session.epoch + 1 if state.session else 1,
+                epoch=epoch,
                 host=socket.gethostname(),
                 pid=os.getpid(),
                 trials=self.args.trials,

@@ -23,11 +23,14 @@ from sr_core.model.weights import load_exactly, read_weights
 from sr_core.seed import child_seed
 from sr_core.training import fit as training
 from sr_core.training.checkpoint import Mark, digest_of, load_checkpoint, save_checkpoint, save_weights
+from sr_core.training.load import LoadMeter
 from sr_core.training.runtime import Runtime
 from sr_core.training.scoring import CropScorer
 from sr_core.training.step import TrainState, start
 from study.config import TrialConfig
 from study.events import Checkpointed, Failed, Finished, Progress, Reduced, Started, Ticked, TrialEvent
+from study.pictures import keep_picture
+from study.provenance import cpu_model
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +175,9 @@ def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None
             epoch=task.epoch,
             patches=state.patches,
             source=task.source,
+            hardware=runtime.device_name or cpu_model(),
         )
+    meter = LoadMeter(runtime.device)
     scores: Mapping[str, float] = {}
     saved, suspend = time.monotonic(), False
     for step in training.fit(
@@ -190,9 +195,12 @@ def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None
             case training.Tick(done, loss):
                 told = Ticked(time=now, trial=task.number, patches=done, loss=loss)
                 due = time.monotonic() - saved > CHECKPOINT_SECONDS
+                meter.sample()
             case training.Reduced(at, micro_batch):
                 told, done, due = Reduced(time=now, trial=task.number, patches=at, micro_batch=micro_batch), at, False
             case training.Progress(done, scores, loss, rate):
+                with _counted(state.seconds, "recording"):
+                    keep_picture(task.folder, done, config, scorer.picture)
                 told = Progress(
                     time=now,
                     trial=task.number,
@@ -201,6 +209,7 @@ def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None
                     loss=loss,
                     learning_rate=rate,
                     seconds=dict(state.seconds),
+                    load=meter.take(),
                 )
                 due = True
         with _counted(state.seconds, "recording"):

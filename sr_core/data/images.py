@@ -267,6 +267,20 @@ def _is_hidden(relative: Path) -> bool:
     return any(part.startswith(".") for part in relative.parts)
 
 
+def png_bytes(image: Image) -> bytes:
+    """A PNG file of (H, W, 3) RGB or (H, W) grey pixels, lossless."""
+    file = io.BytesIO()
+    PIL.Image.fromarray(image).save(file, format="PNG")
+    return file.getvalue()
+
+
+def webp_preview(path: Path) -> bytes:
+    """A small lossy WebP file of a picture, for a page that shows many. Raises ImageError as `read_image` does."""
+    file = io.BytesIO()
+    PIL.Image.fromarray(read_image(path)).save(file, format="WEBP", quality=90)
+    return file.getvalue()
+
+
 def write_png(path: Path, image: Image) -> None:
     """Writes (H, W, 3) RGB or (H, W) grey pixels, lossless; the folder must exist, an old file is replaced.
 

@@ -20,6 +20,9 @@ _LR_PIXELS = 1 << 17
 On a CPU crops go one by one: what a batch saves it loses again in the caches (docs/PERFORMANCE.md).
 """
 
+_SHOWN_SIDE = 256
+"""Of the picture for people: what an image grid shows without shrinking it, in a file of 100 kB."""
+
 
 class CropScorer:
     """The validation crops on the training device, with all that is the same for every network scored on them."""
@@ -39,12 +42,31 @@ class CropScorer:
             hr = _planes([crop.hr for crop in batch]).to(runtime.device)
             lr = unit_range(_planes([crop.lr for crop in batch]), runtime)
             self._batches.append((lr, Originals(hr, scale=scale, protocol=protocol)))
+        self._seen: Tensor | None = None
 
     def __call__(self, model: nn.Module) -> list[tuple[str, Score]]:
         """Picture and score of each crop, in order; waits for the device once. The model is in evaluation mode."""
         with torch.inference_mode():
-            compared = [originals.compare(model(lr) * 255) for lr, originals in self._batches]
+            compared: list[Tensor] = []
+            for lr, originals in self._batches:
+                sr = model(lr) * 255
+                if not compared:
+                    self._seen = _centre(sr[0]).clone()  # the rest of the batch is not kept alive
+                compared.append(originals.compare(sr))
             return list(zip(self._names, scores(torch.cat(compared)), strict=True))
+
+    def picture(self) -> Image:
+        """The first crop as the network scored last makes it: its centre, at most 256 pixels a side, for people."""
+        assert self._seen is not None, "nothing was scored yet"
+        pixels = self._seen.round().clamp(0, 255).to(torch.uint8)
+        return pixels.permute(1, 2, 0).contiguous().cpu().numpy()
+
+
+def _centre(image: Tensor) -> Tensor:
+    """(C, H, W) -> its central square or what there is of one."""
+    height, width = (min(side, _SHOWN_SIDE) for side in image.shape[-2:])
+    y, x = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
+    return image[:, y : y + height, x : x + width]
 
 
 def _planes(images: Sequence[Image]) -> Tensor:

@@ -1,0 +1,83 @@
+"""The files of MLflow's runs: named and laid out as its pages look for them, the same for the same record."""
+
+import json
+import math
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from sr_core.data.images import webp_preview
+from study.events import Concluded, Failed, Finished, Progress, Proposed, Pruned, SessionStarted
+from study.folder import StudyFolder
+from study.mlflow_content import Tags
+from study.pictures import picture_file
+
+Files = dict[str, str | bytes | Path]
+"""Path in the run's artifacts -> what it holds, or the file to copy."""
+
+PICTURE = "val/crop"
+"""The image series of a trial."""
+TABLE = "per_image.json"
+_SPACE = uuid.UUID("5f2b7ad8-1f0c-5d1b-9d55-7d0d7f6cf7f1")
+
+
+def pictures(folder: StudyFolder, study_id: str, points: Iterable[Progress]) -> Files:
+    """The validation crop after each of these points, where one was kept, as MLflow's image grid expects a series.
+
+    That is a picture and a preview whose names say series, step, time and an id (mlflow.tracking.client.log_image);
+    the id is derived here, so that a repetition replaces the files.
+    """
+    files: Files = {}
+    for point in points:
+        path = picture_file(folder.trial(point.trial), point.patches)
+        if path.is_file():
+            unique = uuid.uuid5(_SPACE, f"{study_id} {point.trial} {point.patches}")
+            series = PICTURE.replace("/", "~")
+            name = f"images/{series}+step+{point.patches}+timestamp+{int(point.time * 1000)}+{unique}"
+            files |= {f"{name}.png": path, f"{name}+compressed.webp": webp_preview(path)}
+    return files
+
+
+def of_proposal(proposed: Proposed) -> Files:
+    """A trial's complete configuration."""
+    return {"config.json": json.dumps(proposed.config, indent=2)}
+
+
+def of_trial(folder: StudyFolder, end: Finished | Pruned | Failed) -> Files:
+    """What a trial that has ended leaves: weights, the scores of each picture, the traceback of a failure."""
+    if isinstance(end, Finished):
+        weights = folder.trial(end.trial) / "weights.safetensors"
+        scores = table(("picture", "val/psnr", "val/ssim"), end.per_image)
+        files: Files = {"weights.safetensors": weights} if weights.is_file() else {}
+        return files | {TABLE: scores}
+    return {"traceback.txt": end.traceback} if isinstance(end, Failed) and end.traceback else {}
+
+
+def of_session(folder: StudyFolder, session: SessionStarted) -> Files:
+    """The environment of a session: what was installed, and how the code differed from its commit."""
+    place = f"environment/session-{session.epoch:04d}"
+    files: Files = {}
+    if "packages" in session.provenance:
+        files[f"{place}/requirements.txt"] = "".join(f"{line}\n" for line in session.provenance["packages"])
+    if folder.changes(session.epoch).is_file():
+        files[f"{place}/changes.patch"] = folder.changes(session.epoch)
+    return files
+
+
+def of_conclusion(folder: StudyFolder, result: Concluded) -> Files:
+    """The written results, and the winner's scores on each picture."""
+    files: Files = {name: folder.path / name for name in result.files if (folder.path / name).is_file()}
+    return files | {f"results/{TABLE}": table(("set", "picture", "psnr", "ssim"), result.per_image)}
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table as MLflow's pages read it (the "split" layout of pandas); what JSON cannot say is said in words."""
+    data = [[str(v) if isinstance(v, float) and not math.isfinite(v) else v for v in row] for row in rows]
+    return json.dumps({"columns": list(columns), "data": data})
+
+
+def marks(files: Mapping[str, object]) -> Tags:
+    """The tags by which MLflow's pages know that a run has tables and image series."""
+    tables = [{"path": name, "type": "table"} for name in files if name.endswith(TABLE)]
+    tags: Tags = {"mlflow.loggedArtifacts": json.dumps(tables)} if tables else {}
+    return tags | ({"mlflow.loggedImages": "true"} if any(name.startswith("images/") for name in files) else {})
