@@ -72,7 +72,13 @@ def create_once(path: Path, build: Callable[[str], None]) -> bool:
 def move_artifacts(store: Path, old: str, new: str) -> None:
     """Let an MLflow store name its files by another URI: it names them absolutely, and a root may be carried away."""
     with closing(sqlite3.connect(store)) as connection, connection:
-        for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+        for table, column in (
+            ("experiments", "artifact_location"),
+            ("runs", "artifact_uri"),
+            ("logged_models", "artifact_location"),
+            ("model_versions", "source"),
+            ("model_versions", "storage_location"),
+        ):
             connection.execute(
                 f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
                 (new, len(old) + 1, len(old), old),

@@ -99,7 +99,7 @@ def register(client: MlflowClient, champion: Champion) -> str:
         _ensure_registered(client, champion)
         made = client.create_model_version(
             champion.study,
-            f"models:/{model}",
+            client.get_logged_model(model).artifact_location,
             run_id=champion.run,
             tags=dict(champion.tags),
             description=champion.description,
