@@ -157,8 +157,18 @@ def question_params(opened: StudyOpened) -> dict[str, Any]:
 
 
 def experiment_tags(opened: StudyOpened) -> dict[str, str]:
-    """What MLflow's UI needs to know to show training runs, not traces of language models."""
+    """What MLflow's UI needs to know to show training runs, not traces of language models; and how to list them.
+
+    The last is a view as its "Share" button stores one, which `?viewStateShareKey=study` opens.
+    """
+    tags, metrics = ("study.rank", "study.name", "study.state"), (OBJECTIVE, GAIN, "val/ssim")
+    columns = [*(f"tags.`{name}`" for name in tags), *(f"metrics.`{name}`" for name in metrics)]
+    columns += [
+        f"params.`{name}`" for dimension in opened.question.get("space", {}).values() for name in dimension["names"]
+    ]
+    view = {"selectedColumns": columns, "orderByKey": f"metrics.`{OBJECTIVE}`", "orderByAsc": False}
     return {
+        "mlflow.sharedViewState.study": json.dumps(view),
         "study.name": opened.study,
         "mlflow.note.content": opened.text,
         "mlflow.experimentKind": "custom_model_development",

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from mlflow import pyfunc
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
@@ -169,16 +169,20 @@ def _files(champion: Champion, model: Model) -> Iterator[Path]:
         shutil.copyfile(champion.weights, network / "weights.safetensors")
         (network / "config.json").write_text(json.dumps(champion.config, indent=2) + "\n", "utf-8")
         code = Path(next(iter(sr_core.__path__)))
-        pyfunc.save_model(
-            path=str(made),
-            mlflow_model=model,
-            python_model=str(Path(__file__).with_name("served_model.py")),
-            artifacts={"network": os.fspath(network)},
-            code_paths=[os.fspath(code)],
-            signature=_SIGNATURE,
-            input_example=pd.DataFrame({"picture": [_example()]}),
-            pip_requirements=requirements(champion.packages),
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # MLflow's, of its own types and its use of pandas
+            from mlflow.pyfunc import save_model
+
+            save_model(
+                path=str(made),
+                mlflow_model=model,
+                python_model=str(Path(__file__).with_name("served_model.py")),
+                artifacts={"network": os.fspath(network)},
+                code_paths=[os.fspath(code)],
+                signature=_SIGNATURE,
+                input_example=pd.DataFrame({"picture": [_example()]}),
+                pip_requirements=requirements(champion.packages),
+            )
         yield made
 
 

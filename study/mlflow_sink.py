@@ -15,7 +15,6 @@ from study import mlflow_files as files
 from study.databases import ViewError
 from study.folder import StudyFolder
 from study.follow import study_id
-from study.mlflow_model import champion_of, register
 from study.mlflow_store import (
     client_of,
     log,
@@ -68,6 +67,10 @@ class MlflowSink:
         """Find or create experiment and parent run. Like `take`, raises ViewError where MLflow cannot be reached."""
         with plainly(self._uri):
             self._connect(opened)
+            known = self._client.get_experiment(self._experiment).tags
+            for key, value in content.experiment_tags(opened).items():
+                if known.get(key) != value:  # an earlier version had others
+                    self._client.set_experiment_tag(self._experiment, key, value)
             parent = self._find_runs()
             self._parent = parent or self._create(opened.study, opened.time, {"study.role": "study"})
         return int(self._parent.tags.get("study.synced", 0))
@@ -183,6 +186,8 @@ class MlflowSink:
         if result.best not in self._children:
             self._show_trial(state, result.best, [])
         run = self._children[result.best].id
+        from study.mlflow_model import champion_of, register  # seconds of imports, which nobody else waits for
+
         champion = champion_of(self._folder, state, result, self._experiment, run, self._study["study.id"])
         version = register(self._client, champion) if champion else ""
         return content.winner_tags(result, state, run) | files.marks(added) | {"study.model_version": version}

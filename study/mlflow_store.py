@@ -11,6 +11,7 @@ from typing import Any
 # Before the import, which reads the first. A follower tries again by itself, and looks first what came of a request;
 # MLflow would only send it again, and make a run twice whose answer was lost.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
@@ -18,6 +19,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.db import utils as mlflow_database
+from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
@@ -44,8 +46,9 @@ def client_of(uri: str) -> MlflowClient:
 
 def release_store(uri: str) -> None:
     """Give back the connections to a database, which MLflow keeps: its file may be deleted, its server restarted."""
-    if uri in SqlAlchemyStore._engine_map:
-        SqlAlchemyStore._engine_map[uri].dispose()
+    for store in (SqlAlchemyStore, RegistryStore):
+        if uri in store._engine_map:
+            store._engine_map[uri].dispose()
 
 
 def find_run(tracking_uri: str, run_id: str) -> tuple[str, int]:
@@ -80,7 +83,7 @@ def prepare_store(uri: str) -> None:
     with plainly(uri):
         databases.create_once(path, lambda fresh: SqlAlchemyStore(fresh, artifacts)._dispose_engine())
         engine = SqlAlchemyStore._get_or_create_engine(uri)
-        engine.dispose()  # MLflow keeps it, and it may still hold a file that was deleted
+        release_store(uri)  # it may still hold a file that was deleted
         try:
             client_of(uri).search_experiments(max_results=1)
         except MlflowException as exc:

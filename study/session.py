@@ -232,7 +232,7 @@ class Session:
         if state.concluded is not None:
             lines.append(f"written to {self.folder.results}")
         if self.args.tracking_uri is None:
-            from study.ui import ui_command
+            from study.dashboards import ui_command
 
             lines.append(f"compare the trials: python -m study.ui{self.where()}")
             lines.append(f"  (or, in any folder: {ui_command(self.folder.root)})")

@@ -17,6 +17,7 @@ from study.experiment import Experiment
 from study.finalists import trial_seed
 from study.folder import StudyFolder
 from study.journal import Journal
+from study.pictures import picture_file
 from study.state import StudyState
 
 BASELINE = 28.0
@@ -63,11 +64,22 @@ class Story:
             digest=short_digest(question),
             text="Which one?",
             runtime={"threads": 1, "device": "cpu"},
-            data={"origin": "nowhere", "fingerprint": "cafe", "baseline": {"val/psnr": BASELINE, "val/ssim": 0.8}},
+            data={
+                "origin": "nowhere",
+                "folder": None,
+                "fingerprint": "cafe",
+                "pictures": [["train", "a", "1"], ["train", "b", "2"], ["valid", "c", "3"]],
+                "baseline": {"val/psnr": BASELINE, "val/ssim": 0.8},
+            },
         )
 
     def session(self, trials: int, epoch: int = 1) -> None:
-        provenance = {"source": "feed", "git": {"commit": "0" * 40, "dirty": False}, "versions": {"torch": "2.13.0"}}
+        provenance = {
+            "source": "feed",
+            "git": {"commit": "0" * 40, "dirty": False},
+            "versions": {"torch": "2.13.0"},
+            "packages": ["h5py==3.0.1", "torch==2.13.0+cpu"],
+        }
         self.tell(ev.SessionStarted, epoch=epoch, host="here", pid=1, trials=trials, provenance=provenance)
 
     def end_session(self, reason: str, epoch: int = 1) -> None:
@@ -89,12 +101,16 @@ class Story:
         return number
 
     def start(self, number: int, patches: int = 0) -> None:
-        self.tell(ev.Started, trial=number, slot=0, epoch=1, patches=patches, source="feed")
+        self.tell(ev.Started, trial=number, slot=0, epoch=1, patches=patches, source="feed", hardware="a fast one")
 
     def progress(self, number: int, patches: int, psnr: float) -> None:
         more = {f"val/more{i}": psnr + i for i in range(self.scores - 2)}
         scores = {"val/psnr": psnr, "val/ssim": 0.8} | more
-        self.tell(ev.Progress, trial=number, patches=patches, scores=scores, loss=1 / patches, learning_rate=1e-3)
+        picture = picture_file(self.folder.trial(number), patches)
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, patches % 256, 0)).save(picture)
+        rest = {"loss": 1 / patches, "learning_rate": 1e-3, "load": {"memory_usage_megabytes": 500.0}}
+        self.tell(ev.Progress, trial=number, patches=patches, scores=scores, **rest)
 
     def train(self, number: int, psnr: float, points: int | None = None) -> int:
         """Patches after a start and some validations, each with its checkpoint; the last one scores `psnr`."""

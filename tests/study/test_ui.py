@@ -18,11 +18,12 @@ from typing import Any
 import pytest
 
 from sr_core.errors import SuiteError
+from study.dashboards import free_port, serving, ui_command
 from study.databases import artifact_root, default_tracking_uri
 from study.follow import sync
 from study.follower import Follower
 from study.mlflow_sink import MlflowSink
-from study.ui import free_port, main, serving, ui_command
+from study.ui import main
 
 Tell = Callable[..., Any]
 

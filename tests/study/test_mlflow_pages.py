@@ -1,0 +1,213 @@
+"""What MLflow's pages find of a study: image series, tables, data, hardware, and the winner as a registered model."""
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from mlflow.tracking import MlflowClient
+from safetensors.torch import save_file
+
+from sr_core.data.images import read_image
+from sr_core.model.initial import initialise
+from sr_core.model.network import A2N
+from study import mlflow_files
+from study.databases import artifact_root, default_tracking_uri
+from study.follow import sync
+from study.mlflow_model import LIBRARIES, requirements
+from study.mlflow_sink import MlflowSink
+from study.pictures import picture_file
+
+Tell = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store without studies; made once, because MLflow takes seconds for it."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowSink(f"sqlite:///{path}", None).prepare()  # type: ignore[arg-type]
+    return path
+
+
+@pytest.fixture
+def shown(story: Tell, empty_store: Path) -> Any:
+    """A whole study, whose weights are those of a network, in an MLflow store."""
+    told = story()
+    shutil.copy(empty_store, told.folder.root / "mlflow.db")
+    told.whole()
+    for number in (1, 4):
+        config = told.state.trials[number].config
+        network = A2N(config.model, config.data.scale)
+        initialise(network, number)
+        folder = told.folder.trial(number)
+        save_file(network.state_dict(), folder / "weights.safetensors")
+        (folder / "config.json").write_text(json.dumps(config.to_json()))
+    show(told)
+    return told
+
+
+def show(told: Any) -> int:
+    return sync(told.folder.journal, MlflowSink(default_tracking_uri(told.folder.root), told.folder))
+
+
+def client_of(told: Any) -> MlflowClient:
+    uri = default_tracking_uri(told.folder.root)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def run_named(told: Any, name: str) -> Any:
+    client = client_of(told)
+    experiment = client.get_experiment_by_name("small")
+    (run,) = client.search_runs([experiment.experiment_id], f"attributes.run_name = '{name}'")
+    return run
+
+
+def files_of(told: Any, run: Any) -> dict[str, Path]:
+    place = artifact_root(told.folder.root) / "small" / run.info.run_id / "artifacts"
+    return {p.relative_to(place).as_posix(): p for p in sorted(place.rglob("*")) if p.is_file()}
+
+
+def test_a_trial_s_pictures_are_a_series_as_mlflow_itself_writes_one(shown: Any) -> None:
+    run, trial = run_named(shown, "trial 0001"), shown.state.trials[1]
+    found = {name: path for name, path in files_of(shown, run).items() if name.startswith("images/")}
+    for point in trial.curve:
+        start = f"images/val~crop+step+{point.patches}+timestamp+{int(point.time * 1000)}+"
+        png, webp = sorted(name for name in found if name.startswith(start))[::-1]
+        assert webp == png.replace(".png", "+compressed.webp")
+        assert found[png].read_bytes() == picture_file(shown.folder.trial(1), point.patches).read_bytes()
+        assert PIL.Image.open(found[webp]).format == "WEBP"
+    assert len(found) == 2 * len(trial.curve)
+    assert run.data.tags["mlflow.loggedImages"] == "true"
+    client = client_of(shown)
+    client.log_image(run.info.run_id, np.zeros((8, 8, 3), np.uint8), key="val/crop", step=480)
+    by_mlflow = [name for name in files_of(shown, run) if name.startswith("images/") and name not in found]
+    pattern = "images/val~crop+step+480+timestamp+"
+    assert all(name.startswith(pattern) for name in by_mlflow) and len(by_mlflow) == 2
+    assert {name.rpartition("+")[2] for name in by_mlflow if name.endswith("webp")} == {"compressed.webp"}
+
+
+def test_the_scores_of_each_picture_are_a_table_that_mlflow_loads(shown: Any) -> None:
+    run = run_named(shown, "trial 0001")
+    mlflow.set_tracking_uri(default_tracking_uri(shown.folder.root))
+    table = mlflow.load_table("per_image.json", run_ids=[run.info.run_id])
+    assert table.to_dict("list") == {"picture": ["a"], "val/psnr": [30.0], "val/ssim": [0.8]}
+    whole = mlflow.load_table("results/per_image.json", run_ids=[run_named(shown, "small").info.run_id])
+    assert whole.to_dict("records") == [{"set": "valid", "picture": "a", "psnr": 30.0, "ssim": 0.9}]
+
+
+def test_a_table_says_in_words_what_json_cannot_hold() -> None:
+    assert json.loads(mlflow_files.table(("a",), [(float("inf"),), (1.0,)]))["data"] == [["inf"], [1.0]]
+
+
+def test_every_run_names_its_data_with_fingerprint_and_source(shown: Any) -> None:
+    for name in ("small", "trial 0001"):
+        inputs = run_named(shown, name).inputs.dataset_inputs
+        found = {i.tags[0].value: i.dataset for i in inputs}
+        assert set(found) == {"training", "validation"}
+        assert {d.digest for d in found.values()} == {"cafe"}
+        assert found["training"].source_type == "code"
+        assert json.loads(found["training"].source) == {"tags": {"origin": "nowhere"}}
+        assert json.loads(found["training"].profile) == {"pictures": 2, "names": ["a", "b"], "fingerprint": "cafe"}
+        assert mlflow.data.get_source(found["training"]).to_dict() == {"tags": {"origin": "nowhere"}}
+
+
+def test_tags_and_description_say_rank_slot_and_hardware(shown: Any) -> None:
+    tags = run_named(shown, "trial 0001").data.tags
+    assert (tags["study.rank"], tags["study.slot"], tags["study.hardware"]) == ("1", "0", "a fast one")
+    assert tags["mlflow.note.content"] == "Rank 1 of 4 in small: 30.000 dB, +2.000 over bicubic after 1920 patches"
+    assert run_named(shown, "trial 0002").data.tags["mlflow.note.content"].endswith("after 960 patches (pruned)")
+
+
+def test_the_load_of_a_trial_s_device_is_drawn_over_patches(shown: Any) -> None:
+    run = run_named(shown, "trial 0001")
+    points = client_of(shown).get_metric_history(run.info.run_id, "system/memory_usage_megabytes")
+    assert [(p.step, p.value) for p in points] == [(480 * i, 500.0) for i in (1, 2, 3, 4)]
+
+
+# The winner
+
+
+def test_the_winner_is_a_model_with_the_alias_champion_linked_to_run_and_data(shown: Any) -> None:
+    client = client_of(shown)
+    version = client.get_model_version_by_alias("small", "champion")
+    run = run_named(shown, "trial 0001")
+    assert (version.run_id, version.tags["study.trial"]) == (run.info.run_id, "1")
+    assert run_named(shown, "small").data.tags["study.model_version"] == str(version.version)
+    (made,) = run.outputs.model_outputs
+    model = client.get_logged_model(made.model_id)
+    assert model.status.name == "READY"
+    assert model.params["model.temperature"] == "0.3"
+    scores = {m.key: (m.value, m.dataset_name) for m in model.metrics}
+    assert scores["valid/psnr"] == (30.0, "nowhere: validation")
+    assert "valid/psnr_bicubic" not in scores
+
+
+def test_the_champion_is_registered_once_and_follows_the_winner(shown: Any) -> None:
+    client = client_of(shown)
+    with closing(sqlite3.connect(shown.folder.root / "mlflow.db")) as connection, connection:
+        connection.execute("DELETE FROM tags WHERE key = 'study.synced'")
+    show(shown)
+    assert len(client.search_model_versions("name = 'small'")) == 1
+    shown.session(trials=5, epoch=2)
+    shown.finish(shown.propose(model__temperature=3.0), 31.0)
+    shown.conclude()
+    shown.end_session("complete", epoch=2)
+    show(shown)
+    assert client.get_model_version_by_alias("small", "champion").tags["study.trial"] == "5"
+    assert len(client.search_model_versions("name = 'small'")) == 2
+
+
+def test_the_champion_predicts_what_upscale_writes_wherever_the_root_is(shown: Any, tmp_path: Path) -> None:
+    picture = tmp_path / "given.png"
+    noise = torch.randint(0, 256, (20, 28, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    PIL.Image.fromarray(noise.numpy()).save(picture)
+    weights = shown.folder.trial(1) / "weights.safetensors"
+    command = [sys.executable, "-m", "sr_core.upscale", "--weights", weights, picture, "--out", tmp_path / "made"]
+    subprocess.run([*map(str, command)], check=True, capture_output=True, timeout=120)
+    shown.carry_to(tmp_path / "carried")
+    show(shown)
+    script = (
+        "import mlflow, sys, pandas as pd; from pathlib import Path\n"
+        "mlflow.set_tracking_uri(sys.argv[1])\n"
+        "model = mlflow.pyfunc.load_model('models:/small@champion')\n"
+        "made = model.predict(pd.DataFrame({'picture': [Path(sys.argv[2]).read_bytes()]}))\n"
+        "Path(sys.argv[3]).write_bytes(made['picture'][0])\n"
+        "import sr_core; print(sr_core.__file__)\n"
+    )
+    uri, made = default_tracking_uri(shown.folder.root), tmp_path / "served.png"
+    arguments = [sys.executable, "-c", script, uri, str(picture), str(made)]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert np.array_equal(read_image(made), read_image(tmp_path / "made" / "given_x2.png"))
+    assert "carried/artifacts/small/models/" in done.stdout, "the model runs its own copy of the code"
+
+
+def test_the_model_s_requirements_are_what_it_imports(shown: Any) -> None:
+    assert requirements(["H5Py==3.0.1", "torch==2.13.0+cpu"])[-1] == "h5py==3.0.1"
+    assert "torch==2.13.0" in requirements(["torch==2.13.0+cpu"])
+    script = "import sys, sr_core.model.enlarge, sr_core.model.weights; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    imported = {"PIL": "pillow", "cv2": "opencv-python-headless", "skimage": "scikit-image"}
+    third = {"torch", "numpy", "h5py", "safetensors", "PIL", "cv2", "skimage", "scipy", "pandas", "mlflow", "optuna"}
+    assert {imported.get(name, name) for name in loaded & third} <= set(LIBRARIES)
+
+
+def test_a_winner_whose_weights_are_gone_is_no_model_and_no_failure(story: Tell, empty_store: Path) -> None:
+    told = story()
+    shutil.copy(empty_store, told.folder.root / "mlflow.db")
+    told.whole()
+    (told.folder.trial(1) / "weights.safetensors").unlink()
+    show(told)
+    assert client_of(told).search_registered_models() == []
+    assert run_named(told, "small").data.tags["study.best"] == "1"
