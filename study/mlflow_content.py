@@ -163,9 +163,8 @@ def experiment_tags(opened: StudyOpened) -> dict[str, str]:
     """
     tags, metrics = ("study.rank", "study.name", "study.state"), (OBJECTIVE, GAIN, "val/ssim")
     columns = [*(f"tags.`{name}`" for name in tags), *(f"metrics.`{name}`" for name in metrics)]
-    columns += [
-        f"params.`{name}`" for dimension in opened.question.get("space", {}).values() for name in dimension["names"]
-    ]
+    space = opened.question.get("space", {}).values()  # a longer training has none
+    columns += [f"params.`{name}`" for dimension in space for name in dimension["names"]]
     view = {"selectedColumns": columns, "orderByKey": f"metrics.`{OBJECTIVE}`", "orderByAsc": False}
     return {
         "mlflow.sharedViewState.study": json.dumps(view),

@@ -26,6 +26,7 @@ from study.databases import artifact_root, default_tracking_uri
 from study.follow import sync
 from study.mlflow_model import LIBRARIES, requirements
 from study.mlflow_sink import MlflowSink
+from study.mlflow_store import prepare_store
 from study.pictures import picture_file
 
 Tell = Callable[..., Any]
@@ -35,7 +36,7 @@ Tell = Callable[..., Any]
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store without studies; made once, because MLflow takes seconds for it."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowSink(f"sqlite:///{path}", None).prepare()  # type: ignore[arg-type]
+    prepare_store(f"sqlite:///{path}")
     return path
 
 
@@ -85,7 +86,7 @@ def test_a_trial_s_pictures_are_a_series_as_mlflow_itself_writes_one(shown: Any)
         png, webp = sorted(name for name in found if name.startswith(start))[::-1]
         assert webp == png.replace(".png", "+compressed.webp")
         assert found[png].read_bytes() == picture_file(shown.folder.trial(1), point.patches).read_bytes()
-        assert PIL.Image.open(found[webp]).format == "WEBP"
+        assert found[webp].read_bytes()[8:12] == b"WEBP"
     assert len(found) == 2 * len(trial.curve)
     assert run.data.tags["mlflow.loggedImages"] == "true"
     client = client_of(shown)
@@ -96,12 +97,13 @@ def test_a_trial_s_pictures_are_a_series_as_mlflow_itself_writes_one(shown: Any)
     assert {name.rpartition("+")[2] for name in by_mlflow if name.endswith("webp")} == {"compressed.webp"}
 
 
-def test_the_scores_of_each_picture_are_a_table_that_mlflow_loads(shown: Any) -> None:
-    run = run_named(shown, "trial 0001")
-    mlflow.set_tracking_uri(default_tracking_uri(shown.folder.root))
-    table = mlflow.load_table("per_image.json", run_ids=[run.info.run_id])
+def test_the_scores_of_each_picture_are_a_table_that_mlflow_loads(shown: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, client = run_named(shown, "trial 0001"), client_of(shown)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", default_tracking_uri(shown.folder.root))
+    table = client.load_table(run.info.experiment_id, "per_image.json", run_ids=[run.info.run_id])
     assert table.to_dict("list") == {"picture": ["a"], "val/psnr": [30.0], "val/ssim": [0.8]}
-    whole = mlflow.load_table("results/per_image.json", run_ids=[run_named(shown, "small").info.run_id])
+    parent = run_named(shown, "small").info.run_id
+    whole = client.load_table(run.info.experiment_id, "results/per_image.json", run_ids=[parent])
     assert whole.to_dict("records") == [{"set": "valid", "picture": "a", "psnr": 30.0, "ssim": 0.9}]
 
 
