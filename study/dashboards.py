@@ -163,13 +163,21 @@ def pages(address: str, folder: StudyFolder) -> dict[str, str]:
     except urllib.error.HTTPError:
         return {f"study {folder.study}": f"not in this store yet; bring it there: {sync_command(folder)}"}
     found = {f"study {folder.study}": f"{address}/#/experiments/{number}/runs?viewStateShareKey=study"}
-    ranks = ", ".join(f"'{rank}'" for rank in range(1, BEST_SHOWN + 1))
-    search = {"experiment_ids": [number], "filter": f"tags.`study.rank` IN ({ranks})"}
-    runs = _ask(f"{address}/api/2.0/mlflow/runs/search", search).get("runs", [])
-    if len(runs) > 1:
-        chosen = {"runs": json.dumps([run["info"]["run_id"] for run in runs]), "experiments": json.dumps([number])}
-        found[f"the best {len(runs)} compared"] = f"{address}/#/compare-runs?{urllib.parse.urlencode(chosen)}"
-        charts = urllib.parse.urlencode({"searchFilter": search["filter"], "compareRunsMode": "CHART"})
+    search = {
+        "experiment_ids": [number],
+        "filter": f"tags.`study.name` = '{folder.study}' AND tags.`study.role` = 'search' "
+        "AND tags.`study.state` = 'finished'",
+        "order_by": ["metrics.`val/psnr` DESC"],
+        "max_results": BEST_SHOWN,
+    }
+    best = [run["info"]["run_id"] for run in _ask(f"{address}/api/2.0/mlflow/runs/search", search).get("runs", [])]
+    if len(best) > 1:
+        chosen = {"runs": json.dumps(best), "experiments": json.dumps([number])}
+        found[f"the best {len(best)} compared"] = f"{address}/#/compare-runs?{urllib.parse.urlencode(chosen)}"
+        quoted = ", ".join(f"'{run}'" for run in best)
+        charts = urllib.parse.urlencode(
+            {"searchFilter": f"attributes.run_id IN ({quoted})", "compareRunsMode": "CHART"}
+        )
         found["their curves and pictures"] = f"{address}/#/experiments/{number}/runs?{charts}"
     model = urllib.parse.urlencode({"name": folder.study})
     if folder.study in _models(address, model):

@@ -98,8 +98,9 @@ def test_libraries_that_nobody_declared_are_not_imported() -> None:
     assert {name_of(p): found for p in FILES if (found := libraries(p) - declared)} == {}
 
 
-def test_only_a_trial_computes_in_the_study_package() -> None:
-    assert {name_of(p) for p in (ROOT / "study").rglob("*.py") if "torch" in libraries(p)} == {"study/trial.py"}
+def test_only_a_trial_and_the_winner_when_it_is_served_compute_in_the_study_package() -> None:
+    computing = {name_of(p) for p in (ROOT / "study").rglob("*.py") if "torch" in libraries(p)}
+    assert computing == {"study/trial.py", "study/served_model.py"}
 
 
 # Habits that a reader relies on

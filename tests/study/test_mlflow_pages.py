@@ -1,6 +1,7 @@
 """What MLflow's pages find of a study: image series, tables, data, hardware, and the winner as a registered model."""
 
 import json
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -30,6 +31,7 @@ from study.mlflow_store import prepare_store
 from study.pictures import picture_file
 
 Tell = Callable[..., Any]
+DOCS = Path(__file__).parents[2] / "docs" / "MLFLOW.md"
 
 
 @pytest.fixture(scope="module")
@@ -213,3 +215,32 @@ def test_a_winner_whose_weights_are_gone_is_no_model_and_no_failure(story: Tell,
     show(told)
     assert client_of(told).search_registered_models() == []
     assert run_named(told, "small").data.tags["study.best"] == "1"
+
+
+# The filters of docs/MLFLOW.md
+
+FILTERS = dict(re.findall(r"^\| ([^|]+) \| `` (.+) `` \|$", DOCS.read_text("utf-8"), re.M))
+FOUND = {
+    "finished trials of this study": {"reference: authors", "trial 0001", "trial 0004"},
+    "the first of its ranking": {"trial 0001"},
+    "the literature's settings": {"reference: authors"},
+    "the winner's fresh seeds": set[str](),
+    "what beat bicubic by more than half a decibel": {"reference: authors", "trial 0001", "trial 0004"},
+    "one loss at one temperature": {"trial 0002", "trial 0004"},
+    "what failed": {"trial 0003"},
+    "studies, without their trials": {"small"},
+}
+
+
+def test_every_documented_filter_finds_what_it_says(shown: Any) -> None:
+    assert set(FILTERS) == set(FOUND)
+    client = client_of(shown)
+    experiments = [client.get_experiment_by_name("small").experiment_id]
+    base = shown.state.trials[4].config
+    values = {"'l1'": f"'{base.train.loss}'", "'1.0'": f"'{base.model.temperature}'"}
+    for what, text in FILTERS.items():
+        query = text.replace("'quickstart'", "'small'")
+        for written, value in values.items():
+            query = query.replace(written, value)
+        names = {run.info.run_name for run in client.search_runs(experiments, query)}
+        assert names == FOUND[what], what

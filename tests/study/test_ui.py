@@ -19,10 +19,11 @@ import pytest
 
 from sr_core.errors import SuiteError
 from study.dashboards import free_port, serving, ui_command
-from study.databases import artifact_root, default_tracking_uri
+from study.databases import artifact_root, default_storage, default_tracking_uri
 from study.follow import sync
 from study.follower import Follower
 from study.mlflow_sink import MlflowSink
+from study.optuna_sink import OptunaSink
 from study.ui import main
 
 Tell = Callable[..., Any]
@@ -83,7 +84,9 @@ def test_the_ui_shows_the_study_and_leaves_nothing_behind(story: Tell, elsewhere
         address = ui.stdout.readline().split()[-1]
         page = ui.stdout.readline().split()[-1]
         assert page.startswith(f"{address}/#/experiments/")
-        assert "Ctrl-C" in ui.stdout.readline()
+        links = dict(line.rstrip("\n").split(": ", 1) for line in iter(ui.stdout.readline, "Ctrl-C ends it\n"))
+        assert list(links) == ["the best 2 compared", "their curves and pictures", "the champion"]
+        assert links["the champion"] == f"{address}/#/models/small"
 
         runs = runs_at(address, "small")
         parent = runs.pop("small")
@@ -110,6 +113,38 @@ def test_the_ui_shows_the_study_and_leaves_nothing_behind(story: Tell, elsewhere
         ask(address, "/health")
     assert list(elsewhere.iterdir()) == []
     assert [path for path in sorted(root.rglob("*")) if not path.name.startswith("mlflow.db-")] == before
+
+
+def test_both_dashboards_open_on_a_study_that_runs_and_leave_it_alone(story: Tell, elsewhere: Path) -> None:
+    pytest.importorskip("optuna_dashboard", reason="needs Optuna Dashboard: pip install -e '.[dashboard]'")
+    told = story()
+    told.open()
+    told.session(trials=3)
+    told.finish(told.propose(), 29.0)
+    root = told.folder.root
+    sinks = [MlflowSink(default_tracking_uri(root), told.folder), OptunaSink(default_storage(root))]
+    for sink in sinks:
+        sync(told.folder.journal, sink)
+    command = [sys.executable, "-m", "study.ui", "--root", str(root), "--port", str(a_port()), "--optuna"]
+    with started(command, elsewhere) as ui:
+        assert ui.stdout is not None
+        said = [line.rstrip("\n") for line in iter(ui.stdout.readline, "Ctrl-C ends it\n")]
+        links = dict(line.split(": ", 1) for line in said)
+        dashboard = links["Optuna Dashboard"].removesuffix("/dashboard")
+        (shown,) = ask(dashboard, "/api/studies")["study_summaries"]
+        assert shown["study_name"] == "small"
+        told.finish(told.propose(model__temperature=0.3), 30.0)
+        assert [sync(told.folder.journal, sink) for sink in sinks] == [12, 12]
+        assert set(runs_at(links["MLflow's UI"], "small")) == {"small", "trial 0000", "trial 0001"}
+        trials = ask(dashboard, f"/api/studies/{shown['study_id']}?after=0")["trials"]
+        assert [trial["state"] for trial in trials] == ["Complete", "Complete"]
+        ui.send_signal(signal.SIGTERM)
+        assert ui.wait(20) == 0
+        assert ui.stderr is not None and ui.stderr.read() == ""
+    for address in (links["MLflow's UI"], dashboard):
+        with pytest.raises(OSError):
+            ask(address, "/")
+    assert list(elsewhere.iterdir()) == []
 
 
 def test_the_printed_command_works_in_any_folder(story: Tell, elsewhere: Path) -> None:
