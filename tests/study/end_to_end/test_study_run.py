@@ -89,8 +89,14 @@ def test_nothing_but_the_results_is_left_under_the_root(finished: Any) -> None:
     weights = {f"tiny/trials/{n:04d}/weights.safetensors" for n, t in finished.state.trials.items() if t.score_at(240)}
     results = {f"tiny/results/{name}" for name in finished.state.concluded.files}
     results |= {f"tiny/{name}" for name in finished.state.concluded.files}
-    others = {file for file in files - of_trials - weights - results if not file.startswith("artifacts/")}
-    assert of_trials | weights <= files
+    pictures = {
+        f"tiny/trials/{n:04d}/pictures/{point.patches:09d}.png"
+        for n, t in finished.state.trials.items()
+        for point in t.curve
+    }
+    expected = of_trials | weights | results | pictures | {"tiny/sessions/0001.patch"}  # where the code was changed
+    others = {file for file in files - expected if not file.startswith("artifacts/")}
+    assert of_trials | weights | pictures <= files
     assert {file for file in others if not Path(file).name.startswith(".")} == {
         "mlflow.db",
         "optuna.db",
