@@ -47,7 +47,9 @@ def usual_batches(path: Path, workers: int) -> Iterator[Any]:
 
 
 def home_batches(store: PatchStore, name: str, seed: int, device: str = "cpu") -> Iterator[tuple[Tensor, Tensor]]:
-    inputs = Inputs(resolve(device=None if device == "cpu" else device))
+    runtime = resolve(device=None if device == "cpu" else device)
+    runtime.apply()  # as every training does; the usual ways, in this process too, share what it gains
+    inputs = Inputs(runtime)
     patches = open_home(store, 2, device, name).patches(DataConfig(scale=2, lr_patch_size=SIDE), seed)  # type: ignore[arg-type]
     first = 0
     while True:
