@@ -18,6 +18,9 @@ from study.placement import Placement
 from study.replay import course_of
 from study.trial import Bench
 
+_START_SECONDS = 120.0
+"""What a process may take to start on a busy machine, however soon its later silence is to be noticed."""
+
 
 def runtime_for(experiment: Experiment, trials: int, placement: Placement) -> Runtime:
     """The settings of a study that begins now, resolved where its trials will run; those of the study that it replays.
@@ -53,6 +56,7 @@ def open_executor(placement: Placement, store: PatchStore, runtime: Runtime, sca
         # A slot that waits for room in the cluster is silent for good reason.
         return RemoteExecutor(RayCrew(placement, store, runtime), placement.slots, replace(limits, start=math.inf))
     runtime = runtime.here()
+    limits = replace(limits, start=max(limits.silence, _START_SECONDS))
     home = choose_home(store, scale, runtime.device, slots=placement.slots, slots_per_device=placement.slots_per_device)
     if placement.executor == "inline":
         return InlineExecutor(Bench(store, runtime, home))

@@ -219,15 +219,13 @@ def test_a_tracker_that_goes_away_and_a_database_that_is_restarted_show_everythi
     tracker = make_tracker(postgres.new_database())
     command = hurt("--tracking-uri", tracker.uri, "--storage", postgres.new_database())
 
-    def tracker_down(command: Any, chance: random.Random) -> None:
+    def both(command: Any, chance: random.Random) -> None:
+        postgres.restart()
         tracker.kill()
-        command.until_further(2)
+        command.until_further(1)
         tracker.start()
 
-    def database_restarted(command: Any, chance: random.Random) -> None:
-        postgres.restart()
-
-    assert hurt_often(command, [tracker_down, database_restarted] * 3, seed=6) == 6
+    assert hurt_often(command, [both] * 3, seed=6) == 3
     unharmed(command)
 
 
