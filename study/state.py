@@ -162,6 +162,9 @@ class StudyState:
         raise TypeError(f"no rule for {type(event).__name__}")
 
     def _with(self, trial: TrialState) -> "StudyState":
+        if isinstance(self.trials, _Growing):
+            self.trials[trial.number] = trial
+            return self
         return replace(self, trials=MappingProxyType({**self.trials, trial.number: trial}))
 
     @property
@@ -220,9 +223,13 @@ class StudyState:
         return int(question.get("search", {}).get(name, default))
 
 
+class _Growing(dict[int, TrialState]):
+    """The trials of a state that nobody has seen yet: copied for each event, a thousand would take seconds to read."""
+
+
 def fold(events: Iterable[Event]) -> StudyState:
     """The state that these events lead to."""
-    state = StudyState()
+    state = StudyState(trials=_Growing())
     for event in events:
         state = state.apply(event)
-    return state
+    return replace(state, trials=MappingProxyType(dict(state.trials)))
