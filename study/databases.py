@@ -15,6 +15,21 @@ class ViewError(SuiteError):
     """A view cannot be read or written: its tracker is down, or its store is not what it should be."""
 
 
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+
+
+def check_address(flag: str, uri: str, *, server: bool) -> None:
+    """Raises SuiteError where no tracker or database can ever be behind an address.
+
+    Args:
+        server: whether http and https will do too.
+    """
+    kind = uri.partition("://")[0].partition("+")[0] if "://" in uri else ""
+    if kind not in (*_DATABASES, *(("http", "https") if server else ())):
+        known = ("http://HOST:PORT, " if server else "") + "sqlite:///FILE, postgresql+psycopg://HOST/DATABASE or none"
+        raise SuiteError(f"{flag}: expected {known}; got an address of kind {kind or 'unknown'!r}")
+
+
 def default_tracking_uri(root: Path) -> str:
     """MLflow's store under a root."""
     return sqlite_uri(root.resolve() / "mlflow.db")

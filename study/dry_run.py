@@ -46,8 +46,9 @@ def show(name: str, experiment: Experiment, args: argparse.Namespace, placement:
         print(f"  ({role}: {_ROLES[role]})")
     budget, every = base.train.budget_patches, base.evaluation.every_patches
     print(f"budget: {budget} patches a trial, validated every {every}; evaluation kernel {base.evaluation.kernel}")
-    print(f"rungs: {', '.join(map(str, experiment.rungs)) or 'none'}; scheduler {experiment.scheduler}, "
-          f"the best 1/{experiment.reduction_factor:g} go on; sampler {experiment.sampler}")  # fmt: skip
+    go_on = f", the best 1/{experiment.reduction_factor:g} go on" if experiment.rungs else ""
+    print(f"rungs: {', '.join(map(str, experiment.rungs)) or 'none'}; scheduler {experiment.scheduler}{go_on}; "
+          f"sampler {experiment.sampler}")  # fmt: skip
     if experiment.replicates:
         print(f"finalists: {experiment.finalists} and the references, trained again with {experiment.replicates} seeds")
     for reference in experiment.references:

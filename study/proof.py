@@ -201,7 +201,8 @@ def find_trial(state: StudyState, which: str, study: str) -> TrialState:
     if which == "best":
         best = state.best()
         if best is None:
-            raise SuiteError(f"study {study!r} has no finished trial yet; run it first: python -m study.run")
+            raise SuiteError(f"study {study!r} has no finished trial yet that could win; "
+                             "go on with python -m study.run, or name a trial by its number")  # fmt: skip
         return best
     number = int(which)
     if number not in state.trials:

@@ -42,7 +42,7 @@ from study.ownership import Ownership
 from study.placement import Placement, check_gpus
 from study.state import StudyState, fold
 from study.stopping import StopSignal, Terminated, signals
-from study.views import followed, sinks_of, wait_prepared
+from study.views import check_addresses, followed, sinks_of, wait_prepared
 from study.wall_time import WallTime, table
 from study.winner import conclude
 
@@ -162,6 +162,8 @@ class Session:
         if end.reason in ("interrupted", "terminated"):
             print(f"{end.reason}; the same command goes on from here", file=sys.stderr)
             return 130 if end.reason == "interrupted" else TEMPORARY
+        if end.reason == "timeout":
+            print("the time is up; the same command goes on from here", file=sys.stderr)
         if end.reason == "failures":
             print(f"error: stopped: {end.detail}", file=sys.stderr)
         succeeded = end.reason != "failures" and any(t.counts for t in state.trials.values())
@@ -169,6 +171,7 @@ class Session:
 
     def check(self, state: StudyState, seed: int, found: Found) -> None:
         """Raises SuiteError where the study cannot be run like this, before anything is prepared for it."""
+        check_addresses(self.args.tracking_uri, self.args.storage)
         if self.placement.gpus:
             check_gpus(self.placement.gpus, gpu_models())
         self.placement.check(state.opened.runtime if state.opened else {"threads": 1}, cores())

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from sr_core.cli import show_progress
 from sr_core.errors import TakenOverError
-from study.databases import default_storage, default_tracking_uri
+from study.databases import check_address, default_storage, default_tracking_uri
 from study.folder import StudyFolder
 from study.follow import Sink
 from study.follower import Follower
@@ -18,8 +18,17 @@ _DRAIN_SECONDS, _HURRIED_SECONDS = 60.0, 8.0
 """How long the views may take to catch up at the end: usually, and when their tracker is down or somebody waits."""
 
 
+def check_addresses(tracking_uri: str | None, storage: str | None) -> None:
+    """Raises SuiteError where one can never be that of a view."""
+    if tracking_uri not in (None, "none"):
+        check_address("--tracking-uri", str(tracking_uri), server=True)
+    if storage not in (None, "none"):
+        check_address("--storage", str(storage), server=False)
+
+
 def sinks_of(folder: StudyFolder, tracking_uri: str | None, storage: str | None) -> list[Sink]:
     """The views that `--tracking-uri` and `--storage` ask for: None is the root's own store, "none" is no view."""
+    check_addresses(tracking_uri, storage)
     sinks = list[Sink]()
     if tracking_uri != "none":  # imported only then: a node without a tracker need not wait seconds for MLflow
         from study.mlflow_sink import MlflowSink

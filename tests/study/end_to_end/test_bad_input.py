@@ -297,6 +297,13 @@ def test_slots_that_contradict_each_other_or_the_machine_are_refused(
     refused(tiny.argv(tmp_path / "root", *argv), tmp_path / "root", said)
 
 
+@pytest.mark.parametrize("argv", [("--tracking-uri", "foo://bar"), ("--storage", "foo"), ("--storage", "http://x")])
+def test_an_address_that_no_tracker_can_have_is_refused(
+    argv: tuple[str, ...], tiny: Any, refused: Refused, tmp_path: Path
+) -> None:
+    refused(tiny.argv(tmp_path / "root", *argv, views=True), tmp_path / "root", f"{argv[0]}: expected ")
+
+
 def test_a_tracker_that_cannot_be_used_does_not_cost_the_study(
     tiny: Any, commands: Any, tmp_path: Path, state_of: Any
 ) -> None:
