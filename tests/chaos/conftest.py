@@ -120,8 +120,14 @@ def check_mlflow(uri: str, study: str, state: StudyState) -> None:
 
 def check_optuna(url: str, study: str, state: StudyState) -> None:
     """Every trial is there once and has ended, with the journal's values."""
-    found = {t.user_attrs["study.trial"]: t for t in optuna.load_study(study_name=study, storage=url).trials}
-    assert len(optuna.load_study(study_name=study, storage=url).trials) == len(found)
+    storage = optuna.storages.RDBStorage(url)
+    try:
+        trials = optuna.load_study(study_name=study, storage=storage).trials
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+    found = {t.user_attrs["study.trial"]: t for t in trials}
+    assert len(found) == len(trials)
     assert sorted(found) == sorted(state.trials)
     ended = optuna.trial.TrialState
     kinds = {"finished": ended.COMPLETE, "pruned": ended.PRUNED, "failed": ended.FAIL}
