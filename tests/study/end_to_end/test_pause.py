@@ -31,7 +31,7 @@ def test_a_promoted_trial_is_the_same_trial_and_run_and_bit_for_bit_one_that_nev
         assert [start.patches for start in trial.starts] == [0, 120]
         said = commands.run("study.reproduce", trial.number, "--root", root, "--study-name", "patient")
         assert said.last_line == "verdict: bit-identical, every point of the curve and the weights"
-    assert not list(root.rglob("*checkpoint*"))
+    assert not list(root.rglob("*checkpoint.safetensors*"))
 
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     (experiment,) = [e for e in client.search_experiments() if e.name == "patient"]
