@@ -36,8 +36,8 @@ from study.space import Choice, Grid, Together
 BASE = TrialConfig(
     model=ModelConfig(n_feats=8, upsampler_feats=6, n_blocks=1, temperature=1.0),
     data=DataConfig(scale=2, lr_patch_size=8, subimage_window=48, subimage_step=24),
-    train=TrainConfig(budget_patches=4_800, batch_size=4, learning_rate=2e-3, ema_horizon_patches=40.0),
-    evaluation=EvaluationConfig(every_patches=600, crops=4, lr_crop_size=24),
+    train=TrainConfig(budget_patches=14_400, batch_size=4, learning_rate=2e-3, ema_horizon_patches=40.0),
+    evaluation=EvaluationConfig(every_patches=1_800, crops=4, lr_crop_size=24),
     seed=1,
 )
 
@@ -50,7 +50,7 @@ EXPERIMENT = Experiment(
         "model.temperature": Grid(0.1, 1.0, 10.0),
         "model.reduction": Grid(2, 4, 8),
     }},
-    rungs=(2_400,),
+    rungs=(7_200,),
     reduction_factor=2.0,
     {how}
 )
