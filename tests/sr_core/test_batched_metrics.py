@@ -173,7 +173,7 @@ def test_a_validation_gives_the_same_bits_again_and_from_a_scorer_made_anew() ->
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_on_cuda_they_are_the_references_too_and_a_validation_waits_once(
     protocol: Protocol, monkeypatch: pytest.MonkeyPatch
