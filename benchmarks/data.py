@@ -27,7 +27,6 @@ from usual import UsualWay, write_usual_file
 
 from experiments.quickstart import EXPERIMENT
 from sr_core.config import DataConfig
-from sr_core.data.ahead import Ahead
 from sr_core.data.homes import open_home
 from sr_core.data.known import KnownPictures
 from sr_core.data.preparation import prepare_store
@@ -52,9 +51,9 @@ def home_batches(store: PatchStore, name: str, seed: int, device: str = "cpu") -
     runtime.apply()  # as every training does; the usual ways, in this process too, share what it gains
     inputs = Inputs(runtime)
     patches = open_home(store, 2, device, name).patches(DataConfig(scale=2, lr_patch_size=SIDE), seed)  # type: ignore[arg-type]
-    first, batches = 0, patches.batch if name == "device" else Ahead(patches.batch)  # both cores are for this
+    first = 0
     while True:
-        yield inputs.fill(*batches(first, BATCH))
+        yield inputs.fill(*patches.batch(first, BATCH))
         first += BATCH
 
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from sr_core.config import TrainConfig
-from sr_core.data.ahead import Ahead
 from sr_core.training.compiled import compiled
 from sr_core.training.inputs import Inputs, Pixels
 from sr_core.training.loss import pixel_loss
@@ -79,7 +78,7 @@ class Step:
 
     def __call__(self) -> None:
         state, config = self._state, self._config
-        lr, hr = self._inputs.fill(*self._next_batch())
+        lr, hr = self._inputs.fill(*self._batches(state.patches, config.batch_size))
         self._set_learning_rate(learning_rate(config, state.patches))
         state.patches += config.batch_size
         share = averaging_weight(config, state.patches // config.batch_size)
@@ -90,13 +89,6 @@ class Step:
             self._compute(lr, hr)
             state.average.update(share)
         state.loss_steps += 1
-
-    def _next_batch(self) -> tuple[Pixels, Pixels]:
-        batch = self._batches(self._state.patches, self._config.batch_size)
-        on_host = not isinstance(batch[0], Tensor)
-        if on_host and self._runtime.device != "cpu" and not isinstance(self._batches, Ahead):
-            self._batches = Ahead(self._batches)  # the processor makes the next batch while the GPU takes this step
-        return batch
 
     def _set_learning_rate(self, rate: float) -> None:
         for group in self._state.optimizer.param_groups:
