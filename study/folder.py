@@ -52,6 +52,11 @@ class StudyFolder:
         return self.path / "journal.jsonl"
 
     @property
+    def fence(self) -> Path:
+        """Holds the epoch of the present owner: an earlier one, should it wake, writes no checkpoint."""
+        return self.path / "epoch"
+
+    @property
     def results(self) -> Path:
         return self.path / "results"
 

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from sr_core.data.manifest import fingerprint
 from sr_core.errors import SuiteError, TakenOverError
+from sr_core.training.checkpoint import put_fence
 from sr_core.training.compiled import keep_compiled_in
 from sr_core.training.runtime import cores, gpu_models
 from study import provenance, terminal
@@ -194,6 +195,7 @@ class Session:
         here = provenance.collect()
         before = state.session.provenance.get("source") if state.session else None
         epoch = state.session.epoch + 1 if state.session else 1
+        put_fence(self.folder.fence, epoch)
         provenance.keep_uncommitted_changes(self.folder.changes(epoch))
         coordinator.record(
             SessionStarted(
