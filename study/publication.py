@@ -27,9 +27,7 @@ def publish(folder: StudyFolder, to: Path) -> list[str]:
     """
     target = StudyFolder(to.expanduser().resolve(), folder.study)
     if target.path == folder.path:
-        raise SuiteError(
-            f"--publish {to}: that is the study's own --root; name another folder, e.g. experiments/records"
-        )
+        raise SuiteError(f"--publish {to}: that is the study's own --root; name another folder")
     state = fold(read(folder.journal))
     _check(target, state)
     written: list[Path] = []

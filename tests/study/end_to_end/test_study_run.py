@@ -229,7 +229,7 @@ tiny = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tiny)
 EXPERIMENT = Experiment(
     question="Which loss?", base=tiny.BASE, nuisance={{"train.loss": Choice("l1", "l2", "charbonnier")}},
-    scheduler="none",
+    scheduler="none", replicates=0,
 )
 """
 
