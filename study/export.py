@@ -191,26 +191,28 @@ def _readme(opened: StudyOpened, trial: TrialState, told: Mapping[str, Any]) -> 
     splits = [split for split, _, _ in opened.data["pictures"]]
     counts = f"{splits.count('train')} pictures train, {splits.count('valid')} validate"
     if opened.data["folder"] is None:
-        command, data = "python reproduce.py", f"They come with {opened.data['origin']}, which is installed ({counts})."
+        command, data = "python reproduce.py", f"those of {opened.data['origin']}, which is installed ({counts})."
     else:
         command = "python reproduce.py --data DIR"
         data = (f"`DIR` is the folder of pictures that the study had as `--data` ({counts}). They are not in here: "
                 "`pictures.csv` has the name and the checksum of each, and each is compared.")  # fmt: skip
+    here, then = provenance.source_hash(), trial.starts[-1].source
+    code = "the code in here" if here == then else f"other code ({then}) than is in here ({here})"
+    hardware = trial.starts[-1].hardware or "an unnamed processor"
     return f"""# Trial {trial.number} of study {opened.study}
 
-{trial.patches} training patches gave {score} (validation PSNR on Y). This folder trains it again and compares every
+{trial.patches} training patches gave {score} (validation PSNR on Y). This trains the trial again and compares every
 number:
 
 ```
 {command}
 ```
 
-The first time, this makes `.venv` in here and installs `requirements.txt` with pip. In an environment that has the
-packages already, add `--no-venv`. It was trained with Python {told.get("python", "3.11")} and torch
-{opened.runtime["torch"]}, on {trial.starts[-1].hardware or "an unnamed processor"}. Where the torch build comes from
-another place than pip's usual one (CUDA, or a CPU build), install it first and use `--no-venv`.
+The first time, it makes `.venv` in here and installs `requirements.txt` with pip. In an environment that has the
+packages already, add `--no-venv`. Where this build of torch is not the one that pip installs, install it first, too.
 
-{data}
+- Trained by {code}, with Python {told.get("python", "3")} and torch {opened.runtime["torch"]}, on {hardware}.
+- Pictures: {data}
 
 The last line is the verdict. Exit status 0: bit-identical, or within tolerance where the machine cannot restore what
 decides bits (`runtime` in `trial.json`); 4: different, with the first point of difference and its likely cause; 2: a

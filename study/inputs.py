@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sr_core.data.known import KnownPictures
 from sr_core.data.layers import Lr
-from sr_core.data.manifest import Manifest, manifest_of
+from sr_core.data.manifest import Manifest
 from sr_core.data.preparation import prepare_store
 from sr_core.data.sources import Pictures, embedded_pictures, folder_pictures, present_benchmarks
 from sr_core.data.store import PatchStore, load_store, verify
@@ -64,6 +64,9 @@ def _changed_file(path: Path, recorded: TrialConfig) -> list[str]:
     return [f"config: {name}: {then!r} in the journal, {now!r} in config.json" for name, (then, now) in changed.items()]
 
 
+_pictures = "{:.0f} pictures".format
+
+
 @dataclass(frozen=True, slots=True)
 class Material:
     """The pixels to train on."""
@@ -90,9 +93,14 @@ def material_for(
     sources = _sources(opened, data)
     if path.exists():
         store = load_store(path)
-        changed = [f"data: {name} in the patch store does not match its checksum" for name in verify(path)]
+        with Progress("verifying the patch store", text=_pictures) as progress:
+            damaged = verify(path, progress.at)
+        changed = [f"data: {name} in the patch store does not match its checksum" for name in damaged]
         changed += _changed_pictures(opened, store.manifest, "the patch store")
-        yield Material(store, (*changed, *(_changed_pictures(opened, manifest_of(sources)) if sources else ())))
+        if sources is not None:
+            with Progress("reading the pictures", text=_pictures) as progress:
+                changed += _changed_pictures(opened, KnownPictures().manifest_of(sources, progress=progress.at))
+        yield Material(store, tuple(changed))
         return
     if sources is None:
         splits = [split for split, _, _ in opened.data["pictures"]]

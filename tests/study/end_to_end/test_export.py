@@ -83,16 +83,16 @@ def check_refused(said: Any, *words: str) -> None:
 def test_what_is_there_already_is_kept_and_what_makes_no_sense_is_refused(
     finished: Any, commands: Any, tmp_path: Path
 ) -> None:
-    taken = tmp_path / "taken"
-    taken.mkdir()
+    here = tmp_path / "here"
+    taken = here / "taken"
+    taken.mkdir(parents=True)
     (taken / "mine.txt").write_text("mine")
     argv = ("study.reproduce", 0, "--root", finished.root, "--export")
     check_refused(commands.run(*argv, taken), str(taken), "expected a new or an empty folder")
     check_refused(commands.run(*argv, taken / "mine.txt"), "expected a new or an empty folder")
     check_refused(commands.run(*argv, taken / "mine.txt" / "below"), "cannot be written")
-    check_refused(commands.run(*argv, tmp_path / "new", "--strict"), "--export trains and compares nothing")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["taken"]
-    assert (taken / "mine.txt").read_text() == "mine"
+    check_refused(commands.run(*argv, here / "new", "--strict"), "--export trains and compares nothing")
+    assert [p.relative_to(here).as_posix() for p in sorted(here.rglob("*"))] == ["taken", "taken/mine.txt"]
 
 
 def test_a_record_that_contradicts_itself_is_not_exported(finished_copy: Any, commands: Any, tmp_path: Path) -> None:
