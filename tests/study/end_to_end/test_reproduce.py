@@ -240,6 +240,13 @@ def check_refused(said: Any, *words: str) -> None:
         assert word in said.err
 
 
+def check_refused_late(said: Any, *words: str) -> None:
+    """The same, once it is known which trial is meant."""
+    assert (said.status, len(said.out.splitlines()), len(said.err.splitlines())) == (2, 1, 1)
+    for word in words:
+        assert word in said.err
+
+
 # Forged consistently, checksums and hashes included: the record agrees with itself, and only numbers can tell
 
 
@@ -460,10 +467,16 @@ def test_where_neither_store_nor_pictures_are_there_data_is_asked_for(
     shutil.rmtree(finished_copy.root / "stores")
     gone = str(tmp_path / "gone")
     alter(finished_copy.folder.journal, 1, lambda event: event["data"].update(folder=gone), checksum=True)
-    said = reproduce("best")
-    assert said.status == 2
-    assert "its pictures (5 to train, 3 to validate) are no longer in" in said.err and gone in said.err
-    assert "give them with --data DIR" in said.err
+    check_refused_late(
+        reproduce("best"),
+        "its pictures (5 to train, 3 to validate) are no longer in",
+        gone,
+        "give them with --data DIR",
+    )
+    alter(finished_copy.folder.journal, 1, lambda event: event["data"].update(folder=None), checksum=True)
+    check_refused_late(reproduce("best", "--data", tiny.data), "was run on the pictures of", "leave out --data")
+    alter(finished_copy.folder.journal, 1, lambda event: event["data"].update(folder=None), checksum=True)
+    check_refused_late(reproduce("best", "--data", tiny.data), "was run on the pictures of", "leave out --data")
 
 
 def test_an_unknown_trial_is_refused(reproduce: Any) -> None:
