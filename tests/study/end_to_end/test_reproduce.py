@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import platform
 import re
 import shlex
 import shutil
@@ -412,6 +413,25 @@ def test_one_source_line_that_changes_nothing_is_told_and_only_strict_makes_it_a
     assert re.search(r"\nnote: code \w{16} then, \w{16} now: sr_core/seed\.py\n", usual[0])
     assert "\nverdict: bit-identical, every point of the curve and the weights; what differs" in usual[0]
     assert re.search(r"\ndiffers: code \w{16} then, \w{16} now: sr_core/seed\.py\nverdict: different \(-", strict[0])
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have one set of kernels")
+def test_another_instruction_set_rounds_otherwise_and_the_verdict_is_within_tolerance(finished: Any) -> None:
+    recorded = finished.state.opened.runtime["cpu_capability"]
+    if recorded == "DEFAULT":
+        pytest.skip("this processor has no instruction set to leave out")
+    done = subprocess.run(
+        [sys.executable, "-m", "study.reproduce", "best", "--root", finished.root],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "1"},
+        cwd=ROOT,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"\nnote: cpu_capability {recorded} then, DEFAULT here\n" in done.stdout
+    last = done.stdout.splitlines()[-1]
+    assert re.match(r"verdict: within tolerance: largest difference \S+ dB of val/psnr after \d+ patches, ", last)
+    assert last.endswith(f"; bits are not promised here (cpu_capability {recorded} then, DEFAULT here)")
 
 
 # Where the record is all there is
