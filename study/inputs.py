@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sr_core.data.known import KnownPictures
 from sr_core.data.layers import Lr
-from sr_core.data.manifest import Manifest
+from sr_core.data.manifest import Manifest, Record, fingerprint
 from sr_core.data.preparation import prepare_store
 from sr_core.data.sources import Pictures, embedded_pictures, folder_pictures, present_benchmarks
 from sr_core.data.store import PatchStore, load_store, verify
@@ -23,7 +23,7 @@ from study.state import StudyState, TrialState
 
 
 def changed_settings(folder: StudyFolder, state: StudyState, trial: TrialState) -> list[str]:
-    """Configuration and seed that are not what the record says elsewhere, each named; empty where all are."""
+    """What of configuration, seed and the list of pictures is not what the record says elsewhere, each named."""
     assert state.opened is not None
     opened, recorded = state.opened, trial.config
     found: list[str] = []
@@ -35,6 +35,9 @@ def changed_settings(folder: StudyFolder, state: StudyState, trial: TrialState) 
         found.append(f"seed: the study's is {opened.seed}, its question's {opened.question['seed']}")
     if recorded.seed != trial_seed(opened.seed, trial.proposed.replicate):
         found.append(f"seed: {recorded.seed} is not derived from the study's seed {opened.seed}")
+    listed = tuple(Record(split, name, 0, 0, digest) for split, name, digest in opened.data["pictures"])
+    if fingerprint(listed) != opened.question["data"]["fingerprint"]:
+        found.append("data: the journal's list of pictures no longer matches the question's fingerprint of them")
     found += _outside_the_question(opened.question, trial)
     return found + _changed_file(folder.trial(trial.number) / "config.json", recorded)
 

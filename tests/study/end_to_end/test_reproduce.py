@@ -304,6 +304,18 @@ def test_another_seed_forged_throughout_gives_other_numbers(finished_copy: Any, 
     check_different(reproduce("best"), "after 60 patches", "likely cause: pictures, code, versions and settings")
 
 
+def test_a_pixel_checksum_forged_in_the_journal_does_not_pass_for_the_picture_that_it_was(
+    finished_copy: Any, reproduce: Any
+) -> None:
+    alter(
+        finished_copy.folder.journal,
+        1,
+        lambda event: event["data"]["pictures"][2].__setitem__(2, "0" * 64),
+        checksum=True,
+    )
+    check_different(reproduce("best"), "data: the journal's list of pictures no longer matches")
+
+
 def test_final_numbers_that_contradict_the_curve_are_found_without_training(finished_copy: Any, reproduce: Any) -> None:
     best, journal = finished_copy.state.best(), finished_copy.folder.journal
     line = line_of(journal, "Finished", best.number)
