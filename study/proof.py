@@ -17,9 +17,9 @@ from study.trial import Bench, TrialTask, run_trial
 
 _ROUNDING = 1e-9
 """Between two ways to add up a mean, in dB."""
-TOLERANCES = {OBJECTIVE: 0.05, "val/ssim": 0.005}
-"""How far a metric may move anywhere on the curve where bits cannot be restored: beyond what another order of rounding
-was seen to do (docs/REPRODUCTION.md has the figures), within what another seed does."""
+TOLERANCES = {OBJECTIVE: 0.25, "val/ssim": 0.005}
+"""How far a metric may move anywhere on the curve where bits cannot be restored: three standard deviations of the
+difference of two seeds, for other rounding was measured to do about as much (docs/REPRODUCTION.md has the figures)."""
 
 
 @dataclass(frozen=True, slots=True)
