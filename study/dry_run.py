@@ -51,6 +51,8 @@ def show(name: str, experiment: Experiment, args: argparse.Namespace, placement:
           f"sampler {experiment.sampler}")  # fmt: skip
     if experiment.replicates:
         print(f"finalists: {experiment.finalists} and the references, trained again with {experiment.replicates} seeds")
+    else:
+        print("finalists: none; with replicates=0 the result is a ranking of one run each, no verdict")
     for reference in experiment.references:
         print(f"reference trial: {reference}")
     seed = base.seed if args.seed is None else args.seed

@@ -47,8 +47,8 @@ class Experiment:
     """The journal whose proposals the sampler "replay" makes again, and whose prunings the scheduler "replay"."""
     finalists: int = 1
     """So many of the best search trials are trained again after the search, the references beside them."""
-    replicates: int = 0
-    """Fresh seeds for each of them, the same for all; 0 leaves the ranking without a verdict."""
+    replicates: int = 3
+    """Fresh seeds for each of them, the same for all; 0 saves that time and leaves a ranking without a verdict."""
     benchmarks: tuple[str, ...] = ()
     """Test sets reported at the end, never steering; found under --data as DIR/<set>/HR."""
     space: Space = field(init=False)

@@ -191,7 +191,8 @@ def study_tags(state: StudyState) -> Tags:
         "study.counted": state.counted,
     }
     if state.session:
-        told = {key: value for key, value in state.session.provenance.items() if key != "packages"}  # a file has them
+        long = ("packages", "files")  # an artifact has the former, the journal both
+        told = {key: value for key, value in state.session.provenance.items() if key not in long}
         tags |= flat({"study": {"host": state.session.host}, "provenance": told})
         if "provenance.git.commit" in tags:
             tags["mlflow.source.git.commit"] = tags["provenance.git.commit"]

@@ -57,6 +57,7 @@ def run_session(session: "Session") -> int:
     """Run or continue a study; returns the exit status."""
     terminal.set_up_logging()
     folder, experiment = session.folder, session.experiment
+    folder.require_unpublished()
     try:
         with signals(session.stop):
             new = not folder.journal.exists()  # then its pictures are compared before there is anything of it

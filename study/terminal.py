@@ -31,7 +31,7 @@ from study.events import (
 )
 from study.results import bicubic_of, swept_names
 from study.state import StudyState, TrialState
-from study.verdict import sentences, verdict
+from study.verdict import no_verdict, sentences, verdict
 
 _SHOWN = 10
 _PLAIN_WIDTH = 180
@@ -274,7 +274,7 @@ def summary(state: StudyState) -> list[str]:
         "references do not compete, and ranking.csv has all their settings",
     ]
     told = verdict(state)
-    lines += ["one run each is a ranking, not a verdict"] if told is None else sentences(told, state)
+    lines += [no_verdict(state)] if told is None else sentences(told, state)
     if state.concluded is not None:
         lines += state.concluded.notes
     return lines + on_whole_pictures(state)

@@ -349,6 +349,7 @@ EXPERIMENT = Experiment(
     references={name: config.with_values(SHORTER) for name, config in references(LONGER).items()},
     rungs=(120,),
     reduction_factor=2.0,
+    replicates=0,
 )
 '''
 

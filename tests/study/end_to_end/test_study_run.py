@@ -229,7 +229,7 @@ tiny = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tiny)
 EXPERIMENT = Experiment(
     question="Which loss?", base=tiny.BASE, nuisance={{"train.loss": Choice("l1", "l2", "charbonnier")}},
-    scheduler="none",
+    scheduler="none", replicates=0,
 )
 """
 
@@ -316,6 +316,8 @@ def test_a_dry_run_shows_the_study_and_writes_nothing(tiny: Any, commands: Any, 
     lines = shown.out.splitlines()
     assert lines[lines.index("first proposals:") + 1] == f"  {', '.join(f'{k} {v}' for k, v in first.items())}"
     assert "(nuisance: searched for its best value" in shown.out
+    assert "finalists: none; with replicates=0 the result is a ranking of one run each, no verdict" in lines
+    assert "one run each is a ranking, not a verdict; a new study with replicates=3" in finished.ended.out
     assert "to make it shorter" not in shown.out
     assert "validated every 60" in shown.out
     same = shlex.join(map(str, tiny.argv(here / "root")))
