@@ -83,13 +83,14 @@ def files_of(told: Any, run: Any) -> dict[str, Path]:
 def test_a_trial_s_pictures_are_a_series_as_mlflow_itself_writes_one(shown: Any) -> None:
     run, trial = run_named(shown, "trial 0001"), shown.state.trials[1]
     found = {name: path for name, path in files_of(shown, run).items() if name.startswith("images/")}
-    for point in trial.curve:
-        start = f"images/val~crop+step+{point.patches}+timestamp+{int(point.time * 1000)}+"
+    moments = [(0, trial.proposed.time), *((point.patches, point.time) for point in trial.curve)]
+    for patches, time in moments:
+        start = f"images/val~crop+step+{patches}+timestamp+{int(time * 1000)}+"
         png, webp = sorted(name for name in found if name.startswith(start))[::-1]
         assert webp == png.replace(".png", "+compressed.webp")
-        assert found[png].read_bytes() == picture_file(shown.folder.trial(1), point.patches).read_bytes()
+        assert found[png].read_bytes() == picture_file(shown.folder.trial(1), patches).read_bytes()
         assert found[webp].read_bytes()[8:12] == b"WEBP"
-    assert len(found) == 2 * len(trial.curve)
+    assert len(found) == 2 * len(moments)
     assert run.data.tags["mlflow.loggedImages"] == "true"
     client = client_of(shown)
     client.log_image(run.info.run_id, np.zeros((8, 8, 3), np.uint8), key="val/crop", step=480)

@@ -76,7 +76,8 @@ def rows_of(window: Any) -> list[str]:
                 const row = part.getAttribute('row-index');
                 rows[row] = (rows[row] ?? '') + ' ' + part.innerText.replace(/\\s+/g, ' ');
             }
-            return Object.entries(rows).sort(([a], [b]) => a - b).map(([_, text]) => text.trim().replace(/^#[0-9a-f]{6} /, ''));  // a run's colour
+            const texts = Object.entries(rows).sort(([a], [b]) => a - b).map(([_, text]) => text.trim());
+            return texts.map((text) => text.replace(/^#[0-9a-f]{6} /, ''));  // a run's colour comes first
         }"""
     )
     return found
@@ -126,9 +127,9 @@ def look_at_comparison(window: Any, links: dict[str, str], state: StudyState) ->
     best = [t for t in state.ranking() if t.status == "finished" and not t.is_reference][:3]
     window.open(links[f"the best {len(best)} compared"])
     window.sees(f"Comparing {len(best)} Runs")
-    window.sees("model.temperature")
-    window.keep("mlflow-comparison")
     page = window.page
+    page.locator(".parcoords").first.wait_for()
+    window.keep("mlflow-comparison")
     configs = [trial.config.dotted() for trial in best]
     for name in configs[0]:
         row = page.get_by_role("row", name=re.compile(rf"^{re.escape(name)}\b"))
