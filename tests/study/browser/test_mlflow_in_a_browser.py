@@ -5,6 +5,7 @@ The slow test looks at a quickstart of 50 trials: at that of SR_STUDY (as .ci/ru
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -31,12 +32,20 @@ LINES = ".js-line"
 """A curve of Plotly; MLflow draws each twice, once to be pointed at."""
 
 
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store without studies; made once, because MLflow takes seconds for it."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    prepare_store(f"sqlite:///{path}")
+    return path
+
+
 @pytest.fixture
-def small(story: Callable[..., Any]) -> StudyFolder:
+def small(story: Callable[..., Any], empty_store: Path) -> StudyFolder:
     """A reference and trials that finished, were pruned and failed; nothing was trained."""
     told = story().whole()
     folder: StudyFolder = told.folder
-    prepare_store(default_tracking_uri(folder.root))
+    shutil.copy(empty_store, folder.root / "mlflow.db")
     sync(folder.journal, MlflowSink(default_tracking_uri(folder.root), folder))
     return folder
 
