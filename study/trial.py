@@ -183,6 +183,9 @@ def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None
             source=task.source,
             hardware=runtime.device_name or cpu_model(),
         )
+    if not state.patches:
+        with _counted(state.seconds, "recording"):
+            keep_picture(task.folder, 0, config, lambda: scorer.preview(state.average.model))
     meter = LoadMeter(runtime.device)
     scores: Mapping[str, float] = {}
     saved, suspend = time.monotonic(), False

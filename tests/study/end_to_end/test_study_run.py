@@ -90,9 +90,9 @@ def test_nothing_but_the_results_is_left_under_the_root(finished: Any) -> None:
     results = {f"tiny/results/{name}" for name in finished.state.concluded.files}
     results |= {f"tiny/{name}" for name in finished.state.concluded.files}
     pictures = {
-        f"tiny/trials/{n:04d}/pictures/{point.patches:09d}.png"
+        f"tiny/trials/{n:04d}/pictures/{patches:09d}.png"
         for n, t in finished.state.trials.items()
-        for point in t.curve
+        for patches in (0, *(point.patches for point in t.curve))
     }
     expected = of_trials | weights | results | pictures | {"tiny/sessions/0001.patch"}  # where the code was changed
     others = {file for file in files - expected if not file.startswith("artifacts/")}
