@@ -174,7 +174,7 @@ def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None
     state = _at_checkpoint(task, runtime) or _at_beginning(task, runtime)
     state.seconds |= {"start-up": time.perf_counter() - begun, "recording": 0.0}
     with _counted(state.seconds, "recording"):
-        yield Started(
+        told_at_once = yield Started(
             time=time.time(),
             trial=task.number,
             slot=task.slot,
@@ -183,6 +183,8 @@ def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None
             source=task.source,
             hardware=runtime.device_name or cpu_model(),
         )
+    if told_at_once is Command.SUSPEND:
+        return  # nothing to keep yet, and the first step may take long: it compiles the network
     if not state.patches:
         with _counted(state.seconds, "recording"):
             keep_picture(task.folder, 0, config, lambda: scorer.preview(state.average.model))

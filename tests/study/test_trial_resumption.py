@@ -2,6 +2,8 @@
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from sr_core.training.checkpoint import save_checkpoint
 from sr_core.training.runtime import resolve
 from sr_core.training.step import Step, TrainState
 from study.config import TrialConfig
-from study.trial import TrialTask, _at_beginning, _at_checkpoint
+from study.events import Started
+from study.trial import Bench, Command, TrialTask, _at_beginning, _at_checkpoint, run_trial
 
 CONFIG = TrialConfig(
     model=ModelConfig(n_feats=4, upsampler_feats=4, n_blocks=1),
@@ -63,3 +66,16 @@ def test_a_checkpoint_of_a_later_owner_is_left_to_it(tmp_path: Path) -> None:
     trained(tmp_path, epoch=2)
     with pytest.raises(TakenOverError, match="owner 2"):
         _at_checkpoint(task(tmp_path, 1), RUNTIME)
+
+
+def test_a_trial_that_is_told_to_leave_as_it_begins_does_not_wait_for_its_first_step(tmp_path: Path) -> None:
+    def batch(first: int, count: int) -> None:
+        raise AssertionError("a step, which may have to compile the network first")
+
+    patches = SimpleNamespace(batch=batch)
+    bench = SimpleNamespace(runtime=RUNTIME, patches=lambda config: patches, scorer=lambda config: None)
+    trial = run_trial(task(tmp_path), cast(Bench, bench))
+    assert isinstance(next(trial), Started)
+    with pytest.raises(StopIteration):
+        trial.send(Command.SUSPEND)
+    assert not task(tmp_path).checkpoint.exists()

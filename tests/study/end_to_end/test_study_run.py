@@ -210,15 +210,6 @@ def test_a_timeout_ends_the_search_with_a_ranking_and_status_0(
     assert state_of(tmp_path / "root").counted == asked
 
 
-def test_a_timeout_before_anything_succeeded_gives_status_3_and_no_traceback(
-    tiny: Any, commands: Any, tmp_path: Path
-) -> None:
-    ended = commands.run("study.run", *tiny.argv(tmp_path / "root", "--timeout", "0.001s"))
-    assert ended.status == 3
-    assert "Traceback" not in ended.err
-    assert ended.last_line.startswith("next: python -m study.run")
-
-
 SMALL_SPACE = """
 from dataclasses import replace
 from study.experiment import Experiment
