@@ -29,7 +29,7 @@ IMPORTERS = {
     "optuna": {"study/importance.py", "study/sampler.py", "study/optuna_sink.py"},
     "sqlalchemy": {"study/mlflow_store.py", "study/optuna_sink.py"},
     "matplotlib": {"study/plots.py"}
-    | {f"study/report/{name}.py" for name in ("cost", "course", "drawing", "kernels", "space_views")},
+    | {f"study/report/{name}.py" for name in ("cost", "course", "drawing", "importances", "kernels", "space_views")},
     "pandas": {"study/mlflow_model.py", "study/served_model.py", "study/results.py", "study/plots.py"},
     "rich": {"study/terminal.py", "study/session.py", "study/training.py"},
     "ray": {"study/executors/ray.py", "study/executors/ray_actor.py"},

@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ _STYLE = (
 )
 _SETTINGS = {
     "svg.hashsalt": "study.report",  # ids within a figure are derived from it, not drawn by lot
+    "text.parse_math": False,  # a user's $ is a dollar
     "font.size": 9.5,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -97,11 +99,16 @@ def middle_colours() -> LinearSegmentedColormap:
 def drawn(name: str, figure: Figure, numbers: str) -> Drawn:
     """The figure as files."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from")  # a name in a script that the font lacks
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once, not for each file
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        picture = png(figure)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(PAPER, "var(--paper)")
     svg = re.sub(r"^<svg[^>]*>", lambda opening: opening[0] + _STYLE, svg)
-    picture, width, height = png(figure), *figure.get_size_inches()
+    width, height = figure.get_size_inches()
     small = len(svg) <= max(_LARGEST_SVG, len(picture))
     return Drawn(name, svg.encode() if small else picture, picture, numbers, (96 * width, 96 * height))
 

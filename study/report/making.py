@@ -11,6 +11,7 @@ from study.report.answer import answer
 from study.report.cache import Cache
 from study.report.cost import cost
 from study.report.course import history, learning_curves
+from study.report.importances import importances
 from study.report.kernels import kernels
 from study.report.markup import paragraph
 from study.report.page import Section, page
@@ -19,10 +20,8 @@ from study.report.provenance import provenance, reproduce
 from study.report.ranking import ranking
 from study.report.record import Record, moment, record_of
 from study.report.replicates import replicates
-from study.report.space_views import importances, parallel, slices
+from study.report.space_views import parallel, slices
 from study.verdict import verdict
-
-PAGE = "report.html"
 
 
 def write_report(
@@ -44,7 +43,7 @@ def write_report(
         SuiteError: nothing was recorded yet, or the folder cannot be written.
     """
     record = record_of(folder, events, folder.owner() if alive else None)
-    target = out or folder.path / "report"
+    target = out or folder.report.parent
     try:
         target.mkdir(parents=True, exist_ok=True)
         cache = Cache(target / "cache")
@@ -62,7 +61,7 @@ def write_report(
         raise SuiteError(
             f"{target}: the report cannot be written ({exc.strerror}); choose a folder with --out"
         ) from exc
-    return target / PAGE
+    return target / folder.report.name
 
 
 def contents(record: Record, data: Path | None, cache: Cache) -> Mapping[str, bytes]:
@@ -88,4 +87,6 @@ def contents(record: Record, data: Path | None, cache: Cache) -> Mapping[str, by
         f"{moment(record.state.last_time)}. The same journal gives the same page."
     )
     text = page(f"{record.opened.study}: report", answer(record, told), sections, foot)
-    return {PAGE: text.encode()} | {name: file for section in sections for name, file in section.files.items()}
+    return {record.folder.report.name: text.encode()} | {
+        name: file for section in sections for name, file in section.files.items()
+    }

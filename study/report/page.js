@@ -40,6 +40,7 @@
     const chooser = (label, chosen) => {
       const select = make("select", {}, ...pictures.map((p, i) => make("option", { value: i }, p.dataset.version)));
       select.selectedIndex = chosen;
+      select.setAttribute("aria-label", `${scene.dataset.name}: ${label.toLowerCase()} picture`);
       return [select, make("label", {}, label, select)];
     };
     const hr = pictures.findIndex((p) => p.dataset.version === "HR");
