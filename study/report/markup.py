@@ -55,19 +55,26 @@ def missing(sentence: str) -> Html:
 
 def pairs(rows: Iterable[tuple[object, object]]) -> Html:
     """Names and their values."""
-    return element("dl", *(joined((element("dt", name), element("dd", value))) for name, value in rows))
+    return element("dl", *(element("div", element("dt", name), element("dd", value)) for name, value in rows))
 
 
 def table(
     columns: Sequence[object], rows: Iterable[Sequence[object]], *, caption: str, class_: str | None = None
 ) -> Html:
     """A table that scrolls by itself where it is wider than the page; numbers stand at the right."""
-    head = element("tr", *(element("th", column, scope="col") for column in columns))
-    body = [element("tr", *(cell(value) for value in row)) for row in rows]
+    body = [[cell(value) for value in row] for row in rows]
+    right = [any('class="number"' in row[place] for row in body) for place in range(len(columns))]
+    heads = [
+        element("th", column, scope="col", class_="number" if number else None)
+        for column, number in zip(columns, right, strict=True)
+    ]
     content = element(
-        "table", element("caption", caption), element("thead", head), element("tbody", *body), class_=class_
+        "table",
+        element("thead", element("tr", *heads)),
+        element("tbody", *(element("tr", *cells) for cells in body)),
+        class_=class_,
     )
-    return scrolling(content, caption)
+    return joined([paragraph(caption, class_="caption"), scrolling(content, caption)])
 
 
 def scrolling(content: Html, label: str) -> Html:

@@ -109,7 +109,7 @@
     const controls = make("div", { className: "controls" }, leftLabel, rightLabel, make("label", {}, "Divider", slider), group);
     scene.querySelector(".versions").before(make("div", { className: "viewer" }, controls, view));
     show();
-    enlarge(view.clientWidth >= 2 * width ? 2 : 1);
+    enlarge(view.parentElement.clientWidth >= 2 * width ? 2 : 1);
   }
 
   // The contents say where the reader is.

@@ -1,6 +1,7 @@
 """The ranking as a table that can be sorted, with bicubic and the references in their places."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from study import results
@@ -27,13 +28,12 @@ def ranking(record: Record) -> Section:
         (i for i, row in enumerate(rows) if row["state"] != "finished" or row["val/psnr"] < record.bicubic), None
     )
     body.insert(len(body) if place is None else place, _bicubic(record, len(differing)))
-    heads = [_head(name, "") for name in _FIRST]
-    heads += [_head(short(name), name) for name in record.swept]
-    heads += [_head(short(name), name, "extra") for name in differing]
+    heads = [_head(name, "", "" if name in ("trial", "state") else "number") for name in _FIRST]
+    heads += [_head(short(name), name, _kind(rows, name)) for name in record.swept]
+    heads += [_head(short(name), name, f"extra {_kind(rows, name)}".strip()) for name in differing]
     caption = "Trials of the search by PSNR on the validation crops"
     table = element(
         "table",
-        element("caption", caption),
         element("thead", element("tr", *heads)),
         element("tbody", *body),
         class_="sortable",
@@ -55,8 +55,14 @@ def ranking(record: Record) -> Section:
     return Section("ranking", "Ranking", content, {"figures/ranking.csv": numbers.encode()})
 
 
-def _head(text: str, name: str, class_: str | None = None) -> Html:
-    return element("th", text, scope="col", title=name or None, class_=class_)
+def _head(text: str, name: str, class_: str = "") -> Html:
+    return element("th", text, scope="col", title=name or None, class_=class_ or None)
+
+
+def _kind(rows: Sequence[Mapping[str, Any]], name: str) -> str:
+    """The class of a heading over such values."""
+    numbers = all(isinstance(row[name], int | float) and not isinstance(row[name], bool) for row in rows)
+    return "number" if numbers else ""
 
 
 def _nothing(value: Any) -> bool:
