@@ -18,6 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_study_flags(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to (default: report/ in the study's folder)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="where the study's pictures are now, if they moved")
+    parser.add_argument("--no-pictures", action="store_true", help="show no part of the pictures, to publish the page")
     parser.add_argument(
         "--tracking-uri",
         metavar="URI",
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from study.report.making import write_report
 
         out = args.out.expanduser().resolve() if args.out else None
-        page = write_report(folder, read(folder.journal), out=out, data=args.data)
+        page = write_report(folder, read(folder.journal), out=out, data=args.data, show=not args.no_pictures)
         print(f"{page.stat().st_size / 1e6:.1f} MB in one file; figures and tables: {page.parent / 'figures'}")
         add_to_mlflow(folder, page, args.tracking_uri)
         print(f"next: open {page.as_uri()} in a browser")

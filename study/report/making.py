@@ -30,7 +30,7 @@ def write_report(
     *,
     out: Path | None = None,
     data: Path | None = None,
-    alive: bool = True,
+    show: bool = True,
 ) -> Path:
     """Write the report; the page's path.
 
@@ -38,16 +38,16 @@ def write_report(
         events: the study's journal.
         out: where to; by default the study's folder `report`.
         data: where the study's pictures are now, if they moved.
-        alive: whether to look for a live owner of the study, who makes it a running one.
+        show: whether parts of the pictures may be in it.
     Raises:
         SuiteError: nothing was recorded yet, or the folder cannot be written.
     """
-    record = record_of(folder, events, folder.owner() if alive else None)
+    record = record_of(folder, events, folder.owner())
     target = out or folder.report.parent
     try:
         target.mkdir(parents=True, exist_ok=True)
         cache = Cache(target / "cache")
-        content = contents(record, data, cache)
+        content = contents(record, data, cache, show)
         for name, file in content.items():
             path = target / name
             path.parent.mkdir(exist_ok=True)
@@ -64,13 +64,13 @@ def write_report(
     return target / folder.report.name
 
 
-def contents(record: Record, data: Path | None, cache: Cache) -> Mapping[str, bytes]:
+def contents(record: Record, data: Path | None, cache: Cache, show: bool) -> Mapping[str, bytes]:
     """The files of the report by their path in its folder."""
     told = verdict(record.state)
     parts: list[Callable[[], Section]] = [
         lambda: ranking(record),
         lambda: replicates(record, told),
-        lambda: pictures(record, data, cache),
+        lambda: pictures(record, data, cache, show=show),
         lambda: history(record),
         lambda: learning_curves(record),
         lambda: importances(record, cache),

@@ -2,9 +2,12 @@
 
 import html
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+_NUMBER = re.compile(r"[+-]?\d[\d,.]*(e[+-]?\d+)?( (to|±|of) [+-]?\d[\d,.]*)?")
+"""A number, an interval, a mean with its reach, or a part of a whole."""
 _EMPTY = frozenset({"img", "input", "meta", "br"})
 
 
@@ -20,7 +23,7 @@ def element(name: str, /, *children: object, **attributes: object) -> Html:
     Args:
         attributes: `class_` is written class, `data_x` data-x; None and False are left out, True has no value.
     """
-    written = "".join(_attribute(key, value) for key, value in attributes.items() if value not in (None, False))
+    written = "".join(_attribute(k, v) for k, v in attributes.items() if v is not None and v is not False)
     if name in _EMPTY:
         return Html(f"<{name}{written}>")
     return Html(f"<{name}{written}>{joined(children)}</{name}>")
@@ -85,7 +88,7 @@ def scrolling(content: Html, label: str) -> Html:
 def cell(value: object, **attributes: object) -> Html:
     """A table's cell. Attributes are added to it."""
     numeric = isinstance(value, int | float) and not isinstance(value, bool)
-    looks_numeric = numeric or (isinstance(value, str) and value[:1] in "+-−0123456789" and value[:1] != "")
+    looks_numeric = numeric or (isinstance(value, str) and _NUMBER.fullmatch(value) is not None)
     classes = " ".join(filter(None, ("number" if looks_numeric else "", str(attributes.pop("class_", "") or ""))))
     return element("td", said(value), class_=classes or None, **attributes)
 

@@ -21,12 +21,14 @@ _LARGEST = 5_500_000
 """Bytes of pictures in the page; scenes beyond that are left out."""
 
 
-def pictures(record: Record, data: Path | None, cache: Cache) -> Section:
+def pictures(record: Record, data: Path | None, cache: Cache, *, show: bool = True) -> Section:
     """Scores on whole pictures, and the scenes on which finalists and references differ most."""
     whole = _on_whole_pictures(record)
     best = record.state.best()
     if best is None:
         return Section("pictures", _TITLE, joined([missing("Needs a finished trial of the search.")]))
+    if not show:
+        return Section("pictures", _TITLE, joined([whole, missing("Pictures were left out by --no-pictures.")]))
     if network_of(record, best) is None:
         return Section("pictures", _TITLE, joined([whole, missing(WEIGHTS_NEEDED)]))
     try:

@@ -46,7 +46,7 @@ def provenance(record: Record) -> Section:
         ("fingerprint", element("code", data.get("fingerprint", ""))),
         ("validation crops", f"{crops['count']} of {crops['lr_side']} LR pixels a side" if "lr_side" in crops else ""),
         ("evaluation kernel", record.base.evaluation.kernel),
-        *((f"protocol: {what}", words) for what, words in describe(record.base.evaluation.protocol).items()),
+        *((_protocol(what), words) for what, words in describe(record.base.evaluation.protocol).items()),
     ]
     if data.get("leaks"):
         pictures.append(
@@ -73,6 +73,10 @@ def provenance(record: Record) -> Section:
         everything if packages else None,
     ]
     return Section("provenance", "Provenance", joined(body))
+
+
+def _protocol(what: str) -> str:
+    return what if what == "protocol" else f"protocol, {what}"
 
 
 def _group(heading: str, rows: Sequence[tuple[str, object]]) -> Html:

@@ -4,11 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sr_core.errors import SuiteError
 from study import results
+from study.journal import read
 from study.report.drawing import csv_text, download
-from study.report.markup import Html, cell, element, joined, missing, paragraph, scrolling
+from study.report.markup import Html, cell, element, joined, missing, paragraph, scrolling, table
 from study.report.page import Section
 from study.report.record import Record, short
+from study.state import fold
 
 _FIRST = ("rank", "trial", "state", "patches", "PSNR [dB]", "SSIM", "gain [dB]")
 
@@ -32,7 +35,7 @@ def ranking(record: Record) -> Section:
     heads += [_head(short(name), name, _kind(rows, name)) for name in record.swept]
     heads += [_head(short(name), name, f"extra {_kind(rows, name)}".strip()) for name in differing]
     caption = "Trials of the search by PSNR on the validation crops"
-    table = element(
+    trials = element(
         "table",
         element("thead", element("tr", *heads)),
         element("tbody", *body),
@@ -51,7 +54,7 @@ def ranking(record: Record) -> Section:
     )
     shared = element("div", *(joined((element("code", n), f" {rows[0][n]}", element("br"))) for n in same))
     rest = element("details", element("summary", f"{len(same)} settings that all trials share"), shared)
-    content = joined([words, *(toggle if differing else []), scrolling(table, caption), rest])
+    content = joined([words, *(toggle if differing else []), scrolling(trials, caption), rest, _trainings(record)])
     return Section("ranking", "Ranking", content, {"figures/ranking.csv": numbers.encode()})
 
 
@@ -63,6 +66,23 @@ def _kind(rows: Sequence[Mapping[str, Any]], name: str) -> str:
     """The class of a heading over such values."""
     numbers = all(isinstance(row[name], int | float) and not isinstance(row[name], bool) for row in rows)
     return "number" if numbers else ""
+
+
+def _trainings(record: Record) -> Html | None:
+    """Longer trainings of trials, which have records of their own."""
+    rows: list[tuple[object, ...]] = []
+    for folder in record.folder.trainings():
+        try:
+            state = fold(read(folder.journal))
+        except SuiteError:  # damaged: study.status says how
+            continue
+        for trial in state.trials.values():
+            budget = trial.config.train.budget_patches
+            score, gain = trial.score, None if trial.score is None else trial.score - record.bicubic
+            told = [None if score is None else f"{score:.3f}", None if gain is None else f"{gain:+.3f}"]
+            rows.append((folder.training, trial.number, f"{trial.patches:,} of {budget:,}", *told))
+    columns = ("training", "trial", "patches", "PSNR [dB]", "gain [dB]")
+    return table(columns, rows, caption="Longer trainings of trials (study.train)") if rows else None
 
 
 def _nothing(value: Any) -> bool:

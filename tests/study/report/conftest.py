@@ -10,6 +10,8 @@ from PIL import Image
 
 from study import run
 from study.folder import StudyFolder
+from study.journal import read
+from study.report.making import write_report
 
 EXPERIMENT = '''
 """Which of these lets a tiny A2N learn x2 fastest? With finalists, replicates, an interval and two kernels."""
@@ -57,6 +59,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
     views = ["--tracking-uri", "none", "--storage", "none"]
     assert run.main([*arguments, *views, "--root", str(place / "root")]) == 0
     return StudyFolder(place / "root", "tiny")
+
+
+@pytest.fixture(scope="session")
+def made(trained: StudyFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report's folder of the trained study, in a place whose name needs quoting; not to be changed."""
+    return write_report(trained, read(trained.journal), out=tmp_path_factory.mktemp("a report with % and #")).parent
 
 
 @pytest.fixture

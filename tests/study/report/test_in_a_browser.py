@@ -4,13 +4,10 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-
-from study.folder import StudyFolder
-from study.journal import read
-from study.report.making import write_report
 
 pytest.importorskip("playwright", reason='needs playwright: pip install -e ".[test]"')
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -28,9 +25,8 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def address(trained: StudyFolder, tmp_path_factory: pytest.TempPathFactory) -> str:
-    out = tmp_path_factory.mktemp("a report with % and # in its name")
-    return write_report(trained, read(trained.journal), out=out).as_uri()
+def address(made: Path) -> str:
+    return (made / "report.html").as_uri()
 
 
 class Visit:

@@ -85,12 +85,6 @@ SECTIONS = [
 
 
 @pytest.fixture(scope="module")
-def made(trained: StudyFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report's folder of the trained study."""
-    return write_report(trained, read(trained.journal), out=tmp_path_factory.mktemp("report")).parent
-
-
-@pytest.fixture(scope="module")
 def page(made: Path) -> Page:
     return Page((made / "report.html").read_text("utf-8"))
 
@@ -318,6 +312,15 @@ def _rewrite(folder: StudyFolder, data: dict[str, object]) -> None:
             event = ev.from_json(json.loads(json.dumps(ev.to_json(event) | {"data": {**event.data, **data}})))
         journal.append(event)
     journal.close()
+
+
+def test_a_page_to_be_published_shows_no_part_of_the_pictures(carried: Callable[..., StudyFolder]) -> None:
+    folder = carried("journal.jsonl", "results")
+    assert command.main(["--root", str(folder.root), "--no-pictures"]) == 0
+    found = Page(folder.report.read_text("utf-8"))
+    assert "left out by --no-pictures" in found.sections["pictures"]
+    assert {str(a["src"])[:14] for tag, a in found.starts if tag == "img"} == {"data:image/svg"}
+    assert not list(folder.report.parent.rglob("scene*"))
 
 
 def test_weights_that_are_not_the_journal_s_are_not_shown(
