@@ -28,8 +28,11 @@ from study.report import __main__ as command
 from study.report import kernels, material, scenes
 from study.report.answer import answer
 from study.report.cache import Cache
+from study.report.cost import cost
+from study.report.course import history
 from study.report.making import write_report
 from study.report.pictures import pictures
+from study.report.ranking import ranking
 from study.report.record import record_of
 from study.state import StudyState, fold
 
@@ -146,10 +149,10 @@ def test_a_second_report_computes_no_network_again(
 
 def test_the_tables_hold_the_journal_s_own_numbers(made: Path, state: StudyState) -> None:
     searched = {t.number: t for t in state.trials.values() if not t.is_replicate}
-    ranking = table(made / "figures" / "ranking.csv")
-    assert [int(row["trial"]) for row in ranking] == [t.number for t in state.ranking()]
-    assert all(float(row["val/psnr"]) == searched[int(row["trial"])].score for row in ranking)
-    assert {row["rank"] for row in ranking if row["state"] == "pruned"} == {""}
+    listed = table(made / "figures" / "ranking.csv")
+    assert [int(row["trial"]) for row in listed] == [t.number for t in state.ranking()]
+    assert all(float(row["val/psnr"]) == searched[int(row["trial"])].score for row in listed)
+    assert {row["rank"] for row in listed if row["state"] == "pruned"} == {""}
     curves = table(made / "figures" / "learning-curves.csv")
     points = [(t.number, p.patches, p.scores["val/psnr"]) for t in searched.values() for p in t.curve]
     assert [(int(r["trial"]), int(r["patches"]), float(r["val/psnr"])) for r in curves] == points
@@ -373,10 +376,10 @@ def test_a_study_that_died_and_one_that_runs_are_told_apart(story: Callable[...,
     assert "crashed" in died
     assert "1 half done" in died
     with folder.lock():
-        running = report(folder)
-    assert "This study is running" in running.sections["top"]
-    assert "1 running" in running.sections["top"]
-    assert "28.500" in running.sections["ranking"]
+        running = top(folder)
+        assert "28.500" in ranking(record_of(folder, read(folder.journal), folder.owner())).body
+    assert "This study is running" in running
+    assert "1 running" in running
 
 
 def test_a_paused_trial_is_shown_as_paused(story: Callable[..., Any]) -> None:
@@ -388,11 +391,11 @@ def test_a_paused_trial_is_shown_as_paused(story: Callable[..., Any]) -> None:
     patches = told.train(number, 28.5, points=2)
     told.tell(ev.Paused, trial=number, patches=patches)
     folder: StudyFolder = told.folder
-    found = report(folder)
-    assert "1 paused" in found.sections["top"]
-    rows = table(folder.path / "report" / "figures" / "history.csv")
-    assert [row["state"] for row in rows] == ["finished", "paused"]
-    assert "960 patches" in found.sections["cost"]  # not trained by the paused one
+    record = record_of(folder, read(folder.journal), None)
+    assert "1 paused" in top(folder)
+    numbers = history(record).files["figures/history.csv"].decode()
+    assert [row["state"] for row in csv.DictReader(io.StringIO(numbers))] == ["finished", "paused"]
+    assert "960 patches" in cost(record).body  # not trained by the paused one
 
 
 def test_nothing_that_people_wrote_becomes_markup(story: Callable[..., Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from study.databases import artifact_root, default_tracking_uri
+from study.databases import ViewError, artifact_root, default_tracking_uri
 from study.follow import sync
 from study.journal import read
 from study.mlflow_sink import MlflowSink
@@ -48,16 +48,19 @@ def test_the_page_is_added_to_the_study_s_run_and_comes_back_with_a_deleted_stor
     assert in_mlflow(told) == [page]
 
 
-def test_a_root_without_a_store_gets_none(told: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["--root", str(told.folder.root)]) == 0
+def test_a_root_without_a_store_gets_none(told: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command.add_to_mlflow(told.folder, tmp_path / "report.html", None)
     assert not (told.folder.root / "mlflow.db").exists()
-    assert "MLflow" not in capsys.readouterr().out
+    assert capsys.readouterr().out == ""
 
 
-def test_a_server_that_cannot_be_reached_is_said_after_the_page_was_written(
+def test_a_server_that_cannot_be_reached_is_an_error_only_where_it_was_asked_for(
     told: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    address = "http://127.0.0.1:9"  # where nobody listens
-    assert command.main(["--root", str(told.folder.root), "--tracking-uri", address]) == 2
-    assert capsys.readouterr().err.startswith("error: ")
-    assert told.folder.report.is_file()
+    page = tmp_path / "report.html"
+    page.touch()
+    with pytest.raises(ViewError):
+        command.add_to_mlflow(told.folder, page, "http://127.0.0.1:9")  # where nobody listens
+    (told.folder.root / "mlflow.db").write_text("no database")
+    command.add_to_mlflow(told.folder, page, None)
+    assert capsys.readouterr().out.startswith("not added to MLflow: ")
