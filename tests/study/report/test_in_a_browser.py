@@ -200,3 +200,11 @@ def test_a_link_of_the_contents_leads_to_its_section(visit: Any) -> None:
             break
         page.wait_for_timeout(100)
     assert abs(top) < 60
+
+
+def test_the_numbers_of_a_figure_are_saved_from_the_page(visit: Any, made: Path) -> None:
+    page = visit(1440).page
+    with page.expect_download() as download:
+        page.get_by_role("link", name="save history.csv").click()
+    assert download.value.suggested_filename == "history.csv"
+    assert Path(download.value.path()).read_bytes() == (made / "figures" / "history.csv").read_bytes()
