@@ -246,6 +246,8 @@ class Session:
         lines = self.result(out, state)
         if state.concluded is not None:
             lines.append(f"written to {self.folder.results}")
+            if not self.folder.training:
+                lines.append(f"write it up as one page for a colleague: python -m study.report{self.where()}")
         if self.args.tracking_uri is None:
             from study.dashboards import ui_command
 
