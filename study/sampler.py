@@ -162,7 +162,8 @@ class _Sampled:
         self._distributions = {d.label: distribution_of(d) for d in free}
         self._study = optuna.create_study(direction="maximize")
         learns = ("finished", "pruned", "paused") if experiment.sampler == "gp" else ("finished",)
-        trials = [_frozen(trial, point, free, self._distributions, learns) for trial, point in history]
+        learned = history if experiment.sampler != "random" else []
+        trials = [_frozen(trial, point, free, self._distributions, learns) for trial, point in learned]
         self._study.add_trials(trials)
         self._known = any(trial.state is not TrialState.FAIL for trial in trials)
 
