@@ -30,7 +30,8 @@ Point = dict[str, Any]
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces every study in memory
 
 _RETRIES = 20
-_STARTUP_TRIALS = 10
+_STARTUP_TRIALS = 5
+"""Random trials before the sampler learns: chosen by simulation (docs/SEARCH.md)."""
 _SHORT = 20_000
 """Configurations of which the GP can look at all."""
 _BLOCK, _BLOCKS = 256, 64

@@ -182,7 +182,7 @@ def test_fifty_proposals_see_at_least_three_values_of_everything(fifty: tuple[An
 def test_what_was_learned_steers_the_search(fifty: tuple[Any, list[dict[str, Any]]]) -> None:
     _, proposals = fifty
     scores = [score(values) for values in proposals]
-    # Ten random trials come first; the fixed seed makes this pass always or never.
+    # Random trials come first; the fixed seed makes this pass always or never.
     assert np.mean(scores[-20:]) > np.mean(scores[:10]) + 0.3
 
 
