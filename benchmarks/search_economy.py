@@ -136,11 +136,10 @@ def figure(found: Sequence[Result]) -> Figure:
                 costs = np.sort(one.costs)
                 share = np.arange(1, len(costs) + 1) / len(costs)
                 axes.step(costs / 1_000, share, where="post", color=colours[one.scheduler], label=one.scheduler)
-        axes.set(title=sampler, xlim=(0, 96), ylim=(0, 1))
+        axes.set(title=sampler, xlim=(0, 96), ylim=(0, 1), xlabel="thousand patches")
         axes.axhline(0.5, color="0.8", linewidth=0.8, zorder=0)
         axes.grid(alpha=0.2)
     drawn.axes[0].set_ylabel("studies that reached the goal")
-    drawn.supxlabel("thousand training patches", fontsize="medium")
     handles, labels = drawn.axes[0].get_legend_handles_labels()
     drawn.legend(handles, labels, loc="outside lower center", ncols=5, fontsize="small")
     return drawn
