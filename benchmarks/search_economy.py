@@ -77,7 +77,8 @@ def simulated(sampler: str, name: str, seeds: range, goal: float) -> Row:
     """Studies of 50 trials with one sampler and one of SCHEDULERS; they end early at the goal [dB] if there is one."""
     experiment, table = load_experiment(str(HERE / "search_grid.py"))[1], read(HERE / "curves" / "search_grid.csv")
     scheduler, rungs, factor = SCHEDULERS[name]
-    searched = replace(experiment, sampler=sampler, scheduler=scheduler, rungs=rungs, reduction_factor=factor)
+    names = {"sampler": sampler, "scheduler": scheduler}
+    searched = replace(experiment, rungs=rungs, reduction_factor=factor, **names)  # type: ignore[arg-type]
     courses = [simulate(searched, table, seed=seed, trials=50, goal=goal) for seed in seeds]
     return summarise(sampler, scheduler, courses, GOAL)
 
@@ -97,7 +98,8 @@ def medians(costs: Sequence[float], seed: int) -> np.ndarray:
     """Of 2,000 bootstrap samples of the studies, the first of the studies themselves."""
     draws = np.random.default_rng(seed).integers(0, len(costs), (2_000, len(costs)))
     draws[0] = np.arange(len(costs))
-    return np.quantile(np.asarray(costs)[draws], 0.5, axis=1, method="inverted_cdf")
+    found: np.ndarray = np.quantile(np.asarray(costs)[draws], 0.5, axis=1, method="inverted_cdf")
+    return found
 
 
 def table(found: Sequence[Result]) -> str:
