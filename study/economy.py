@@ -31,6 +31,8 @@ class Plan:
     studies: int
     goal: float
     """Distance from the table's best [dB] at which a configuration is good enough."""
+    first: int = 0
+    """Seed of the first study. Settings are chosen on other seeds than those they are reported on."""
 
     def with_search(self, sampler: str, scheduler: str) -> Experiment:
         """The experiment as it is simulated: without references, which are no part of the search."""
@@ -50,9 +52,10 @@ class Row:
 
     sampler: str
     scheduler: str
-    studies: int
+    costs: tuple[float, ...]
+    """Of each study, the patches until the goal; infinite where it was not reached."""
     to_goal: tuple[float, float, float]
-    """Patches until the goal: median, and its 95 % bootstrap interval; infinite where it was not reached."""
+    """Patches until the goal: median over studies, and its 95 % bootstrap interval."""
     reached: float
     regret: tuple[float, float, float]
     """At the end: mean [dB], and its 95 % bootstrap interval."""
@@ -68,8 +71,8 @@ class Row:
         goal = f"{middle} ({low} to {high}){hours}"
         regret = "{:.4f} ({:.4f} to {:.4f})".format(*self.regret)
         return (
-            f"{self.sampler:<8} {self.scheduler:<19} {self.studies:>7}  {goal:<36} {self.reached:>7.0%}  {regret:<28} "
-            f"{self.full:>4.1f} of {self.trials:.0f}"
+            f"{self.sampler:<8} {self.scheduler:<19} {len(self.costs):>7}  {goal:<36} {self.reached:>7.0%}  "
+            f"{regret:<28} {self.full:>4.1f} of {self.trials:.0f}"
         )
 
 
@@ -81,14 +84,14 @@ def compare(
     processes: int,
     told: Callable[[str], None],
 ) -> Iterator[Row]:
-    """A row for each combination as it is done. Study s has seed s in all of them."""
+    """A row for each combination as it is done. Their studies have the same seeds."""
     chosen = [(sampler, scheduler) for sampler in samplers for scheduler in schedulers]
     experiments = [plan.with_search(*pair) for pair in chosen]  # an unknown name fails before anything is simulated
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         for (sampler, scheduler), experiment in zip(chosen, experiments, strict=True):
             one = partial(_one, experiment, plan.table, plan.trials)
             courses = []
-            for course in pool.map(one, range(plan.studies)):
+            for course in pool.map(one, range(plan.first, plan.first + plan.studies)):
                 courses.append(course)
                 told(f"{sampler}, {scheduler}: {len(courses)} of {plan.studies} studies")
             yield summarise(sampler, scheduler, courses, plan.goal)
@@ -110,7 +113,7 @@ def summarise(sampler: str, scheduler: str, courses: Sequence[Course], goal: flo
     return Row(
         sampler=sampler,
         scheduler=scheduler,
-        studies=len(courses),
+        costs=tuple(cost.tolist()),
         to_goal=(float(np.quantile(cost, 0.5, method="inverted_cdf")), float(medians[low]), float(medians[high])),
         reached=float(np.isfinite(cost).mean()),
         regret=(float(regret.mean()), float(means[low]), float(means[high])),

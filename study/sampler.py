@@ -30,7 +30,10 @@ Point = dict[str, Any]
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces every study in memory
 
 _RETRIES = 20
-_STARTUP_TRIALS = 10
+_STARTUP_TRIALS = 5
+"""Random trials before the sampler learns: chosen by simulation (docs/SEARCH.md)."""
+_SHORT = 20_000
+"""Configurations of which the GP can look at all."""
 _BLOCK, _BLOCKS = 256, 64
 """Points of a sequence looked at together, and how often."""
 
@@ -55,7 +58,7 @@ def propose(state: StudyState, experiment: Experiment, number: int) -> Point | N
     free = tuple(d for d in space.dimensions if d.label not in arm)
     if experiment.sampler in ("qmc", "grid"):
         return _first_unseen(space, arm, free, known, experiment.sampler, child_seed(state.opened.seed, "sequence"))
-    sampled = _Sampled(free, experiment, within)
+    sampled = _Sampled(free, experiment, within, _untried(space, arm, known) if experiment.sampler == "gp" else [])
     for attempt in range(_RETRIES):
         point = arm | sampled.ask(child_seed(state.opened.seed, "proposal", number, attempt))
         if _key(space, point) not in known:
@@ -106,8 +109,13 @@ def _history(state: StudyState, experiment: Experiment) -> list[tuple[Trial, Poi
     """Every trial that stands in the space, references among them where they do, with its point."""
     base = experiment.base.dotted()
     trials = (t for t in state.trials.values() if not t.is_replicate)  # those are no configurations of their own
-    located = ((t, experiment.space.locate(t.config.dotted(), base)) for t in trials)
+    located = ((t, experiment.space.locate(_dotted(t, base), base)) for t in trials)
     return [(trial, point) for trial, point in located if point is not None]
+
+
+def _dotted(trial: Trial, base: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A trial's config; that of a search trial is the base but for what was swept."""
+    return {**base, **trial.proposed.values} if trial.proposed.role == "search" else trial.config.dotted()
 
 
 def _arm(space: Space, state: StudyState, number: int, known: set[Any]) -> Point | None:
@@ -139,16 +147,24 @@ class _Sampled:
 
     Args:
         free: the dimensions that are asked for.
+        untried: what is left of them, where that is a short list.
     """
 
     def __init__(
-        self, free: tuple[Dimension, ...], experiment: Experiment, history: Iterable[tuple[Trial, Point]]
+        self,
+        free: tuple[Dimension, ...],
+        experiment: Experiment,
+        history: Sequence[tuple[Trial, Point]],
+        untried: Sequence[Point],
     ) -> None:
         self._free, self._experiment = free, experiment
+        self._tried = [_encoded(free, point) for _, point in history] if experiment.space.size is not None else []
+        self._untried = [_encoded(free, point) for point in untried]
         self._distributions = {d.label: distribution_of(d) for d in free}
         self._study = optuna.create_study(direction="maximize")
         learns = ("finished", "pruned", "paused") if experiment.sampler == "gp" else ("finished",)
-        trials = [_frozen(trial, point, free, self._distributions, learns) for trial, point in history]
+        learned = history if experiment.sampler != "random" else []
+        trials = [_frozen(trial, point, free, self._distributions, learns) for trial, point in learned]
         self._study.add_trials(trials)
         self._known = any(trial.state is not TrialState.FAIL for trial in trials)
 
@@ -156,30 +172,60 @@ class _Sampled:
         """One suggestion; it leaves no trace that another would see, for samplers pass over failed trials."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self._study.sampler = _sampler(self._experiment, seed, self._distributions if self._known else {})
+            self._study.sampler = self._sampler(seed % 2**32)  # what NumPy's RandomState takes
         asked = self._study.ask(self._distributions)
         self._study.tell(asked, state=TrialState.FAIL)
         return {d.label: _decode(d, asked.params[d.label]) for d in self._free}
 
+    def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
+        match self._experiment.sampler:
+            case "random":
+                return optuna.samplers.RandomSampler(seed=seed)
+            case "gp":
+                return _Gp(seed, self._untried)
+            case _:
+                return _Tpe(seed, self._distributions if self._known else {}, self._tried)
+
 
 class _Tpe(optuna.samplers.TPESampler):
-    """Optuna's TPE, told which dimensions all trials have: it would find that out from a thousand trials each time."""
+    """Optuna's TPE, told which dimensions all trials have: it would find that out from a thousand trials each time.
 
-    def __init__(self, seed: int, space: dict[str, BaseDistribution]) -> None:
+    Args:
+        tried: encoded points that it passes over as long as one of its candidates is another.
+    """
+
+    def __init__(self, seed: int, space: Mapping[str, BaseDistribution], tried: Iterable[Mapping[str, Any]]) -> None:
         super().__init__(seed=seed, n_startup_trials=_STARTUP_TRIALS, multivariate=True, constant_liar=True)
         self._space = {name: d for name, d in sorted(space.items()) if not d.single()}
+        self._tried = {tuple(d.to_internal_repr(point[name]) for name, d in self._space.items()) for point in tried}
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return self._space
 
+    def _compute_acquisition_func(self, samples: dict[str, Any], *estimators: Any) -> Any:
+        candidates = zip(*(samples[name].tolist() for name in self._space), strict=True)
+        repeats = [candidate in self._tried for candidate in candidates]
+        return np.where(repeats, -np.inf, super()._compute_acquisition_func(samples, *estimators))
 
-def _sampler(experiment: Experiment, seed: int, space: dict[str, BaseDistribution]) -> optuna.samplers.BaseSampler:
-    seed32 = seed % 2**32  # what NumPy's RandomState takes
-    if experiment.sampler == "random":
-        return optuna.samplers.RandomSampler(seed=seed32)
-    if experiment.sampler == "gp":
-        return optuna.samplers.GPSampler(seed=seed32, n_startup_trials=_STARTUP_TRIALS)
-    return _Tpe(seed32, space)
+
+class _Gp(optuna.samplers.GPSampler):
+    """Optuna's GP; where what is left to try is a short list, it looks at all of it.
+
+    Args:
+        untried: the encoded points left, or none to climb through the whole space.
+    """
+
+    def __init__(self, seed: int, untried: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(seed=seed, n_startup_trials=_STARTUP_TRIALS)
+        self._untried = untried
+
+    def _optimize_acqf(self, acqf: Any, best_params: Any) -> Any:
+        if not self._untried:
+            return super()._optimize_acqf(acqf, best_params)
+        places = self._rng.rng.permutation(len(self._untried))  # so that of equal ones any may come
+        points: Any = [self._untried[i] for i in places]
+        rows = acqf.search_space.get_normalized_params(points, points)
+        return rows[np.argmax(acqf.eval_acqf_no_grad(rows))]
 
 
 def distribution_of(dimension: Dimension) -> BaseDistribution:
@@ -201,6 +247,10 @@ def distribution_of(dimension: Dimension) -> BaseDistribution:
 def encode(dimension: Dimension, value: Any) -> Any:
     """A value as a member of its `distribution_of`."""
     return value if dimension.listed is None else dimension.listed.index(value)
+
+
+def _encoded(dimensions: Iterable[Dimension], point: Point) -> Point:
+    return {d.label: encode(d, point[d.label]) for d in dimensions}
 
 
 def _decode(dimension: Dimension, encoded: Any) -> Any:
@@ -225,10 +275,17 @@ def _frozen(
     return create_trial(
         state=TrialState.COMPLETE if trial.status in complete else status.get(trial.status, TrialState.RUNNING),
         value=trial.score if trial.status in complete else None,
-        params={d.label: encode(d, point[d.label]) for d in free},
+        params=_encoded(free, point),
         distributions=distributions,
         intermediate_values={p.patches: p.scores[OBJECTIVE] for p in trial.curve},
     )
+
+
+def _untried(space: Space, arm: Point, known: set[Any]) -> list[Point]:
+    """What this arm has left, where the space is a list short enough to look at all of it."""
+    if space.size is None or space.size > _SHORT:
+        return []
+    return [cell for cell in space.cells() if arm.items() <= cell.items() and _key(space, cell) not in known]
 
 
 def _nearest_unseen(space: Space, arm: Point, point: Point, known: set[Any], seed: int) -> Point:

@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--reduction-factor", type=float, metavar="F", help="default: the experiment's")
     parser.add_argument("--trials", type=at_least_one, default=50, metavar="N", help="of a study (default: 50)")
     parser.add_argument("--studies", type=at_least_one, default=50, metavar="S", help="of each kind (default: 50)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the first simulated study (default: 0)")
     parser.add_argument("--goal", type=float, default=0.02, metavar="DB", help="from the best, in dB (default: 0.02)")
     parser.add_argument("--rate", type=float, metavar="R", help="patches/s of one slot, to have hours beside patches")
     parser.add_argument("--processes", type=at_least_one, default=1, metavar="N", help="at once (default: 1)")
@@ -76,6 +77,7 @@ def _simulate(args: argparse.Namespace) -> int:
         trials=args.trials,
         studies=args.studies,
         goal=args.goal,
+        first=args.seed,
     )
     print(HEADER)
     for row in compare(plan, args.samplers, args.schedulers, processes=args.processes, told=show_progress):

@@ -187,7 +187,8 @@ class Space:
 
     def locate(self, config: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any] | None:
         """The point at which a config (dotted) stands, or None where it is no configuration of this space."""
-        if any(config[name] != base[name] for name in base if name not in self.names and name != "seed"):
+        moving = {*self.names, "seed"}
+        if any(config[name] != value for name, value in base.items() if name not in moving):
             return None
         point = {d.label: d.value_in(config) for d in self.dimensions}
         return None if None in point.values() else point

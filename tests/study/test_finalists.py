@@ -12,7 +12,7 @@ from sr_core.seed import child_seed
 from study.finalists import due, finalists, trial_seed
 from study.scheduler import Verdict, decide
 
-TWO = replace(EXPERIMENT, finalists=2, replicates=2)
+TWO = replace(EXPERIMENT, scheduler="successive_halving", reduction_factor=2.0, finalists=2, replicates=2)
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0)
 
 

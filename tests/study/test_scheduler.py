@@ -11,8 +11,9 @@ from experiments.quickstart import EXPERIMENT
 from study.experiment import Experiment
 from study.scheduler import Verdict, decide, hopeless, promotable
 
-HALVES = replace(EXPERIMENT, reduction_factor=2.0)  # validations at 480, 960 (the rung), 1440, 1920
-THIRDS = replace(EXPERIMENT, reduction_factor=3.0)
+# Validations at 480, 960 (the rung), 1440, 1920.
+HALVES = replace(EXPERIMENT, scheduler="successive_halving", rungs=(960,), reduction_factor=2.0)
+THIRDS = replace(HALVES, reduction_factor=3.0)
 TWO_RUNGS = replace(THIRDS, rungs=(960, 1_440))
 
 

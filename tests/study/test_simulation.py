@@ -12,6 +12,7 @@ import pytest
 from experiments.quickstart import EXPERIMENT
 from sr_core.errors import SuiteError
 from study.economy import Plan, compare, summarise
+from study.experiment import load_experiment
 from study.simulation import Course, Table, complete, read, record, simulate, text, write
 from study.space import Choice, Grid
 
@@ -162,4 +163,42 @@ def test_combinations_are_compared_in_processes_of_their_own() -> None:
         experiment=GRID, table=full_table(), rungs=(480, 960), reduction_factor=3.0, trials=12, studies=3, goal=0.1
     )
     rows = list(compare(plan, ["random", "qmc"], ["asha"], processes=1, told=lambda line: None))
-    assert [(r.sampler, r.scheduler, r.studies) for r in rows] == [("random", "asha", 3), ("qmc", "asha", 3)]
+    assert [(r.sampler, r.scheduler, len(r.costs)) for r in rows] == [("random", "asha", 3), ("qmc", "asha", 3)]
+
+
+# The recorded grid
+
+RECORDED = Path(__file__).parents[2] / "benchmarks" / "curves" / "search_grid.csv"
+SEARCH_GRID = RECORDED.parents[1] / "search_grid.py"
+
+
+def test_the_recorded_grid_is_whole() -> None:
+    _, experiment = load_experiment(str(SEARCH_GRID))
+    table = read(RECORDED)
+    assert complete(table, experiment.space) is table
+    assert experiment.space.size == 72
+    assert sorted(table.curves) == [1, 2]
+    base = experiment.base
+    assert table.every == base.evaluation.every_patches
+    for of_seed in table.curves.values():
+        assert {len(points) * table.every for points in of_seed.values()} == {base.train.budget_patches}
+
+
+def test_the_best_of_the_recorded_grid_is_known() -> None:
+    ranked = sorted(read(RECORDED).truth.items(), key=lambda one: -one[1])
+    assert ranked[0][0] == ("l2", "8", "0.002", "matlab_bicubic")
+    assert ranked[0][1] == pytest.approx(33.6908, abs=1e-4)
+    assert [key[3] for key, score in ranked if score >= ranked[0][1] - 0.02] == ["matlab_bicubic", "pillow_bicubic"]
+
+
+def test_a_grid_in_random_order_costs_what_counting_says() -> None:
+    """Of n settings in random order the first of k good ones comes after a draw known from combinatorics."""
+    _, experiment = load_experiment(str(SEARCH_GRID))
+    table = read(RECORDED)
+    best = max(table.truth.values())
+    n, good = len(table.truth), sum(score >= best - 0.2 for score in table.truth.values())
+    unstopped = replace(experiment, sampler="grid", scheduler="none")
+    courses = [simulate(unstopped, table, seed=seed, trials=n, goal=0.2) for seed in range(40)]
+    mean = np.mean([course.patches_to(0.2) for course in courses]) / experiment.base.train.budget_patches
+    expected = (n + 1) / (good + 1)
+    assert abs(mean - expected) < 3 * expected / math.sqrt(len(courses))  # a waiting time's sd is at most its mean
