@@ -38,8 +38,10 @@ EXPERIMENT = Experiment(
         ),
     },
     references=references(BASE),
+    sampler="gp",  # with this scheduler the cheapest on recorded curves (docs/SEARCH.md)
+    scheduler="asha",
     rungs=(960,),
-    reduction_factor=2.0,
+    reduction_factor=3.0,
     finalists=1,
     replicates=3,
 )
