@@ -29,9 +29,9 @@ EXPERIMENT = Experiment(
     nuisance={
         "train.loss": Choice("l1", "l2", "charbonnier"),
         Together("train.batch_size", "train.learning_rate"): [
-            (8, 5e-4),
             (8, 1e-3),
             (8, 2e-3),
+            (8, 4e-3),
             (16, 1e-4),  # the blog's smaller pair
             (16, 1e-3),
             (16, 2e-3),
