@@ -33,7 +33,7 @@ def test_there_are_released_weights() -> None:
 def test_a_release_is_small_and_complete(folder: Path) -> None:
     assert (folder / "weights.safetensors").stat().st_size < 5_000_000
     config = json.loads((folder / "config.json").read_text())
-    assert load_model(folder / "weights.safetensors").scale == config["data"]["scale"]
+    assert load_model(folder / "weights.safetensors", None).scale == config["data"]["scale"]
 
 
 @pytest.mark.parametrize("folder", RELEASED, ids=NAMES)
@@ -59,7 +59,7 @@ def test_the_published_scores_are_what_evaluate_prints(
 
 @pytest.mark.parametrize("folder", RELEASED, ids=NAMES)
 def test_on_a_photograph_that_no_training_saw_it_is_a_decibel_better_than_bicubic(folder: Path) -> None:
-    model = load_model(folder / "weights.safetensors")
+    model = load_model(folder / "weights.safetensors", None)
     lr, hr = lr_hr_pair(skimage.data.astronaut()[:256, 128:384], model.scale, "matlab_bicubic", "canonical")
     ours, bicubic = (
         score(np.asarray(sr, np.float64), hr, scale=model.scale, protocol="canonical")
