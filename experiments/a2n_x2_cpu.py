@@ -2,8 +2,9 @@
 
 One core trains about 100 of these patches a second; the full A2N at LR 64 needs sixty times the arithmetic for each:
 hence 103,000 parameters and LR patches of 24. The budget, 7,680 patches, is four quickstarts; a search of 42 trials
-with its replicates trains about thirty budgets, some 40 minutes. Sub-images are 192 pixels wide, not the blog's 480: no picture of T91, BSD200 or the
-DIV2K crops holds such a window. Steps are eager, so that the record can be repeated without a C++ compiler.
+with its replicates trains about thirty budgets, some 40 minutes. Sub-images are 192 pixels wide, not the blog's 480: no
+picture of T91, BSD200 or the DIV2K crops holds such a window. Steps are eager, so that the record can be repeated
+without a C++ compiler.
 """
 
 from experiments.literature import references
