@@ -157,8 +157,9 @@ class Experiment:
         }
 
 
-def _plain(comparisons: Mapping[str, Sequence[tuple[str, str]]]) -> dict[str, list[list[str]]]:
-    return {question: [list(pair) for pair in pairs] for question, pairs in comparisons.items()}
+def _plain(comparisons: Mapping[str, Sequence[tuple[str, str]]]) -> list[list[Any]]:
+    # Rows, for MLflow allows no question mark in a parameter's name.
+    return [[question, [list(pair) for pair in pairs]] for question, pairs in comparisons.items()]
 
 
 def _check_comparable(name: str, reference: TrialConfig, base: TrialConfig) -> None:

@@ -133,8 +133,7 @@ def verdict(state: StudyState) -> Verdict | None:
 def _comparisons(state: StudyState) -> Mapping[str, list[list[str]]]:
     """What the experiment says is to be compared: question -> pairs of names."""
     assert state.opened is not None
-    stated: Mapping[str, list[list[str]]] = state.opened.question["search"].get("comparisons", {})
-    return stated
+    return dict(state.opened.question["search"].get("comparisons", ()))
 
 
 def _judge(state: StudyState, name: str, trial: TrialState, *, own: bool) -> Judged:

@@ -1,5 +1,6 @@
 """Settings named beforehand, compared over shared seeds: what an experiment may ask, and what its study answers."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ from experiments.quickstart import BASE
 from sr_core.errors import ConfigError
 from study.experiment import Experiment
 from study.finalists import due
+from study.mlflow_content import plain, question_params
 from study.sampler import propose
 from study.verdict import Verdict, sentences, verdict
 
@@ -118,6 +120,13 @@ def test_before_its_base_was_trained_a_study_answers_nothing(history: Callable[.
     study.validate(number, *[29.0] * 4)
     study.end(number)
     assert verdict(study.state) is None
+
+
+def test_what_is_asked_is_a_parameter_that_mlflow_takes(compared: Callable[..., Any]) -> None:
+    params = question_params(compared().state.opened)
+    allowed = re.compile(r"[\w\-. :/]+", re.ASCII)
+    assert [name for name in params if not allowed.fullmatch(name)] == []
+    assert LOSSES in plain(params["search.comparisons"])
 
 
 def test_an_experiment_without_comparisons_is_described_as_before() -> None:
