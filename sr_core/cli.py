@@ -56,9 +56,14 @@ def run_command(body: Callable[[], int]) -> int:
     return status
 
 
+def has_status_line() -> bool:
+    """Whether stderr is a terminal on which a line can be replaced."""
+    return sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+
+
 def show_progress(text: str) -> None:
-    """Replace the terminal's status line, "" to clear it; nothing where stderr is no terminal."""
-    if sys.stderr.isatty():
+    """Replace the terminal's status line, "" to clear it; nothing where there is none."""
+    if has_status_line():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 

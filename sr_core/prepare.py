@@ -11,6 +11,8 @@ from sr_core.cli import Parser, run_command, show_progress
 from sr_core.config import Kernel, Scale
 from sr_core.errors import ImageError, StoreError
 
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+"""How every file of HDF5 begins."""
 DAMAGED = 2
 """Exit status of a store that `--verify` finds damaged."""
 
@@ -54,7 +56,19 @@ def prepare(args: argparse.Namespace) -> int:
     return _verify(args.out) if args.verify else 0
 
 
+def _check_out(path: Path) -> None:
+    """Raises StoreError, before anything is written beside it, where the path holds what was never a store."""
+    if path.is_dir():
+        raise StoreError(f"--out {path}: expected a file, this is a folder; give a name in it, such as {path / 'a.h5'}")
+    if path.exists():
+        with path.open("rb") as file:
+            start = file.read(len(_HDF5))
+        if start != _HDF5:
+            raise StoreError(f"--out {path}: is there and no patch store; choose another name, it stays as it is")
+
+
 def _prepare(args: argparse.Namespace) -> None:
+    _check_out(args.out)
     from sr_core.data.known import KnownPictures
     from sr_core.data.layers import Lr
     from sr_core.data.preparation import prepare_store

@@ -1,12 +1,11 @@
 """How far, how fast, how long still: one line about work that is counted."""
 
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Self
 
-from sr_core.cli import show_progress
+from sr_core.cli import has_status_line, show_progress
 
 _REDRAW_SECONDS = 0.1
 _LINE_SECONDS = 30.0
@@ -48,7 +47,7 @@ class Progress:
         self._marks.append((now, done))
         while len(self._marks) > 2 and now - self._marks[1][0] >= _WINDOW_SECONDS:
             self._marks.popleft()
-        on_terminal = sys.stderr.isatty()
+        on_terminal = has_status_line()
         if now - self._shown >= (_REDRAW_SECONDS if on_terminal else _LINE_SECONDS):
             self._shown = now
             if on_terminal:

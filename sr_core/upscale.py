@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _upscale(args: Namespace) -> int:
     import torch
 
-    from sr_core.data.own_pictures import count_pixels, plan_outputs
+    from sr_core.data.own_pictures import count_pixels, left_out, plan_outputs
     from sr_core.model.enlarge import enlarge_file
     from sr_core.model.weights import load_model
     from sr_core.training.runtime import resolve
@@ -47,6 +47,8 @@ def _upscale(args: Namespace) -> int:
     outputs, faults = plan_outputs(args.inputs, args.out, model.scale)
     for fault in faults:
         _say_error(fault)
+    if others := left_out(args.inputs):
+        print(f"left out: {len(others)} files of other formats, such as {others[0]}", file=sys.stderr, flush=True)
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as exc:

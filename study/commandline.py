@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from study.databases import redact
-from study.folder import StudyFolder, default_root
+from study.folder import StudyFolder, default_root, recorded
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -42,10 +42,9 @@ def folder_from(args: argparse.Namespace, default: str | None = None) -> StudyFo
 
 
 def _only_study(root: Path) -> str | None:
-    for mark in ("journal.jsonl", "lock"):  # the latter alone: a study that still prepares its pictures
-        if found := [path.parent.name for path in root.glob(f"*/{mark}")]:
-            return found[0] if len(found) == 1 else None
-    return None
+    preparing = (path.parent.name for path in root.glob("*/lock"))  # without a record yet
+    found = recorded(root) or list(preparing)
+    return found[0] if len(found) == 1 else None
 
 
 def typed(arguments: Iterable[str]) -> str:

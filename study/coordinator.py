@@ -76,9 +76,7 @@ class Coordinator:
 
     def search(self, asked: int) -> SessionEnded:
         """Run trials until `asked` are counted, or nothing is left to try, or a stop is given; says which."""
-        for trial in self.state.trials.values():
-            if trial.ended:  # a kill may have come between the line in the journal and the removal
-                self._drop_checkpoint(trial.number)
+        self._drop_leftovers()
         failures = ""
         while True:
             halted = bool(failures) or self._stop.given()
@@ -86,6 +84,7 @@ class Coordinator:
                 self._fill_free_slots(asked)
             running = self._executor.running()
             if not running:
+                self._drop_leftovers()
                 return self._ending(failures)
             if halted:
                 for number in running:
@@ -220,6 +219,7 @@ class Coordinator:
             source=self._source,
             initial=trial.proposed.initial,
             reductions=trial.reductions,
+            fence=self._folder.fence,
         )
 
     def _take(self, event: TrialEvent) -> None:
@@ -287,6 +287,12 @@ class Coordinator:
             )
         )
         self._drop_checkpoint(number)
+
+    def _drop_leftovers(self) -> None:
+        """A kill may have come between a trial's end and the removal; a former owner may have been amid its writing."""
+        for trial in self.state.trials.values():
+            if trial.ended:
+                self._drop_checkpoint(trial.number)
 
     def _drop_checkpoint(self, number: int) -> None:
         for left in self._folder.trial(number).glob("*checkpoint.safetensors*"):  # a kill may leave half a one

@@ -25,6 +25,8 @@ from study.folder import StudyFolder
 
 MLFLOW_PORT, OPTUNA_PORT = 5000, 8080
 BEST_SHOWN = 3
+RANKING, CURVES = "study", "curves"
+"""Views that the experiment brings along: all runs in a list; the ten best ones with their curves and pictures."""
 _START_SECONDS, _STOP_SECONDS = 180.0, 10.0
 _PORTS_TRIED = 100
 
@@ -156,13 +158,14 @@ def sync_command(folder: StudyFolder) -> str:
 
 def pages(address: str, folder: StudyFolder) -> dict[str, str]:
     """What to look at first on an MLflow server that answers, in words, and where it is: all runs with their ranks,
-    the best ones beside each other, the registered winner; the last two only where there are any."""
+    the best ones beside each other, the registered winner; the latter only where there are any."""
     query = urllib.parse.urlencode({"experiment_name": folder.study})
     try:
         number = _ask(f"{address}/api/2.0/mlflow/experiments/get-by-name?{query}")["experiment"]["experiment_id"]
     except urllib.error.HTTPError:
         return {f"study {folder.study}": f"not in this store yet; bring it there: {sync_command(folder)}"}
-    found = {f"study {folder.study}": f"{address}/#/experiments/{number}/runs?viewStateShareKey=study"}
+    runs = f"{address}/#/experiments/{number}/runs"
+    found = {f"study {folder.study}": f"{runs}?{_shown(viewStateShareKey=RANKING)}"}
     search = {
         "experiment_ids": [number],
         "filter": f"tags.`study.name` = '{folder.study}' AND tags.`study.role` = 'search' "
@@ -172,17 +175,19 @@ def pages(address: str, folder: StudyFolder) -> dict[str, str]:
     }
     best = [run["info"]["run_id"] for run in _ask(f"{address}/api/2.0/mlflow/runs/search", search).get("runs", [])]
     if len(best) > 1:
-        chosen = {"runs": json.dumps(best), "experiments": json.dumps([number])}
-        found[f"the best {len(best)} compared"] = f"{address}/#/compare-runs?{urllib.parse.urlencode(chosen)}"
-        quoted = ", ".join(f"'{run}'" for run in best)
-        charts = urllib.parse.urlencode(
-            {"searchFilter": f"attributes.run_id IN ({quoted})", "compareRunsMode": "CHART"}
-        )
-        found["their curves and pictures"] = f"{address}/#/experiments/{number}/runs?{charts}"
+        chosen = _shown(runs=json.dumps(best), experiments=json.dumps([number]))
+        found[f"the best {len(best)} compared"] = f"{address}/#/compare-runs?{chosen}"
+    if best:
+        found["curves and pictures"] = f"{runs}?{_shown(compareRunsMode='CHART', viewStateShareKey=CURVES)}"
     model = urllib.parse.urlencode({"name": folder.study})
     if folder.study in _models(address, model):
-        found["the champion"] = f"{address}/#/models/{urllib.parse.quote(folder.study)}"
+        found["the champion"] = f"{address}/#/models/{urllib.parse.quote(folder.study)}?{_shown()}"
     return found
+
+
+def _shown(**options: str) -> str:
+    """The query of a page, which is to stand among those for training, and not for language models."""
+    return urllib.parse.urlencode({**options, "workflowType": "machine_learning"})
 
 
 def _models(address: str, query: str) -> str:

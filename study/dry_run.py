@@ -53,6 +53,8 @@ def show(name: str, experiment: Experiment, args: argparse.Namespace, placement:
           f"sampler {experiment.sampler}")  # fmt: skip
     if experiment.replicates:
         print(f"finalists: {experiment.finalists} and the references, trained again with {experiment.replicates} seeds")
+    else:
+        print("finalists: none; with replicates=0 the result is a ranking of one run each, no verdict")
     for reference, config in experiment.references.items():
         print(f"reference trial: {reference}{_changes(config, base) if experiment.comparisons else ''}")
     for question, pairs in experiment.comparisons.items():

@@ -50,8 +50,8 @@ class Experiment:
     """The journal whose proposals the sampler "replay" makes again, and whose prunings the scheduler "replay"."""
     finalists: int = 1
     """So many of the best search trials are trained again after the search, the references beside them."""
-    replicates: int = 0
-    """Fresh seeds for each of them, the same for all; 0 leaves the ranking without a verdict."""
+    replicates: int = 3
+    """Fresh seeds for each of them, the same for all; 0 saves that time and leaves a ranking without a verdict."""
     comparisons: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
     """Questions about settings named beforehand: in words, and the pairs to compare. Each name is a reference's, or
     `base`; nothing is searched, every one of them is trained with the study's seed and with `replicates` fresh ones."""

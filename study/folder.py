@@ -12,12 +12,19 @@ from sr_core.errors import SuiteError
 from study.ownership import Ownership, owned, owner
 
 _RESERVED = {"artifacts", "compiled", "stores"}
+JOURNALS = ("journal.jsonl", "journal.jsonl.gz")
+"""The record as it is written, and as it is published."""
 
 
 def default_root() -> Path:
     """`mlruns` beside the packages in a checkout, so that every command finds it from any folder; else `./mlruns`."""
     checkout = Path(__file__).resolve().parent.parent
     return checkout / "mlruns" if (checkout / "pyproject.toml").is_file() else Path.cwd() / "mlruns"
+
+
+def recorded(folder: Path) -> list[str]:
+    """Names of the folders in it that hold a journal, compressed or not."""
+    return sorted({path.parent.name for name in JOURNALS for path in folder.glob(f"*/{name}")})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +52,18 @@ class StudyFolder:
 
     def trainings(self) -> list["StudyFolder"]:
         """The longer trainings of its trials."""
-        return [replace(self, training=p.parent.name) for p in sorted(self.path.glob("trainings/*/journal.jsonl"))]
+        return [replace(self, training=name) for name in recorded(self.path / "trainings")]
 
     @property
     def journal(self) -> Path:
-        return self.path / "journal.jsonl"
+        """The record; of a published study, which has no other, the compressed one."""
+        live, packed = (self.path / name for name in JOURNALS)
+        return packed if packed.is_file() and not live.is_file() else live
+
+    @property
+    def fence(self) -> Path:
+        """Holds the epoch of the present owner: an earlier one, should it wake, writes no checkpoint."""
+        return self.path / "epoch"
 
     @property
     def results(self) -> Path:
@@ -66,9 +80,22 @@ class StudyFolder:
         """Itself, if there is a study here. Raises SuiteError that names the studies that are."""
         if self.journal.is_file():
             return self
-        here = sorted(p.parent.name for p in self.root.glob("*/journal.jsonl"))
+        here = recorded(self.root)
         hint = f"; there: {', '.join(here)}" if here else ""
         raise SuiteError(f"no study {self.study!r} under {self.root}{hint}")
+
+    @property
+    def published(self) -> bool:
+        """Whether this is a study's published record (study.sync --publish): read by every command, changed by none."""
+        return replace(self, training="").journal.suffix == ".gz"
+
+    def require_unpublished(self) -> None:
+        """Raises SuiteError where this is a published record: whoever goes on with the study does so with a copy."""
+        if self.published:
+            raise SuiteError(
+                f"{replace(self, training='').journal}: a published record is only read; to go on with study "
+                f"{self.study!r}, copy its folder below another --root and unpack it there (gunzip journal.jsonl.gz)"
+            )
 
     def create(self) -> None:
         """Make the root and the study's folder. Raises SuiteError where that cannot be written."""

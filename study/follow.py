@@ -15,7 +15,7 @@ from typing import IO, Protocol
 from study.config import short_digest
 from study.databases import ViewError
 from study.events import FORMAT, Event, StudyOpened, to_json
-from study.journal import JournalError, decode
+from study.journal import JournalError, decode, opened
 from study.ownership import is_at
 from study.standing import Standing
 from study.state import StudyState
@@ -78,7 +78,7 @@ class Tail:
         found: list[Event] = []
         if not self._path.exists():
             return found
-        with self._path.open("rb") as file:
+        with opened(self._path) as file:
             file.seek(self.offset)
             # A line without its end is torn, or being written this moment.
             while len(found) < most and (line := file.readline()).endswith(b"\n"):

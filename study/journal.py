@@ -2,15 +2,19 @@
 
 A line is the event's JSON with its sequence number first and, last, 16 hex digits of BLAKE2b over everything
 before them. A tail that a kill tore is dropped by the next writer and ignored by readers; a damaged line
-anywhere else is an error, because what follows it would be interpreted without it.
+anywhere else is an error, because what follows it would be interpreted without it. A journal that was published is
+the same lines in a gzip file (`.gz`): readers unpack it on the way, and nobody writes to it.
 """
 
+import gzip
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from sr_core.durable import sync_folder
 from sr_core.errors import SuiteError
@@ -64,10 +68,31 @@ def read(path: Path) -> Iterator[Event]:
         yield event
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """The lines of a journal, compressed or not, as a file. Raises JournalError where its compression is damaged."""
+    try:
+        with path.open("rb") as file:
+            yield cast(BinaryIO, gzip.GzipFile(fileobj=file)) if path.suffix == ".gz" else file
+    except (gzip.BadGzipFile, EOFError, zlib.error) as exc:
+        raise JournalError(f"{path}: is damaged or was cut short ({exc}); restore the file from a copy") from exc
+
+
+def compressed(path: Path) -> bytes:
+    """A journal's whole lines, byte for byte, as the content of a gzip file; the same for the same lines.
+
+    Raises:
+        JournalError: as `read` does.
+    """
+    ends = [end for _, end in _lines(path)]
+    with opened(path) as file:
+        return gzip.compress(file.read(ends[-1] if ends else 0), mtime=0)
+
+
 def _lines(path: Path) -> Iterator[tuple[Event, int]]:
     """Each event with the offset after its line; ends silently at a torn tail."""
     end = 0
-    with path.open("rb") as file:
+    with opened(path) as file:
         torn: str | None = None
         for number, line in enumerate(file):
             if torn:
@@ -101,6 +126,7 @@ class Journal:
     """
 
     def __init__(self, path: Path, guard: Callable[[], None] = lambda: None) -> None:
+        assert path.suffix != ".gz", "a published journal is only read (StudyFolder.require_unpublished)"
         self._path, self._guard = path, guard
         self._next = 0
         end = 0

@@ -59,8 +59,8 @@ def run_name(trial: TrialState) -> str:
     return f"reference: {proposed.name}" if trial.is_reference else f"trial {proposed.trial:04d}"
 
 
-def trial_tags(trial: TrialState) -> Tags:
-    """How a trial stands, and what it came from."""
+def trial_tags(trial: TrialState, study: str) -> Tags:
+    """How a trial of this study stands, and what it came from."""
     tags: Tags = {
         "study.state": "running" if trial.status == "waiting" else trial.status,
         "study.reason": getattr(trial.end, "reason", ""),
@@ -70,6 +70,7 @@ def trial_tags(trial: TrialState) -> Tags:
         tags["study.reference"] = trial.proposed.name
     if trial.is_replicate:
         tags |= {"study.replicate_of": trial.proposed.of, "study.replicate": trial.proposed.replicate}
+        tags["mlflow.note.content"] = f"Seed {trial.proposed.replicate} of trial {trial.proposed.of} in {study}"
     if trial.starts:
         last = trial.starts[-1]
         tags |= {"study.slot": last.slot, "study.source": last.source, "study.hardware": last.hardware}
@@ -156,24 +157,6 @@ def question_params(opened: StudyOpened) -> dict[str, Any]:
     return params | flat(question) | {"experiment": opened.experiment}
 
 
-def experiment_tags(opened: StudyOpened) -> dict[str, str]:
-    """What MLflow's UI needs to know to show training runs, not traces of language models; and how to list them.
-
-    The last is a view as its "Share" button stores one, which `?viewStateShareKey=study` opens.
-    """
-    tags, metrics = ("study.rank", "study.name", "study.state"), (OBJECTIVE, GAIN, "val/ssim")
-    columns = [*(f"tags.`{name}`" for name in tags), *(f"metrics.`{name}`" for name in metrics)]
-    space = opened.question.get("space", {}).values()  # a longer training has none
-    columns += [f"params.`{name}`" for dimension in space for name in dimension["names"]]
-    view = {"selectedColumns": columns, "orderByKey": f"metrics.`{OBJECTIVE}`", "orderByAsc": False}
-    return {
-        "mlflow.sharedViewState.study": json.dumps(view),
-        "study.name": opened.study,
-        "mlflow.note.content": opened.text,
-        "mlflow.experimentKind": "custom_model_development",
-    }
-
-
 def question_tags(opened: StudyOpened) -> Tags:
     return {
         "mlflow.note.content": opened.text,
@@ -191,7 +174,8 @@ def study_tags(state: StudyState) -> Tags:
         "study.counted": state.counted,
     }
     if state.session:
-        told = {key: value for key, value in state.session.provenance.items() if key != "packages"}  # a file has them
+        long = ("packages", "files")  # an artifact has the former, the journal both
+        told = {key: value for key, value in state.session.provenance.items() if key not in long}
         tags |= flat({"study": {"host": state.session.host}, "provenance": told})
         if "provenance.git.commit" in tags:
             tags["mlflow.source.git.commit"] = tags["provenance.git.commit"]

@@ -11,6 +11,7 @@ from study.events import Concluded, Failed, Finished, Progress, Proposed, Pruned
 from study.folder import StudyFolder
 from study.mlflow_content import Tags
 from study.pictures import picture_file
+from study.state import TrialState
 
 Files = dict[str, str | bytes | Path]
 """Path in the run's artifacts -> what it holds, or the file to copy."""
@@ -21,19 +22,23 @@ TABLE = "per_image.json"
 _SPACE = uuid.UUID("5f2b7ad8-1f0c-5d1b-9d55-7d0d7f6cf7f1")
 
 
-def pictures(folder: StudyFolder, study_id: str, points: Iterable[Progress]) -> Files:
+def pictures(folder: StudyFolder, study_id: str, trial: TrialState, points: Sequence[Progress]) -> Files:
     """The validation crop after each of these points, where one was kept, as MLflow's image grid expects a series.
 
     That is a picture and a preview whose names say series, step, time and an id (mlflow.tracking.client.log_image);
-    the id is derived here, so that a repetition replaces the files.
+    the id is derived here, so that a repetition replaces the files. Beside the first point comes the picture before
+    the training: the grid opens at step 0, and would say there that no image was logged.
     """
+    moments = [(point.patches, point.time) for point in points]
+    if trial.curve and trial.curve[0] in points:
+        moments.insert(0, (0, trial.proposed.time))
     files: Files = {}
-    for point in points:
-        path = picture_file(folder.trial(point.trial), point.patches)
+    for patches, time in moments:
+        path = picture_file(folder.trial(trial.number), patches)
         if path.is_file():
-            unique = uuid.uuid5(_SPACE, f"{study_id} {point.trial} {point.patches}")
+            unique = uuid.uuid5(_SPACE, f"{study_id} {trial.number} {patches}")
             series = PICTURE.replace("/", "~")
-            name = f"images/{series}+step+{point.patches}+timestamp+{int(point.time * 1000)}+{unique}"
+            name = f"images/{series}+step+{patches}+timestamp+{int(time * 1000)}+{unique}"
             files |= {f"{name}.png": path, f"{name}+compressed.webp": webp_preview(path)}
     return files
 

@@ -26,6 +26,7 @@ from study.mlflow_store import (
     release_store,
     runs_of,
 )
+from study.mlflow_views import experiment_tags
 from study.state import OBJECTIVE, StudyState
 
 _STATUS = {"finished": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
@@ -68,7 +69,7 @@ class MlflowSink:
         with plainly(self._uri):
             self._connect(opened)
             known = self._client.get_experiment(self._experiment).tags
-            for key, value in content.experiment_tags(opened).items():
+            for key, value in experiment_tags(opened).items():
                 if known.get(key) != value:  # an earlier version had others
                     self._client.set_experiment_tag(self._experiment, key, value)
             parent = self._find_runs()
@@ -157,10 +158,10 @@ class MlflowSink:
         baseline = state.opened.data["baseline"][OBJECTIVE]
         validations = [event for event in news if isinstance(event, ev.Progress)]
         points = content.curve(validations, baseline)
-        added = files.pictures(self._folder, self._study["study.id"], validations)
+        added = files.pictures(self._folder, self._study["study.id"], trial, validations)
         tags, params = content.Tags(), dict[str, Any]()
         if not all(isinstance(event, ev.Progress | ev.Checkpointed) for event in news):
-            tags = content.trial_tags(trial)
+            tags = content.trial_tags(trial, state.opened.study)
         if any(isinstance(event, ev.Proposed) for event in news):
             tags["mlflow.parentRunId"] = self._parent.id
             params = content.flat(trial.proposed.config)
@@ -248,7 +249,7 @@ class MlflowSink:
         location = (self._artifacts / opened.study).as_uri() if self._artifacts else None
         found = self._client.get_experiment_by_name(opened.study)
         if found is None:
-            return str(self._client.create_experiment(opened.study, location, content.experiment_tags(opened)))
+            return str(self._client.create_experiment(opened.study, location, experiment_tags(opened)))
         if found.lifecycle_stage == "deleted":
             self._client.restore_experiment(found.experiment_id)
         store, artifacts = databases.sqlite_file(self._uri), self._artifacts

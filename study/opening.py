@@ -217,7 +217,7 @@ def resolve_runtime(experiment: Experiment, *, trials: int, placement: Placement
         cores_to_use=placement.cores_each(cores()),
         beside=placement.slots_per_device,
         patches=trials * base.train.budget_patches,
-        shapes=shapes,
+        shapes=shapes * placement.slots,
     )
 
 

@@ -4,7 +4,9 @@ import time
 from collections import Counter
 from typing import Any
 
+from study import pace
 from study.folder import StudyFolder
+from study.pulse import pulse_of
 from study.standing import VIEWS, standing_of
 from study.state import StudyState
 
@@ -18,9 +20,11 @@ def overview(folder: StudyFolder, state: StudyState) -> dict[str, Any]:
     phase = "running" if owner else state.ended.reason if state.ended else "died, resumable"
     starts = [t.starts[0].time for t in state.trials.values() if t.starts]
     asked = session.trials if session else 0
-    seconds = state.last_time - session.time if session else 0.0
-    ended, patches = _ended_since(state), _patches_since(state)
-    left = seconds / ended * max(0, asked - state.counted) if owner and ended else None
+    laps = pulse_of(folder.journal) if owner else {}
+    now = max([state.last_time, *(lap.told for lap in laps.values())])
+    seconds = now - session.time if session else 0.0
+    ended = _ended_since(state)
+    left = pace.seconds_left(state, asked, laps, now) if owner else None
     return {
         "study": folder.study,
         "phase": phase,
@@ -30,12 +34,17 @@ def overview(folder: StudyFolder, state: StudyState) -> dict[str, Any]:
         "trials": dict(Counter(t.status for t in state.trials.values() if not t.is_replicate)),
         "replicates": {"ended": state.replicated, "begun": sum(t.is_replicate for t in state.trials.values())},
         "running": [
-            {"trial": t.number, "slot": t.starts[-1].slot, "patches": t.patches, "val/psnr": t.score}
+            {
+                "trial": t.number,
+                "slot": t.starts[-1].slot,
+                "patches": pace.reached(t, laps) if owner else t.checkpoint,
+                "val/psnr": t.score,
+            }
             for t in state.trials.values()
             if t.status == "running"
         ],
         "rate": {
-            "patches_per_second": patches / seconds if seconds else 0.0,
+            "patches_per_second": pace.patches_per_second(state, laps, now),
             "trials_per_hour": 3600 * ended / seconds if seconds else 0.0,
         },
         "best": best and {"trial": best.number, "val/psnr": best.score, "values": best.proposed.values},
@@ -43,7 +52,7 @@ def overview(folder: StudyFolder, state: StudyState) -> dict[str, Any]:
         "started": min(starts, default=opened.time),
         "last_event": state.last_time,
         "seconds_left": left,
-        "estimated_end": None if left is None else state.last_time + left,
+        "estimated_end": None if left is None else now + left,
         "views": {view: found for view in VIEWS if (found := _view(folder, view, state))},
         "warnings": list(state.warnings),
     }
@@ -79,16 +88,6 @@ def _view(folder: StudyFolder, view: str, state: StudyState) -> dict[str, Any] |
     }
 
 
-def _patches_since(state: StudyState) -> int:
-    """Patches trained since the last session began, as far as validations tell."""
-    since = state.session.time if state.session else 0.0
-    done = 0
-    for trial in state.trials.values():
-        if trial.curve and trial.curve[-1].time >= since:
-            done += trial.patches - max((p.patches for p in trial.curve if p.time < since), default=0)
-    return done
-
-
 def _ended_since(state: StudyState) -> int:
     """Trials that ended since the last session began."""
     since = state.session.time if state.session else 0.0
@@ -112,6 +111,8 @@ def as_text(found: dict[str, Any]) -> str:
     for trial in found["running"]:
         score = "" if trial["val/psnr"] is None else f", {trial['val/psnr']:.3f} dB"
         where = f"on slot {trial['slot']}" if found["owner"] else "goes on from its checkpoint"
+        if not found["owner"] and not trial["patches"]:
+            where = "has no checkpoint and starts over"
         lines.append(f"trial {trial['trial']} {where}: {trial['patches']} patches{score}")
     if found["best"]:
         number, psnr = found["best"]["trial"], found["best"]["val/psnr"]

@@ -25,6 +25,9 @@ _LIBRARIES = (
     "pandas",
 )
 
+NUMERIC_LIBRARIES = ("torch", "numpy", "opencv-python-headless", "pillow", "h5py")
+"""Those that a trial's numbers pass through. The others decide what is tried and shown."""
+
 _MOST_CHANGES = 2_000_000
 """Characters of uncommitted changes that are kept."""
 
@@ -33,6 +36,7 @@ def collect() -> dict[str, Any]:
     """The present code and machine as plain values."""
     return {
         "source": source_hash(),
+        "files": source_files(),
         "git": _git(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in _LIBRARIES},
@@ -47,11 +51,26 @@ def collect() -> dict[str, Any]:
 def source_hash() -> str:
     """16 hex digits over every Python file of `sr_core` and `study`, names included."""
     digest = hashlib.blake2b(digest_size=8)
-    for package in _PACKAGES:
-        for path in sorted(_folder(package).rglob("*.py")):
-            digest.update(f"{package}/{path.relative_to(_folder(package)).as_posix()}\n".encode())
-            digest.update(path.read_bytes())
+    for name, path in source_paths().items():
+        digest.update(f"{name}\n".encode())
+        digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def source_files() -> dict[str, str]:
+    """8 hex digits of each of these files, so that one that changed can be named."""
+    return {
+        name: hashlib.blake2b(path.read_bytes(), digest_size=4).hexdigest() for name, path in source_paths().items()
+    }
+
+
+def source_paths() -> dict[str, Path]:
+    """Every Python file of `sr_core` and `study` by its name, e.g. `sr_core/seed.py`."""
+    return {
+        f"{package}/{path.relative_to(_folder(package)).as_posix()}": path
+        for package in _PACKAGES
+        for path in sorted(_folder(package).rglob("*.py"))
+    }
 
 
 def _folder(package: str) -> Path:

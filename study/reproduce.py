@@ -8,28 +8,41 @@ from pathlib import Path
 from sr_core.cli import Parser, run_command, show_progress
 from study.commandline import add_study_flags, folder_from
 
-NO_MATCH = 4
-"""Exit status of a reproduction that is not one."""
+
+def parser() -> argparse.ArgumentParser:
+    made = Parser("python -m study.reproduce", description="train a recorded trial again and compare every number")
+    made.add_argument("trial", metavar="best|TRIAL|RUN_ID", help="the winner, a trial's number, or an MLflow run id")
+    add_study_flags(made)
+    made.add_argument("--data", type=Path, metavar="DIR", help="where the pictures are now, if they moved")
+    made.add_argument("--tracking-uri", metavar="URI", help="MLflow store that knows RUN_ID (default: under --root)")
+    made.add_argument("--strict", action="store_true", help="exit 4 for other code or versions too")
+    made.add_argument(
+        "--export", type=Path, metavar="DIR", help="train nothing: write a folder that reproduces the trial anywhere"
+    )
+    return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser("python -m study.reproduce", description="train a recorded trial again and compare every number")
-    parser.add_argument("trial", metavar="best|TRIAL|RUN_ID", help="the winner, a trial's number, or an MLflow run id")
-    add_study_flags(parser)
-    parser.add_argument("--data", type=Path, metavar="DIR", help="where the pictures are now, if they moved")
-    parser.add_argument("--tracking-uri", metavar="URI", help="MLflow store that knows RUN_ID (default: under --root)")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     if args.trial != "best" and not args.trial.isdecimal() and len(args.trial) != 32:
-        parser.error(f"expected best, a trial's number or an MLflow run id of 32 characters, got {args.trial!r}")
+        parser().error(f"expected best, a trial's number or an MLflow run id of 32 characters, got {args.trial!r}")
+    if args.export and (args.strict or args.data):
+        parser().error("--export trains and compares nothing; leave out --strict and --data")
     return run_command(lambda: reproduce(args))
 
 
 def reproduce(args: argparse.Namespace) -> int:
-    """Compare inputs, retrain, compare numbers; prints the comparison and returns 0 or 4."""
-    from study import proof
+    """Compare inputs, retrain, compare numbers (or export); prints the comparison and returns 0 or 4."""
+    from study import inputs, proof
+    from study.export import export
     from study.journal import JournalError, read
+    from study.judgement import Judgement, circumstances, different, judge
     from study.opening import runtime_of
     from study.state import fold
+
+    def end(judgement: Judgement) -> int:
+        print("\n".join(judgement.lines))
+        return judgement.status
 
     folder, which = folder_from(args), args.trial
     if len(which) == 32:
@@ -43,42 +56,33 @@ def reproduce(args: argparse.Namespace) -> int:
     try:
         state = fold(read(folder.journal))
     except JournalError as exc:
-        return _different([f"record: {exc}"])
+        return end(different([f"record: {exc}"]))
     trial = proof.find_trial(state, which, folder.study)
     assert state.opened is not None
     print(f"trial {trial.number} of {folder.study}: config {trial.proposed.config_hash}, {trial.patches} patches")
-    changed = proof.changed_inputs(folder, state, trial, args.data)
+    changed = [*inputs.changed_settings(folder, state, trial), *proof.contradictions(trial)]
     if changed:
-        return _different(changed)
+        return end(different(changed))
+    if args.export:
+        print("\n".join(export(folder, state, trial, args.export)))
+        return 0
     runtime = runtime_of(state.opened)
-    circumstances = proof.other_circumstances(state, trial, runtime)
-    for line in circumstances:
-        print(f"note: {line}")
-    result = proof.retrain(
-        folder, state.opened, trial, lambda event: show_progress(f"retraining: {getattr(event, 'patches', 0)} patches")
-    )
+    with inputs.material_for(folder, state.opened, trial.config, args.data) as material:
+        if material.changed:
+            return end(different(list(material.changed)))
+        around = circumstances(state, trial, runtime)
+        for line in around.lines:
+            print(f"note: {line}")
+        found = proof.retrain(
+            folder,
+            trial,
+            material.store,
+            runtime.here(),
+            lambda event: show_progress(f"retraining: {getattr(event, 'patches', 0)} of {trial.patches} patches"),
+        )
     show_progress("")
-    print("\n".join(result.table()))
-    if result.identical:
-        weights = "and the weights" if result.finished else "(a trial that did not finish has no weights on record)"
-        print(f"verdict: bit-identical, every point of the curve {weights}")
-        return 0
-    if (
-        (runtime.unmet() or not runtime.promises_bits)
-        and result.largest_db <= proof.TOLERANCE_DB
-        and not result.failure
-    ):
-        print(f"verdict: within tolerance, largest difference {result.largest_db:.4f} dB (bits are not promised here)")
-        return 0
-    cause = f"; likely cause: {circumstances[0]}" if circumstances else ""
-    return _different([f"{result.first_difference()}{cause}"])
-
-
-def _different(reasons: list[str]) -> int:
-    for reason in reasons:
-        print(f"differs: {reason}")
-    print("verdict: different")
-    return NO_MATCH
+    print("\n".join(found.table()))
+    return end(judge(found, around, promises_bits=runtime.promises_bits, strict=args.strict))
 
 
 if __name__ == "__main__":

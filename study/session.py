@@ -14,9 +14,10 @@ from rich.console import Console
 
 from sr_core.data.manifest import fingerprint
 from sr_core.errors import SuiteError, TakenOverError
+from sr_core.training.checkpoint import put_fence
 from sr_core.training.compiled import keep_compiled_in
 from sr_core.training.runtime import cores, gpu_models
-from study import provenance, terminal
+from study import live, provenance, terminal
 from study.commandline import typed
 from study.coordinator import Coordinator, Observer
 from study.events import Event, SessionStarted, Ticked, Warned
@@ -25,6 +26,7 @@ from study.experiment import Experiment
 from study.folder import StudyFolder
 from study.follow import Sink
 from study.follower import Follower
+from study.importance_beside import ImportanceBeside
 from study.journal import Journal, read
 from study.leak_check import check_leaks
 from study.opening import (
@@ -40,6 +42,7 @@ from study.opening import (
 )
 from study.ownership import Ownership
 from study.placement import Placement, check_gpus
+from study.pulse import Pulse
 from study.state import StudyState, fold
 from study.stopping import StopSignal, Terminated, signals
 from study.views import check_addresses, followed, sinks_of, wait_prepared
@@ -56,6 +59,7 @@ def run_session(session: "Session") -> int:
     """Run or continue a study; returns the exit status."""
     terminal.set_up_logging()
     folder, experiment = session.folder, session.experiment
+    folder.require_unpublished()
     try:
         with signals(session.stop):
             new = not folder.journal.exists()  # then its pictures are compared before there is anything of it
@@ -129,9 +133,12 @@ class Session:
                 self.stop.deadline = time.monotonic() + self.args.timeout
             executor = open_executor(self.placement, material.store, runtime, self.experiment.base.data.scale)
             stack.callback(executor.close)
-            view = terminal.make_view(out, self.args.trials)
+            view = live.make_view(
+                out, args.trials, slots=self.placement.slots, stop=self.stop, views=followers,
+                importance=lambda: ImportanceBeside(self.experiment, self.folder.journal),
+            )  # fmt: skip
             stack.callback(view.close)
-            observers: list[Observer] = [view, *(_Poke(f) for f in followers)]
+            observers: list[Observer] = [view, Pulse(self.folder.journal), *(_Poke(f) for f in followers)]
             coordinator = Coordinator(
                 folder=self.folder,
                 journal=journal,
@@ -148,6 +155,7 @@ class Session:
             self.wall_time.started()
             end = coordinator.search(self.args.trials)
             if end.reason in ("complete", "exhausted", "timeout") and _to_conclude(coordinator.state):
+                view.doing("concluding: the winner on whole pictures, tables, figures")
                 with self.wall_time.spent("conclusion"):
                     coordinator.record(conclude(self.folder, coordinator.state, self.experiment, found.pictures))
             coordinator.record(end)
@@ -163,7 +171,10 @@ class Session:
             print(f"{end.reason}; the same command goes on from here", file=sys.stderr)
             return 130 if end.reason == "interrupted" else TEMPORARY
         if end.reason == "timeout":
-            print("the time is up; the same command goes on from here", file=sys.stderr)
+            early = "" if any(t.ended for t in state.trials.values()) else " before any trial had ended"
+            print(f"the time is up{early}; the same command goes on from here", file=sys.stderr)
+            if early:
+                return 0  # nobody failed
         if end.reason == "failures":
             print(f"error: stopped: {end.detail}", file=sys.stderr)
         succeeded = end.reason != "failures" and any(t.counts for t in state.trials.values())
@@ -194,6 +205,7 @@ class Session:
         here = provenance.collect()
         before = state.session.provenance.get("source") if state.session else None
         epoch = state.session.epoch + 1 if state.session else 1
+        put_fence(self.folder.fence, epoch)
         provenance.keep_uncommitted_changes(self.folder.changes(epoch))
         coordinator.record(
             SessionStarted(

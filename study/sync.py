@@ -1,4 +1,4 @@
-"""`python -m study.sync`: bring MLflow and the Optuna view up to date from the journal."""
+"""`python -m study.sync`: bring MLflow and the Optuna view up to date from the journal, or publish its record."""
 
 import argparse
 import shlex
@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from sr_core.cli import Parser, run_command, show_progress
 from study.commandline import add_study_flags, folder_from
@@ -19,6 +20,12 @@ def parser() -> argparse.ArgumentParser:
     add_study_flags(made)
     made.add_argument("--tracking-uri", metavar="URI", help="MLflow store or server, or none (default: under --root)")
     made.add_argument("--storage", metavar="URL", help="database of the Optuna view, or none (default: under --root)")
+    made.add_argument(
+        "--publish",
+        type=Path,
+        metavar="DIR",
+        help="instead put the record into DIR/STUDY, compressed and without pictures; then --root DIR reads it",
+    )
     return made
 
 
@@ -35,6 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def body() -> int:
         folder = folder_from(args).require()
+        if args.publish:
+            from study.publication import publish
+
+            print("\n".join(publish(folder, args.publish)))
+            return 0
         from study.follow import sync
         from study.views import sinks_of
 

@@ -1,17 +1,18 @@
-"""What a person sees while a study runs and when it is done: rich tables on a terminal, plain lines elsewhere."""
+"""What a person reads of a study: a line for each event that matters, the ranking and the result in words.
+
+The screen that a terminal shows while a study runs is in study/live.py.
+"""
 
 import logging
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
-from rich.console import Console, ConsoleOptions, Group, RenderResult
-from rich.live import Live
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
-from rich.progress_bar import ProgressBar
 from rich.table import Table
-from rich.text import Text
 
 from study.events import (
     Concluded,
@@ -25,32 +26,48 @@ from study.events import (
     Resumed,
     Started,
     StudyOpened,
-    Ticked,
     Warned,
     WorkerLost,
 )
 from study.results import bicubic_of, swept_names
 from study.state import StudyState, TrialState
-from study.verdict import sentences, verdict
+from study.verdict import no_verdict, sentences, verdict
 
 _SHOWN = 10
 _PLAIN_WIDTH = 180
 
 
+class _Lines(logging.Handler):
+    """Log lines to what is stdout or stderr by then: a live view takes their place for a while."""
+
+    def __init__(self, stream: Literal["stdout", "stderr"]) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=getattr(sys, self._stream), flush=True)
+
+
 def set_up_logging() -> None:
     """Warnings with where they come from, on stderr; what there is to know about the pictures as plain lines."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    format = "%(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.WARNING, format=format, handlers=[_Lines("stderr")])
     for name in ("sr_core.data.homes", "study.leak_check"):
         told = logging.getLogger(name)
         told.setLevel(logging.INFO)
         told.propagate = False
-        told.handlers = [logging.StreamHandler(sys.stdout)]
+        told.handlers = [_Lines("stdout")]
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console that neither wraps nor colours where its stream is no terminal."""
+    """A console that does not wrap where its stream is no terminal, or one that knows no cursor; nor colour there."""
     made = Console(stderr=stderr, highlight=False, soft_wrap=False)
-    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=_PLAIN_WIDTH, soft_wrap=True)
+    return made if is_screen(made) else Console(stderr=stderr, highlight=False, width=_PLAIN_WIDTH, soft_wrap=True)
+
+
+def is_screen(out: Console) -> bool:
+    """Whether it is a terminal that can be drawn on: colours may be forced upon a file, TERM may be `dumb`."""
+    return out.is_terminal and not out.is_dumb_terminal and out.file.isatty()
 
 
 def duration(seconds: float) -> str:
@@ -63,84 +80,40 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+class View(Protocol):
+    """What shows a study while a session lasts."""
+
+    def observe(self, event: Event, state: StudyState) -> None: ...
+
+    def doing(self, what: str) -> None:
+        """Told what the study does from now on that is no training."""
+
+    def close(self) -> None: ...
+
+
 class PlainView:
     """One timestamped line per event that matters; for logs and pipes."""
 
     def __init__(self, out: Console, asked: int) -> None:
         self._out, self._asked = out, asked
+        self._counted = 0
 
     def observe(self, event: Event, state: StudyState) -> None:
+        self._counted = state.counted
         line = describe(event, state)
         if line:
-            stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.time))
-            self._out.print(f"{stamp}  {state.counted:3d}/{self._asked}  {line}", markup=False)
+            self._print(event.time, line)
+
+    def doing(self, what: str) -> None:
+        """Say what the study does from now on that is no training."""
+        self._print(time.time(), what)
+
+    def _print(self, moment: float, line: str) -> None:
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+        self._out.print(f"{stamp}  {self._counted:3d}/{self._asked}  {line}", markup=False)
 
     def close(self) -> None:
         """Nothing is kept open."""
-
-
-class LiveView:
-    """A table that stays in place: the running trial, the best ones so far, and the time left."""
-
-    def __init__(self, out: Console, asked: int) -> None:
-        self._asked = asked
-        self._starts: dict[int, tuple[float, int]] = {}
-        self._speeds: dict[int, tuple[int, float]] = {}
-        """Per running trial: patches so far, and patches/s since it took its slot."""
-        self._begun, self._counted_before = time.monotonic(), -1
-        self._live = Live(console=out, refresh_per_second=4, transient=True)
-        self._live.start()
-
-    def observe(self, event: Event, state: StudyState) -> None:
-        if self._counted_before < 0:
-            self._counted_before = state.counted
-        if isinstance(event, Started):
-            self._starts[event.trial] = time.monotonic(), event.patches
-        elif isinstance(event, Ticked | Progress):
-            since, first = self._starts[event.trial]
-            rate = (event.patches - first) / max(time.monotonic() - since, 1e-3)
-            self._speeds[event.trial] = event.patches, rate
-        elif isinstance(event, Failed | Warned | WorkerLost):
-            self._live.console.print(describe(event, state), markup=False)
-        self._live.update(self._draw(state))
-
-    def close(self) -> None:
-        """Leave the terminal as it was."""
-        self._live.stop()
-
-    def _draw(self, state: StudyState) -> Group:
-        running = Table(title="running", title_justify="left", box=None, padding=(0, 2, 0, 0))
-        for heading in ("trial", "slot", "patches", "patches/s", r"PSNR \[dB]", "settings"):
-            running.add_column(heading, no_wrap=True)
-        for trial in sorted(state.trials.values(), key=lambda t: t.starts[-1].slot if t.starts else 0):
-            if trial.status == "running":
-                done, rate = self._speeds.get(trial.number, (trial.patches, 0.0))
-                running.add_row(
-                    str(trial.number),
-                    str(trial.starts[-1].slot),
-                    f"{done}/{trial.config.train.budget_patches}",
-                    f"{rate:.0f}" if rate else "",
-                    "" if trial.score is None else f"{trial.score:.2f}",
-                    settings(trial),
-                )
-        ended = state.counted - self._counted_before
-        elapsed = time.monotonic() - self._begun
-        under_way = [t for t in state.trials.values() if t.status == "running" and not t.is_replicate]
-        gained: float = ended + sum(self._part(trial, since_start=True) for trial in under_way)
-        to_do: float = self._asked - state.counted - sum(self._part(trial) for trial in under_way)
-        left = f"about {duration(elapsed / gained * to_do)} left" if gained > 0 else "measuring"
-        bar = Table.grid(padding=(0, 1))
-        bar.add_row(
-            ProgressBar(total=self._asked, completed=state.counted, width=30),
-            Text(f"{state.counted}/{self._asked} trials, {duration(elapsed)}, {left}"),
-        )
-        return Group(running, ranking_table(state, limit=5), bar)
-
-    def _part(self, trial: TrialState, *, since_start: bool = False) -> float:
-        """How much of a running trial is done, from 0 to 1: in all, or in this session."""
-        _, first = self._starts[trial.number]
-        done, _ = self._speeds.get(trial.number, (trial.patches, 0.0))
-        return (done - (first if since_start else 0)) / trial.config.train.budget_patches
 
 
 def settings(trial: TrialState) -> str:
@@ -149,10 +122,11 @@ def settings(trial: TrialState) -> str:
         return f"{trial.proposed.name} / seed {trial.proposed.replicate}: trial {trial.proposed.of} again"
     if trial.is_reference:
         return f"reference: {trial.proposed.name}"
-    return ", ".join(f"{name.rpartition('.')[2]} {_value(v)}" for name, v in trial.proposed.values.items())
+    return ", ".join(f"{name.rpartition('.')[2]} {in_words(v)}" for name, v in trial.proposed.values.items())
 
 
-def _value(value: object) -> str:
+def in_words(value: object) -> str:
+    """A setting's value, briefly."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -227,7 +201,7 @@ def ranking_table(state: StudyState, limit: int = _SHOWN) -> Ranking:
             label = f"{trial.number} {trial.proposed.name}".strip()
             gain = f"{scores['val/psnr'] - bicubic['val/psnr']:+.3f}"
             cells = [str(rank), label, f"{scores['val/psnr']:.3f}", f"{scores['val/ssim']:.4f}", gain]
-            rows.append((scores["val/psnr"], cells, [_value(config[name]) for name in names]))
+            rows.append((scores["val/psnr"], cells, [in_words(config[name]) for name in names]))
     ordered = sorted(rows, key=lambda row: -row[0])
     return Ranking([name.rpartition(".")[2] for name in names], [(cells, values) for _, cells, values in ordered])
 
@@ -274,7 +248,7 @@ def summary(state: StudyState) -> list[str]:
         "references do not compete, and ranking.csv has all their settings",
     ]
     told = verdict(state)
-    lines += ["one run each is a ranking, not a verdict"] if told is None else sentences(told, state)
+    lines += [no_verdict(state)] if told is None else sentences(told, state)
     if state.concluded is not None:
         lines += state.concluded.notes
     return lines + on_whole_pictures(state)
@@ -288,8 +262,3 @@ def on_whole_pictures(state: StudyState) -> list[str]:
         f"bicubic {s[f'{name}/psnr_bicubic']:.3f} / {s[f'{name}/ssim_bicubic']:.4f}"
         for name in dict.fromkeys(key.partition("/")[0] for key in s)
     ]
-
-
-def make_view(out: Console, asked: int) -> PlainView | LiveView:
-    """The view that fits where the output goes."""
-    return LiveView(out, asked) if out.is_terminal else PlainView(out, asked)

@@ -207,6 +207,7 @@ def training_session(
         f"{f', starting from {start.origin.name}' if start else ''}?",
         base=config,
         scheduler="none",
+        replicates=0,
         benchmarks=_benchmarks(opened.question["benchmarks"], data),
         of={
             "study": study_id(opened),

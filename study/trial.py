@@ -62,6 +62,13 @@ class TrialTask:
     """Digest of the weights in its folder to start from; empty: from those of the seed."""
     reductions: tuple[tuple[int, int], ...] = ()
     """(patches, micro-batch): what the record says of memory that ran out, to be repeated."""
+    fence: Path | None = None
+    """Holds the epoch of the study's present owner; a checkpoint of an earlier one is not written."""
+
+    @property
+    def mark(self) -> Mark:
+        """What its checkpoints say of themselves."""
+        return Mark(self.config_hash, self.epoch, self.fence)
 
     @property
     def checkpoint(self) -> Path:
@@ -164,11 +171,10 @@ def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None
         mean = mean_score([found for _, found in rows])
         return {"val/psnr": mean.psnr, "val/ssim": mean.ssim}
 
-    mark = Mark(task.config_hash, task.epoch)
-    state = _at_checkpoint(task, runtime, mark) or _at_beginning(task, runtime)
+    state = _at_checkpoint(task, runtime) or _at_beginning(task, runtime)
     state.seconds |= {"start-up": time.perf_counter() - begun, "recording": 0.0}
     with _counted(state.seconds, "recording"):
-        yield Started(
+        told_at_once = yield Started(
             time=time.time(),
             trial=task.number,
             slot=task.slot,
@@ -177,6 +183,11 @@ def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None
             source=task.source,
             hardware=runtime.device_name or cpu_model(),
         )
+    if told_at_once is Command.SUSPEND:
+        return  # nothing to keep yet, and the first step may take long: it compiles the network
+    if not state.patches:
+        with _counted(state.seconds, "recording"):
+            keep_picture(task.folder, 0, config, lambda: scorer.preview(state.average.model))
     meter = LoadMeter(runtime.device)
     scores: Mapping[str, float] = {}
     saved, suspend = time.monotonic(), False
@@ -221,7 +232,7 @@ def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None
         if due or suspend:
             # After the validation was journaled: a checkpoint ahead of the record would lose that point.
             with _counted(state.seconds, "recording"):
-                save_checkpoint(task.checkpoint, state, mark)
+                save_checkpoint(task.checkpoint, state, task.mark)
                 saved = time.monotonic()
                 yield Checkpointed(time=time.time(), trial=task.number, patches=state.patches)
         if suspend:
@@ -263,13 +274,13 @@ def _at_beginning(task: TrialTask, runtime: Runtime) -> TrainState:
     return start(model, config.train, runtime)
 
 
-def _at_checkpoint(task: TrialTask, runtime: Runtime, mark: Mark) -> TrainState | None:
+def _at_checkpoint(task: TrialTask, runtime: Runtime) -> TrainState | None:
     """The run as its checkpoint has it; None where there is none of use, for what it held can be trained again."""
     if not task.checkpoint.exists():
         return None
     state = _at_beginning(task, runtime)
     try:
-        load_checkpoint(task.checkpoint, state, mark)
+        load_checkpoint(task.checkpoint, state, task.mark)
     except TakenOverError:
         raise
     except CheckpointError as exc:

@@ -248,6 +248,15 @@ def _failures(found: Verdict) -> list[str]:
     ]
 
 
+def no_verdict(state: StudyState) -> str:
+    """What a study without replicates has come to."""
+    assert state.opened is not None
+    text = "one run each is a ranking, not a verdict"
+    if state.opened.question["search"]["replicates"]:
+        return text
+    return f"{text}; a new study with replicates=3 in its experiment trains the winner and the references again"
+
+
 def _comparison(found: Comparison) -> str:
     d = found.difference
     seeds = _seeds(d.count)

@@ -16,6 +16,8 @@ _PREPARE_SECONDS = 60.0
 """How long a session waits for the views' stores to be made."""
 _DRAIN_SECONDS, _HURRIED_SECONDS = 60.0, 8.0
 """How long the views may take to catch up at the end: usually, and when their tracker is down or somebody waits."""
+_END_SECONDS = 5.0
+"""How long all of them together may take for what they are amid."""
 
 
 def check_addresses(tracking_uri: str | None, storage: str | None) -> None:
@@ -76,7 +78,11 @@ def followed(
         for follower in followers:
             if patience and folder.journal.exists():
                 _drain(follower, stop, begun, patience, say)
-            follower.stop()
+        for follower in followers:
+            follower.stop(timeout=0.0)  # all at once: each may be amid a hand-over
+        until = time.monotonic() + _END_SECONDS
+        for follower in followers:
+            follower.stop(timeout=max(0.0, until - time.monotonic()))
 
 
 def wait_prepared(followers: Sequence[Follower]) -> None:

@@ -30,7 +30,13 @@ IMPORTERS = {
     "sqlalchemy": {"study/mlflow_store.py", "study/optuna_sink.py"},
     "matplotlib": {"study/plots.py"},
     "pandas": {"study/mlflow_model.py", "study/served_model.py", "study/results.py", "study/plots.py"},
-    "rich": {"study/terminal.py", "study/session.py", "study/training.py"},
+    "rich": {
+        "study/terminal.py",
+        "study/live.py",
+        "study/live_table.py",
+        "study/session.py",
+        "study/training.py",
+    },
     "ray": {"study/executors/ray.py", "study/executors/ray_actor.py"},
     "scipy": {"study/sampler.py", "study/stats.py"},
 }

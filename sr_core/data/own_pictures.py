@@ -24,6 +24,7 @@ from sr_core.data.images import FORMATS, Image, list_images, naming_faults, read
 from sr_core.data.resize import imresize
 from sr_core.errors import ImageError
 
+_NOT_READ = frozenset({".gif", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd"})
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 """Of R, G, B, full range (BT.601), as Pillow's grey; a colourless sample keeps its value."""
 
@@ -104,6 +105,12 @@ def plan_outputs(inputs: Iterable[Path], out: Path, scale: int) -> tuple[dict[Pa
             faults.append(f"{source}: would become {output}, which is an input; choose another --out")
             del sources[output]
     return sources, faults
+
+
+def left_out(inputs: Iterable[Path]) -> list[Path]:
+    """Files of formats that are not read, such as GIF, in the folders among the inputs: known by their suffix."""
+    below = (path for given in inputs if given.is_dir() for path in given.rglob("*"))
+    return sorted(path for path in below if path.suffix.lower() in _NOT_READ and path.is_file())
 
 
 def _found(given: Path, out: Path) -> list[tuple[Path, Path]]:

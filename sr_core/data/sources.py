@@ -127,9 +127,9 @@ def folder_pictures(folder: Path, benchmarks: Sequence[str] = ()) -> Pictures:
     return Pictures(str(folder), tuple(train), tuple(valid), tests)
 
 
-def present_benchmarks(folder: Path) -> tuple[str, ...]:
-    """Those of `BENCHMARKS` that lie below the folder, as `<set>/HR`."""
-    return tuple(name for name in BENCHMARKS if _first(_subfolder(folder, name), ("HR",)) is not None)
+def present_benchmarks(folder: Path, names: Sequence[str] = BENCHMARKS) -> tuple[str, ...]:
+    """Those of the benchmarks that lie below the folder, as `<set>/HR`."""
+    return tuple(name for name in names if _first(_subfolder(folder, name), ("HR",)) is not None)
 
 
 def held_out(pictures: Sequence[Picture]) -> tuple[list[Picture], list[Picture]]:

@@ -50,14 +50,34 @@ class Mark:
     """Hash of the trial's complete config."""
     epoch: int
     """The owner's epoch when it was written."""
+    fence: Path | None = None
+    """A file that holds the present owner's epoch (`put_fence`); None where there can be no other owner."""
+
+    def check(self) -> None:
+        """Raises TakenOverError if there is a later owner by now: what this one would write is not wanted any more."""
+        if self.fence is not None and (now := _epoch_of(self.fence)) > self.epoch:
+            raise TakenOverError(f"{self.fence}: owner {now} is newer than this one ({self.epoch})")
+
+
+def put_fence(path: Path, epoch: int) -> None:
+    """From now on nobody writes a checkpoint for an earlier owner, not even where there is none yet."""
+    write_durably(path, f"{epoch}\n".encode())
+
+
+def _epoch_of(fence: Path) -> int:
+    try:
+        return int(fence.read_text())
+    except FileNotFoundError:  # as on a machine that does not share the root: there the coordinator alone writes it
+        return 0
 
 
 def save_checkpoint(path: Path, state: TrainState, mark: Mark) -> None:
     """Write all that an exact resumption needs; changes no bit of the run.
 
     Raises:
-        TakenOverError: a later owner's checkpoint is there.
+        TakenOverError: there is a later owner, or a later owner's checkpoint.
     """
+    mark.check()
     if (there := _epoch_at(path)) > mark.epoch:
         raise TakenOverError(f"{path}: written by owner {there}, newer than this one ({mark.epoch})")
     named = dict(state.model.named_parameters())

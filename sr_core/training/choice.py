@@ -54,7 +54,8 @@ def choose(
         cores_to_use: by one training; by default all that this process may use.
         beside: trainings that share the device.
         patches: that the whole study will train, by which compilation is judged.
-        shapes: networks and shapes of batches among the study's configurations, each compiled anew.
+        shapes: networks and shapes of batches among the study's configurations, each compiled anew; times the
+            processes that train at once, for each may compile for itself.
     Raises:
         ConfigError: the device is not there, or cannot do what `train.engine` asks.
     """

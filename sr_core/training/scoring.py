@@ -58,8 +58,13 @@ class CropScorer:
     def picture(self) -> Image:
         """The first crop as the network scored last makes it: its centre, at most 256 pixels a side, for people."""
         assert self._seen is not None, "nothing was scored yet"
-        pixels = self._seen.round().clamp(0, 255).to(torch.uint8)
-        return pixels.permute(1, 2, 0).contiguous().cpu().numpy()
+        return _pixels(self._seen)
+
+    def preview(self, model: nn.Module) -> Image:
+        """The same centre as this network makes it, which need not be scored; of the same shape on the device."""
+        lr, _ = self._batches[0]
+        with torch.inference_mode():
+            return _pixels(_centre(model(lr)[0] * 255))
 
 
 def _centre(image: Tensor) -> Tensor:
@@ -67,6 +72,12 @@ def _centre(image: Tensor) -> Tensor:
     height, width = (min(side, _SHOWN_SIDE) for side in image.shape[-2:])
     y, x = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
     return image[:, y : y + height, x : x + width]
+
+
+def _pixels(image: Tensor) -> Image:
+    """(3, H, W) in [0, 255] or beyond -> (H, W, 3), uint8."""
+    pixels = image.round().clamp(0, 255).to(torch.uint8)
+    return pixels.permute(1, 2, 0).contiguous().cpu().numpy()
 
 
 def _planes(images: Sequence[Image]) -> Tensor:

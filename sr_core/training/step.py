@@ -120,7 +120,8 @@ class Step:
         """Records the step; computes nothing."""
         self._state.optimizer.zero_grad(set_to_none=True)  # gradients then live in the graph's own memory
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # Where the capture's own end fails, torch would stay on its stream: the outer context goes back in any case.
+        with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph):
             self._accumulate(lr, hr)
             self._state.optimizer.step()
             self._state.average.update(self._share)

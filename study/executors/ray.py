@@ -63,6 +63,8 @@ class RayWorker:
         assert isinstance(found, Parcel)
         message = found.message
         if isinstance(message, TrialEvent) and self._task is not None and message.trial == self._task.number:
+            if found.files:
+                self._task.mark.check()
             for name, content in found.files.items():
                 write_durably(self._task.folder / name, content)
         return message

@@ -52,6 +52,7 @@ EXPERIMENT = Experiment(
     }},
     rungs=(7_200,),
     reduction_factor=2.0,
+    replicates=0,
     {how}
 )
 '''

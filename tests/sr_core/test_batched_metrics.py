@@ -172,6 +172,18 @@ def test_a_validation_gives_the_same_bits_again_and_from_a_scorer_made_anew() ->
     assert first(model) == first(model) == again(model)
 
 
+def test_a_preview_is_the_picture_of_a_validation_by_the_same_network_and_leaves_that_of_another() -> None:
+    fixed, runtime = crops(4, 20, 2), resolve(threads=1)
+    model, other = runtime.place(network(2)), runtime.place(network(2))
+    initialise(other, 77)
+    scorer = CropScorer(fixed, scale=2, protocol="canonical", runtime=runtime)
+    scorer(model)
+    before = scorer.picture()
+    assert np.array_equal(scorer.preview(model), before)
+    assert not np.array_equal(scorer.preview(other), before)
+    assert np.array_equal(scorer.picture(), before)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -19,6 +19,7 @@ from sr_core.training.checkpoint import (
     Mark,
     digest_of,
     load_checkpoint,
+    put_fence,
     save_checkpoint,
     save_weights,
     weights_of,
@@ -133,6 +134,24 @@ def test_a_checkpoint_of_a_later_owner_is_not_written_over(written: tuple[Path, 
     path.write_bytes(before[:20])
     save_checkpoint(path, state, MARK)
     assert len(path.read_bytes()) > 20
+
+
+def test_behind_the_fence_of_a_later_owner_no_checkpoint_is_written_even_where_there_is_none(
+    written: tuple[Path, TrainState],
+) -> None:
+    path, state = written
+    path.unlink()
+    fence = path.with_name("epoch")
+    mark = Mark(MARK.config, MARK.epoch, fence)
+    save_checkpoint(path, state, mark)  # without a fence there is no other owner
+    for epoch in (MARK.epoch - 1, MARK.epoch):
+        put_fence(fence, epoch)
+        save_checkpoint(path, state, mark)
+    path.unlink()
+    put_fence(fence, MARK.epoch + 1)
+    with pytest.raises(TakenOverError, match=rf"owner {MARK.epoch + 1} is newer than this one \({MARK.epoch}\)"):
+        save_checkpoint(path, state, mark)
+    assert not path.exists()
 
 
 def test_a_checkpoint_of_another_layout_is_refused(written: tuple[Path, TrainState]) -> None:

@@ -240,6 +240,20 @@ def test_bad_usage_is_one_line(
     assert message in line
 
 
+def test_an_out_that_was_never_a_store_is_refused_and_nothing_is_written(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a folder").mkdir()
+    (tmp_path / "thesis.txt").write_text("years of work")
+    before = sorted(tmp_path.rglob("*"))
+    for name, said in (("a folder", "expected a file, this is a folder"), ("thesis.txt", "choose another name")):
+        assert main(["--images", str(folder), "--out", str(tmp_path / name)]) == 2
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
 def test_workers_end_when_their_starter_is_killed(tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "many", 60, side=400)
     out = tmp_path / "s.h5"

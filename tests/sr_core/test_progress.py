@@ -61,7 +61,7 @@ def test_elsewhere_than_on_a_terminal_a_line_comes_every_half_minute(capsys: pyt
 def test_on_a_terminal_the_line_is_redrawn_in_place_and_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, shown = Clock(), list[str]()
     monkeypatch.setattr(progress_module, "show_progress", shown.append)
-    monkeypatch.setattr(progress_module.sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(progress_module, "has_status_line", lambda: True)
     with Progress("a.zip", text=bytes_text, clock=clock) as progress:
         for step in range(100):
             progress.at(step * 1000, 100_000)

@@ -138,6 +138,20 @@ def test_pictures_of_a_pixel_or_a_line_are_enlarged_too(weights: Path, tmp_path:
     assert np.asarray(opened(tmp_path / "out/a_x2.png")).shape == (2 * shape[0], 2 * shape[1], *shape[2:])
 
 
+def test_a_folder_s_gifs_are_left_out_and_one_line_says_so(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    PIL.Image.new("RGB", (8, 8)).save(folder / "a.png")
+    for name in ("b.gif", "c.GIF"):
+        PIL.Image.new("L", (8, 8)).save(folder / name)
+    (folder / "notes.txt").write_text("no picture")
+    upscaled(weights, tmp_path / "out", folder)
+    assert names(tmp_path / "out") == ["a_x2.png"]
+    assert f"left out: 2 files of other formats, such as {folder / 'b.gif'}\n" in capsys.readouterr().err
+
+
 def test_a_webp_with_alpha_keeps_it(weights: Path, tmp_path: Path) -> None:
     PIL.Image.fromarray(np.dstack([PIXELS, ALPHA])).save(tmp_path / "a.webp", lossless=True, exact=True)
     upscaled(weights, tmp_path / "out", tmp_path / "a.webp")

@@ -103,12 +103,18 @@ class Story:
     def start(self, number: int, patches: int = 0) -> None:
         self.tell(ev.Started, trial=number, slot=0, epoch=1, patches=patches, source="feed", hardware="a fast one")
 
+        if not patches:
+            self.picture(number, 0)
+
+    def picture(self, number: int, patches: int) -> None:
+        path = picture_file(self.folder.trial(number), patches)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, patches % 256, 0)).save(path)
+
     def progress(self, number: int, patches: int, psnr: float) -> None:
         more = {f"val/more{i}": psnr + i for i in range(self.scores - 2)}
         scores = {"val/psnr": psnr, "val/ssim": 0.8} | more
-        picture = picture_file(self.folder.trial(number), patches)
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8), (number, patches % 256, 0)).save(picture)
+        self.picture(number, patches)
         rest = {"loss": 1 / patches, "learning_rate": 1e-3, "load": {"memory_usage_megabytes": 500.0}}
         self.tell(ev.Progress, trial=number, patches=patches, scores=scores, **rest)
 
@@ -349,6 +355,7 @@ EXPERIMENT = Experiment(
     references={name: config.with_values(SHORTER) for name, config in references(LONGER).items()},
     rungs=(120,),
     reduction_factor=2.0,
+    replicates=0,
 )
 '''
 

@@ -30,6 +30,10 @@ def experiment(**values: Any) -> Experiment:
     return Experiment(**given | values)
 
 
+def test_one_that_says_nothing_of_it_has_its_winner_and_references_judged_with_three_seeds() -> None:
+    assert (experiment().finalists, experiment().replicates) == (1, 3)
+
+
 # Patch counts
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from study import events as ev
 from study.events import Event
-from study.journal import Journal, JournalError, decode, encode, read
+from study.journal import Journal, JournalError, compressed, decode, encode, read
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 PLAIN = st.recursive(
@@ -328,3 +328,27 @@ def test_a_missing_record_cannot_be_read(path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         list(read(path))
     assert not path.exists()
+
+
+# Published
+
+
+def test_a_compressed_journal_reads_as_the_one_it_was_made_of_and_is_the_same_every_time(tmp_path: Path) -> None:
+    path, packed = tmp_path / "journal.jsonl", tmp_path / "journal.jsonl.gz"
+    path.write_bytes(b"".join(encode(n, ev.Warned(time=n, message=f"no {n}")) for n in range(20)) + b'{"seq":20,"ev')
+    packed.write_bytes(compressed(path))
+    assert list(read(packed)) == list(read(path))
+    assert len(list(read(packed))) == 20
+    assert compressed(path) == compressed(packed) == packed.read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "no gzip file"])
+def test_a_compressed_journal_that_is_damaged_is_refused_by_name(tmp_path: Path, damage: str) -> None:
+    path, packed = tmp_path / "journal.jsonl", tmp_path / "journal.jsonl.gz"
+    path.write_bytes(b"".join(encode(n, ev.Warned(time=n, message=f"no {n}")) for n in range(20)))
+    content = compressed(path)
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    packed.write_bytes({"cut": content[:middle], "flipped": flipped, "no gzip file": path.read_bytes()}[damage])
+    with pytest.raises(JournalError, match=r"journal\.jsonl\.gz: .*restore the file from a copy"):
+        list(read(packed))

@@ -1,11 +1,17 @@
 """What MLflow's pages find of a study: image series, tables, data, hardware, and the winner as a registered model."""
 
+import base64
 import json
+import os
 import re
 import shutil
+import signal
+import socket
 import sqlite3
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +21,7 @@ import mlflow
 import numpy as np
 import PIL.Image
 import pytest
+import skimage.data
 import torch
 from mlflow.tracking import MlflowClient
 from safetensors.torch import save_file
@@ -83,13 +90,14 @@ def files_of(told: Any, run: Any) -> dict[str, Path]:
 def test_a_trial_s_pictures_are_a_series_as_mlflow_itself_writes_one(shown: Any) -> None:
     run, trial = run_named(shown, "trial 0001"), shown.state.trials[1]
     found = {name: path for name, path in files_of(shown, run).items() if name.startswith("images/")}
-    for point in trial.curve:
-        start = f"images/val~crop+step+{point.patches}+timestamp+{int(point.time * 1000)}+"
+    moments = [(0, trial.proposed.time), *((point.patches, point.time) for point in trial.curve)]
+    for patches, moment in moments:
+        start = f"images/val~crop+step+{patches}+timestamp+{int(moment * 1000)}+"
         png, webp = sorted(name for name in found if name.startswith(start))[::-1]
         assert webp == png.replace(".png", "+compressed.webp")
-        assert found[png].read_bytes() == picture_file(shown.folder.trial(1), point.patches).read_bytes()
+        assert found[png].read_bytes() == picture_file(shown.folder.trial(1), patches).read_bytes()
         assert found[webp].read_bytes()[8:12] == b"WEBP"
-    assert len(found) == 2 * len(trial.curve)
+    assert len(found) == 2 * len(moments)
     assert run.data.tags["mlflow.loggedImages"] == "true"
     client = client_of(shown)
     client.log_image(run.info.run_id, np.zeros((8, 8, 3), np.uint8), key="val/crop", step=480)
@@ -194,6 +202,95 @@ def test_the_champion_predicts_what_upscale_writes_wherever_the_root_is(shown: A
     assert done.returncode == 0, done.stderr
     assert np.array_equal(read_image(made), read_image(tmp_path / "made" / "given_x2.png"))
     assert "carried/artifacts/small/models/" in done.stdout, "the model runs its own copy of the code"
+
+
+@pytest.mark.slow
+def test_the_champion_that_mlflow_serves_answers_a_photograph_with_the_pixels_of_upscale(
+    shown: Any, tmp_path: Path
+) -> None:
+    picture, weights = tmp_path / "cat.png", shown.folder.trial(1) / "weights.safetensors"
+    PIL.Image.fromarray(skimage.data.cat()[60:140, 100:220]).save(picture)
+    command = [sys.executable, "-m", "sr_core.upscale", "--weights", weights, picture, "--out", tmp_path / "made"]
+    subprocess.run([*map(str, command)], check=True, capture_output=True, timeout=300)
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"MLFLOW_TRACKING_URI": default_tracking_uri(shown.folder.root), "PATH": programs}
+    served = ["mlflow", "models", "serve", "-m", "models:/small@champion", "--env-manager", "local", "-p", port]
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(
+            served, cwd=tmp_path, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            answer = ask_when_up(f"http://127.0.0.1:{port}", picture.read_bytes(), server, tmp_path / "log")
+        finally:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait(30)
+    (tmp_path / "served.png").write_bytes(answer)
+    assert np.array_equal(read_image(tmp_path / "served.png"), read_image(tmp_path / "made" / "cat_x2.png"))
+
+
+def ask_when_up(address: str, picture: bytes, server: "subprocess.Popen[bytes]", log: Path) -> bytes:
+    """What a model server makes of a picture file, once it answers."""
+    deadline = time.monotonic() + 300
+    while True:
+        try:
+            urllib.request.urlopen(f"{address}/ping", timeout=5).close()
+            break
+        except OSError:
+            assert server.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.3)
+    body = json.dumps({"dataframe_records": [{"picture": base64.b64encode(picture).decode()}]}).encode()
+    request = urllib.request.Request(f"{address}/invocations", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        (made,) = json.load(answer)["predictions"]
+    return base64.b64decode(made["picture"])
+
+
+def test_a_deleted_store_gives_the_same_data_model_alias_and_views_again(shown: Any, empty_store: Path) -> None:
+    before = beside_the_runs(shown)
+    for path in shown.folder.root.glob("mlflow.db*"):
+        path.unlink()
+    shutil.rmtree(artifact_root(shown.folder.root))
+    shutil.copy(empty_store, shown.folder.root / "mlflow.db")
+    show(shown)
+    assert beside_the_runs(shown) == before
+    assert before["version"]["aliases"] == ["champion"] and len(before["data"]) == 6
+
+
+def beside_the_runs(told: Any) -> dict[str, Any]:
+    """What a store holds of a study beside params, metrics, tags and files of its runs, but for ids and its clock."""
+    client = client_of(told)
+    experiment = client.get_experiment_by_name("small")
+    runs = client.search_runs([experiment.experiment_id])
+    version = client.get_model_version_by_alias("small", "champion")
+    (made,) = client.get_run(version.run_id).outputs.model_outputs
+    model = client.get_logged_model(made.model_id)
+    folder = Path(model.artifact_location.removeprefix("file://"))
+    return {
+        "experiment": experiment.tags,
+        "data": {
+            run.info.run_name: [
+                (d.dataset.to_dictionary(), [tag.value for tag in d.tags]) for d in run.inputs.dataset_inputs
+            ]
+            for run in runs
+        },
+        "version": {
+            "number": version.version,
+            "tags": version.tags,
+            "description": version.description,
+            "aliases": version.aliases,
+            "run": client.get_run(version.run_id).info.run_name,
+        },
+        "model": {
+            "params": model.params,
+            "tags": {key: value for key, value in model.tags.items() if key.startswith("study.")},
+            "metrics": sorted((m.key, m.step, m.value, m.timestamp, m.dataset_name) for m in model.metrics),
+            "weights": (folder / "artifacts" / "network" / "weights.safetensors").read_bytes(),
+            "requirements": (folder / "requirements.txt").read_text(),
+        },
+    }
 
 
 def test_the_model_s_requirements_are_what_it_imports(shown: Any) -> None:

@@ -37,3 +37,5 @@ def test_what_each_value_makes_the_compiler_do_again_is_counted(
     opening.resolve_runtime(experiment, trials=3, placement=Placement())
     assert asked["shapes"] == compilations
     assert asked["patches"] == 3 * experiment.base.train.budget_patches
+    opening.resolve_runtime(experiment, trials=3, placement=Placement(slots=2, executor="processes"))
+    assert asked["shapes"] == 2 * compilations, "two processes that train at once compile beside each other"

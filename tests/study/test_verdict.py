@@ -9,7 +9,7 @@ from scipy import stats as scipy_stats
 
 from experiments.quickstart import EXPERIMENT
 from study.finalists import due
-from study.verdict import Verdict, compare, sentences, verdict
+from study.verdict import Verdict, compare, no_verdict, sentences, verdict
 
 Scores = dict[str, list[float | None]]
 CLEAR: Scores = {
@@ -87,6 +87,15 @@ def test_without_replicates_there_is_no_verdict(judged: Callable[..., Any], hist
     study.try_out({"model.temperature": 0.3}, 30.3)
     assert verdict(study.state) is None
     assert verdict(judged({name: [None] * 3 for name in CLEAR}).state) is None
+
+
+@pytest.mark.parametrize("asked", [0, 3])
+def test_a_study_that_asked_for_no_replicates_is_told_what_would_judge_its_winner(
+    asked: int, history: Callable[..., Any]
+) -> None:
+    told = no_verdict(history(replace(EXPERIMENT, replicates=asked)).state)
+    assert told.startswith("one run each is a ranking, not a verdict")
+    assert ("a new study with replicates=3 in its experiment" in told) == (asked == 0)
 
 
 def test_only_seeds_that_both_finished_are_compared_and_failures_are_told(judged: Callable[..., Any]) -> None:

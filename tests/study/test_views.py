@@ -115,3 +115,14 @@ def test_a_signal_shortens_the_wait_for_a_view_that_is_slow(
         pass
     assert late == ["page"]
     assert time.monotonic() - begun < 5
+
+
+def test_views_that_are_amid_something_are_waited_for_together(story: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "_END_SECONDS", 1.0)
+    pages, begun = [Page() for _ in range(4)], time.monotonic()
+    for page in pages:
+        page.store.clear()
+        threading.Timer(4.0, page.store.set).start()
+    with pytest.raises(KeyboardInterrupt), followed(story().whole().folder, pages, StopSignal(), pytest.fail):
+        raise KeyboardInterrupt
+    assert 1.0 <= time.monotonic() - begun < 3.0, "one after the other it were four seconds"

@@ -11,7 +11,7 @@ def patient(tiny: Any, tmp_path: Path) -> Path:
     """The tiny question with the scheduler that pauses, and replicates at the end."""
     path = tmp_path / "patient.py"
     changed = "    reduction_factor=3.0,\n    scheduler='asha',\n    finalists=1,\n    replicates=2,\n"
-    path.write_text(tiny.experiment.read_text().replace("    reduction_factor=2.0,\n", changed))
+    path.write_text(tiny.experiment.read_text().replace("    reduction_factor=2.0,\n    replicates=0,\n", changed))
     return path
 
 

@@ -2,9 +2,13 @@
 
 import hashlib
 import json
+import os
+import platform
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from study.config import TrialConfig, short_digest
+from study.finalists import trial_seed
 from study.journal import read
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -233,6 +241,276 @@ def check_refused(said: Any, *words: str) -> None:
         assert word in said.err
 
 
+def check_refused_late(said: Any, *words: str) -> None:
+    """The same, once it is known which trial is meant."""
+    assert (said.status, len(said.out.splitlines()), len(said.err.splitlines())) == (2, 1, 1)
+    for word in words:
+        assert word in said.err
+
+
+# Forged consistently, checksums and hashes included: the record agrees with itself, and only numbers can tell
+
+
+def forge_value(finished: Any, trial: int, name: str, value: Any) -> None:
+    """Another value in a trial's config, and in all that is derived from it."""
+    section, key = name.split(".")
+
+    def change(event: dict[str, Any]) -> None:
+        event["config"][section][key] = value
+        event["values"][name] = value
+        event["config_hash"] = TrialConfig.from_json(event["config"]).digest()
+        (finished.folder.trial(trial) / "config.json").write_text(json.dumps(event["config"]))
+
+    alter(finished.folder.journal, line_of(finished.folder.journal, "Proposed", trial), change, checksum=True)
+
+
+def test_a_config_value_forged_with_every_checksum_gives_other_numbers_and_the_record_is_suspected(
+    finished_copy: Any, reproduce: Any
+) -> None:
+    forge_value(finished_copy, finished_copy.state.best().number, "train.adam_eps", 1e-4)
+    said = reproduce("best")
+    check_different(said, "after 60 patches", "largest difference", "likely cause: pictures, code, versions and")
+    assert "its configuration, seed or numbers were altered" in said.out
+
+
+def test_a_config_value_that_the_study_never_asked_for_is_named_though_its_hash_is_right(
+    finished_copy: Any, reproduce: Any
+) -> None:
+    best, journal = finished_copy.state.best(), finished_copy.folder.journal
+    forge_value(finished_copy, best.number, "train.ema_horizon_patches", 80.0)
+    alter(
+        journal,
+        line_of(journal, "Proposed", best.number),
+        lambda event: event["values"].pop("train.ema_horizon_patches"),
+        checksum=True,
+    )
+    check_different(reproduce("best"), "config: train.ema_horizon_patches is 80.0 in the trial and 40.0 in what the st")
+
+
+def test_another_seed_forged_throughout_gives_other_numbers(finished_copy: Any, reproduce: Any) -> None:
+    best, journal = finished_copy.state.best(), finished_copy.folder.journal
+
+    def reseed_study(event: dict[str, Any]) -> None:
+        event["seed"] = event["question"]["seed"] = 5
+        event["digest"] = short_digest(event["question"])
+
+    def reseed_trial(event: dict[str, Any]) -> None:
+        event["config"]["seed"] = trial_seed(5)
+        event["config_hash"] = TrialConfig.from_json(event["config"]).digest()
+
+    alter(journal, 1, reseed_study, checksum=True)
+    alter(journal, line_of(journal, "Proposed", best.number), reseed_trial, checksum=True)
+    (finished_copy.folder.trial(best.number) / "config.json").unlink()
+    check_different(reproduce("best"), "after 60 patches", "likely cause: pictures, code, versions and settings")
+
+
+def test_a_pixel_checksum_forged_in_the_journal_does_not_pass_for_the_picture_that_it_was(
+    finished_copy: Any, reproduce: Any
+) -> None:
+    alter(
+        finished_copy.folder.journal,
+        1,
+        lambda event: event["data"]["pictures"][2].__setitem__(2, "0" * 64),
+        checksum=True,
+    )
+    check_different(reproduce("best"), "data: the journal's list of pictures no longer matches")
+
+
+def test_final_numbers_that_contradict_the_curve_are_found_without_training(finished_copy: Any, reproduce: Any) -> None:
+    best, journal = finished_copy.state.best(), finished_copy.folder.journal
+    line = line_of(journal, "Finished", best.number)
+    alter(journal, line, lambda event: event["scores"].update({"val/psnr": 40.0}), checksum=True)
+    said = reproduce("best")
+    check_different(
+        said, "final scores are not those of its last validation", "is not the mean of those of single crop"
+    )
+    assert "PSNR now" not in said.out
+
+
+# Code and versions
+
+
+@pytest.mark.parametrize(("library", "flags"), [("numpy", ()), ("numpy", ("--strict",)), ("python", ("--strict",))])
+def test_another_version_that_gives_the_same_numbers_is_told_and_strict_makes_it_a_difference(
+    library: str, flags: tuple[str, ...], finished_copy: Any, reproduce: Any
+) -> None:
+    journal = finished_copy.folder.journal
+
+    def change(event: dict[str, Any]) -> None:
+        told = event["provenance"] if library == "python" else event["provenance"]["versions"]
+        told[library] = "1.0.0"
+
+    alter(journal, line_of(journal, "SessionStarted"), change, checksum=True)
+    said = reproduce("best", *flags)
+    assert (said.status, said.err) == (4 if flags else 0, "")
+    assert f"\nnote: {library} 1.0.0 then, " in said.out
+    if flags:
+        assert f"\ndiffers: {library} 1.0.0 then, " in said.out
+        assert said.last_line == "verdict: different (--strict), though every number is equal to the last bit"
+    else:
+        assert said.last_line.startswith("verdict: bit-identical, every point of the curve and the weights; what diff")
+
+
+@pytest.mark.parametrize(("gap", "status"), [(0.0, 0), (1e-3, 0), (0.5, 4)])
+def test_under_another_torch_build_the_verdict_is_within_tolerance_or_different(
+    gap: float, status: int, finished_copy: Any, reproduce: Any
+) -> None:
+    best, journal = finished_copy.state.best(), finished_copy.folder.journal
+    alter(journal, 1, lambda event: event["runtime"].update(torch="2.12.0"), checksum=True)
+    alter(
+        journal,
+        line_of(journal, "Progress", best.number),
+        lambda event: event["scores"].update({"val/psnr": event["scores"]["val/psnr"] + gap}),
+        checksum=True,
+    )
+    said = reproduce("best")
+    assert (said.status, said.err) == (status, "")
+    assert "\nnote: torch 2.12.0 then, 2.1" in said.out
+    if status:
+        check_different(said, "largest difference 0.5 dB of val/psnr after 60 patches", "likely cause: settings that")
+    else:
+        expected = f"largest difference {gap:.2g} dB of val/psnr after 60 patches" if gap else "every number is equal"
+        assert said.last_line.startswith(f"verdict: within tolerance: {expected}")
+
+
+def test_where_nothing_differs_strict_agrees(finished: Any, commands: Any) -> None:
+    said = commands.run("study.reproduce", 1, "--root", finished.root, "--strict")
+    assert (said.status, said.err) == (0, "")
+    assert said.last_line == "verdict: bit-identical, every point of the curve and the weights"
+
+
+@pytest.fixture
+def reproduce_with(finished: Any, tmp_path: Path) -> Callable[..., list[tuple[str, str]]]:
+    """reproduce_with(file, line, other, *flags): (output, status) without and with each flag, in a process of its own
+    that runs a copy of the packages in which one line of one file is another."""
+
+    def run(name: str, line: str, other: str, *flags: str) -> list[tuple[str, str]]:
+        code = tmp_path / "code"
+        for package in ("sr_core", "study"):
+            shutil.copytree(ROOT / package, code / package, ignore=shutil.ignore_patterns("__pycache__"))
+        content = (code / name).read_text()
+        assert content.count(line) == 1
+        (code / name).write_text(content.replace(line, other))
+        calls = [["best", "--root", str(finished.root), *more] for more in ([], *([flag] for flag in flags))]
+        script = f"from study.reproduce import main; [print('status', main(call)) for call in {calls}]"
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", script],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(code), "OMP_NUM_THREADS": "1"},
+            cwd=tmp_path,
+        )
+        assert done.stderr == ""
+        return re.findall(r"(.*?)\nstatus (\d+)\n", done.stdout, re.DOTALL)
+
+    return run
+
+
+def test_one_source_line_that_changes_numbers_is_a_difference_and_its_file_the_likely_cause(
+    reproduce_with: Callable[..., Any],
+) -> None:
+    ((out, status),) = reproduce_with("sr_core/training/optim.py", "eps=config.adam_eps", "eps=2 * config.adam_eps")
+    assert status == "4"
+    assert re.search(r"\ndiffers: after 60 patches: val/psnr .*\ndiffers: largest difference .* dB of val/psnr", out)
+    assert re.search(r"\ndiffers: likely cause: code \w{16} then, \w{16} now: sr_core/training/optim\.py\n", out)
+    assert out.endswith("\nverdict: different")
+
+
+def test_one_source_line_that_changes_nothing_is_told_and_only_strict_makes_it_a_difference(
+    reproduce_with: Callable[..., Any],
+) -> None:
+    line = "import hashlib\n"
+    usual, strict = reproduce_with("sr_core/seed.py", line, f"{line}import math  # unused\n", "--strict")
+    assert (usual[1], strict[1]) == ("0", "4")
+    assert re.search(r"\nnote: code \w{16} then, \w{16} now: sr_core/seed\.py\n", usual[0])
+    assert "\nverdict: bit-identical, every point of the curve and the weights; what differs" in usual[0]
+    assert re.search(r"\ndiffers: code \w{16} then, \w{16} now: sr_core/seed\.py\nverdict: different \(-", strict[0])
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have one set of kernels")
+def test_another_instruction_set_rounds_otherwise_and_the_verdict_is_within_tolerance(finished: Any) -> None:
+    recorded = finished.state.opened.runtime["cpu_capability"]
+    if recorded == "DEFAULT":
+        pytest.skip("this processor has no instruction set to leave out")
+    done = subprocess.run(
+        [sys.executable, "-m", "study.reproduce", "best", "--root", finished.root],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "1"},
+        cwd=ROOT,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"\nnote: cpu_capability {recorded} then, DEFAULT here\n" in done.stdout
+    last = done.stdout.splitlines()[-1]
+    assert re.match(r"verdict: within tolerance: largest difference \S+ dB of val/psnr after \d+ patches, ", last)
+    assert last.endswith(f"; bits are not promised here (cpu_capability {recorded} then, DEFAULT here)")
+
+
+# Where the record is all there is
+
+
+def test_without_store_and_weights_the_pictures_are_made_ready_again_and_nothing_is_left_behind(
+    finished_copy: Any, reproduce: Any, tree_of: Any
+) -> None:
+    shutil.rmtree(finished_copy.root / "stores")
+    shutil.rmtree(finished_copy.folder.path / "trials")
+    before = tree_of(finished_copy.root)
+    said = reproduce("best", "--strict")
+    assert (said.status, said.err) == (0, "")
+    assert said.last_line == "verdict: bit-identical, every point of the curve and the weights"
+    assert tree_of(finished_copy.root) == before
+
+
+def test_a_changed_pixel_is_named_where_there_is_no_store(
+    tiny: Any, finished_copy: Any, reproduce: Any, tmp_path: Path
+) -> None:
+    shutil.rmtree(finished_copy.root / "stores")
+    data = shutil.copytree(tiny.data, tmp_path / "moved")
+    pixels = np.array(Image.open(data / "train" / "train3.png"))
+    pixels[5, 7, 2] ^= 1
+    Image.fromarray(pixels).save(data / "train" / "train3.png")
+    check_different(reproduce("best", "--data", data), "data: train picture train/train3.png differs")
+
+
+def test_a_published_record_is_reproduced_from_its_root_and_stays_as_it_is(
+    finished: Any, tiny: Any, commands: Any, tmp_path: Path, tree_of: Any
+) -> None:
+    root = tmp_path / "records"
+    told = commands.run("study.sync", "--root", finished.root, "--publish", root)
+    assert (told.status, told.err) == (0, "")
+    before = tree_of(root)
+    assert {name.rpartition(".")[2] for name in before} == {"gz", "csv", "json"}
+    _, python, _, module, *argv = shlex.split(told.last_line)
+    assert (python, module) == ("python", "study.reproduce")
+    said = commands.run(module, *argv)
+    assert (said.status, said.err) == (0, "")
+    assert said.last_line == "verdict: bit-identical, every point of the curve and the weights"
+    status = commands.run("study.status", "--root", root)
+    assert (status.status, status.out.splitlines()[0]) == (0, "tiny: complete")
+    check_refused(commands.run("study.run", *tiny.argv(root, trials=9)), "a published record is only read")
+    training = commands.run("study.train", "best", "--patches", 480, "--root", root)
+    check_refused(training, "a published record is only read")
+    assert tree_of(root) == before
+
+
+def test_where_neither_store_nor_pictures_are_there_data_is_asked_for(
+    finished_copy: Any, reproduce: Any, tiny: Any, tmp_path: Path
+) -> None:
+    shutil.rmtree(finished_copy.root / "stores")
+    gone = str(tmp_path / "gone")
+    alter(finished_copy.folder.journal, 1, lambda event: event["data"].update(folder=gone), checksum=True)
+    check_refused_late(
+        reproduce("best"),
+        "its pictures (5 to train, 3 to validate) are no longer in",
+        gone,
+        "give them with --data DIR",
+    )
+    alter(finished_copy.folder.journal, 1, lambda event: event["data"].update(folder=None), checksum=True)
+    check_refused_late(reproduce("best", "--data", tiny.data), "was run on the pictures of", "leave out --data")
+    alter(finished_copy.folder.journal, 1, lambda event: event["data"].update(folder=None), checksum=True)
+    check_refused_late(reproduce("best", "--data", tiny.data), "was run on the pictures of", "leave out --data")
+
+
 def test_an_unknown_trial_is_refused(reproduce: Any) -> None:
     check_refused(reproduce(99), "no trial 99", "best, or 0 to 6")
     check_refused(reproduce("nonsense"), "expected best, a trial's number or an MLflow run id", "nonsense")
@@ -249,6 +527,6 @@ def test_where_there_is_no_study_those_that_are_there_are_named(commands: Any, f
 
 def test_a_trial_that_was_never_validated_is_refused(tiny: Any, commands: Any, tmp_path: Path) -> None:
     ended = commands.run("study.run", *tiny.argv(tmp_path / "root", "--timeout", "0.001s"))
-    assert ended.status == 3
+    assert ended.status == 0
     check_refused(commands.run("study.reproduce", "best", "--root", tmp_path / "root"), "no finished trial")
     check_refused(commands.run("study.reproduce", 0, "--root", tmp_path / "root"), "trial 0")

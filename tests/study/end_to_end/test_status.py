@@ -1,6 +1,8 @@
 """`python -m study.status`: where a study stands, while it runs, after it died, when it is done."""
 
 import json
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -143,9 +145,38 @@ def test_after_the_end_the_winner_and_what_it_gained_are_shown(finished: Any, st
     )
 
 
-def test_a_study_that_was_asked_to_stop_says_so(tiny: Any, commands: Any, tmp_path: Path, status: Any) -> None:
-    assert commands.run("study.run", *tiny.argv(tmp_path / "root", "--timeout", "0.001s")).status == 3
+def test_a_study_whose_time_was_up_before_a_trial_had_ended_is_no_failure_and_says_so(
+    tiny: Any, commands: Any, tmp_path: Path, status: Any
+) -> None:
+    ended = commands.run("study.run", *tiny.argv(tmp_path / "root", "--timeout", "0.001s"))
+    assert ended.status == 0
+    assert ended.err == "the time is up before any trial had ended; the same command goes on from here\n"
+    assert ended.last_line.startswith("next: python -m study.run --experiment")
     assert status(tmp_path / "root")[1]["phase"] == "timeout"
+    assert commands.run("study.run", *tiny.argv(tmp_path / "root", trials=1)).status == 0, "it goes on"
+
+
+def test_a_running_trial_is_shown_as_far_as_it_is_and_not_as_its_last_validation(
+    tiny: Any, commands: Any, tmp_path: Path, status: Any, wait_until: Any
+) -> None:
+    root = tmp_path / "root"
+    slowly = (
+        "import time\nfrom sr_core.training.step import Step\nstep = Step.__call__\n"
+        "Step.__call__ = lambda self: (time.sleep(0.4), step(self))"
+    )
+    process = commands.start("study.run", *tiny.argv(root), first=slowly)
+    pulse = root / "tiny" / ".pulse.json"
+    wait_until(pulse.exists)
+    text, found = status(root)
+    (running,) = found["running"]
+    assert running["val/psnr"] is None and 0 < running["patches"] < 60, "before its first validation"
+    assert found["rate"]["patches_per_second"] > 0 and found["seconds_left"] > 0
+    assert re.search(r"trial 0 on slot 0: \d+ patches$", text, re.MULTILINE)
+    pulse.write_text("{")
+    assert status(root)[1]["running"][0]["patches"] == 0
+    process.kill(signal.SIGTERM)
+    process.wait()
+    assert not pulse.exists()
 
 
 def test_no_study_is_one_line_and_status_2(commands: Any, finished: Any, tmp_path: Path) -> None:

@@ -90,9 +90,9 @@ def test_nothing_but_the_results_is_left_under_the_root(finished: Any) -> None:
     results = {f"tiny/results/{name}" for name in finished.state.concluded.files}
     results |= {f"tiny/{name}" for name in finished.state.concluded.files}
     pictures = {
-        f"tiny/trials/{n:04d}/pictures/{point.patches:09d}.png"
+        f"tiny/trials/{n:04d}/pictures/{patches:09d}.png"
         for n, t in finished.state.trials.items()
-        for point in t.curve
+        for patches in (0, *(point.patches for point in t.curve))
     }
     expected = of_trials | weights | results | pictures | {"tiny/sessions/0001.patch"}  # where the code was changed
     others = {file for file in files - expected if not file.startswith("artifacts/")}
@@ -210,15 +210,6 @@ def test_a_timeout_ends_the_search_with_a_ranking_and_status_0(
     assert state_of(tmp_path / "root").counted == asked
 
 
-def test_a_timeout_before_anything_succeeded_gives_status_3_and_no_traceback(
-    tiny: Any, commands: Any, tmp_path: Path
-) -> None:
-    ended = commands.run("study.run", *tiny.argv(tmp_path / "root", "--timeout", "0.001s"))
-    assert ended.status == 3
-    assert "Traceback" not in ended.err
-    assert ended.last_line.startswith("next: python -m study.run")
-
-
 SMALL_SPACE = """
 from dataclasses import replace
 from study.experiment import Experiment
@@ -229,7 +220,7 @@ tiny = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tiny)
 EXPERIMENT = Experiment(
     question="Which loss?", base=tiny.BASE, nuisance={{"train.loss": Choice("l1", "l2", "charbonnier")}},
-    scheduler="none",
+    scheduler="none", replicates=0,
 )
 """
 
@@ -316,6 +307,8 @@ def test_a_dry_run_shows_the_study_and_writes_nothing(tiny: Any, commands: Any, 
     lines = shown.out.splitlines()
     assert lines[lines.index("first proposals:") + 1] == f"  {', '.join(f'{k} {v}' for k, v in first.items())}"
     assert "(nuisance: searched for its best value" in shown.out
+    assert "finalists: none; with replicates=0 the result is a ranking of one run each, no verdict" in lines
+    assert "one run each is a ranking, not a verdict; a new study with replicates=3" in finished.ended.out
     assert "to make it shorter" not in shown.out
     assert "validated every 60" in shown.out
     same = shlex.join(map(str, tiny.argv(here / "root")))

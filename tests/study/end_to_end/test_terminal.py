@@ -32,16 +32,25 @@ class Screen:
     """A terminal that reads what a process writes, and knows as much of its language as rich uses."""
 
     width: int = 120
+    height: int = 50
     written: str = ""
     lines: list[str] = field(default_factory=lambda: [""])
     row: int = 0
     column: int = 0
     cursor_shown: bool = True
+    main: tuple[list[str], int, int] | None = None
+    """What is behind the alternate screen while that is shown."""
+    seen: list[str] = field(default_factory=list)
+    """The alternate screen as it was each time that drawing it began anew."""
 
     def __post_init__(self) -> None:
         self.master, self._slave = os.openpty()
-        fcntl.ioctl(self._slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, self.width, 0, 0))
+        self.resize(self.width, self.height)
         self.name = os.ttyname(self._slave)
+
+    def resize(self, width: int, height: int) -> None:
+        self.width, self.height = width, height
+        fcntl.ioctl(self._slave, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
     def read_until(self, holds: Callable[[], object]) -> None:
         """Takes what is written until the condition holds, and then what is left."""
@@ -74,6 +83,17 @@ class Screen:
                 self.lines[self.row] = kept
             elif found[2] in ("h", "l") and found[1] == "?25":
                 self.cursor_shown = found[2] == "h"
+            elif found[2] == "h" and found[1] == "?1049":
+                self.main, self.lines = (self.lines, self.row, self.column), [""]
+                self.row = self.column = 0
+            elif found[2] == "l" and found[1] == "?1049":
+                if self.main is not None:
+                    (self.lines, self.row, self.column), self.main = self.main, None
+            elif found[2] == "H" and not found[1]:
+                if self.main is not None:
+                    self.seen.append(self.text)
+                    self.lines = [line[: self.width] for line in self.lines[: self.height]]
+                self.row = self.column = 0
             elif found[2] == "m":
                 pass
             else:
@@ -94,20 +114,23 @@ def screen() -> Iterator[Screen]:
     made.close()
 
 
-def test_a_table_is_drawn_while_a_study_runs_and_the_result_alone_stays(
+def test_a_screen_is_drawn_while_a_study_runs_and_the_result_alone_stays(
     screen: Screen, tiny: Any, commands: Any, tmp_path: Path, finished: Any
 ) -> None:
     process = commands.start("study.run", *tiny.argv(tmp_path / "root"), terminal=screen.name, first=SLOWLY)
     screen.read_until(lambda: process.poll() is not None)
     assert process.wait().status == 0
-    drawn = re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", screen.written)
-    assert "running" in drawn and "patches/s" in drawn and "reference: authors" in drawn
-    assert re.search(r"\d/7 trials, \d+ s, ", drawn)
-    assert re.search(r"\d+/240", drawn)
+    drawn = "\n".join(screen.seen)
+    assert re.search(r"tiny: searching; [1-6] of 7 trials", drawn)
+    assert re.search(r"\d+ s so far, about \d+ s left · \d+ patches/s", drawn)
+    assert re.search(r"^0     0 +[▁-█·]{4} .*\d+/240  reference: authors$", drawn, re.MULTILINE), "a row for the slot"
+    assert "best: trial" in drawn and "rank  trial  curve" in drawn
+    assert "concluding: the winner on whole pictures" in drawn
+    assert "\x1b[2K" not in screen.written.split("\x1b[?1049h")[1], "nothing is erased before it is drawn anew"
 
-    assert screen.cursor_shown
+    assert screen.cursor_shown and screen.main is None
     assert screen.text.count("ranking by PSNR") == 1
-    assert "patches/s" not in screen.text and "running" not in screen.text, "the live table stayed"
+    assert "patches/s" not in screen.text and "searching" not in screen.text, "the live view stayed"
     for word in ("bicubic", "0 authors", "1 blog", "7 trials: 6 finished, 1 pruned"):
         assert word in screen.text
     best = finished.state.best()
@@ -129,7 +152,7 @@ def test_no_color_is_respected(screen: Screen, tiny: Any, commands: Any, tmp_pat
 
 
 @pytest.mark.parametrize("end", ["Ctrl-C", "SIGTERM", "two Ctrl-C", "a bug"])
-def test_however_a_study_ends_the_cursor_comes_back_and_the_table_goes(
+def test_however_a_study_ends_the_terminal_is_as_it_was(
     end: str, screen: Screen, tiny: Any, commands: Any, tmp_path: Path
 ) -> None:
     slow = "import time; from study.executors.inline import InlineExecutor as E\nE.suspend = lambda *_: time.sleep(60)"
@@ -140,8 +163,8 @@ def test_however_a_study_ends_the_cursor_comes_back_and_the_table_goes(
     first = SLOWLY + {"two Ctrl-C": slow, "a bug": bug}.get(end, "")
     process = commands.start("study.run", *tiny.argv(tmp_path / "root"), terminal=screen.name, first=first)
     if end != "a bug":
-        screen.read_until(lambda: re.search(r"[1-5]/7 trials", screen.written))
-        assert not screen.cursor_shown
+        screen.read_until(lambda: re.search(r"[1-5] of 7 trials", screen.written))
+        assert not screen.cursor_shown and screen.main is not None
         if end == "SIGTERM":
             process.kill(signal.SIGTERM)
         else:
@@ -151,15 +174,35 @@ def test_however_a_study_ends_the_cursor_comes_back_and_the_table_goes(
             os.write(screen.master, b"\x03")
     screen.read_until(lambda: process.poll() is not None)
     assert process.wait().status == {"Ctrl-C": 130, "SIGTERM": 75, "two Ctrl-C": 130, "a bug": 1}[end]
-    assert screen.cursor_shown
-    assert "patches/s" not in screen.text, "the live table stayed"
+    assert screen.cursor_shown and screen.main is None
+    assert "patches/s" not in screen.text, "the live view stayed"
+    assert "pictures: 5 train, 3 validate" in screen.text, "what was there before is there again"
     assert ("Traceback" in screen.text) == (end == "a bug")
     if end in ("Ctrl-C", "SIGTERM"):
         assert "the same command goes on from here" in screen.text
         assert "next: python -m study.run" in screen.text
 
 
-def test_the_table_fits_a_narrow_terminal(tiny: Any, commands: Any, tmp_path: Path) -> None:
+def test_a_terminal_that_is_resized_is_drawn_to_its_new_size(tiny: Any, commands: Any, tmp_path: Path) -> None:
+    screen = Screen(width=120)
+    process = commands.start("study.run", *tiny.argv(tmp_path / "root"), terminal=screen.name, first=SLOWLY)
+    screen.read_until(lambda: re.search(r"[1-5] of 7 trials", screen.written))
+    for width, height in ((40, 6), (100, 1), (120, 40)):
+        screen.resize(width, height)
+        drawn = len(screen.seen)
+        screen.read_until(lambda: len(screen.seen) >= drawn + 3)  # noqa: B023  # used at once
+        lines = screen.seen[-1].splitlines()[:height]
+        assert lines[0].startswith("tiny: searching; ") and max(map(len, lines)) <= width
+        assert any(line.startswith("slot  trial  curve") for line in lines) == (height > 1)
+    process.kill(signal.SIGTERM)
+    screen.read_until(lambda: process.poll() is not None)
+    screen.close()
+    assert process.wait().status == 75
+
+
+def test_the_result_on_a_narrow_terminal_ends_with_a_command_that_can_be_copied(
+    tiny: Any, commands: Any, tmp_path: Path
+) -> None:
     screen = Screen(width=44)
     process = commands.start("study.run", *tiny.argv(tmp_path / "root", trials=3), terminal=screen.name)
     screen.read_until(lambda: process.poll() is not None)
@@ -168,6 +211,54 @@ def test_the_table_fits_a_narrow_terminal(tiny: Any, commands: Any, tmp_path: Pa
     assert screen.cursor_shown and "patches/s" not in screen.text
     command = f"next: python -m study.reproduce best --root {tmp_path / 'root'} --study-name tiny"
     assert command in screen.text, "a command that is broken in two cannot be copied"
+
+
+def test_what_is_said_while_the_screen_is_drawn_is_shown_and_stays_behind(
+    screen: Screen, tiny: Any, commands: Any, tmp_path: Path
+) -> None:
+    says = (
+        "\nimport logging, sys, study.coordinator as c\npropose = c.propose\ndef saying(state, experiment, number):\n"
+        "    if number == 3:\n        logging.getLogger('study.trial').warning('a log line')\n"
+        "        print('a line on stderr', file=sys.stderr)\n    return propose(state, experiment, number)\n"
+        "c.propose = saying"
+    )
+    process = commands.start(
+        "study.run", *tiny.argv(tmp_path / "root", trials=4), terminal=screen.name, first=SLOWLY + says
+    )
+    screen.read_until(lambda: process.poll() is not None)
+    assert process.wait().status == 0
+    for line in ("WARNING study.trial: a log line", "a line on stderr"):
+        assert line in screen.seen[-1], "shown"
+        assert re.search(rf"^\d\d:\d\d:\d\d  {line}$", screen.text, re.MULTILINE), "printed for good"
+
+
+def test_a_view_that_cannot_be_drawn_ends_no_study_and_says_why(
+    screen: Screen, tiny: Any, commands: Any, tmp_path: Path
+) -> None:
+    fails = "import study.live_table as t\ndef screen(*_): raise RuntimeError('a bug of the view')\nt.screen = screen"
+    process = commands.start("study.run", *tiny.argv(tmp_path / "root", trials=1), terminal=screen.name, first=fails)
+    screen.read_until(lambda: process.poll() is not None)
+    assert process.wait().status == 0
+    assert screen.cursor_shown and screen.main is None
+    assert "RuntimeError: a bug of the view" in screen.text and "next: python -m study.run" in screen.text
+
+
+@pytest.mark.parametrize("why", ["TERM=dumb", "colours forced upon a pipe"])
+def test_what_cannot_be_drawn_on_gets_plain_lines(
+    why: str, screen: Screen, tiny: Any, commands: Any, tmp_path: Path
+) -> None:
+    argv = tiny.argv(tmp_path / "root", trials=3)
+    if why == "TERM=dumb":
+        process = commands.start("study.run", *argv, terminal=screen.name, env={"TERM": "dumb"})
+        screen.read_until(lambda: process.poll() is not None)
+        written = screen.written.replace("\r\n", "\n")
+        assert "\x1b" not in written
+    else:
+        process = commands.start("study.run", *argv, env={"FORCE_COLOR": "1"})
+        written = process.wait().out
+        assert "\x1b[?" not in written and "\x1b[H" not in written
+    assert process.wait().status == 0
+    assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d    1/3  trial   0  finished ", written, re.MULTILINE)
 
 
 def test_a_terminal_that_lacks_a_sign_ends_no_study(tiny: Any, commands: Any, tmp_path: Path) -> None:

@@ -1,0 +1,120 @@
+"""How fast a study goes, how long still, and what pruning saved: known histories, known answers."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from experiments.quickstart import EXPERIMENT
+from study import events as ev
+from study import pace
+from study.finalists import due
+
+PLAIN = replace(EXPERIMENT, references={}, replicates=0)
+BUDGET, EVERY = 1_920, 480
+
+
+@pytest.fixture
+def study(history: Callable[..., Any]) -> Callable[..., Any]:
+    """A study of an experiment whose first session has begun: study(experiment=PLAIN)."""
+
+    def make(experiment: Any = PLAIN) -> Any:
+        told = history(experiment)
+        told.session()
+        return told
+
+    return make
+
+
+def laps_of(told: Any) -> Any:
+    laps: Any = {}
+    for event in told.events:
+        laps = pace.follow(laps, event)
+    return laps
+
+
+def test_a_trial_s_rate_is_taken_since_it_took_its_slot_and_ends_with_it(study: Any) -> None:
+    told = study()
+    number = told.propose({})
+    told.start(number, patches=480)
+    begun = told.events[-1].time
+    laps = pace.follow(laps_of(told), ev.Ticked(time=begun + 4, trial=number, patches=880, loss=1.0))
+    assert laps[number].rate == 100.0
+    assert laps_of(told)[number].rate == 0.0, "following changes nothing that others hold"
+    for kind, rest in ((ev.Paused, {"patches": 880}), (ev.WorkerLost, {"slot": 0, "reason": "x"})):
+        assert pace.follow(laps, kind(time=begun + 5, trial=number, **rest)) == {}
+
+
+def test_a_tick_of_a_trial_that_left_its_slot_brings_it_not_back() -> None:
+    assert pace.follow({}, ev.Ticked(time=1.0, trial=3, patches=5, loss=1.0)) == {}
+
+
+def test_pruning_saved_what_the_pruned_trials_were_not_trained_for(study: Any) -> None:
+    told = study()
+    told.try_out({}, 30.0)
+    told.try_out({"train.loss": "l2"}, 25.0, "pruned")
+    told.try_out({"train.loss": "l1"}, 25.0, "failed")
+    assert pace.saved(told.state) == BUDGET - 960
+
+
+def test_what_is_to_do_before_the_first_trial_is_every_budget(study: Any) -> None:
+    told = study(replace(EXPERIMENT, replicates=3))
+    with_replicates = 50 * BUDGET + 3 * (1 + 2) * BUDGET
+    assert pace.to_do(told.state, 50, {}) == with_replicates, "both references among the 50; three seeds for three"
+
+
+def test_a_trial_under_way_has_left_what_it_was_not_trained_for_yet(study: Any) -> None:
+    told = study()
+    number = told.propose({})
+    told.start(number)
+    assert pace.to_do(told.state, 3, laps_of(told)) == 3 * BUDGET
+    laps = pace.follow(laps_of(told), ev.Ticked(time=told.events[-1].time + 1, trial=number, patches=300, loss=1.0))
+    assert pace.to_do(told.state, 3, laps) == 3 * BUDGET - 300
+
+
+def test_trials_to_come_are_expected_to_go_as_far_as_those_before_them(study: Any) -> None:
+    told = study()
+    for _ in range(9):
+        told.try_out({}, 25.0, "pruned")
+    assert pace.to_do(told.state, 10, {}) == (9 * 960 + BUDGET) / 10
+    told.start(told.propose({}))
+    told.validate(9, 30.0, 31.0, 32.0)
+    assert pace.to_do(told.state, 10, {}) == BUDGET - 1_440, "one that passed the rung goes on to its budget"
+
+
+def test_replicates_under_way_and_to_come_count_and_a_failed_reference_s_do_not(study: Any) -> None:
+    experiment = replace(EXPERIMENT, replicates=3)
+    told = study(experiment)
+    for name, how in (("authors", "finished"), ("blog", "failed")):
+        number = told.propose(reference=name)
+        told.start(number)
+        told.validate(number, *[28.0] * 4)
+        told.end(number, how)
+    told.try_out({}, 30.0)
+    told.try_out({"train.loss": "l2"}, 29.0)
+    asked = told.state.counted
+    assert pace.to_do(told.state, asked, {}) == 3 * 2 * BUDGET
+    told.replicate(due(told.state, experiment), 30.0)
+    assert pace.to_do(told.state, asked, {}) == 5 * BUDGET
+    while (one := due(told.state, experiment)) is not None:
+        told.replicate(one, 30.0)
+    assert pace.to_do(told.state, asked, {}) == 0
+
+
+def test_time_left_is_what_is_to_do_at_the_pace_of_this_session_alone(study: Any) -> None:
+    told = study()
+    told.try_out({}, 30.0)
+    number = told.propose({})
+    told.start(number)
+    told.validate(number, 30.0, 31.0)
+    told.session(epoch=2)
+    begun = told.state.session.time
+    assert pace.seconds_left(told.state, 10, {}, begun + 50) is None, "nothing is known of this session yet"
+    event = ev.Started(time=begun + 10, trial=number, slot=0, epoch=2, patches=960, source="feed")
+    state = told.state.apply(event)
+    laps = pace.follow({}, event)
+    laps = pace.follow(laps, ev.Ticked(time=begun + 100, trial=number, patches=1_160, loss=1.0))
+    assert pace.trained(state, laps) == 200, "of 1,920 and 960 that an earlier session trained, nothing"
+    assert pace.patches_per_second(state, laps, begun + 100) == 2.0
+    assert pace.seconds_left(state, 10, laps, begun + 100) == (8 * BUDGET + BUDGET - 1_160) / 2.0
