@@ -115,14 +115,17 @@ def verdict(state: StudyState) -> Verdict | None:
         return None
     references = [j for j in judged if j.trial.is_reference]
     candidates = [j for j in judged if not j.trial.is_reference]
-    primary = best.number == first.number
+    known, primary = {j.name: j for j in judged}, best.number == first.number
     # A winner chosen after its replicates were seen is one of K that might have been: all their comparisons count.
     families = [winner] if primary else [winner, *(c for c in candidates if c is not winner)]
     return Verdict(
         winner=winner,
         judged=tuple(judged),
         against=() if pairs else tuple(compare(families, references)[: len(references)]),
-        asked={question: tuple(_compare_pairs(of, judged)) for question, of in pairs.items()},
+        asked={
+            question: tuple(_compared([(known[a], known[b]) for a, b in of if {a, b} <= known.keys()]))
+            for question, of in pairs.items()
+        },
         primary=primary,
         probability_best=_probabilities(judged),
         choice=_choice(candidates),
@@ -152,12 +155,6 @@ def _judge(state: StudyState, name: str, trial: TrialState, *, own: bool) -> Jud
 def compare(ones: list[Judged], others: list[Judged]) -> list[Comparison]:
     """Each of `ones` against each of `others`, those of the first one first; p-values adjusted over all of them."""
     return _compared([(one, other) for one in ones for other in others])
-
-
-def _compare_pairs(pairs: list[list[str]], judged: list[Judged]) -> list[Comparison]:
-    """Those of the named pairs of which both were trained."""
-    known = {j.name: j for j in judged}
-    return _compared([(known[a], known[b]) for a, b in pairs if a in known and b in known])
 
 
 def _compared(asked: list[tuple[Judged, Judged]]) -> list[Comparison]:
@@ -209,7 +206,10 @@ def sentences(found: Verdict, state: StudyState) -> list[str]:
         f"pictures"
     )
     if found.asked:
-        return [f"{title}:", *_answers(found), *_failures(found)]
+        asked = {name for pairs in _comparisons(state).values() for pair in pairs for name in pair}
+        absent = sorted(asked - {j.name for j in found.judged})
+        lost = [f"  the {name} setting has not finished and is in no comparison" for name in absent]
+        return [f"{title}:", *_answers(found), *_failures(found), *lost]
     lines = [f"{title}, {found.winner.title} with batch {config.train.batch_size}:"]
     lines += [f"  it {_comparison(c)}" for c in found.against]
     if not found.primary and found.against:

@@ -114,6 +114,18 @@ def test_a_setting_that_failed_is_left_out_and_told(compared: Callable[..., Any]
     assert sentences(found, study.state)[-1] == "  the pillow setting failed with 1 of 3 seeds"
 
 
+def test_a_setting_that_never_finished_is_told(history: Callable[..., Any]) -> None:
+    study = history(ASKED)
+    study.end(study.propose(reference="pillow"), "failed")
+    for values in ({"reference": "charbonnier"}, {"reference": "l2"}, {}):
+        number = study.propose(**values)
+        study.validate(number, *[30.0] * 4)
+        study.end(number)
+    found = told(study)
+    assert [len(comparisons) for comparisons in found.asked.values()] == [2, 0]
+    assert sentences(found, study.state)[-1] == "  the pillow setting has not finished and is in no comparison"
+
+
 def test_before_its_base_was_trained_a_study_answers_nothing(history: Callable[..., Any]) -> None:
     study = history(ASKED)
     number = study.propose(reference="pillow")
