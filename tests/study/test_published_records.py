@@ -17,6 +17,8 @@ from study.state import StudyState, fold
 FOLDER = Path(experiments.__path__[0])
 RECORDS = sorted(path.parent for path in FOLDER.glob("records/*/journal.jsonl.gz"))
 
+RELEASED_FROM = FOLDER / "records/a2n_x2_cpu/trainings/0006-5760-from-074b3434"
+
 
 @pytest.fixture
 def state(request: pytest.FixtureRequest, tmp_path: Path) -> StudyState:
@@ -45,10 +47,17 @@ def test_every_line_is_whole_and_every_trial_is_the_one_that_was_hashed(state: S
         assert not trial.curve or trial.curve[-1].patches <= trial.config.train.budget_patches
 
 
+@pytest.mark.parametrize("state", [RELEASED_FROM], ids=["training"], indirect=True)
+def test_the_released_weights_are_those_that_the_recorded_training_came_to(state: StudyState) -> None:
+    [trial] = state.trials.values()
+    released = FOLDER / "released/a2n_small_x2"
+    assert isinstance(trial.end, Finished)
+    assert digest_of(weights_of(load_model(released / "weights.safetensors", None))) == trial.end.weights
+    assert trial.config == TrialConfig.from_json(json.loads((released / "config.json").read_text()))
+
+
 @pytest.mark.parametrize("state", [FOLDER / "records/a2n_x2_cpu"], ids=["a2n_x2_cpu"], indirect=True)
-def test_the_released_weights_are_those_of_the_record_s_best_trial(state: StudyState) -> None:
-    best, released = state.best(), FOLDER / "released/a2n_small_x2"
-    assert best is not None and isinstance(best.end, Finished)
-    model = load_model(released / "weights.safetensors", None)
-    assert digest_of(weights_of(model)) == best.end.weights
-    assert best.config == TrialConfig.from_json(json.loads((released / "config.json").read_text()))
+def test_the_released_training_is_of_the_record_s_best_trial(state: StudyState) -> None:
+    best = state.best()
+    assert best is not None
+    assert RELEASED_FROM.name.startswith(f"{best.number:04d}-")
