@@ -69,6 +69,11 @@ class StudyFolder:
     def results(self) -> Path:
         return self.path / "results"
 
+    @property
+    def report(self) -> Path:
+        """The page that study.report writes."""
+        return self.path / "report" / "report.html"
+
     def changes(self, epoch: int) -> Path:
         """How a session's code differed from its commit, if it did."""
         return self.path / "sessions" / f"{epoch:04d}.patch"

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from sr_core.errors import SuiteError
 from study.databases import redact
+from study.events import Event, Ticked
 from study.follow import BATCH, Sink, keeping
 from study.standing import Standing, standing_of
+from study.state import StudyState
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +64,11 @@ class Follower(threading.Thread):
     def wait_prepared(self, timeout: float) -> bool:
         """Wait until the view's store was made, or could not be; False if it took longer than that many seconds."""
         return self._prepared.wait(timeout)
+
+    def observe(self, event: Event, state: StudyState) -> None:
+        """Of the study's loop: there is news, unless it is a tick, for those are not in the journal."""
+        if not isinstance(event, Ticked):
+            self.poke()
 
     def poke(self) -> None:
         """Say that the journal has news. Cheap; they are handed over within seconds."""

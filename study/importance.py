@@ -18,7 +18,7 @@ from optuna.trial import create_trial
 from sr_core.seed import child_seed
 from study.experiment import Experiment
 from study.sampler import distribution_of, encode
-from study.space import Dimension
+from study.space import Dimension, Space
 from study.state import StudyState
 
 TREES = 64
@@ -50,13 +50,24 @@ class Importance:
 def importances(state: StudyState, experiment: Experiment) -> list[Importance]:
     """Of every dimension, the largest first, from the finished trials in the space; empty for fewer than ten."""
     assert state.opened is not None
-    base, points, scores = experiment.base.dotted(), [], []
+    points, scores = located(state, experiment.space, experiment.base.dotted())
+    return measure(points, scores, experiment.space.dimensions, seed_of(state.opened.seed))
+
+
+def located(state: StudyState, space: Space, base: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[float]]:
+    """Points of the space (label -> value) at which a trial finished, references among them, and their scores [dB]."""
+    points, scores = [], []
     for trial in state.trials.values():
-        point = experiment.space.locate(trial.config.dotted(), base)
+        point = space.locate(trial.config.dotted(), base)
         if trial.status == "finished" and not trial.is_replicate and point is not None:
             points.append(point)
             scores.append(trial.score or 0.0)
-    return measure(points, scores, experiment.space.dimensions, child_seed(state.opened.seed, "importance"))
+    return points, scores
+
+
+def seed_of(study_seed: int) -> int:
+    """The seed of a study's forests."""
+    return child_seed(study_seed, "importance")
 
 
 def measure(

@@ -70,6 +70,21 @@ def find_run(tracking_uri: str, run_id: str) -> tuple[str, int]:
     return tags["study.name"], int(number)
 
 
+def add_to_study(tracking_uri: str, study: str, study_id: str, files: Mapping[str, Path]) -> bool:
+    """Put files into the artifacts of a study's own run; False where MLflow does not know the study.
+
+    Raises:
+        ViewError: MLflow cannot be reached.
+    """
+    with plainly(tracking_uri):
+        client = client_of(tracking_uri)
+        experiment = client.get_experiment_by_name(study)
+        run = runs_of(client, experiment.experiment_id, study_id).get(None) if experiment else None
+        if run is not None:
+            log_files(client, run.info.run_id, files)
+        return run is not None
+
+
 def prepare_store(uri: str) -> None:
     """Create the embedded store, or bring an older one up to date, as one process alone; does nothing for a server.
 

@@ -71,18 +71,33 @@ def most_gained(hr: Image, worse: Image, better: Image, side: int) -> tuple[int,
 
     The one with the largest fall of the summed squared error, on a grid of a quarter side.
     """
-    side = min(side, *hr.shape[:2])
 
     def error(image: Image) -> NDArray[np.float64]:
-        squares = ((image.astype(np.float64) - hr) ** 2).sum(axis=2)
-        return np.pad(squares.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+        return np.asarray(((image.astype(np.float64) - hr) ** 2).sum(axis=2))
 
-    gain = error(worse) - error(better)
-    inside = gain[side:, side:] - gain[:-side, side:] - gain[side:, :-side] + gain[:-side, :-side]
+    return strongest(error(worse) - error(better), side, 1)[0]
+
+
+def strongest(strength: NDArray[np.float64], side: int, count: int) -> list[tuple[int, int, int]]:
+    """(y, x, side) of at most `count` squares, none over another, with the largest sums; the strongest first.
+
+    Args:
+        strength: (H, W), of each pixel. Squares lie on a grid of a quarter side, and flush with the far edges.
+        side: less where the picture is smaller.
+    """
+    side = min(side, *strength.shape)
+    sums = np.pad(strength.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    inside = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
     step = max(1, side // 4)
-    coarse = inside[::step, ::step]
-    row, column = np.unravel_index(int(coarse.argmax()), coarse.shape)
-    return int(row) * step, int(column) * step, side
+    ys, xs = (np.unique([*range(0, free, step), free - 1]) for free in inside.shape)
+    coarse = inside[np.ix_(ys, xs)]
+    found: list[tuple[int, int, int]] = []
+    while len(found) < count and np.isfinite(coarse).any():
+        row, column = np.unravel_index(int(coarse.argmax()), coarse.shape)
+        y, x = int(ys[row]), int(xs[column])
+        found.append((y, x, side))
+        coarse[np.ix_(abs(ys - y) < side, abs(xs - x) < side)] = -np.inf
+    return found
 
 
 def png(figure: Figure) -> bytes:

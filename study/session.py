@@ -20,7 +20,7 @@ from sr_core.training.runtime import cores, gpu_models
 from study import live, provenance, terminal
 from study.commandline import typed
 from study.coordinator import Coordinator, Observer
-from study.events import Event, SessionStarted, Ticked, Warned
+from study.events import SessionStarted, Warned
 from study.executors.opening import open_executor, runtime_for
 from study.experiment import Experiment
 from study.folder import StudyFolder
@@ -138,7 +138,7 @@ class Session:
                 importance=lambda: ImportanceBeside(self.experiment, self.folder.journal),
             )  # fmt: skip
             stack.callback(view.close)
-            observers: list[Observer] = [view, Pulse(self.folder.journal), *(_Poke(f) for f in followers)]
+            observers: list[Observer] = [view, Pulse(self.folder.journal), *followers]
             coordinator = Coordinator(
                 folder=self.folder,
                 journal=journal,
@@ -246,6 +246,8 @@ class Session:
         lines = self.result(out, state)
         if state.concluded is not None:
             lines.append(f"written to {self.folder.results}")
+            if not self.folder.training:
+                lines.append(f"write it up as one page for a colleague: python -m study.report{self.where()}")
         if self.args.tracking_uri is None:
             from study.dashboards import ui_command
 
@@ -288,14 +290,3 @@ def _to_conclude(state: StudyState) -> bool:
     last = state.concluded
     drawn_from = (last.counted, last.replicates) if last is not None else None
     return state.best() is not None and drawn_from != (state.counted, state.replicated)
-
-
-@dataclass(frozen=True, slots=True)
-class _Poke:
-    """Tells a follower that there is something new."""
-
-    follower: Follower
-
-    def observe(self, event: Event, state: StudyState) -> None:
-        if not isinstance(event, Ticked):  # those are not in the journal
-            self.follower.poke()

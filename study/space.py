@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Any, Literal
 
-from sr_core.errors import ConfigError
+from sr_core.errors import ConfigError, SuiteError
 from study.config import TrialConfig, check_name
 
 Role = Literal["scientific", "nuisance"]
@@ -194,6 +194,28 @@ class Space:
 
     def describe(self) -> list[dict[str, Any]]:
         return [dimension.describe() for dimension in self.dimensions]
+
+
+def recorded_space(described: Mapping[str, Mapping[str, Any]]) -> Space:
+    """The space that the first line of a record describes (label -> `Dimension.describe`)."""
+    return Space(tuple(_recorded(content) for content in described.values()))
+
+
+def _recorded(content: Mapping[str, Any]) -> Dimension:
+    values = [tuple(v) if isinstance(v, list) else v for v in content.get("values", ())]
+    range_: Range
+    match content["range"]:
+        case "Float":
+            range_ = Float(content["low"], content["high"], content["log"])
+        case "Int":
+            range_ = Int(content["low"], content["high"], content["log"])
+        case "Choice":
+            range_ = Choice(*values)
+        case "Grid":
+            range_ = Grid(*values)
+        case other:
+            raise SuiteError(f"the record's search space has a range of an unknown kind, {other!r}")
+    return Dimension(tuple(content["names"]), range_, content["role"])
 
 
 def build_space(base: TrialConfig, scientific: Ranges, nuisance: Ranges) -> Space:

@@ -37,8 +37,8 @@ class Judged:
     scores: Mapping[int, float]
     """Objective [dB] by the number of the seed, of the replicates that finished. 0 is the study's own seed, which
     counts only where nothing was chosen by it."""
-    images: Mapping[int, Mapping[str, float]]
-    """PSNR [dB] by seed and validation crop."""
+    crops: Mapping[int, tuple[float, ...]]
+    """PSNR [dB] of each validation crop by seed; the crops are the same, in the same order, for every trial."""
     failed: tuple[int, ...]
     """Numbers of the seeds with which it failed."""
 
@@ -147,7 +147,7 @@ def _judge(state: StudyState, name: str, trial: TrialState, *, own: bool) -> Jud
         name=name,
         trial=trial,
         scores={seed: replicates[seed].score or 0.0 for seed in ends},
-        images={seed: {crop: psnr for crop, psnr, _ in end.per_image} for seed, end in ends.items()},
+        crops={seed: tuple(psnr for _, psnr, _ in end.per_image) for seed, end in ends.items()},
         failed=tuple(sorted(seed for seed, t in replicates.items() if t.status == "failed")),
     )
 
@@ -169,8 +169,8 @@ def _compared(asked: list[tuple[Judged, Judged]]) -> list[Comparison]:
 
 
 def _by_crop(one: Judged, other: Judged, seeds: list[int]) -> tuple[float, ...]:
-    crops = one.images[seeds[0]].keys() & other.images[seeds[0]].keys()
-    return tuple(float(np.mean([one.images[s][c] - other.images[s][c] for s in seeds])) for c in sorted(crops))
+    differences = np.subtract([one.crops[s] for s in seeds], [other.crops[s] for s in seeds])
+    return tuple(differences.mean(axis=0).tolist())
 
 
 def _matrix(judged: list[Judged]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]] | None:

@@ -58,17 +58,21 @@ class WallTime:
         if "start-up" not in self.counted:  # nothing was left to train
             return found | {"start-up": wall - sum(self.counted.values())}
         for trial in state.trials.values():
-            for part, seconds in _seconds(trial, state).items():
+            for part, seconds in trial_seconds(trial, state.session.epoch if state.session else 0).items():
                 found[part] = found.get(part, 0.0) + seconds / slots
         return found | {"idle": wall - sum(found.values())}
 
 
-def _seconds(trial: TrialState, state: StudyState) -> Mapping[str, float]:
-    """What a trial has counted in the session that runs, each time that it was started in it."""
+def trial_seconds(trial: TrialState, epoch: int | None = None) -> Mapping[str, float]:
+    """What a trial has counted by what it went into, each time that it was started.
+
+    Args:
+        epoch: of the session whose starts are meant; by default all of them.
+    """
     found = Counter[str]()
     ends = [*(start.time for start in trial.starts[1:]), math.inf]
     for start, end in zip(trial.starts, ends, strict=True):
-        if state.session is None or start.epoch != state.session.epoch:
+        if epoch not in (None, start.epoch):
             continue
         if end == math.inf and isinstance(trial.end, Finished):
             told = [trial.end.seconds]

@@ -28,7 +28,8 @@ IMPORTERS = {
     "mlflow": {"study/mlflow_store.py", "study/mlflow_model.py", "study/served_model.py"},
     "optuna": {"study/importance.py", "study/sampler.py", "study/optuna_sink.py"},
     "sqlalchemy": {"study/mlflow_store.py", "study/optuna_sink.py"},
-    "matplotlib": {"study/plots.py"},
+    "matplotlib": {"study/plots.py"}
+    | {f"study/report/{name}.py" for name in ("cost", "course", "drawing", "importances", "kernels", "space_views")},
     "pandas": {"study/mlflow_model.py", "study/served_model.py", "study/results.py", "study/plots.py"},
     "rich": {
         "study/terminal.py",
@@ -189,7 +190,7 @@ def run(*arguments: str) -> tuple[int, list[str], float, str, str]:
     return status, loaded, seconds, out, done.stderr
 
 
-COMMANDS = [f"study.{name}" for name in ("run", "status", "reproduce", "simulate", "train", "ui")]
+COMMANDS = [f"study.{name}" for name in ("run", "status", "reproduce", "report", "simulate", "train", "ui")]
 COMMANDS += ["sr_core.evaluate", "sr_core.upscale"]
 
 
@@ -212,6 +213,7 @@ def test_help_answers_at_once_and_loads_nothing_heavy(command: str) -> None:
         (("study.run", "--trial", "3"), "unrecognized arguments: --trial 3"),
         (("study.status", "--study-name", "a/b"), "study name 'a/b'"),
         (("study.status", "--root", "/nowhere/at/all"), "no study 'quickstart' under /nowhere/at/all"),
+        (("study.report", "--root", "/nowhere/at/all"), "no study 'quickstart' under /nowhere/at/all"),
         (("study.reproduce",), "the following arguments are required"),
         (("study.train", "best"), "the following arguments are required: --patches"),
         (("study.train", "worst", "--patches", "9"), "expected best or a trial's number, got 'worst'"),

@@ -274,11 +274,17 @@ def png_bytes(image: Image) -> bytes:
     return file.getvalue()
 
 
+def webp_bytes(image: Image, quality: int | None = None) -> bytes:
+    """A WebP file of (H, W, 3) RGB pixels: lossless, or of a quality of 0..100; losses are hard to see at 90."""
+    file, whole = io.BytesIO(), quality is None
+    # Method 2, effort 0: a twentieth larger than the smallest lossless file, in a quarter of its time.
+    PIL.Image.fromarray(image).save(file, "WEBP", lossless=whole, method=2 if whole else 4, quality=quality or 0)
+    return file.getvalue()
+
+
 def webp_preview(path: Path) -> bytes:
     """A small lossy WebP file of a picture, for a page that shows many. Raises ImageError as `read_image` does."""
-    file = io.BytesIO()
-    PIL.Image.fromarray(read_image(path)).save(file, format="WEBP", quality=90)
-    return file.getvalue()
+    return webp_bytes(read_image(path), 90)
 
 
 def write_png(path: Path, image: Image) -> None:

@@ -63,7 +63,8 @@ def super_resolve(
 
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
     with _evaluating(model), torch.inference_mode(), autocast:
-        x = torch.from_numpy(np.ascontiguousarray(lr)).to(device).permute(2, 0, 1)[None] / 255
+        given = np.require(lr, requirements=("C", "W"))  # torch warns of arrays that nobody may write
+        x = torch.from_numpy(given).to(device).permute(2, 0, 1)[None] / 255
         sr = _mean_over_symmetries(enlarge, x) if self_ensemble else enlarge(x)
         return np.asarray(sr[0].mul_(255).permute(1, 2, 0).contiguous().cpu().numpy(), dtype=np.float32)
 

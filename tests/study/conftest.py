@@ -1,7 +1,7 @@
 """A small recorded study, made by hand: what happened is known, and no network was trained."""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -262,7 +262,8 @@ class History:
         match how:
             case "finished":
                 scores = trial.curve[-1].scores
-                rest = {"scores": scores, "per_image": (), "weights": "beef", "seconds": {}}
+                crops = (("crop", trial.score, 0.8),)
+                rest = {"scores": scores, "per_image": crops, "weights": "beef", "seconds": {}}
                 self.tell(ev.Finished, trial=number, patches=trial.patches, **rest)
             case "pruned":
                 self.tell(ev.Pruned, trial=number, patches=trial.patches, reason="others stood better")
@@ -271,7 +272,7 @@ class History:
             case _:
                 raise ValueError(how)
 
-    def replicate(self, due: Any, score: float | None, images: Mapping[str, float] | None = None) -> int:
+    def replicate(self, due: Any, score: float | None, crops: Sequence[tuple[str, float]] = ()) -> int:
         """A whole re-training that `study.finalists.due` asked for; it fails if the score is None."""
         number = len(self.state.trials)
         config = replace(due.of.config, seed=trial_seed(self.state.opened.seed, due.number))  # type: ignore[union-attr]
@@ -297,7 +298,7 @@ class History:
             trial=number,
             patches=base.train.budget_patches,
             scores=self.state.trials[number].curve[-1].scores,
-            per_image=tuple((name, psnr, 0.8) for name, psnr in (images or {"crop": score}).items()),
+            per_image=tuple((name, psnr, 0.8) for name, psnr in crops or [("crop", score)]),
             weights="beef",
             seconds={},
         )

@@ -22,7 +22,7 @@ SECOND_IS_BETTER: Scores = CLEAR | {"finalist 2": [30.4, 30.62, 30.5]}
 
 @pytest.fixture
 def judged(history: Callable[..., Any]) -> Callable[..., Any]:
-    """A study whose finalists had replicates with these scores; crops score 1 dB below and above."""
+    """A study whose finalists had replicates with these scores; a picture's crops score 1 dB below and above."""
 
     def make(scores: Scores, **experiment: Any) -> Any:
         study = history(replace(EXPERIMENT, **({"replicates": len(scores["finalist 1"])} | experiment)))
@@ -34,7 +34,7 @@ def judged(history: Callable[..., Any]) -> Callable[..., Any]:
         study.try_out({"model.temperature": 3.0}, 30.25)
         while (asked := due(study.state, study.experiment)) is not None:
             score = scores[asked.name][asked.number - 1]
-            crops = None if score is None else {"a": score - 1, "b": score + 1}
+            crops = [] if score is None else [("a", score - 1), ("a", score + 1)]
             study.replicate(asked, score, crops)
         return study
 

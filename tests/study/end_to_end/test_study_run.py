@@ -100,6 +100,7 @@ def test_nothing_but_the_results_is_left_under_the_root(finished: Any) -> None:
     assert {file for file in others if not Path(file).name.startswith(".")} == {
         "mlflow.db",
         "optuna.db",
+        "tiny/epoch",
         "tiny/journal.jsonl",
         "tiny/lock",
         f"{finished.state.opened.data['store']}",

@@ -1,0 +1,1 @@
+"""A study as one page for a colleague: `python -m study.report`. Every number in it comes from the journal."""

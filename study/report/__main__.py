@@ -1,0 +1,77 @@
+"""`python -m study.report`: a study as one page that needs no network, with its figures as PNG and CSV beside it."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sr_core.cli import Parser, run_command
+from sr_core.errors import SuiteError
+from study.commandline import add_study_flags, folder_from
+from study.folder import StudyFolder
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = Parser(
+        "python -m study.report",
+        description="Write a study's report: one HTML file that opens offline, and its figures as PNG and CSV.",
+    )
+    add_study_flags(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to (default: report/ in the study's folder)")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="where the study's pictures are now, if they moved")
+    parser.add_argument("--no-pictures", action="store_true", help="show no part of the pictures, to publish the page")
+    parser.add_argument(
+        "--tracking-uri",
+        metavar="URI",
+        help="MLflow store or server that gets the page too, or none (default: the one under --root, if any)",
+    )
+    args = parser.parse_args(argv)
+
+    def body() -> int:
+        folder = folder_from(args).require()
+        from study.journal import read
+        from study.report.making import write_report
+
+        out = args.out.expanduser().resolve() if args.out else None
+        page = write_report(folder, read(folder.journal), out=out, data=args.data, show=not args.no_pictures)
+        print(f"{page.stat().st_size / 1e6:.1f} MB in one file; figures and tables: {page.parent / 'figures'}")
+        add_to_mlflow(folder, page, args.tracking_uri)
+        print(f"next: open {page.as_uri()} in a browser")
+        return 0
+
+    return run_command(body)
+
+
+def add_to_mlflow(folder: StudyFolder, page: Path, tracking_uri: str | None) -> None:
+    """Put the page among the files of the study's run; by default only where the root has a store that knows it.
+
+    Raises:
+        SuiteError: the store that was asked for cannot be reached, or does not know the study.
+    """
+    from study.databases import ViewError, default_tracking_uri, redact, sqlite_file
+
+    uri = tracking_uri or default_tracking_uri(folder.root)
+    own_store = sqlite_file(uri) if tracking_uri is None else None
+    if tracking_uri == "none" or (tracking_uri is None and not (own_store and own_store.is_file())):
+        return
+    from study.events import StudyOpened
+    from study.follow import study_id
+    from study.journal import read
+    from study.mlflow_store import add_to_study
+
+    opened = next(read(folder.journal))
+    assert isinstance(opened, StudyOpened)  # else there would be no report
+    try:
+        known = add_to_study(uri, folder.study, study_id(opened), {page.name: page})
+    except ViewError as exc:
+        if tracking_uri:
+            raise
+        print(f"not added to MLflow: {exc}")
+        return
+    if known:
+        print(f"added to the study's run in MLflow ({redact(uri)})")
+    elif tracking_uri:
+        raise SuiteError(f"{redact(uri)}: MLflow does not know study {folder.study!r}; run study.sync first")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""What took long to compute, kept beside the report under a digest of everything that it depends on."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sr_core.data.images import Image, png_bytes, read_image
+from sr_core.durable import write_durably
+from sr_core.errors import ImageError
+from study.config import short_digest
+
+
+@dataclass(slots=True)
+class Cache:
+    """A folder of results. Whatever a run did not ask for is removed at its end."""
+
+    folder: Path
+    _used: set[Path] = field(default_factory=set)
+
+    def value(self, kind: str, key: Any, compute: Callable[[], Any]) -> Any:
+        """A plain value: as JSON gives it back, also the first time, so that two runs have the same."""
+        path = self._path(kind, key, "json")
+        try:
+            return json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError):
+            text = json.dumps(compute())
+            self._write(path, text.encode())
+            return json.loads(text)
+
+    def picture(self, kind: str, key: Any, compute: Callable[[], Image]) -> Image:
+        """A picture."""
+        path = self._path(kind, key, "png")
+        if path.is_file():
+            try:
+                return read_image(path)
+            except ImageError:  # damaged: it is computed again
+                pass
+        image = compute()
+        self._write(path, png_bytes(image))
+        return image
+
+    def sweep(self) -> None:
+        """Remove what was not asked for."""
+        for path in self.folder.glob("*-*.*"):
+            if path not in self._used:
+                path.unlink(missing_ok=True)
+
+    def _path(self, kind: str, key: Any, suffix: str) -> Path:
+        path = self.folder / f"{kind}-{short_digest(key)}.{suffix}"
+        self._used.add(path)
+        return path
+
+    def _write(self, path: Path, content: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(path, content)

@@ -1,0 +1,225 @@
+"""How the search went: scores in the order of the trials, and learning curves, replicates apart."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from study import results
+from study.report.drawing import (
+    BEST,
+    FINALISTS,
+    GREY,
+    INK,
+    PAPER,
+    REFERENCES,
+    Drawn,
+    canvas,
+    csv_text,
+    drawn,
+    shown,
+    style,
+)
+from study.report.markup import Html, missing
+from study.report.page import Section
+from study.report.record import Record, title
+from study.state import TrialState
+
+PSNR = "PSNR on the validation crops (Y) [dB]"
+_STOPPED = {"pruned": ("x", "pruned"), "paused": ("d", "paused"), "failed": ("X", "failed")}
+_HALF = ("4", "under way or half done")
+
+
+def psnr_limits(values: Iterable[float], bicubic: float | None = None) -> tuple[float, float]:
+    """Ends of an axis of scores [dB]: a few hopeless trials do not squeeze the others together.
+
+    From a little above the best to the worst, but not below the lowest tenth by more than its distance to the best;
+    bicubic's score is in it where that does not take more than half of the height.
+    """
+    ordered = sorted(v for v in values if math.isfinite(v))
+    if not ordered:
+        return 0.0, 1.0
+    top, tenth = ordered[-1], ordered[len(ordered) // 10]
+    low = max(ordered[0], tenth - max(top - tenth, 0.05))
+    if bicubic is not None:
+        span = max(top - low, 0.05)
+        low, top = (bicubic if low - span <= bicubic < low else low), (bicubic if top < bicubic <= top + span else top)
+    margin = 0.05 * max(top - low, 0.05)
+    return low - margin, top + margin
+
+
+def draw_bicubic(axes: Axes, bicubic: float) -> None:
+    """Bicubic's score as a line or, where it is outside of the axis, in words."""
+    low, high = axes.get_ylim()
+    if low <= bicubic <= high:
+        axes.axhline(bicubic, color=INK, linestyle=":", linewidth=1.2, label=f"bicubic, {bicubic:.2f} dB")
+    else:
+        axes.plot([], [], color=INK, linestyle=":", label=f"bicubic, {bicubic:.2f} dB: not on this axis")
+
+
+def history(record: Record) -> Section:
+    """Scores of trials in the order in which they were proposed, and the best so far."""
+    scored = [t for t in record.searched if t.score is not None]
+    if not scored:
+        return Section("history", "Optimisation history", missing("No trial has been validated yet."))
+    with style():
+        figure = _history(record, scored)
+    caption = (
+        "Each trial's PSNR at its end, in the order in which they were proposed; a stopped trial's is that of the "
+        "point where it stopped. The line is the best finished trial of the search so far."
+    )
+    alt = f"Scatter of PSNR over the number of {len(scored)} trials, with the best so far as a line"
+    return Section(
+        "history", "Optimisation history", shown(figure, alt=alt, caption=caption, least_width=560), figure.files
+    )
+
+
+def _history(record: Record, scored: Sequence[TrialState]) -> Drawn:
+    figure, axes = canvas(9, 4.2)
+    axes.set_ylim(*psnr_limits([t.score or 0.0 for t in scored], record.bicubic))
+    low, _ = axes.get_ylim()
+    finished = [t for t in scored if t.status == "finished" and not t.is_reference]
+    axes.scatter(*_points(finished), s=26, color=GREY, edgecolor=PAPER, linewidth=0.5, zorder=3, label="finished")
+    for status, (marker, label) in _STOPPED.items():
+        if stopped := [t for t in scored if t.status == status]:
+            axes.scatter(*_points(stopped), s=26, marker=marker, color=GREY, linewidth=1.1, zorder=2, label=label)
+    if going := [t for t in scored if t.status in ("running", "waiting")]:
+        axes.scatter(*_points(going), s=40, marker=_HALF[0], color=INK, zorder=3, label=_HALF[1])
+    for reference, colour in zip(record.references, REFERENCES * 9, strict=False):
+        if reference.score is not None:
+            axes.scatter([reference.number], [reference.score], s=44, marker="s", facecolor="none", edgecolor=colour,
+                         linewidth=1.8, zorder=4, label=f"reference: {reference.proposed.name}")  # fmt: skip
+    steps = _best_so_far(record)
+    if steps:
+        axes.step(*zip(*steps, strict=True), where="post", color=BEST, linewidth=2, zorder=1, label="best so far")
+    if below := [t.number for t in scored if (t.score or 0.0) < low]:
+        axes.plot(below, [low] * len(below), "v", color=GREY, markersize=5, clip_on=False, label="below this axis")
+    draw_bicubic(axes, record.bicubic)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="trial, in order of proposal", ylabel=PSNR)
+    figure.legend(loc="outside lower center", ncols=4)
+    so_far = dict(steps)
+    rows, best = [], None
+    for t in record.searched:
+        best = so_far.get(t.number, best)
+        rows.append((t.number, t.proposed.name, record.status[t.number], t.patches, t.score, best))
+    columns = ("trial", "name", "state", "patches", "val/psnr", "best_so_far")
+    return drawn("history", figure, csv_text(columns, rows))
+
+
+def _points(trials: Sequence[TrialState]) -> tuple[list[int], list[float]]:
+    return [t.number for t in trials], [t.score or 0.0 for t in trials]
+
+
+def _best_so_far(record: Record) -> list[tuple[int, float]]:
+    """(trial, best finished score up to it) where it rises, and at the last trial."""
+    steps: list[tuple[int, float]] = []
+    for t in record.searched:
+        if (
+            t.status == "finished"
+            and not t.is_reference
+            and t.score is not None
+            and (not steps or t.score > steps[-1][1])
+        ):
+            steps.append((t.number, t.score))
+    if steps and record.searched[-1].number != steps[-1][0]:
+        steps.append((record.searched[-1].number, steps[-1][1]))
+    return steps
+
+
+def learning_curves(record: Record) -> Section:
+    """Validation PSNR over training patches: the search's trials, then the replicates."""
+    searched = [t for t in record.searched if t.curve]
+    if not searched:
+        return Section("curves", "Learning curves", missing("No trial has been validated yet."))
+    with style():
+        figure = _curves(record, searched)
+        again = _replicate_curves(record)
+    caption = (
+        "Validation PSNR over training patches, one line a trial. Lines that end early were stopped: × pruned, "
+        "◆ paused, ✖ failed."
+    )
+    alt = f"Learning curves of {len(searched)} trials over training patches"
+    parts: list[Html] = [shown(figure, alt=alt, caption=caption, least_width=560)]
+    files = dict(figure.files)
+    if again is not None:
+        caption = "The same of the replicates: finalists and references trained again, one line for each fresh seed."
+        parts.append(shown(again, alt="Learning curves of the replicates", caption=caption, least_width=560))
+        files |= again.files
+    return Section("curves", "Learning curves", Html("".join(parts)), files)
+
+
+def _curves(record: Record, searched: Sequence[TrialState]) -> Drawn:
+    best = record.state.best()
+    colours = colours_of(record)
+    figure, axes = canvas(9, 4.6)
+    ends = [t.score or 0.0 for t in searched]
+    ends += [p.scores["val/psnr"] for t in searched if t.status == "finished" for p in t.curve]
+    low, high = psnr_limits(ends, record.bicubic)
+    axes.set_ylim(low, high)
+    labelled: set[str] = set()
+    for t in searched:
+        x, y = [p.patches for p in t.curve], [p.scores["val/psnr"] for p in t.curve]
+        if best is not None and t.number == best.number:
+            axes.plot(
+                x, y, color=BEST, linewidth=2.6, zorder=4, marker="o", markersize=4, label=f"best: trial {t.number}"
+            )
+            continue
+        if t.is_reference:
+            axes.plot(
+                x,
+                y,
+                color=colours[t.number],
+                linewidth=2,
+                linestyle="--",
+                zorder=3,
+                label=f"reference: {t.proposed.name}",
+            )
+        else:
+            axes.plot(x, y, color=GREY, linewidth=0.9, alpha=0.75 if t.status == "finished" else 0.4, zorder=1)
+        if t.status != "finished":
+            marker, label = _STOPPED.get(t.status, _HALF)
+            axes.plot(x[-1:], [max(y[-1], low)], marker, color=GREY, markersize=5, zorder=2, clip_on=False,
+                      label=None if label in labelled else label)  # fmt: skip
+            labelled.add(label)
+    draw_bicubic(axes, record.bicubic)
+    axes.set(xlabel="training patches", ylabel=PSNR)
+    axes.set_xlim(left=0)
+    figure.legend(loc="outside lower center", ncols=4)
+    return drawn("learning-curves", figure, results.curves(record.state).to_csv(index=False))
+
+
+def _replicate_curves(record: Record) -> Drawn | None:
+    again = [t for t in record.state.trials.values() if t.is_replicate and t.curve]
+    if not again:
+        return None
+    figure, axes = canvas(9, 4)
+    axes.set_ylim(*psnr_limits([p.scores["val/psnr"] for t in again for p in t.curve], record.bicubic))
+    colours, lines = colours_of(record), ("-", "--", "-.", ":", (0, (4, 1, 1, 1, 1, 1)))
+    names = list(dict.fromkeys(t.proposed.name for t in again))
+    labelled: set[str] = set()
+    for t in again:
+        name, of = t.proposed.name, record.state.trials[t.proposed.of or 0]
+        label = name if of.is_reference else f"{name}: {title(of)}"
+        axes.plot([p.patches for p in t.curve], [p.scores["val/psnr"] for p in t.curve], linewidth=1.5,
+                  color=colours.get(of.number, GREY), linestyle=lines[names.index(name) % len(lines)], marker=".",
+                  label=None if name in labelled else label)  # fmt: skip
+        labelled.add(name)
+    draw_bicubic(axes, record.bicubic)
+    axes.set(xlabel="training patches", ylabel=PSNR)
+    axes.set_xlim(left=0)
+    figure.legend(loc="outside lower center", ncols=4)
+    columns = ("finalist", "of", "seed", "trial", "patches", "val/psnr", "val/ssim")
+    rows = [(t.proposed.name, t.proposed.of, t.proposed.replicate, t.number, p.patches, p.scores["val/psnr"],
+             p.scores.get("val/ssim")) for t in again for p in t.curve]  # fmt: skip
+    return drawn("replicate-curves", figure, csv_text(columns, rows))
+
+
+def colours_of(record: Record) -> dict[int, str]:
+    """The colour of each finalist and reference, by its trial in the search."""
+    found = dict(zip((t.number for t in record.references), REFERENCES * 9, strict=False))
+    best = record.state.best()
+    others = [t.number for t in record.state.candidates() if best is None or t.number != best.number]
+    found |= dict(zip(others, FINALISTS * 9, strict=False))
+    return found | ({best.number: BEST} if best else {})

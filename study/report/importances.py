@@ -1,0 +1,71 @@
+"""What mattered: importances of hyperparameters, with their uncertainty."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import matplotlib as mpl
+
+from study import importance, results
+from study.importance import ADAPTIVE, FEWEST_TRIALS, Importance
+from study.report.cache import Cache
+from study.report.drawing import BEST, GREY, GROUPS, INK, Drawn, canvas, drawn, shown, style
+from study.report.markup import Html, bullets, missing
+from study.report.page import Section
+from study.report.record import Record, short
+
+
+def importances(record: Record, cache: Cache) -> Section:
+    """How much of the spread of scores each dimension explains."""
+    title = "What mattered"
+    points, scores = importance.located(record.state, record.space, record.base.dotted())
+    dimensions, seed = record.space.dimensions, importance.seed_of(record.opened.seed)
+
+    def compute() -> list[dict[str, Any]]:
+        return [asdict(one) for one in importance.measure(points, scores, dimensions, seed)]
+
+    key = ["importance", 1, points, scores, record.space.describe(), seed]
+    found = [Importance(**one) for one in cache.value("importance", key, compute)]
+    if not found:
+        text = (
+            f"Importances need {FEWEST_TRIALS} finished trials in the search space with different scores, and two or "
+            f"more dimensions; there are {len(points)} such trials and {len(dimensions)} dimensions."
+        )
+        return Section("importance", title, missing(text))
+    with style():
+        figure = _importances(found)
+    sampler = record.opened.question["search"]["sampler"]
+    where = (
+        " The sampler looked where scores are high, so this holds for where it looked." if sampler in ADAPTIVE else ""
+    )
+    caption = (
+        f"Share of the spread of scores that each hyperparameter explains alone (fANOVA over {len(points)} finished "
+        f"trials), with an interval that holds the truth nine times of ten; hatched: not resolved from noise.{where}"
+    )
+    told = importance.sentences(found, sampler)
+    alt = "Bars of importance: " + "; ".join(told)
+    body = Html("".join([bullets(told), shown(figure, alt=alt, caption=caption, least_width=480)]))
+    return Section("importance", title, body, figure.files)
+
+
+def _importances(found: Sequence[Importance]) -> Drawn:
+    figure, axes = canvas(8, 1.3 + 0.45 * len(found))
+    with mpl.rc_context({"hatch.color": GREY, "hatch.linewidth": 0.8}):
+        for place, one in enumerate(found):
+            look: dict[str, Any] = (
+                {"color": BEST} if one.resolved else {"facecolor": "none", "edgecolor": GREY, "hatch": "///"}
+            )
+            axes.barh(place, one.share, height=0.6, **look)
+            reach = [[one.share - min(one.low, one.share)], [max(one.high, one.share) - one.share]]
+            axes.errorbar([one.share], [place], xerr=reach, fmt="none", ecolor=INK, capsize=4, linewidth=1.2)
+            if not one.resolved:
+                axes.text(max(one.high, one.share) + 0.01, place, "not resolved", va="center", fontsize=8.5)
+        axes.plot([o.top for o in found], range(len(found)), "D", color=GROUPS[1][0], markeredgecolor=INK, markersize=5,
+                  label="share in telling the best tenth from the others (PED-ANOVA, no interval)")  # fmt: skip
+        axes.set_yticks(range(len(found)), [short(o.label) for o in found])
+        axes.set_ylim(len(found) - 0.5, -0.5)
+        axes.set_xlim(0, min(1.15, max(max(o.high, o.top) for o in found) + 0.15))
+        axes.set(xlabel="share of the explained variance of scores [1]")
+        axes.grid(False, axis="y")
+        figure.legend(loc="outside lower center")
+        return drawn("importance", figure, results.importances(found).to_csv(index=False))

@@ -1,0 +1,233 @@
+"""How networks trained on one downsampling kernel do on pictures that another one made small."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import get_args
+
+import numpy as np
+from matplotlib.colors import Normalize
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from sr_core.config import Kernel
+from sr_core.data.color import BT601_STUDIO, rgb_to_y
+from sr_core.data.degrade import crop_to_multiple, downsample
+from sr_core.data.images import Image
+from sr_core.data.validation import Crop, validation_crops
+from sr_core.errors import CheckpointError, SuiteError
+from sr_core.metrics.evaluate import bicubic_baseline
+from sr_core.metrics.psnr import psnr
+from sr_core.model.inference import super_resolve
+from sr_core.progress import Progress
+from study.report.cache import Cache
+from study.report.drawing import INK, Drawn, canvas, csv_text, drawn, middle_colours, shown, style
+from study.report.markup import Html, missing, table
+from study.report.material import WEIGHTS_NEEDED, Network, Setting, settings_of, validation_pictures
+from study.report.page import Section
+from study.report.record import Record
+from study.stats import Estimate, estimate
+
+_TITLE = "Train kernel × evaluation kernel"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One setting on the LR of every kernel."""
+
+    title: str
+    train_kernel: str
+    scores: tuple[Estimate, ...]
+    """Mean PSNR over the validation crops [dB], over the seeds, for each kernel."""
+
+
+def kernels(record: Record, data: Path | None, cache: Cache) -> Section:
+    """The matrix of finalists, references, and the best trial of each other training kernel."""
+    if record.base.evaluation.protocol != "canonical":
+        text = "No matrix: the blog's protocol makes LR by Pillow's bicubic, whatever the kernel."
+        return Section("kernels", _TITLE, missing(text))
+    settings = settings_of(record, kernels=True)
+    if not settings:
+        return Section("kernels", _TITLE, missing(WEIGHTS_NEEDED))
+    names = kernels_of(record)
+    try:
+        bicubic, rows = matrix(record, settings, names, data, cache)
+    except (SuiteError, CheckpointError) as exc:
+        return Section("kernels", _TITLE, missing(f"{str(exc)[:1].upper()}{str(exc)[1:]}."))
+    with style():
+        figure = _matrix(record, names, bicubic, rows)
+    crops = record.opened.data.get("crops", {})
+    caption = (
+        "Each row is a setting trained on one kernel (framed), each column the kernel that made the validation LR "
+        f"({crops.get('count', 'the')} crops); colour and numbers are the gain over bicubic enlargement of the same LR "
+        "[dB], with half the 95 % interval over seeds where there are several. The study itself scores on "
+        f"{record.base.evaluation.kernel} (arrow)."
+    )
+    alt = "Matrix of gains over bicubic: " + "; ".join(
+        f"{row.title}: best on {names[int(np.argmax([e.mean - b for e, b in zip(row.scores, bicubic, strict=True)]))]}"
+        for row in rows
+    )
+    cells = [(row.title, row.train_kernel, *(_cell(e) for e in row.scores)) for row in rows]
+    cells.insert(0, ("bicubic", "none", *(f"{b:.2f}" for b in bicubic)))
+    numbers = table(("setting", "trained on", *names), cells, caption="PSNR [dB] by evaluation kernel", class_="small")
+    return Section(
+        "kernels", _TITLE, Html(shown(figure, alt=alt, caption=caption, least_width=760) + numbers), figure.files
+    )
+
+
+def _cell(found: Estimate) -> str:
+    reach = (found.high - found.low) / 2
+    return f"{found.mean:.2f} ± {reach:.2f}" if math.isfinite(reach) else f"{found.mean:.2f}"
+
+
+def kernels_of(record: Record) -> list[Kernel]:
+    """The evaluation kernel and every training kernel of the study; all there are where that is a single one."""
+    described = record.opened.question["space"].values()
+    swept = [v for d in described if d["names"] == ["data.train_kernel"] for v in d["values"]]
+    own = {record.base.evaluation.kernel, *(swept or [record.base.data.train_kernel])}
+    own |= {t.config.data.train_kernel for t in record.references}
+    return [kernel for kernel in get_args(Kernel) if kernel in own or len(own) == 1]
+
+
+def matrix(
+    record: Record, settings: Sequence[Setting], names: Sequence[Kernel], data: Path | None, cache: Cache
+) -> tuple[list[float], list[Row]]:
+    """Bicubic's mean PSNR [dB] on the LR of each kernel, and every setting's.
+
+    Networks score the validation crops that the study scores, with LR made by each kernel from whole pictures; what is
+    known of a network is not computed again.
+
+    Raises:
+        SuiteError: the pictures or a network are not to be had.
+    """
+    crops = _Crops(record, data)
+    base, fingerprint = record.base, record.opened.data["fingerprint"]
+    ruler = [
+        fingerprint,
+        base.data.scale,
+        base.evaluation.protocol,
+        base.evaluation.crops,
+        base.evaluation.lr_crop_size,
+    ]
+    networks = {network.digest: network for setting in settings for network in setting.networks}
+    scale = base.data.scale
+
+    def of_bicubic() -> list[list[float]]:
+        return [crops.scores(kernel, lambda lr: bicubic_baseline(lr, scale).astype(np.float64)) for kernel in names]
+
+    def of_network(network: Network) -> list[list[float]]:
+        model = network.load()
+        return [crops.scores(kernel, lambda lr: super_resolve(model, lr)) for kernel in names]
+
+    bicubic = [fmean(row) for row in cache.value("kernels", ["bicubic", 1, ruler, names], of_bicubic)]
+    means: dict[str, list[float]] = {}
+    with Progress("networks on every kernel's LR", text="{:.0f} networks".format) as progress:
+        for done, (digest, network) in enumerate(networks.items()):
+            progress.at(done, len(networks))
+            key = ["network", 1, digest, ruler, names]
+            found = cache.value("kernels", key, lambda network=network: of_network(network))  # type: ignore[misc]
+            means[digest] = [fmean(row) for row in found]
+    rows = [
+        Row(
+            s.title,
+            s.trial.config.data.train_kernel,
+            tuple(map(estimate, zip(*(means[n.digest] for n in s.networks), strict=True))),
+        )
+        for s in settings
+    ]
+    return bicubic, rows
+
+
+class _Crops:
+    """The study's validation crops with the LR of any kernel; pictures are read when they are first needed."""
+
+    def __init__(self, record: Record, data: Path | None) -> None:
+        self._record, self._data = record, data
+        self._pictures: list[tuple[str, Image]] = []
+        self._crops: dict[Kernel, list[Crop]] = {}
+
+    def scores(self, kernel: Kernel, enlarge: Callable[[Image], NDArray[np.floating]]) -> list[float]:
+        """PSNR [dB] of each crop."""
+        scale = self._record.base.data.scale
+        return [_psnr(enlarge(crop.lr), crop.hr, scale) for crop in self.of(kernel)]
+
+    def of(self, kernel: Kernel) -> list[Crop]:
+        if not self._pictures:
+            count = self._record.base.evaluation.crops
+            self._pictures = validation_pictures(self._record, self._data, at_most=count)
+        if kernel not in self._crops:
+            base = self._record.base
+            scale = base.data.scale
+            hr = [crop_to_multiple(image, scale) for _, image in self._pictures]
+            self._crops[kernel] = validation_crops(
+                [name for name, _ in self._pictures],
+                [downsample(image, scale, kernel) for image in hr],
+                hr,
+                scale=scale,
+                crops=base.evaluation.crops,
+                # as recorded: where there are more pictures than crops, one that is not read may have the shortest side
+                lr_crop_size=self._record.opened.data["crops"]["lr_side"],
+            )
+        return self._crops[kernel]
+
+
+def _psnr(sr: NDArray[np.floating], hr: Image, scale: int) -> float:
+    """As the canonical protocol scores it, without its SSIM, which takes as long as a small network."""
+    clipped = np.rint(np.clip(sr.astype(np.float64), 0, 255))
+    return psnr(rgb_to_y(clipped, BT601_STUDIO), rgb_to_y(hr, BT601_STUDIO), border=scale)
+
+
+def _matrix(record: Record, names: Sequence[Kernel], bicubic: Sequence[float], rows: Sequence[Row]) -> Drawn:
+    gains = np.array([[e.mean - b for e, b in zip(row.scores, bicubic, strict=True)] for row in rows])
+    figure, axes = canvas(2.6 + 1.05 * len(names), 1.9 + 0.62 * len(rows))
+    axes.grid(False)
+    low = float(np.quantile(gains, 0.1))
+    norm, colours = Normalize(low, float(gains.max()) + 1e-9, clip=True), middle_colours()
+    axes.imshow(gains, cmap=colours, norm=norm, aspect="auto")
+    for y, row in enumerate(rows):
+        for x, (kernel, found) in enumerate(zip(names, row.scores, strict=True)):
+            gain, reach = gains[y, x], (found.high - found.low) / 2
+            dark = norm(gain) < 0.55
+            text = f"{gain:+.2f}" + (f"\n±{reach:.2f}" if math.isfinite(reach) else "")
+            axes.text(
+                x,
+                y,
+                text,
+                ha="center",
+                va="center",
+                fontsize=8.5,
+                color="#ffffff" if dark else "#000000",
+                linespacing=1,
+            )
+            if kernel == row.train_kernel:
+                axes.add_patch(
+                    Rectangle((x - 0.46, y - 0.44), 0.92, 0.88, fill=False, edgecolor="#ffffff", linewidth=3)
+                )
+                axes.add_patch(
+                    Rectangle((x - 0.46, y - 0.44), 0.92, 0.88, fill=False, edgecolor="#d55e00", linewidth=2)
+                )
+    own = record.base.evaluation.kernel
+    marks = [f"{'▸ ' if k == own else ''}{k}\n{b:.2f} dB" for k, b in zip(names, bicubic, strict=True)]
+    axes.set_xticks(range(len(names)), marks, fontsize=8, rotation=20)
+    axes.set_yticks(range(len(rows)), [f"{row.title}\n{row.train_kernel}" for row in rows], fontsize=8.5)
+    axes.set(
+        xlabel="kernel that made the validation LR, and PSNR of bicubic enlargement on it",
+        ylabel="setting and its training kernel",
+    )
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.xaxis.label.set_color(INK)
+    numbers = [
+        (row.title, row.train_kernel, kernel, e.mean, _finite(e.low), _finite(e.high), e.count, b, e.mean - b)
+        for row in rows
+        for kernel, e, b in zip(names, row.scores, bicubic, strict=True)
+    ]
+    columns = ("setting", "train_kernel", "evaluation_kernel", "psnr", "low", "high", "seeds", "psnr_bicubic", "gain")
+    return drawn("kernels", figure, csv_text(columns, numbers))
+
+
+def _finite(value: float) -> float | str:
+    return value if math.isfinite(value) else ""

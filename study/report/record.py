@@ -1,0 +1,140 @@
+"""What a report is made from: the journal, folded once, and how the study stands."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from sr_core.errors import SuiteError
+from study.config import TrialConfig
+from study.events import Event, SessionEnded, SessionStarted, StudyOpened
+from study.folder import StudyFolder
+from study.results import bicubic_of, swept_names
+from study.space import Space, recorded_space
+from study.state import OBJECTIVE, StudyState, TrialState, fold
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One owner's time with the study."""
+
+    start: SessionStarted
+    last: float
+    """Unix time of its last event."""
+    end: SessionEnded | None
+    """None while it runs, or after it was killed."""
+
+    @property
+    def seconds(self) -> float:
+        return max(0.0, self.last - self.start.time)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A study as its journal tells it."""
+
+    folder: StudyFolder
+    state: StudyState
+    sessions: Sequence[Session]
+    owner: str | None
+    """The live process that owns it, in words."""
+
+    @property
+    def opened(self) -> StudyOpened:
+        assert self.state.opened is not None
+        return self.state.opened
+
+    @cached_property
+    def phase(self) -> str:
+        """running, complete, exhausted, interrupted, terminated, timeout, failures or died."""
+        if self.owner is not None:
+            return "running"
+        return self.state.ended.reason if self.state.ended else "died"
+
+    @cached_property
+    def bicubic(self) -> float:
+        """Of bicubic enlargement on the validation crops [dB]."""
+        return bicubic_of(self.state)[OBJECTIVE]
+
+    @cached_property
+    def space(self) -> Space:
+        return recorded_space(self.opened.question["space"])
+
+    @cached_property
+    def swept(self) -> list[str]:
+        return swept_names(self.state)
+
+    @cached_property
+    def base(self) -> TrialConfig:
+        return TrialConfig().with_values(self.opened.question["base"], counted=False)
+
+    @cached_property
+    def searched(self) -> list[TrialState]:
+        """Every trial but the replicates."""
+        return [t for t in self.state.trials.values() if not t.is_replicate]
+
+    @cached_property
+    def references(self) -> list[TrialState]:
+        return [t for t in self.searched if t.is_reference]
+
+    @cached_property
+    def best_reference(self) -> TrialState | None:
+        finished = [t for t in self.references if t.status == "finished"]
+        return max(finished, key=lambda t: t.score or 0.0, default=None)
+
+    @cached_property
+    def status(self) -> dict[int, str]:
+        """How each trial stands; one that nobody trains any more is half done."""
+        alive = self.owner is not None
+        half = {"running": "half done", "waiting": "half done"}
+        return {n: t.status if alive else half.get(t.status, t.status) for n, t in self.state.trials.items()}
+
+
+def record_of(folder: StudyFolder, events: Iterable[Event], owner: str | None) -> Record:
+    """The record that these events are.
+
+    Raises:
+        SuiteError: they do not even open a study.
+    """
+    sessions: list[Session] = []
+    state = fold(_noting(events, sessions))
+    if state.opened is None:
+        raise SuiteError(f"study {folder.study!r} has recorded nothing yet; python -m study.status says what it does")
+    return Record(folder, state, tuple(sessions), owner)
+
+
+def _noting(events: Iterable[Event], sessions: list[Session]) -> Iterator[Event]:
+    """The events as they are, with a note of each session's start and end."""
+    for event in events:
+        if isinstance(event, SessionStarted):
+            sessions.append(Session(event, event.time, None))
+        elif sessions:
+            sessions[-1] = replace(sessions[-1], last=max(sessions[-1].last, event.time))
+            if isinstance(event, SessionEnded):
+                sessions[-1] = replace(sessions[-1], end=event)
+        yield event
+
+
+def title(trial: TrialState) -> str:
+    """A trial in a few words."""
+    proposed = trial.proposed
+    if trial.is_replicate:
+        return f"{proposed.name} / seed {proposed.replicate}"
+    return f"{proposed.name} (trial {trial.number})" if trial.is_reference else f"trial {trial.number}"
+
+
+def short(name: str) -> str:
+    """The last part of a dotted name, or of several that move together."""
+    return " · ".join(part.rpartition(".")[2] for part in name.split("+"))
+
+
+def moment(seconds: float) -> str:
+    """A Unix time for people, the same on every machine."""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 48 s, 3.2 min, 2.1 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

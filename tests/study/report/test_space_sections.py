@@ -1,0 +1,144 @@
+"""Importances, parallel coordinates and slices of studies whose scores follow a known rule."""
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
+from study import space as ranges
+from study.config import TrialConfig
+from study.experiment import Experiment
+from study.folder import StudyFolder
+from study.report.cache import Cache
+from study.report.course import psnr_limits
+from study.report.importances import importances
+from study.report.record import Record, record_of
+from study.report.space_views import _place, parallel, slices
+from study.space import Choice, Dimension, Float, Grid, Together, recorded_space
+
+BASE = TrialConfig(
+    model=ModelConfig(n_feats=8, n_blocks=1),
+    data=DataConfig(lr_patch_size=8),
+    train=TrainConfig(budget_patches=240, batch_size=4),
+    evaluation=EvaluationConfig(every_patches=120),
+)
+EXPERIMENT = Experiment(
+    question="Which?",
+    base=BASE,
+    nuisance={
+        "train.loss": Choice("l1", "l2"),
+        "model.temperature": Float(0.1, 100.0, log=True),
+        "model.reduction": Grid(2, 4, 8),
+        Together("train.batch_size", "train.learning_rate"): [(2, 1e-3), (4, 2e-3)],
+    },
+    rungs=(120,),
+    reduction_factor=2.0,
+)
+
+
+@pytest.fixture(scope="module")
+def record(history: type[Any]) -> Record:
+    """Thirty trials whose PSNR is decided by the loss alone; every fifth one is pruned."""
+    told = history(EXPERIMENT)
+    told.session(30)
+    for number in range(30):
+        values = {
+            "train.loss": ("l1", "l2")[number * 7 % 10 // 5],
+            "model.temperature": 0.1 * 1000 ** ((number * 13 % 30) / 29),
+            "model.reduction": (2, 4, 8)[number * 11 % 3],
+            "train.batch_size": (2, 4)[number % 2],
+            "train.learning_rate": (1e-3, 2e-3)[number % 2],
+        }
+        psnr = 30.0 + 2.0 * (values["train.loss"] == "l2")
+        told.try_out(values, psnr, "pruned" if number % 5 == 4 else "finished")
+    return record_of(StudyFolder(Path("/nowhere"), "small"), told.events, None)
+
+
+def rows(section: Any, name: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(section.files[f"figures/{name}.csv"].decode())))
+
+
+def test_the_recorded_space_is_the_experiment_s(record: Record) -> None:
+    assert record.space == EXPERIMENT.space
+    assert record.base.dotted() == BASE.dotted()
+
+
+@pytest.mark.parametrize(
+    "range_",
+    [Float(0.1, 1.0), Float(0.1, 1.0, log=True), ranges.Int(1, 9), Choice("a", "b"), Grid(1, 2), Choice(True, None)],
+)
+def test_a_range_comes_back_from_its_description(range_: Any) -> None:
+    dimension = Dimension(("model.n_feats",), range_, "nuisance")
+    assert recorded_space({"model.n_feats": dimension.describe()}).dimensions == (dimension,)
+
+
+def test_what_decides_is_named_and_the_rest_is_not_resolved(record: Record, tmp_path: Path) -> None:
+    section = importances(record, Cache(tmp_path))
+    found = {row["hyperparameter"]: row for row in rows(section, "importance")}
+    assert found["train.loss"]["resolved"] == "True"
+    assert float(found["train.loss"]["share"]) > 0.8
+    assert {name for name, row in found.items() if row["resolved"] == "True"} == {"train.loss"}
+    assert "not resolved from noise: " in section.body
+    assert "holds for where it looked" in section.body  # TPE is adaptive
+
+
+def test_importances_are_computed_once(record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = importances(record, Cache(tmp_path))
+
+    def no(*_: object) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr("study.importance.measure", no)
+    assert importances(record, Cache(tmp_path)) == first
+
+
+def test_too_few_trials_are_said_to_be_too_few(history: type[Any], tmp_path: Path) -> None:
+    told = history(EXPERIMENT)
+    told.session(3)
+    told.try_out({"train.loss": "l2"}, 30.0)
+    record = record_of(StudyFolder(Path("/nowhere"), "small"), told.events, None)
+    assert "need 10 finished trials" in importances(record, Cache(tmp_path)).body
+    assert "two or more validated trials" in parallel(record).body
+
+
+def test_places_on_an_axis_follow_the_range() -> None:
+    log = Dimension(("model.temperature",), Float(0.1, 10.0, log=True), "nuisance")
+    plain = Dimension(("model.temperature",), Float(0.0, 10.0), "nuisance")
+    grid = Dimension(("model.reduction",), Grid(2, 4, 8), "nuisance")
+    assert _place(log, 1.0) == pytest.approx(0.5)
+    assert _place(plain, 2.5) == pytest.approx(0.25)
+    assert [_place(grid, v) for v in (2, 4, 8)] == [0, 0.5, 1]
+
+
+@pytest.mark.parametrize(("section", "name"), [(parallel, "parallel-coordinates"), (slices, "slices")])
+def test_every_trial_is_in_the_figure_with_its_values(
+    record: Record, section: Callable[[Record], Any], name: str
+) -> None:
+    drawn = section(record)
+    assert {int(row["trial"]) for row in rows(drawn, name)} == set(range(30))
+    assert sum(row["state"] == "pruned" for row in rows(drawn, name)) == (6 if name == "parallel-coordinates" else 24)
+    assert drawn.files[f"figures/{name}.png"].startswith(b"\x89PNG")
+    assert "<img" in drawn.body
+
+
+def test_slices_tell_the_loss_by_colour_only_if_it_was_searched(record: Record, history: type[Any]) -> None:
+    assert "Colour and marker tell the loss." in slices(record).body
+    told = history(replace(EXPERIMENT, nuisance={"model.reduction": Grid(2, 4, 8)}))
+    told.session(3)
+    for reduction in (2, 4, 8):
+        told.try_out({"model.reduction": reduction}, 30.0)
+    other = record_of(StudyFolder(Path("/nowhere"), "small"), told.events, None)
+    assert "tell the loss" not in slices(other).body
+
+
+def test_a_hopeless_trial_does_not_squeeze_the_axis() -> None:
+    low, high = psnr_limits([33.0 + 0.01 * i for i in range(50)] + [8.0], 32.8)
+    assert 32 < low < 32.8 and 33.49 < high < 34  # bicubic is on it, too
+    low, _ = psnr_limits([37.0, 37.1, 37.2], 33.6)
+    assert low > 36  # bicubic is far below
+    assert psnr_limits([]) == (0.0, 1.0)
