@@ -87,6 +87,9 @@ def test_settings_named_beforehand_are_trained_compared_and_told(
     assert told[1] == "  Does the faster rate learn faster?"
     assert told[2].startswith("    the base setting ") and " the slow setting" in told[2] and "3 seeds" in told[2]
     assert told[2] in ended.out.splitlines()
+    reported = commands.run("study.report", "--root", root, "--no-pictures", "--out", tmp_path / "report")
+    assert reported.status == 0, reported.err
+    assert "Does the faster rate learn faster?" in (tmp_path / "report" / "report.html").read_text()
     [row] = csv.DictReader((results / "comparisons.csv").read_text().splitlines())
     scores = {number: trial.score for number, trial in trials.items()}
     differences = [scores[1] - scores[0], scores[2] - scores[3], scores[4] - scores[5]]
