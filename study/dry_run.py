@@ -11,7 +11,7 @@ from sr_core.seed import child_seed
 from sr_core.training.runtime import cores
 from sr_core.training.speed import measure
 from study.commandline import folder_from, typed
-from study.config import TrialConfig, short_digest
+from study.config import TrialConfig, differences, short_digest
 from study.events import FORMAT, Proposed, StudyOpened
 from study.experiment import Experiment
 from study.opening import find_pictures, left_out, read_pictures, resolve_runtime
@@ -34,11 +34,13 @@ def show(name: str, experiment: Experiment, args: argparse.Namespace, placement:
     base = experiment.base
     pictures = find_pictures(args.data, experiment)
     manifest = read_pictures(folder_from(args, default=name).root, pictures).manifest
-    small = left_out(experiment, manifest).get("the search", [])
+    small = left_out(experiment, manifest)
     train, valid = ([r for r in manifest if r.split == split] for split in ("train", "valid"))
     print(f"{name}: {experiment.question}")
-    print(f"pictures: {len(train)} to train ({len(small)} too small), {len(valid)} to validate, from {pictures.origin}")
-    print(f"space: {experiment.space.size or 'infinitely many'} configurations")
+    lost = ", ".join(f"{len(names)} too small for {whose}" for whose, names in small.items()) or "0 too small"
+    print(f"pictures: {len(train)} to train ({lost}), {len(valid)} to validate, from {pictures.origin}")
+    if experiment.space.dimensions:
+        print(f"space: {experiment.space.size or 'infinitely many'} configurations")
     for dimension in experiment.space.describe():
         content = dimension.get("values") or f"{dimension['low']} to {dimension['high']}" + ", log" * dimension["log"]
         print(f"  {dimension['role']:<10}  {'+'.join(dimension['names'])}: {dimension['range']} {content}")
@@ -53,15 +55,23 @@ def show(name: str, experiment: Experiment, args: argparse.Namespace, placement:
         print(f"finalists: {experiment.finalists} and the references, trained again with {experiment.replicates} seeds")
     else:
         print("finalists: none; with replicates=0 the result is a ranking of one run each, no verdict")
-    for reference in experiment.references:
-        print(f"reference trial: {reference}")
-    seed = base.seed if args.seed is None else args.seed
-    print("first proposals:")
-    for values in first_proposals(experiment, seed, _FIRST):
-        print(f"  {', '.join(f'{k} {v}' for k, v in values.items())}")
+    for reference, config in experiment.references.items():
+        print(f"reference trial: {reference}{_changes(config, base) if experiment.comparisons else ''}")
+    for question, pairs in experiment.comparisons.items():
+        print(f"asked: {question} {'; '.join(f'{one} against {other}' for one, other in pairs)}")
+    if experiment.space.dimensions:
+        print("first proposals:")
+        for values in first_proposals(experiment, base.seed if args.seed is None else args.seed, _FIRST):
+            print(f"  {', '.join(f'{k} {v}' for k, v in values.items())}")
     _print_cost(experiment, args.trials, placement, sum(r.height * r.width * 3 for r in manifest))
     print(f"next: python -m study.run{typed(argument for argument in sys.argv[1:] if argument != '--dry-run')}")
     return 0
+
+
+def _changes(config: TrialConfig, base: TrialConfig) -> str:
+    """How a setting differs from the base, after its name."""
+    changed = ", ".join(f"{name} {value}" for name, (value, _) in differences(config, base).items())
+    return f" ({changed})"
 
 
 def first_proposals(experiment: Experiment, seed: int, count: int) -> list[dict[str, object]]:
@@ -102,6 +112,8 @@ def _print_cost(experiment: Experiment, trials: int, placement: Placement, pixel
     runtime.apply()
     rate = 1 / measure(base.model, base.data, base.train, runtime).seconds_per_patch
     budget = base.train.budget_patches
+    if experiment.space.size is not None:
+        trials = min(trials, len(experiment.references) + experiment.space.size)
     replicated = experiment.replicates * (experiment.finalists + len(experiment.references)) * budget
     most = trials * budget + replicated
     likely = most

@@ -5,7 +5,7 @@ import importlib.util
 import re
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,6 +18,9 @@ from study.space import Ranges, Space, build_space
 
 SamplerName = Literal["tpe", "gp", "random", "qmc", "grid", "replay"]
 SchedulerName = Literal["successive_halving", "asha", "none", "replay"]
+
+BASE = "base"
+"""The name of an experiment's base configuration among the settings that it compares."""
 
 _THE_SAME_FOR_ALL = ("train.budget_patches", "data.scale", "train.engine", "train.precision", "train.deterministic")
 """With the evaluation section, what makes trials comparable (contract 1)."""
@@ -49,6 +52,9 @@ class Experiment:
     """So many of the best search trials are trained again after the search, the references beside them."""
     replicates: int = 3
     """Fresh seeds for each of them, the same for all; 0 saves that time and leaves a ranking without a verdict."""
+    comparisons: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
+    """Questions about settings named beforehand: in words, and the pairs to compare. Each name is a reference's, or
+    `base`; nothing is searched, every one of them is trained with the study's seed and with `replicates` fresh ones."""
     benchmarks: tuple[str, ...] = ()
     """Test sets reported at the end, never steering; found under --data as DIR/<set>/HR."""
     space: Space = field(init=False)
@@ -78,7 +84,30 @@ class Experiment:
                 raise ConfigError(f"{name} is the same for every trial of a study; take it out of the search space")
         for name, reference in self.references.items():
             _check_comparable(name, reference, self.base)
+        self._check_comparisons()
         self._check_counting()
+
+    def _check_comparisons(self) -> None:
+        if not self.comparisons:
+            return
+        if self.space.dimensions:
+            raise ConfigError(
+                "comparisons are between settings named beforehand: make each a reference and leave out scientific and "
+                "nuisance, or leave out comparisons"
+            )
+        known = {BASE, *self.references}
+        if self.base in self.references.values() or BASE in self.references:
+            raise ConfigError(f"comparisons call the base configuration {BASE!r}: let no reference repeat it")
+        for question, pairs in self.comparisons.items():
+            for one, other in pairs:
+                if one == other or not {one, other} <= known:
+                    raise ConfigError(
+                        f"comparisons, {question!r}: expected two of {', '.join(sorted(known))}, got {one!r}, {other!r}"
+                    )
+            if not pairs:
+                raise ConfigError(f"comparisons, {question!r}: expected at least one pair of names")
+        if self.replicates < 2:
+            raise ConfigError("comparisons need replicates, at least 2: one run each tells no noise")
 
     def _check_counting(self) -> None:
         train, evaluation = self.base.train, self.base.evaluation
@@ -122,9 +151,15 @@ class Experiment:
                 "finalists": self.finalists,
                 "replicates": self.replicates,
                 **({"replay": course_of(self.replay).digest()} if self.replay else {}),
+                **({"comparisons": _plain(self.comparisons)} if self.comparisons else {}),
             },
             "benchmarks": list(self.benchmarks),
         }
+
+
+def _plain(comparisons: Mapping[str, Sequence[tuple[str, str]]]) -> list[list[Any]]:
+    # Rows, for MLflow allows no question mark in a parameter's name.
+    return [[question, [list(pair) for pair in pairs]] for question, pairs in comparisons.items()]
 
 
 def _check_comparable(name: str, reference: TrialConfig, base: TrialConfig) -> None:

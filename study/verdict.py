@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from study.events import Finished
+from study.experiment import BASE
 from study.finalists import finalists
 from study.state import StudyState, TrialState
 from study.stats import (
@@ -30,11 +31,12 @@ class Judged:
     """A setting and its replicates."""
 
     name: str
-    """`finalist k`, or a reference's name."""
+    """`finalist k`, a reference's name, or `base`."""
     trial: TrialState
     """Its trial in the search."""
     scores: Mapping[int, float]
-    """Objective [dB] by the number of the seed, of the replicates that finished."""
+    """Objective [dB] by the number of the seed, of the replicates that finished. 0 is the study's own seed, which
+    counts only where nothing was chosen by it."""
     crops: Mapping[int, tuple[float, ...]]
     """PSNR [dB] of each validation crop by seed; the crops are the same, in the same order, for every trial."""
     failed: tuple[int, ...]
@@ -42,7 +44,8 @@ class Judged:
 
     @property
     def title(self) -> str:
-        return f"the {self.name} setting" if self.trial.is_reference else f"trial {self.trial.number}"
+        named = self.trial.is_reference or self.name == BASE
+        return f"the {self.name} setting" if named else f"trial {self.trial.number}"
 
     @property
     def estimate(self) -> Estimate:
@@ -85,7 +88,9 @@ class Verdict:
     judged: tuple[Judged, ...]
     """Every finalist, then the references."""
     against: tuple[Comparison, ...]
-    """The winner against each reference."""
+    """The winner against each reference; empty where the experiment says what to compare."""
+    asked: Mapping[str, tuple[Comparison, ...]]
+    """What it says: question in words -> its comparisons, a family of its own each."""
     primary: bool
     """Whether the winner was fixed before any replicate was seen."""
     probability_best: Mapping[int, float]
@@ -102,19 +107,25 @@ def verdict(state: StudyState) -> Verdict | None:
     best, first = state.best(), next(iter(state.candidates()), None)
     if best is None or first is None:
         return None
-    judged = [j for name, trial in finalists(state).items() if (j := _judge(state, name, trial)).scores]
+    pairs = _comparisons(state)
+    named = {BASE if pairs and trial is first else name: trial for name, trial in finalists(state).items()}
+    judged = [j for name, trial in named.items() if (j := _judge(state, name, trial, own=bool(pairs))).scores]
     winner = next((j for j in judged if j.trial.number == best.number), None)
     if winner is None or best.score is None:
         return None
     references = [j for j in judged if j.trial.is_reference]
     candidates = [j for j in judged if not j.trial.is_reference]
-    primary = best.number == first.number
+    known, primary = {j.name: j for j in judged}, best.number == first.number
     # A winner chosen after its replicates were seen is one of K that might have been: all their comparisons count.
     families = [winner] if primary else [winner, *(c for c in candidates if c is not winner)]
     return Verdict(
         winner=winner,
         judged=tuple(judged),
-        against=tuple(compare(families, references)[: len(references)]),
+        against=() if pairs else tuple(compare(families, references)[: len(references)]),
+        asked={
+            question: tuple(_compared([(known[a], known[b]) for a, b in of if {a, b} <= known.keys()]))
+            for question, of in pairs.items()
+        },
         primary=primary,
         probability_best=_probabilities(judged),
         choice=_choice(candidates),
@@ -122,8 +133,15 @@ def verdict(state: StudyState) -> Verdict | None:
     )
 
 
-def _judge(state: StudyState, name: str, trial: TrialState) -> Judged:
-    replicates = state.replicates_of(trial.number)
+def _comparisons(state: StudyState) -> Mapping[str, list[list[str]]]:
+    """What the experiment says is to be compared: question -> pairs of names."""
+    assert state.opened is not None
+    return dict(state.opened.question["search"].get("comparisons", ()))
+
+
+def _judge(state: StudyState, name: str, trial: TrialState, *, own: bool) -> Judged:
+    """Args: own: the trial itself is one of its replicates, because no ranking chose it."""
+    replicates = ({0: trial} if own else {}) | state.replicates_of(trial.number)
     ends = {seed: t.end for seed, t in sorted(replicates.items()) if isinstance(t.end, Finished)}
     return Judged(
         name=name,
@@ -136,12 +154,12 @@ def _judge(state: StudyState, name: str, trial: TrialState) -> Judged:
 
 def compare(ones: list[Judged], others: list[Judged]) -> list[Comparison]:
     """Each of `ones` against each of `others`, those of the first one first; p-values adjusted over all of them."""
-    pairs = []
-    for one in ones:
-        for other in others:
-            seeds = sorted(one.scores.keys() & other.scores.keys())
-            if seeds:
-                pairs.append((one, other, seeds))
+    return _compared([(one, other) for one in ones for other in others])
+
+
+def _compared(asked: list[tuple[Judged, Judged]]) -> list[Comparison]:
+    """Those of the pairs that share seeds; p-values adjusted over all of them."""
+    pairs = [(a, b, seeds) for a, b in asked if (seeds := sorted(a.scores.keys() & b.scores.keys()))]
     differences = [paired([a.scores[s] for s in seeds], [b.scores[s] for s in seeds]) for a, b, seeds in pairs]
     adjusted = holm([d.p for d in differences])
     return [
@@ -183,10 +201,16 @@ def sentences(found: Verdict, state: StudyState) -> list[str]:
     """The verdict in words, first what it holds for."""
     assert state.opened is not None
     config, crops = found.winner.trial.config, state.opened.data["crops"]
-    lines = [
+    title = (
         f"verdict after {config.train.budget_patches:,} patches, on {crops['count']} crops of {crops['pictures']} "
-        f"pictures, {found.winner.title} with batch {config.train.batch_size}:"
-    ]
+        f"pictures"
+    )
+    if found.asked:
+        asked = {name for pairs in _comparisons(state).values() for pair in pairs for name in pair}
+        absent = sorted(asked - {j.name for j in found.judged})
+        lost = [f"  the {name} setting has not finished and is in no comparison" for name in absent]
+        return [f"{title}:", *_answers(found), *_failures(found), *lost]
+    lines = [f"{title}, {found.winner.title} with batch {config.train.batch_size}:"]
     lines += [f"  it {_comparison(c)}" for c in found.against]
     if not found.primary and found.against:
         lines.append(
@@ -202,12 +226,26 @@ def sentences(found: Verdict, state: StudyState) -> list[str]:
         f"  its replicates: {own.mean:.3f} dB{spread} ({_seeds(own.count)}); "
         f"its run in the search showed {found.flattered:+.3f} dB beside that{best}"
     )
-    lines += [
+    return [*lines, *_failures(found)]
+
+
+def _answers(found: Verdict) -> list[str]:
+    """Every question with its comparisons."""
+    lines = []
+    for question, comparisons in found.asked.items():
+        lines.append(f"  {question}")
+        lines += [f"    {c.one.title} {_comparison(c)}" for c in comparisons]
+        if len(comparisons) > 1:
+            lines.append(f"    told apart by Holm's procedure over these {len(comparisons)}")
+    return lines
+
+
+def _failures(found: Verdict) -> list[str]:
+    return [
         f"  {j.title} failed with {len(j.failed)} of {len(j.failed) + len(j.scores)} seeds"
         for j in found.judged
         if j.failed
     ]
-    return lines
 
 
 def no_verdict(state: StudyState) -> str:

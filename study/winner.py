@@ -1,7 +1,10 @@
 """The end of a study: the winner on whole pictures, and everything that people take away, written to disk."""
 
+import csv
+import io
 import json
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +24,7 @@ from study.events import Concluded
 from study.experiment import Experiment
 from study.folder import StudyFolder
 from study.state import StudyState
-from study.verdict import sentences, verdict
+from study.verdict import Comparison, sentences, verdict
 
 _DETAIL = 96
 
@@ -42,7 +45,8 @@ def conclude(folder: StudyFolder, state: StudyState, experiment: Experiment, pic
     """Evaluate the best trial on the whole validation pictures and the benchmarks, write the results, say so.
 
     Written under `results/`: ranking.csv, curves.png, comparison.png, and best/ with weights and config; with
-    replicates also replicates.csv and verdict.txt; where enough trials finished also importance.csv.
+    replicates also replicates.csv and verdict.txt, with comparisons that were asked for also comparisons.csv; where
+    enough trials finished also importance.csv.
     """
     best = state.best()
     assert best is not None and state.opened is not None
@@ -88,6 +92,8 @@ def conclude(folder: StudyFolder, state: StudyState, experiment: Experiment, pic
             "replicates.csv": results.replicates(state).to_csv(index=False).encode(),
             "verdict.txt": ("\n".join(sentences(told, state)) + "\n").encode(),
         }
+        if told.asked:
+            files["comparisons.csv"] = _table(told.asked)
     for name, content in files.items():
         path = folder.results / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,6 +108,19 @@ def conclude(folder: StudyFolder, state: StudyState, experiment: Experiment, pic
         files=tuple((Path("results") / name).as_posix() for name in files),
         notes=(*roles.sentences(state, experiment), *importance.sentences(measured, experiment.sampler)),
     )
+
+
+def _table(asked: Mapping[str, Sequence[Comparison]]) -> bytes:
+    """One row a comparison, as CSV: the mean difference `one` - `other` [dB], its interval, and Holm's p."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["question", "one", "other", "difference", "low", "high", "sd", "seeds", "p", "family"])
+    for question, comparisons in asked.items():
+        for c in comparisons:
+            d = c.difference
+            numbers = (d.mean, d.low, d.high, d.sd)
+            writer.writerow([question, c.one.name, c.other.name, *numbers, d.count, c.p, c.family])
+    return text.getvalue().encode()
 
 
 def _look(model: A2N, picture: Picture, evaluation: EvaluationConfig) -> _Seen:

@@ -139,7 +139,7 @@ def _is_log(dimension: Dimension) -> bool:
 def slices(record: Record) -> Section:
     """Scores over each dimension, the others as they came."""
     title, trials = "Slices", _placed(record)
-    if not trials:
+    if not trials or not record.space.dimensions:
         return Section("slices", title, missing("Needs a validated trial inside of the search space."))
     with style():
         figure = _slices(record, trials)

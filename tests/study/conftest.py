@@ -262,7 +262,8 @@ class History:
         match how:
             case "finished":
                 scores = trial.curve[-1].scores
-                rest = {"scores": scores, "per_image": (), "weights": "beef", "seconds": {}}
+                crops = (("crop", trial.score, 0.8),)
+                rest = {"scores": scores, "per_image": crops, "weights": "beef", "seconds": {}}
                 self.tell(ev.Finished, trial=number, patches=trial.patches, **rest)
             case "pruned":
                 self.tell(ev.Pruned, trial=number, patches=trial.patches, reason="others stood better")

@@ -26,3 +26,17 @@ def test_an_estimate_of_days_says_what_to_lower(
     out = capsys.readouterr().out
     assert f"measured {rate:.0f} patches/s" in out
     assert ("to make it shorter: fewer --trials, a GPU (--gpus 0), or in the experiment" in out) == long
+
+
+def test_a_study_that_compares_settings_has_only_these(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Measured:
+        seconds_per_patch = 0.01
+
+    monkeypatch.setattr(dry_run, "resolve_runtime", lambda *_, **__: resolve(threads=1))
+    monkeypatch.setattr(dry_run, "measure", lambda *_: Measured)
+    claims = load_experiment("claims_x2_cpu")[1]
+    dry_run._print_cost(claims, 50, Placement(), 1_000_000)
+    # 13 settings with five seeds each, 3,840 patches: 2,496 s at 100 patches/s, however many trials are asked for.
+    assert "time: about 41 min 36 s of training steps, at most 41 min 36 s" in capsys.readouterr().out

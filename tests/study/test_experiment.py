@@ -292,8 +292,11 @@ def test_every_experiment_of_the_suite_loads(name: str) -> None:
         loaded.base.with_values(loaded.space.settings(cell))
 
 
-@pytest.mark.parametrize("name", available())
-def test_every_experiment_holds_both_recipes_of_the_literature(name: str) -> None:
+SEARCHES = [name for name in available() if load_experiment(name)[1].space.dimensions]
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_every_search_of_the_suite_holds_both_recipes_of_the_literature(name: str) -> None:
     _, loaded = load_experiment(name)
     assert list(loaded.references) == ["authors", "blog"]
     for reference in loaded.references.values():
@@ -303,6 +306,52 @@ def test_every_experiment_holds_both_recipes_of_the_literature(name: str) -> Non
         assert reference.train.budget_patches == loaded.base.train.budget_patches
         assert reference.train.ema_horizon_patches == loaded.base.train.ema_horizon_patches
         assert reference.data.lr_patch_size == loaded.base.data.lr_patch_size
+
+
+@pytest.mark.parametrize("name", ["claims_x2", "claims_x2_cpu", "kernels_x2", "kernels_x2_cpu"])
+def test_settings_that_are_compared_differ_from_the_base_in_what_their_names_say(name: str) -> None:
+    _, loaded = load_experiment(name)
+    base = loaded.base.dotted()
+    assert (base["train.loss"], base["data.train_kernel"], base["data.sampling"]) == ("l1", "matlab_bicubic", "images")
+    assert (base["model.input_range"], base["model.temperature"]) == (255, 30.0)
+    for setting, config in loaded.references.items():
+        changed = {k: v for k, v in config.dotted().items() if v != base[k]}
+        match setting.split():
+            case ["range", limit, "t", t]:
+                told = {"model.input_range": int(limit.strip(",")), "model.temperature": float(t)}
+            case [batch, "at", rate]:
+                told = {"train.batch_size": int(batch), "train.learning_rate": float(rate)}
+            case ["pillow"]:
+                told = {"data.train_kernel": "pillow_bicubic"}
+            case ["sub-images"]:
+                told = {"data.sampling": "subimages"}
+            case [loss] if loss in ("l2", "charbonnier"):
+                told = {"train.loss": loss}
+            case [kernel]:
+                told = {"data.train_kernel": kernel}
+        assert changed == {k: v for k, v in told.items() if v != base[k]}
+
+
+@pytest.mark.parametrize("name", ["claims_x2", "claims_x2_cpu"])
+def test_every_setting_of_the_claims_answers_some_question(name: str) -> None:
+    _, loaded = load_experiment(name)
+    asked = {name for pairs in loaded.comparisons.values() for pair in pairs for name in pair}
+    assert asked == {"base", *loaded.references}
+
+
+def test_where_the_batch_is_doubled_the_rate_is_doubled_or_stays() -> None:
+    settings = load_experiment("claims_x2_cpu")[1].references
+    train = {name: config.train for name, config in settings.items() if " at " in name}
+    together = [(t.batch_size, t.learning_rate) for t in train.values() if t.learning_rate == t.batch_size / 32_000]
+    assert sorted(together) == [(8, 2.5e-4), (16, 5e-4), (32, 1e-3)]
+    assert sorted(t.batch_size for t in train.values() if t.learning_rate == 5e-4) == [8, 16, 32]
+
+
+def test_the_searches_on_small_pictures_hold_sub_images_that_these_have() -> None:
+    for name in ("a2n_x2_small_pictures", "a2n_x2_cpu"):
+        _, loaded = load_experiment(name)
+        for config in (loaded.base, *loaded.references.values()):
+            assert (config.data.subimage_window, config.data.subimage_step) == (192, 80)  # BSD's shorter side is 321
 
 
 def test_the_recipes_are_the_published_ones_whatever_the_base() -> None:

@@ -1,0 +1,58 @@
+"""The question of `a2n_x2` for one CPU core: a small A2N, on pictures given by --data (docs/RESULTS.md has the answer).
+
+One core trains about 100 of these patches a second; the full A2N at LR 64 needs sixty times the arithmetic for each:
+hence 103,000 parameters and LR patches of 24. The budget, 7,680 patches, is four quickstarts; a search of 42 trials
+with its replicates trains about thirty budgets, some 40 minutes. Sub-images are 192 pixels wide, not the blog's 480: no
+picture of T91, BSD200 or the DIV2K crops holds such a window. Steps are eager, so that the record can be repeated
+without a C++ compiler.
+"""
+
+from experiments.literature import references
+from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
+from study.config import TrialConfig
+from study.experiment import Experiment
+from study.space import Choice, Grid, Together
+
+BASE = TrialConfig(
+    # 24 channels: reductions 2, 4, 8 and 12 give hidden widths of 12, 6, 3 and 2.
+    model=ModelConfig(n_feats=24, upsampler_feats=16, n_blocks=4),
+    data=DataConfig(scale=2, lr_patch_size=24, subimage_window=192, subimage_step=80),
+    train=TrainConfig(
+        budget_patches=7_680, batch_size=16, learning_rate=2e-3, ema_horizon_patches=640.0, engine="eager"
+    ),
+    evaluation=EvaluationConfig(every_patches=960, crops=10, lr_crop_size=96),
+    seed=1,
+)
+
+EXPERIMENT = Experiment(
+    question="Which loss, step size, temperature, input range, reduction and training kernel suit a small A2N at x2?",
+    base=BASE,
+    nuisance={
+        "train.loss": Choice("l1", "l2", "charbonnier"),
+        Together("train.batch_size", "train.learning_rate"): [
+            (8, 1e-3),
+            (8, 2e-3),
+            (8, 4e-3),
+            (16, 1e-4),  # the blog's smaller pair
+            (16, 1e-3),
+            (16, 2e-3),
+            (16, 4e-3),
+            (32, 5e-4),  # the blog's and the authors' pair
+            (32, 2e-3),
+            (32, 4e-3),
+        ],
+        "model.temperature": Grid(0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0),
+        "model.input_range": Choice(1, 255),
+        "model.reduction": Grid(2, 4, 8, 12),
+        "data.train_kernel": Choice(
+            "matlab_bicubic", "pillow_bicubic", "pillow_lanczos", "pillow_bilinear", "cv2_area"
+        ),
+    },
+    references=references(BASE),
+    scheduler="asha",
+    rungs=(960, 2_880),
+    reduction_factor=3.0,
+    finalists=1,
+    replicates=5,
+    benchmarks=("Set5", "Set14"),
+)

@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Every training of docs/RESULTS.md, in order of importance. Typed again it goes on where it was, until nothing is left.
+#
+#   experiments/answer.sh cpu DATA ROOT                 one core, the small networks
+#   experiments/answer.sh gpu DATA ROOT [MINUTES OUT]   one GPU, the full A2N; a window of MINUTES, after which OUT
+#                                                       holds the root that the next window begins with
+#
+# DATA is a folder for --data with train, valid, Set5 and Set14. The journals are the record; MLflow and the Optuna view
+# are filled from them by study.sync.
+set -euo pipefail
+kind=$1 data=$2 root=$3 minutes=${4:-} out=${5:-}
+case $kind in
+    cpu) search=a2n_x2_cpu claims=claims_x2_cpu kernels=kernels_x2_cpu scratch=scratch_x4_cpu trials=42
+         longer=122880 x4=3840 where=() ;;
+    gpu) search=a2n_x2_small_pictures claims=claims_x2 kernels=kernels_x2 scratch=scratch_x4 trials=50
+         longer=1600000 x4=128000 where=(--gpus 0) ;;
+    *) echo "expected cpu or gpu, got $kind" >&2; exit 2 ;;
+esac
+
+base="12 13 26 39 52" # the claims' base, with the seeds that the trials 0 to 4 from scratch have
+
+finish() {
+    if [ -n "$out" ]; then
+        for study in "$search" "$claims" "$kernels" "$scratch"; do
+            local also=()
+            [ "$study" != "$claims" ] || also=(--weights "${base// /,}")
+            [ -f "$root/$study/journal.jsonl" ] || continue
+            python -m experiments.carry --root "$root" --study-name "$study" --to "$out" "${also[@]}"
+        done
+    fi
+    exit "$1"
+}
+
+step() { # COMMAND ARGUMENTS…: until it is done or the window ends
+    local limit=()
+    if [ -n "$minutes" ]; then
+        local left=$((60 * minutes - SECONDS))
+        [ "$left" -ge 30 ] || finish 0
+        limit=(--timeout "${left}s")
+    fi
+    python -m "$@" --root "$root" --data "$data" --tracking-uri none "${where[@]}" "${limit[@]}" || finish $?
+}
+
+run() { step study.run --storage none --experiment "$1" --study-name "$1" --trials "$2"; }
+train() { step study.train "$2" --study-name "$1" --patches "$3" "${@:4}"; }
+
+run "$search" "$trials"
+train "$search" best "$longer"
+train "$search" 0 "$longer" # the authors' recipe
+train "$search" 1 "$longer" # the blog's
+run "$claims" 13
+run "$kernels" 6
+run "$scratch" 1
+seed=0
+for of in $base; do
+    train "$scratch" "$seed" "$x4" --transfer-from "$root/$claims/trials/$(printf %04d "$of")/weights.safetensors"
+    seed=$((seed + 1))
+done
+python -m experiments.transferred --root "$root" --study-name "$scratch"
+finish 0

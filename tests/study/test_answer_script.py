@@ -1,0 +1,97 @@
+"""experiments/answer.sh: which trainings it asks for, in which order, and how a window of it ends."""
+
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import experiments
+from study.run import parser as run_parser
+from study.train import parser as train_parser
+
+Answer = Callable[..., tuple[int, list[list[str]]]]
+"""Exit status, and what was asked of python."""
+SCRIPT = Path(experiments.__path__[0]) / "answer.sh"
+
+FAKE_PYTHON = """#!/usr/bin/env bash
+# Notes what it is asked; a study that is run has a journal afterwards.
+echo "$*" >> "$ASKED"
+while [ $# -gt 0 ]; do
+    case $1 in --study-name) name=$2 ;; --root) root=$2 ;; esac
+    shift
+done
+mkdir -p "$root/$name" && touch "$root/$name/journal.jsonl"
+[ "$(wc -l < "$ASKED")" != "${FAILS_AT:-}" ] || exit 75
+"""
+
+
+@pytest.fixture
+def answer(tmp_path: Path) -> Answer:
+    """Runs the script with a python that only notes what it is asked; returns exit status and argument lists."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "python").write_text(FAKE_PYTHON)
+    (programs / "python").chmod(0o755)
+
+    def run(*argv: object, fails_at: int | None = None) -> tuple[int, list[list[str]]]:
+        asked = tmp_path / "asked"
+        asked.write_text("")
+        path = f"{programs}:{os.environ['PATH']}"
+        env = {**os.environ, "PATH": path, "ASKED": str(asked), "FAILS_AT": str(fails_at or "")}
+        ended = subprocess.run(["bash", SCRIPT, *map(str, argv)], env=env, capture_output=True, text=True, check=False)
+        return ended.returncode, [line.split()[1:] for line in asked.read_text().splitlines()]
+
+    return run
+
+
+def test_every_step_is_a_command_that_exists(answer: Answer, tmp_path: Path) -> None:
+    status, asked = answer("cpu", tmp_path / "data", tmp_path / "root")
+    assert status == 0
+    parsers = {"study.run": run_parser(), "study.train": train_parser()}
+    for module, *argv in asked[:-1]:
+        parsed = parsers[module].parse_args(argv)
+        assert (parsed.data, parsed.root) == (tmp_path / "data", tmp_path / "root")
+    assert asked[-1][0] == "experiments.transferred"
+    assert [a for a in asked if a[0] == "study.run" for a in [a[a.index("--experiment") + 1]]] == [
+        "a2n_x2_cpu",
+        "claims_x2_cpu",
+        "kernels_x2_cpu",
+        "scratch_x4_cpu",
+    ]
+    assert [a[1] for a in asked if a[0] == "study.train"] == ["best", "0", "1", "0", "1", "2", "3", "4"]
+
+
+def test_a_window_ends_in_time_and_carries_every_study(answer: Answer, tmp_path: Path) -> None:
+    status, asked = answer("gpu", tmp_path / "data", tmp_path / "root", 9, tmp_path / "out")
+    assert status == 0
+    trained = [a for a in asked if a[0].startswith("study.")]
+    limits = [re.fullmatch(r"(\d+)s", a[a.index("--timeout") + 1]) for a in trained]
+    assert all(limit is not None and 500 < int(limit[1]) <= 540 for limit in limits)
+    assert all(a[a.index("--gpus") + 1] == "0" for a in trained)
+    carried = [a for a in asked if a[0] == "experiments.carry"]
+    assert [a[a.index("--study-name") + 1] for a in carried] == [
+        "a2n_x2_small_pictures",
+        "claims_x2",
+        "kernels_x2",
+        "scratch_x4",
+    ]
+    assert [a[a.index("--weights") + 1] for a in carried if "--weights" in a] == ["12,13,26,39,52"]
+
+
+def test_without_half_a_minute_nothing_is_begun(answer: Answer, tmp_path: Path) -> None:
+    assert answer("gpu", tmp_path / "data", tmp_path / "root", 0, tmp_path / "out") == (0, [])
+
+
+def test_a_step_that_was_stopped_ends_it_with_that_status_and_what_there_is_is_carried(
+    answer: Answer, tmp_path: Path
+) -> None:
+    status, asked = answer("gpu", tmp_path / "data", tmp_path / "root", 9, tmp_path / "out", fails_at=2)
+    assert status == 75
+    assert [a[0] for a in asked] == ["study.run", "study.train", "experiments.carry"]
+
+
+def test_another_kind_is_refused(answer: Answer, tmp_path: Path) -> None:
+    assert answer("tpu", tmp_path, tmp_path) == (2, [])
