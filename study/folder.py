@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,6 +77,11 @@ class StudyFolder:
     def changes(self, epoch: int) -> Path:
         """How a session's code differed from its commit, if it did."""
         return self.path / "sessions" / f"{epoch:04d}.patch"
+
+    def written(self, names: Iterable[str]) -> dict[str, Path]:
+        """Those files that a record names and that are here: a forged one may name files outside of the study."""
+        here, found = self.path.resolve(), {name: self.path / name for name in names if ".." not in Path(name).parts}
+        return {n: path for n, path in found.items() if path.is_file() and path.resolve().is_relative_to(here)}
 
     def trial(self, number: int) -> Path:
         return self.path / "trials" / f"{number:04d}"

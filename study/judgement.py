@@ -113,9 +113,14 @@ def judge(found: Comparison, around: Circumstances, *, promises_bits: bool, stri
         beside = "; what differs beside them is noted above" if around.lines else ""
         return Judgement((f"verdict: bit-identical, every point of the curve {weights}{beside}",), 0)
     gaps = ", ".join(map(str, found.largest())) if found.whole else ""
-    if free and found.close and not strict:
+    changed = [*around.code, *around.versions]
+    if free and found.close and not changed and not strict:
         return Judgement((f"verdict: within tolerance: largest difference {gaps}; bits are not promised here "
                           f"({free})",), 0)  # fmt: skip
+    if free and found.close and changed:
+        cause = f"{changed[0]}, or {free}: with the recorded code and versions it would tell which"
+        return different([found.first_difference(), f"largest difference {gaps}, which other rounding may make",
+                          f"likely cause: {cause}"])  # fmt: skip
     reasons = [found.first_difference()]
     if gaps:
         reasons.append(f"largest difference {gaps}{_beyond(found) if free else ''}")

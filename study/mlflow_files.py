@@ -71,7 +71,7 @@ def of_session(folder: StudyFolder, session: SessionStarted) -> Files:
 
 def of_conclusion(folder: StudyFolder, result: Concluded) -> Files:
     """The written results, the winner's scores on each picture, and the report if one was made by now."""
-    files: Files = {name: folder.path / name for name in result.files if (folder.path / name).is_file()}
+    files: Files = {**folder.written(result.files)}
     if folder.report.is_file():
         files[folder.report.name] = folder.report
     return files | {f"results/{TABLE}": table(("set", "picture", "psnr", "ssim"), result.per_image)}

@@ -66,8 +66,7 @@ def _check(target: StudyFolder, state: StudyState) -> None:
 
 def _files(source: StudyFolder, target: StudyFolder) -> Iterator[tuple[Path, bytes]]:
     concluded = fold(read(source.journal)).concluded
-    for name in concluded.files if concluded is not None else ():
-        path = source.path / name
-        if path.suffix in _SUFFIXES and path.is_file():
+    for name, path in source.written(concluded.files if concluded is not None else ()).items():
+        if path.suffix in _SUFFIXES:
             yield target.path / name, path.read_bytes()
     yield target.path / "journal.jsonl.gz", compressed(source.journal)  # last: it makes a record of the folder

@@ -205,7 +205,6 @@ class Session:
         here = provenance.collect()
         before = state.session.provenance.get("source") if state.session else None
         epoch = state.session.epoch + 1 if state.session else 1
-        put_fence(self.folder.fence, epoch)
         provenance.keep_uncommitted_changes(self.folder.changes(epoch))
         coordinator.record(
             SessionStarted(
@@ -217,6 +216,7 @@ class Session:
                 provenance=here,
             )
         )
+        put_fence(self.folder.fence, epoch)  # after the line, which an owner that was replaced cannot write
         if before not in (None, here["source"]):
             message = f"the code has changed since the last session ({before} then, {here['source']} now)"
             coordinator.record(Warned(time=time.time(), message=message))

@@ -88,7 +88,6 @@ class TrainingSink(MlflowSink):
     def _show_result(self, result: ev.Concluded, state: StudyState) -> None:
         patches = state.trials[self._number].patches
         self._log(self._run, [point._replace(step=patches) for point in content.results(result)])
-        for name in result.files:
-            path = self._folder.path / name
-            if path.is_file() and Path(name).parent.name != "best":  # weights and config are there already
+        for name, path in self._folder.written(result.files).items():
+            if Path(name).parent.name != "best":  # weights and config are there already
                 self._client.log_artifact(self._run.id, str(path), Path(name).parent.as_posix())

@@ -238,6 +238,7 @@ def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None
         if suspend:
             return
     with _counted(state.seconds, "recording"):
+        task.mark.check()  # where bits are not repeated, other weights than the new owner's record says
         digest = save_weights(task.weights, state.average.model)
     yield Finished(
         time=time.time(),

@@ -123,7 +123,7 @@ def verdict(state: StudyState) -> Verdict | None:
         judged=tuple(judged),
         against=() if pairs else tuple(compare(families, references)[: len(references)]),
         asked={
-            question: tuple(_compared([(known[a], known[b]) for a, b in of if {a, b} <= known.keys()]))
+            question: tuple(_compared([(known[a], known[b]) for a, b in of if {a, b} <= known.keys()], len(of)))
             for question, of in pairs.items()
         },
         primary=primary,
@@ -157,13 +157,14 @@ def compare(ones: list[Judged], others: list[Judged]) -> list[Comparison]:
     return _compared([(one, other) for one in ones for other in others])
 
 
-def _compared(asked: list[tuple[Judged, Judged]]) -> list[Comparison]:
-    """Those of the pairs that share seeds; p-values adjusted over all of them."""
+def _compared(asked: list[tuple[Judged, Judged]], planned: int = 0) -> list[Comparison]:
+    """Those of the pairs that share seeds; p-values adjusted as if all that was planned had come about."""
     pairs = [(a, b, seeds) for a, b in asked if (seeds := sorted(a.scores.keys() & b.scores.keys()))]
     differences = [paired([a.scores[s] for s in seeds], [b.scores[s] for s in seeds]) for a, b, seeds in pairs]
-    adjusted = holm([d.p for d in differences])
+    family = max(planned, len(pairs))
+    adjusted = holm([d.p for d in differences] + [1.0] * (family - len(pairs)))[: len(pairs)]
     return [
-        Comparison(a, b, difference, p, len(pairs), _by_crop(a, b, seeds))
+        Comparison(a, b, difference, p, family, _by_crop(a, b, seeds))
         for (a, b, seeds), difference, p in zip(pairs, differences, adjusted, strict=True)
     ]
 
@@ -236,7 +237,7 @@ def _answers(found: Verdict) -> list[str]:
         lines.append(f"  {question}")
         lines += [f"    {c.one.title} {_comparison(c)}" for c in comparisons]
         if len(comparisons) > 1:
-            lines.append(f"    told apart by Holm's procedure over these {len(comparisons)}")
+            lines.append(f"    told apart by Holm's procedure over the {comparisons[0].family} that were asked")
     return lines
 
 

@@ -100,7 +100,7 @@ def test_the_answers_in_words_stand_below_their_questions(compared: Callable[...
         "on 1 of 1 crops, from +0.20 to +0.20 dB",
         "    the charbonnier setting learns faster than the l2 setting by 0.70 dB (95 % 0.63–0.77, 3 seeds); "
         "on 1 of 1 crops, from +0.70 to +0.70 dB",
-        "    told apart by Holm's procedure over these 2",
+        "    told apart by Holm's procedure over the 2 that were asked",
     ]
     assert text[5] == f"  {KERNELS}"
     assert text[6].startswith(
@@ -126,6 +126,19 @@ def test_a_setting_that_never_finished_is_told(history: Callable[..., Any]) -> N
     found = told(study)
     assert [len(comparisons) for comparisons in found.asked.values()] == [2, 0]
     assert sentences(found, study.state)[-1] == "  the pillow setting has not finished and is in no comparison"
+
+
+def test_a_setting_that_failed_makes_the_other_comparisons_of_its_question_no_easier(
+    history: Callable[..., Any],
+) -> None:
+    study = history(ASKED)
+    study.end(study.propose(reference="l2"), "failed")
+    for values in ({"reference": "charbonnier"}, {"reference": "pillow"}, {}):
+        number = study.propose(**values)
+        study.validate(number, *[30.0] * 4)
+        study.end(number)
+    losses = next(iter(told(study).asked.values()))
+    assert [(len(losses), c.family) for c in losses] == [(1, 2)]
 
 
 def test_before_its_base_was_trained_a_study_answers_nothing(history: Callable[..., Any]) -> None:

@@ -54,6 +54,16 @@ def test_everything_of_a_study_lies_in_its_folder(tmp_path: Path) -> None:
     assert sorted(str(folder.trial(n)) for n in range(1_000)) == [str(folder.trial(n)) for n in range(1_000)]
 
 
+def test_of_the_files_that_a_record_names_those_outside_of_the_study_are_left_out(folder: StudyFolder) -> None:
+    secret = folder.root / "secret.csv"
+    (folder.path / "results").mkdir()
+    for path in (secret, folder.path / "results" / "ranking.csv", folder.path / "journal.csv"):
+        path.write_text("1")
+    (folder.path / "results" / "link.csv").symlink_to(secret)
+    names = ["results/ranking.csv", "../secret.csv", str(secret), "results/link.csv", "results/../journal.csv", "gone"]
+    assert folder.written(names) == {"results/ranking.csv": folder.path / "results" / "ranking.csv"}
+
+
 def test_a_checkout_s_commands_share_one_root_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert default_root() == Path(__file__).resolve().parents[2] / "mlruns"

@@ -78,6 +78,16 @@ def test_what_other_rounding_makes_is_within_tolerance_where_bits_cannot_be_rest
     assert judge(compared(0.001), around, promises_bits=True, strict=True).status == NO_MATCH
 
 
+@pytest.mark.parametrize("changed", [CODE, VERSION], ids=["code", "version"])
+def test_other_numbers_by_other_code_are_no_reproduction_though_other_rounding_might_explain_them(
+    changed: Circumstances,
+) -> None:
+    around = replace(changed, processor=PROCESSOR.processor)
+    found = judge(compared(0.001), around, promises_bits=True, strict=False)
+    assert (found.status, found.lines[-1]) == (NO_MATCH, "verdict: different")
+    assert f"likely cause: {changed.lines[0]}, or {PROCESSOR.processor}: with the recorded code" in found.lines[-2]
+
+
 def test_equal_numbers_under_other_settings_are_never_called_bit_identical() -> None:
     found = judge(compared(0.0), TORCH, promises_bits=True, strict=False)
     assert found.status == 0

@@ -56,6 +56,16 @@ def test_published_again_it_is_the_same_bytes_and_a_longer_record_takes_its_plac
         publish(told.folder, tmp_path / "records")
 
 
+def test_a_record_that_names_files_elsewhere_has_them_neither_read_nor_written(told: Any, tmp_path: Path) -> None:
+    secret = told.folder.root / "secret.json"
+    secret.write_text("{}")
+    with told.folder.journal.open("ab") as journal:  # the checksums are no secret: anybody can write such a line
+        forged = replace(told.state.concluded, files=("../secret.json", str(secret)))
+        journal.write(encode(told.state.count, forged))
+    publish(told.folder, tmp_path / "out" / "records")
+    assert "secret.json" not in [path.name for path in (tmp_path / "out").rglob("*")]
+
+
 def test_another_study_of_the_name_and_a_study_that_goes_on_are_not_written_over(
     told: Any, story: Callable[..., Any], tmp_path: Path
 ) -> None:
