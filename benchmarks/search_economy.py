@@ -1,9 +1,10 @@
 """Every sampler with every scheduler on the recorded grid: what they cost until they find something good.
 
-Usage: search_economy.py --out DIR [--studies 200] [--seed 0]
+Usage: search_economy.py [--rows CSV] [--whole 10] [--samplers NAME ...] [--figure PNG]
 
-Rows stand in DIR/search_economy.csv as they come; started again, it goes on with those that are missing. At the end
-it prints them as a Markdown table, each beside random search without pruning, and draws DIR/search_economy.png.
+Rows stand in the CSV as they come; started again, it goes on with those that are missing. At the end it prints them as
+a Markdown table, each beside random search without pruning, then how far GP and TPE combinations are apart. Without
+arguments these are the rows of curves/search_economy.csv, and nothing is simulated.
 """
 
 import argparse
@@ -34,43 +35,56 @@ SCHEDULERS: dict[str, tuple[str, tuple[int, ...], float]] = {
 }
 SAMPLERS = {"random": 1.0, "qmc": 1.0, "grid": 0.5, "tpe": 1.0, "gp": 0.5}
 """By name, with the share of the studies that it gets."""
+PAIRED = {("gp", "asha, 1/3"): ("gp", "tpe"), ("tpe", "asha, 1/3"): ("tpe",)}
+"""What is compared over the same seeds: a combination with the others of these samplers."""
+HEADER = ("sampler", "scheduler", "whole", "regret", "full", "costs")
 
 
 class Result(NamedTuple):
-    """A line of DIR/search_economy.csv."""
+    """A line of the CSV."""
 
     sampler: str
     scheduler: str
     costs: list[float]
     """Patches until the goal, of each study; infinite where it was not reached."""
-    regret: tuple[float, float, float]
-    """At the end of a study [dB]: mean, and its 95 % interval."""
+    whole: int
+    """Studies that ran to the end: what the next two are means over."""
+    regret: float
+    """At the end of a study [dB]. Without interval: all studies see one of only two recorded curve sets."""
     full: float
-    """Trials at the full budget at the end of a study, mean."""
+    """Trials at the full budget at the end of a study."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="the table of samplers and schedulers in docs/SEARCH.md")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--studies", type=int, default=200, help="that end at the goal")
-    parser.add_argument("--whole", type=int, default=40, help="studies of 50 trials, whatever they find")
+    parser.add_argument(
+        "--rows", type=Path, default=HERE / "curves" / "search_economy.csv", help="those there are kept"
+    )
+    parser.add_argument("--studies", type=int, default=200, help="that end at the goal; half as many with gp and grid")
+    parser.add_argument("--whole", type=int, default=10, help="of them run to 50 trials, whatever they find")
     parser.add_argument("--seed", type=int, default=0, help="of the first simulated study")
-    parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS))
+    parser.add_argument("--samplers", nargs="+", choices=list(SAMPLERS), default=list(SAMPLERS))
+    parser.add_argument("--schedulers", nargs="+", choices=list(SCHEDULERS), default=list(SCHEDULERS))
+    parser.add_argument("--figure", type=Path, help="PNG to draw")
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / "search_economy.csv"
-    for sampler, name in itertools.product(args.samplers, SCHEDULERS):
+    path = args.rows
+    for sampler, name in itertools.product(args.samplers, args.schedulers):
         if any((r.sampler, r.scheduler) == (sampler, name) for r in results(path)):
             continue
         seeds = range(args.seed, args.seed + round(args.studies * SAMPLERS[sampler]))
         to_goal, whole = simulated(sampler, name, seeds, GOAL), simulated(sampler, name, seeds[: args.whole], -1.0)
-        with path.open("a", encoding="utf-8") as file:
+        new = not path.exists()
+        with path.open("a", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            if new:
+                writer.writerow(HEADER)
             costs = " ".join(f"{cost:g}" for cost in to_goal.costs)
-            csv.writer(file).writerow([sampler, name, *(f"{dB:.5f}" for dB in whole.regret), whole.full, costs])
-        print(sampler, name, to_goal.to_goal, whole.regret, whole.full, flush=True)
+            writer.writerow([sampler, name, len(whole.costs), f"{whole.regret[0]:.5f}", whole.full, costs])
+        print(sampler, name, to_goal.to_goal, whole.regret[0], whole.full, flush=True)
     done = results(path)
-    print(table(done))
-    figure(done).savefig(args.out / "search_economy.png", dpi=110)
+    print(table(done), differences(done), sep="\n\n")
+    if args.figure:
+        figure(done).savefig(args.figure, dpi=100)
 
 
 def simulated(sampler: str, name: str, seeds: range, goal: float) -> Row:
@@ -87,16 +101,15 @@ def results(path: Path) -> list[Result]:
     """What the file holds so far."""
     if not path.exists():
         return []
-    rows = csv.reader(path.read_text("utf-8").splitlines())
     return [
-        Result(row[0], row[1], list(map(float, row[6].split())), (float(row[2]), float(row[3]), float(row[4])),
-               float(row[5])) for row in rows
+        Result(row["sampler"], row["scheduler"], list(map(float, row["costs"].split())), int(row["whole"]),
+               float(row["regret"]), float(row["full"])) for row in csv.DictReader(path.read_text("utf-8").splitlines())
     ]  # fmt: skip
 
 
-def medians(costs: Sequence[float], seed: int) -> np.ndarray:
-    """Of 2,000 bootstrap samples of the studies, the first of the studies themselves."""
-    draws = np.random.default_rng(seed).integers(0, len(costs), (2_000, len(costs)))
+def medians(costs: Sequence[float], seed: int, samples: int = 2_000) -> np.ndarray:
+    """Of that many bootstrap samples of the studies, the first of the studies themselves."""
+    draws = np.random.default_rng(seed).integers(0, len(costs), (samples, len(costs)))
     draws[0] = np.arange(len(costs))
     found: np.ndarray = np.quantile(np.asarray(costs)[draws], 0.5, axis=1, method="inverted_cdf")
     return found
@@ -104,20 +117,50 @@ def medians(costs: Sequence[float], seed: int) -> np.ndarray:
 
 def table(found: Sequence[Result]) -> str:
     """As Markdown, the cheapest first; shares are of random search without pruning."""
-    plain = medians(next(r.costs for r in found if (r.sampler, r.scheduler) == ("random", "none")), 0)
+    plain = next((medians(r.costs, 0) for r in found if (r.sampler, r.scheduler) == ("random", "none")), None)
     lines = [
         "| sampler | scheduler | studies | patches to the goal, median (95 %) | of random without pruning (95 %) | "
-        "reached | regret at the end [dB] (95 %) | full budget |",
+        "reached | regret at the end [dB] | full budget |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for number, one in enumerate(sorted(found, key=lambda r: medians(r.costs, 0)[0]), 1):
         own = medians(one.costs, number)
-        share = own / plain
+        share = "" if plain is None else interval(own / plain, "{:.0%}")
         lines.append(
-            f"| {one.sampler} | {one.scheduler} | {len(one.costs)} | {interval(own, '{:,.0f}')} | "
-            f"{interval(share, '{:.0%}')} | {np.isfinite(one.costs).mean():.0%} | "
-            f"{one.regret[0]:.3f} ({one.regret[1]:.3f}–{one.regret[2]:.3f}) | {one.full:.1f} |"
+            f"| {one.sampler} | {one.scheduler} | {len(one.costs)} | {interval(own, '{:,.0f}')} | {share} | "
+            f"{np.isfinite(one.costs).mean():.0%} | {one.regret:.3f} | {one.full:.1f} |"
         )
+    return "\n".join(lines)
+
+
+def difference(one: Sequence[float], other: Sequence[float]) -> np.ndarray:
+    """Of medians [patches], one minus other over the seeds that both have; each sample draws the same seeds of both.
+
+    Ten times the samples of the table: medians come in steps of 960 patches, so an end of the interval can be near 0.
+    """
+    shared = min(len(one), len(other))
+    found: np.ndarray = medians(one[:shared], 0, 20_000) - medians(other[:shared], 0, 20_000)
+    return found
+
+
+def differences(found: Sequence[Result]) -> str:
+    """Of each combination in PAIRED from others, as Markdown; it is told apart where the interval is without 0."""
+    of = {(r.sampler, r.scheduler): r.costs for r in found}
+    lines = [
+        "| combination | against | same studies | difference of their medians [patches] (95 %) | told apart |",
+        "|---|---|---|---|---|",
+    ]
+    for one, samplers in PAIRED.items():
+        for other, name in itertools.product(samplers, SCHEDULERS):
+            if one == (other, name) or one not in of or (other, name) not in of:
+                continue
+            apart = difference(of[one], of[other, name])
+            low, high = np.quantile(apart, (0.025, 0.975), method="inverted_cdf")
+            studies, shown = min(len(of[one]), len(of[other, name])), interval(apart, "{:,.0f}")
+            lines.append(
+                f"| {one[0]}, {one[1]} | {other}, {name} | {studies} | "
+                f"{shown.replace('–', ' to ').replace('-', '−')} | {'yes' if low > 0 or high < 0 else 'no'} |"
+            )
     return "\n".join(lines)
 
 
