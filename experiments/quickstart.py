@@ -38,7 +38,7 @@ EXPERIMENT = Experiment(
         ),
     },
     references=references(BASE),
-    sampler="gp",  # with this scheduler the cheapest on recorded curves (docs/SEARCH.md)
+    sampler="gp",  # with this scheduler the first of the qualifying rows on recorded curves (docs/SEARCH.md)
     scheduler="asha",
     rungs=(960,),
     reduction_factor=3.0,
