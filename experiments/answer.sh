@@ -17,32 +17,35 @@ case $kind in
     *) echo "expected cpu or gpu, got $kind" >&2; exit 2 ;;
 esac
 
-base="12 13 26 39 52" # the claims' base, with the seeds that the trials 0 to 4 from scratch have
+# ${name[@]+"${name[@]}"}: to bash 3.2, which macOS has, an empty array is an unset one, and set -u ends the script.
 
 finish() {
     if [ -n "$out" ]; then
         for study in "$search" "$claims" "$kernels" "$scratch"; do
             local also=()
-            [ "$study" != "$claims" ] || also=(--weights "${base// /,}")
+            [ "$study" != "$claims" ] || also=(--every-seed)
             [ -f "$root/$study/journal.jsonl" ] || continue
-            python -m experiments.carry --root "$root" --study-name "$study" --to "$out" "${also[@]}"
+            python -m experiments.carry --root "$root" --study-name "$study" --to "$out" ${also[@]+"${also[@]}"}
         done
     fi
     exit "$1"
 }
 
+left() { # seconds of the window
+    local seconds=$((60 * minutes - SECONDS))
+    [ "$seconds" -ge 30 ] || finish 0
+    limit=(--timeout "${seconds}s")
+}
+
 step() { # COMMAND ARGUMENTS…: until it is done or the window ends
-    local limit=()
-    if [ -n "$minutes" ]; then
-        local left=$((60 * minutes - SECONDS))
-        [ "$left" -ge 30 ] || finish 0
-        limit=(--timeout "${left}s")
-    fi
-    python -m "$@" --root "$root" --data "$data" --tracking-uri none "${where[@]}" "${limit[@]}" || finish $?
+    limit=()
+    [ -z "$minutes" ] || left
+    python -m "$@" --root "$root" --data "$data" --tracking-uri none \
+        ${where[@]+"${where[@]}"} ${limit[@]+"${limit[@]}"} || finish $?
 }
 
 run() { step study.run --storage none --experiment "$1" --study-name "$1" --trials "$2"; }
-train() { step study.train "$2" --study-name "$1" --patches "$3" "${@:4}"; }
+train() { step study.train "$2" --study-name "$1" --patches "$3" ${4:+--transfer-from "$4"}; }
 
 run "$search" "$trials"
 train "$search" best "$longer"
@@ -51,10 +54,10 @@ train "$search" 1 "$longer" # the blog's
 run "$claims" 13
 run "$kernels" 6
 run "$scratch" 1
-seed=0
-for of in $base; do
-    train "$scratch" "$seed" "$x4" --transfer-from "$root/$claims/trials/$(printf %04d "$of")/weights.safetensors"
-    seed=$((seed + 1))
-done
-python -m experiments.transferred --root "$root" --study-name "$scratch"
+[ -z "$minutes" ] || left # what the window cut short is not asked for its trials
+pairs=$(python -m experiments.seeds --root "$root" --study-name "$scratch" --x2 "$claims") || finish $?
+while read -r trial weights <&3; do
+    [ -z "$trial" ] || train "$scratch" "$trial" "$x4" "$weights"
+done 3<<< "$pairs"
+python -m experiments.transferred --root "$root" --study-name "$scratch" --x2 "$claims" || finish $?
 finish 0

@@ -42,8 +42,11 @@ COMPARISONS = {
         ("16 at 5e-4", "8 at 2.5e-4"),
         ("32 at 1e-3", "16 at 5e-4"),
     ],
-    "Is Pillow's bicubic as good as MATLAB's (the base) for training LR?": [("pillow", "base")],
-    "Do sub-images beat whole pictures (the base)?": [("sub-images", "base")],
+    "Does Pillow's bicubic cost anything against MATLAB's (the base) for training LR?": [("pillow", "base")],
+    # Two things in one: pictures that are smaller than a sub-image train none.
+    "Do sub-images, without the pictures smaller than one, beat all pictures whole (the base)?": [
+        ("sub-images", "base"),
+    ],
     "Does temperature 30 hold back inputs in 0..1, and not those in 0..255 (the base)?": [
         ("range 1, t 30", "range 1, t 1"),
         ("base", "range 255, t 1"),

@@ -2,11 +2,16 @@
 
 import gzip
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import experiments
+from experiments import a2n_x2_cpu, a2n_x2_small_pictures
+from sr_core.model.network import A2N
 from sr_core.model.weights import load_model
 from sr_core.training.checkpoint import digest_of, weights_of
 from study.config import TrialConfig
@@ -61,3 +66,45 @@ def test_the_released_training_is_of_the_record_s_best_trial(state: StudyState) 
     best = state.best()
     assert best is not None
     assert RELEASED_FROM.name.startswith(f"{best.number:04d}-")
+
+
+def test_the_released_training_went_on_from_what_the_trial_had_come_to_and_the_card_says_so() -> None:
+    search = fold(read(FOLDER / "records/a2n_x2_cpu/journal.jsonl.gz"))
+    [training] = fold(read(RELEASED_FROM / "journal.jsonl.gz")).trials.values()
+    found = Counter((trial.proposed.role, trial.status) for trial in search.trials.values())
+    assert found == {
+        ("reference", "finished"): 2,
+        ("search", "finished"): 1,
+        ("search", "paused"): 5,
+        ("search", "running"): 1,
+    }
+    before = search.trials[6]
+    assert isinstance(before.end, Finished)
+    assert training.proposed.initial == before.end.weights
+    card = " ".join((FOLDER / "released/a2n_small_x2/README.md").read_text().split())
+    assert "the only proposal that finished" in card
+    assert "two references, the recipes, which finished at lower scores, five proposals paused at a rung" in card
+    assert f"weights {before.end.weights[:8]}" in card
+    assert f"{before.patches + training.patches:,} patches" in card
+
+
+def test_every_score_of_ours_on_the_results_page_is_labelled_one_run() -> None:
+    page = (FOLDER.parent / "docs/RESULTS.md").read_text()
+    [row] = [line for line in page.splitlines() if line.startswith("| released here")]
+    scores = json.loads((FOLDER / "released/a2n_small_x2/scores.json").read_text())
+    assert row.split("|")[2:4] == [f" {scores[name]['psnr']:.3f} *one run* " for name in ("Set5", "Set14")]
+    assert f"{scores['Set5']['psnr']:.2f} dB on Set5 x2 (one run)" in (FOLDER.parent / "README.md").read_text()
+
+
+def test_the_full_network_s_patch_takes_as_many_times_the_arithmetic_as_the_results_page_says() -> None:
+    counts = []
+    for base in (a2n_x2_cpu.BASE, a2n_x2_small_pictures.BASE):
+        size = base.data.lr_patch_size
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            A2N(base.model, base.data.scale)(torch.zeros(1, 3, size, size))
+        counts.append(counter.get_total_flops() / 2e9)  # a multiply-add is two operations
+    small, full = counts
+    page = " ".join((FOLDER.parent / "docs/RESULTS.md").read_text().split())
+    assert f"{small:.3f} G multiply-adds forward, {full:.2f} G the full network" in page
+    assert f"{full / small:.0f} times as many" in page
+    assert f"{full / small:.0f} times the multiply-adds" in " ".join((a2n_x2_cpu.__doc__ or "").split())
