@@ -1,4 +1,7 @@
-"""A study that is carried from machine to machine with the few files that it needs, and one that compares settings."""
+"""A study that is carried from machine to machine with the few files that it needs, and one that compares settings.
+
+Run with `pytest -m slow tests/study/end_to_end/test_carry.py`.
+"""
 
 import csv
 import shutil
@@ -8,6 +11,8 @@ from typing import Any
 import pytest
 
 from study.folder import StudyFolder
+
+pytestmark = pytest.mark.slow
 
 COMPARING = """
 from dataclasses import replace
