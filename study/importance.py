@@ -23,12 +23,14 @@ from study.state import StudyState
 
 TREES = 64
 LOW, HIGH = 0.03, 0.97
-"""Quantiles over the trees that end an interval: chosen so that nine of ten hold the truth (docs/STATISTICS.md)."""
+"""Quantiles over the trees that end an interval: chosen so that nine of ten hold the truth where `calibrated`."""
 ABOVE_NOISE = 0.95
 """Share of the trees that have to find more than noise in a dimension for it to be resolved."""
 FEWEST_TRIALS = 10
 ADAPTIVE = ("tpe", "gp")
 """Samplers that look where scores are high, so that what they saw is no fair sample of the space."""
+_CALIBRATED, _CALIBRATED_TRIALS = ("random", "qmc"), 50
+"""What docs/STATISTICS.md measured how often intervals hold the truth for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,23 @@ def located(state: StudyState, space: Space, base: Mapping[str, Any]) -> tuple[l
             points.append(point)
             scores.append(trial.score or 0.0)
     return points, scores
+
+
+def stopped(state: StudyState) -> int:
+    """How many trials were stopped early. They are left out: their scores are of fewer patches."""
+    return sum(t.status in ("pruned", "paused") and not t.is_replicate for t in state.trials.values())
+
+
+def calibrated(state: StudyState, sampler: str, count: int) -> bool:
+    """Whether it was measured how often intervals of such a study hold the truth: nine times of ten.
+
+    A sampler that is not adaptive, and no trial missing for its score: none stopped early, none failed.
+
+    Args:
+        count: of the trials that importances are measured from.
+    """
+    whole = all(t.status not in ("pruned", "paused", "failed") or t.is_replicate for t in state.trials.values())
+    return sampler in _CALIBRATED and count >= _CALIBRATED_TRIALS and whole
 
 
 def seed_of(study_seed: int) -> int:
@@ -125,11 +144,18 @@ def _study(columns: Mapping[str, list[Any]], distributions: Mapping[str, Any], s
     return study
 
 
-def sentences(found: Sequence[Importance], sampler: str) -> list[str]:
-    """Importances in words, the conditions first."""
+def sentences(found: Sequence[Importance], sampler: str, left_out: int = 0) -> list[str]:
+    """Importances in words, the conditions first.
+
+    Args:
+        left_out: how many trials were `stopped` early.
+    """
     if not found:
         return []
-    where = " (conditional on where the sampler looked)" if sampler in ADAPTIVE else ""
+    conditions = ["conditional on where the sampler looked"] if sampler in ADAPTIVE else []
+    if left_out:
+        conditions.append(f"{left_out} stopped {'trials' if left_out > 1 else 'trial'} left out")
+    where = f" ({'; '.join(conditions)})" if conditions else ""
     told = [f"{one.label} {one.share:.0%} ({one.low:.0%}–{one.high:.0%})" for one in found if one.resolved]
     rest = [one.label for one in found if not one.resolved]
     lines = [f"importance{where}: {', '.join(told) or 'of no hyperparameter resolved from noise'}"]

@@ -80,5 +80,5 @@ def _measure(pipe: "Connection[Sequence[str], Sequence[str]]", experiment: Exper
     state = fold(read(journal))
     found = importance.importances(state, experiment)
     finished = sum(t.status == "finished" and t.proposed.role == "search" for t in state.trials.values())
-    lines = importance.sentences(found, experiment.sampler)
+    lines = importance.sentences(found, experiment.sampler, importance.stopped(state))
     pipe.send([f"after {finished} finished trials, {lines[0]}", *lines[1:]] if lines else [])

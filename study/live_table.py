@@ -113,8 +113,8 @@ def _head(shown: Shown, width: int) -> list[Text]:
         parts.append(f"time limit in {duration(shown.deadline - shown.now)}")
     if rate:
         parts.append(f"{rate:,.0f} patches/s")
-        if saved := pace.saved(state):
-            parts.append(f"pruning saved {duration(saved / rate)}")
+        if saved := pace.saved_wall_seconds(state, rate):
+            parts.append(f"pruning saved {duration(saved)} (wall)")
     best = state.best()
     if best is not None and best.score is not None:
         gain = best.score - bicubic_of(state)["val/psnr"]

@@ -106,7 +106,10 @@ def conclude(folder: StudyFolder, state: StudyState, experiment: Experiment, pic
         scores=scores,
         per_image=tuple(rows),
         files=tuple((Path("results") / name).as_posix() for name in files),
-        notes=(*roles.sentences(state, experiment), *importance.sentences(measured, experiment.sampler)),
+        notes=(
+            *roles.sentences(state, experiment),
+            *importance.sentences(measured, experiment.sampler, importance.stopped(state)),
+        ),
     )
 
 

@@ -1,6 +1,7 @@
 """What took long to compute, kept beside the report under a digest of everything that it depends on."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +12,13 @@ from sr_core.durable import write_durably
 from sr_core.errors import ImageError
 from study.config import short_digest
 
+_NAME = re.compile(r"(importance|kernels|scene)-[0-9a-f]{16}\.(json|png)")
+"""Of every kind that sections ask for; a file of any other name is somebody else's."""
+
 
 @dataclass(slots=True)
 class Cache:
-    """A folder of results. Whatever a run did not ask for is removed at its end."""
+    """A folder of results. Whatever a run did not ask for is removed at its end, files of others apart."""
 
     folder: Path
     _used: set[Path] = field(default_factory=set)
@@ -44,11 +48,12 @@ class Cache:
     def sweep(self) -> None:
         """Remove what was not asked for."""
         for path in self.folder.glob("*-*.*"):
-            if path not in self._used:
+            if path not in self._used and _NAME.fullmatch(path.name):
                 path.unlink(missing_ok=True)
 
     def _path(self, kind: str, key: Any, suffix: str) -> Path:
         path = self.folder / f"{kind}-{short_digest(key)}.{suffix}"
+        assert _NAME.fullmatch(path.name), path.name  # else no sweep would ever find it
         self._used.add(path)
         return path
 

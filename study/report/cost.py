@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from study import pace
 from study.report.drawing import GREY, GROUPS, PAPER, Drawn, csv_text, drawn, shown, style
 from study.report.markup import joined, missing, pairs, table
 from study.report.page import Section
@@ -24,13 +25,13 @@ class Cost:
     wall_seconds: float
     """Of all sessions."""
     parts: Mapping[str, float]
-    """Seconds that trials counted, by what they went into."""
+    """Seconds of slots that trials counted, by what they went into."""
     patches: Mapping[str, int]
     """Trained, by what became of the trials."""
     saved_patches: int
     """That stopped trials did not train."""
-    saved_seconds: float
-    """What these would have taken at the speed of the same trials."""
+    saved_wall_seconds: float
+    """About what these would have added to the wall time, at the study's own pace over all slots."""
 
     @property
     def trained(self) -> int:
@@ -40,17 +41,12 @@ class Cost:
 def cost_of(record: Record) -> Cost:
     """The sums, from the journal."""
     parts, patches = Counter[str](), Counter[str]()
-    saved_patches, saved_seconds = 0, 0.0
     for trial in record.state.trials.values():
-        own = trial_seconds(trial)
-        parts.update(own)
+        parts.update(trial_seconds(trial))
         patches[_kind(record, trial)] += trial.patches
-        if trial.status in ("pruned", "paused") and trial.patches:
-            left = trial.config.train.budget_patches - trial.patches
-            saved_patches += left
-            saved_seconds += left / trial.patches * (own.get("steps", 0.0) + own.get("validations", 0.0))
     wall = sum(session.seconds for session in record.sessions)
-    return Cost(wall, parts, patches, saved_patches, saved_seconds)
+    rate = sum(patches.values()) / wall if wall else 0.0
+    return Cost(wall, parts, patches, pace.saved(record.state), pace.saved_wall_seconds(record.state, rate))
 
 
 def _kind(record: Record, trial: TrialState) -> str:
@@ -72,7 +68,7 @@ def cost(record: Record) -> Section:
         (
             "saved by stopping trials early",
             f"{found.saved_patches:,} patches, {share:.0%} of what training all to the end would take; "
-            f"about {duration(found.saved_seconds)}",
+            f"about {duration(found.saved_wall_seconds)} of wall time at the study's own pace",
         ),
         (
             "computed on",
@@ -82,8 +78,11 @@ def cost(record: Record) -> Section:
     ]
     with style():
         figure = _bars(found)
-    alt = "Stacked bars of seconds by what they went into and of patches by what became of the trials"
-    caption = "Where the time of trials went, and what became of the patches that were trained; dotted outline: saved."
+    alt = "Stacked bars of slot seconds by what they went into and of patches by what became of the trials"
+    caption = (
+        "Where the time of trials went, summed over slots, so that slots side by side count more than the clock; and "
+        "what became of the patches that were trained; dotted outline: saved."
+    )
     sessions = table(
         ("session", "began", "lasted", "on", "asked for", "ended"),
         [_session(session) for session in record.sessions],
@@ -118,13 +117,13 @@ def _bars(found: Cost) -> Drawn:
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     above, below = figure.subplots(2, 1)
     parts = {k: v for k, v in found.parts.items() if v > 0}
-    _stack(above, parts, "time that trials counted [s]")
+    _stack(above, parts, "slot time that trials counted [s]")
     patches = {k: float(v) for k, v in found.patches.items() if v}
     _stack(below, patches, "training patches", saved=float(found.saved_patches))
-    rows = [("seconds", what, value) for what, value in found.parts.items()]
+    rows = [("slot seconds", what, value) for what, value in found.parts.items()]
     rows += [("patches", what, value) for what, value in found.patches.items()]
-    rows += [("patches", "saved", found.saved_patches), ("seconds", "saved (estimate)", found.saved_seconds)]
-    rows += [("seconds", "wall time of sessions", found.wall_seconds)]
+    rows += [("patches", "saved", found.saved_patches), ("wall seconds", "saved (estimate)", found.saved_wall_seconds)]
+    rows += [("wall seconds", "all sessions", found.wall_seconds)]
     return drawn("cost", figure, csv_text(("unit", "what", "value"), rows))
 
 

@@ -1,4 +1,4 @@
-"""How the search went: scores in the order of the trials, and learning curves, replicates apart."""
+"""How the search went: scores in the order in which trials ended, and learning curves, replicates apart."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -59,17 +59,19 @@ def draw_bicubic(axes: Axes, bicubic: float) -> None:
 
 
 def history(record: Record) -> Section:
-    """Scores of trials in the order in which they were proposed, and the best so far."""
+    """Scores of trials in the order in which they ended, and the best so far."""
     scored = [t for t in record.searched if t.score is not None]
     if not scored:
         return Section("history", "Optimisation history", missing("No trial has been validated yet."))
     with style():
         figure = _history(record, scored)
+    last = " Trials under way or half done stand last." if any(_going(t) for t in scored) else ""
     caption = (
-        "Each trial's PSNR at its end, in the order in which they were proposed; a stopped trial's is that of the "
-        "point where it stopped. The line is the best finished trial of the search so far."
+        "Each trial's PSNR at its end, in the order in which they ended or, if they wait for more patches, paused; a "
+        "stopped trial's is that of the point where it stopped. The line is the best finished trial of the search by "
+        f"then.{last}"
     )
-    alt = f"Scatter of PSNR over the number of {len(scored)} trials, with the best so far as a line"
+    alt = f"Scatter of PSNR of {len(scored)} trials over how many had ended, with the best so far as a line"
     return Section(
         "history", "Optimisation history", shown(figure, alt=alt, caption=caption, least_width=560), figure.files
     )
@@ -79,53 +81,73 @@ def _history(record: Record, scored: Sequence[TrialState]) -> Drawn:
     figure, axes = canvas(9, 4.2)
     axes.set_ylim(*psnr_limits([t.score or 0.0 for t in scored], record.bicubic))
     low, _ = axes.get_ylim()
+    order = _order(record)
+    place = {number: count for count, number in enumerate(order, start=1)}
+    place |= {t.number: len(order) + 1 for t in record.searched if _going(t)}
+
+    def points(trials: Sequence[TrialState]) -> tuple[list[int], list[float]]:
+        return [place[t.number] for t in trials], [t.score or 0.0 for t in trials]
+
     finished = [t for t in scored if t.status == "finished" and not t.is_reference]
-    axes.scatter(*_points(finished), s=26, color=GREY, edgecolor=PAPER, linewidth=0.5, zorder=3, label="finished")
+    axes.scatter(*points(finished), s=26, color=GREY, edgecolor=PAPER, linewidth=0.5, zorder=3, label="finished")
     for status, (marker, label) in _STOPPED.items():
         if stopped := [t for t in scored if t.status == status]:
-            axes.scatter(*_points(stopped), s=26, marker=marker, color=GREY, linewidth=1.1, zorder=2, label=label)
-    if going := [t for t in scored if t.status in ("running", "waiting")]:
-        axes.scatter(*_points(going), s=40, marker=_HALF[0], color=INK, zorder=3, label=_HALF[1])
+            axes.scatter(*points(stopped), s=26, marker=marker, color=GREY, linewidth=1.1, zorder=2, label=label)
+    if going := [t for t in scored if _going(t)]:
+        axes.scatter(*points(going), s=40, marker=_HALF[0], color=INK, zorder=3, label=_HALF[1])
     for reference, colour in zip(record.references, REFERENCES * 9, strict=False):
         if reference.score is not None:
-            axes.scatter([reference.number], [reference.score], s=44, marker="s", facecolor="none", edgecolor=colour,
+            axes.scatter(*points([reference]), s=44, marker="s", facecolor="none", edgecolor=colour,
                          linewidth=1.8, zorder=4, label=f"reference: {reference.proposed.name}")  # fmt: skip
-    steps = _best_so_far(record)
+    best_so_far = _best_so_far(record, order)
+    steps = [(count, best) for count, best in enumerate(best_so_far, start=1) if best is not None]
     if steps:
         axes.step(*zip(*steps, strict=True), where="post", color=BEST, linewidth=2, zorder=1, label="best so far")
-    if below := [t.number for t in scored if (t.score or 0.0) < low]:
+    if below := [place[t.number] for t in scored if (t.score or 0.0) < low]:
         axes.plot(below, [low] * len(below), "v", color=GREY, markersize=5, clip_on=False, label="below this axis")
     draw_bicubic(axes, record.bicubic)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="trial, in order of proposal", ylabel=PSNR)
+    axes.set(xlabel="trials of the search that had ended or paused", ylabel=PSNR)
     figure.legend(loc="outside lower center", ncols=4)
-    so_far = dict(steps)
-    rows, best = [], None
-    for t in record.searched:
-        best = so_far.get(t.number, best)
-        rows.append((t.number, t.proposed.name, record.status[t.number], t.patches, t.score, best))
-    columns = ("trial", "name", "state", "patches", "val/psnr", "best_so_far")
+    best_by = dict(zip(order, best_so_far, strict=True))
+    rows = []
+    for number in (*order, *(t.number for t in record.searched if _going(t))):
+        t, count = record.state.trials[number], place[number] if number in best_by else None
+        rows.append((count, number, t.proposed.name, record.status[number], t.patches, t.score, best_by.get(number)))
+    columns = ("ended", "trial", "name", "state", "patches", "val/psnr", "best_so_far")
     return drawn("history", figure, csv_text(columns, rows))
 
 
-def _points(trials: Sequence[TrialState]) -> tuple[list[int], list[float]]:
-    return [t.number for t in trials], [t.score or 0.0 for t in trials]
+def _going(trial: TrialState) -> bool:
+    """Whether it neither ended nor waits for the scheduler to resume it."""
+    return trial.status in ("running", "waiting")
 
 
-def _best_so_far(record: Record) -> list[tuple[int, float]]:
-    """(trial, best finished score up to it) where it rises, and at the last trial."""
-    steps: list[tuple[int, float]] = []
-    for t in record.searched:
-        if (
-            t.status == "finished"
-            and not t.is_reference
-            and t.score is not None
-            and (not steps or t.score > steps[-1][1])
-        ):
-            steps.append((t.number, t.score))
-    if steps and record.searched[-1].number != steps[-1][0]:
-        steps.append((record.searched[-1].number, steps[-1][1]))
-    return steps
+def _order(record: Record) -> list[int]:
+    """Numbers of the search's trials in the order in which they ended, paused ones where they told their last score."""
+    paused = [t for t in record.searched if t.status == "paused"]
+    waiting = sorted((t.arrivals[-1] if t.arrivals else 0, t.number) for t in paused)
+    order: list[int] = []
+    for number in record.state.endings:
+        trial = record.state.trials[number]
+        if trial.is_replicate:
+            continue
+        while waiting and trial.arrivals and waiting[0][0] < trial.arrivals[-1]:
+            order.append(waiting.pop(0)[1])
+        order.append(number)
+    return order + [number for _, number in waiting]
+
+
+def _best_so_far(record: Record, order: Sequence[int]) -> list[float | None]:
+    """The best score [dB] of the search's own finished trials up to each of these; None before the first."""
+    found: list[float | None] = []
+    best: float | None = None
+    for number in order:
+        trial = record.state.trials[number]
+        if trial.status == "finished" and not trial.is_reference and trial.score is not None:
+            best = trial.score if best is None else max(best, trial.score)
+        found.append(best)
+    return found
 
 
 def learning_curves(record: Record) -> Section:

@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib as mpl
 
 from study import importance, results
-from study.importance import ADAPTIVE, FEWEST_TRIALS, Importance
+from study.importance import ADAPTIVE, FEWEST_TRIALS, HIGH, LOW, TREES, Importance
 from study.report.cache import Cache
 from study.report.drawing import BEST, GREY, GROUPS, INK, Drawn, canvas, drawn, shown, style
 from study.report.markup import Html, bullets, missing
@@ -34,18 +34,30 @@ def importances(record: Record, cache: Cache) -> Section:
         return Section("importance", title, missing(text))
     with style():
         figure = _importances(found)
-    sampler = record.opened.question["search"]["sampler"]
-    where = (
-        " The sampler looked where scores are high, so this holds for where it looked." if sampler in ADAPTIVE else ""
-    )
+    told = importance.sentences(found, record.opened.question["search"]["sampler"], importance.stopped(record.state))
     caption = (
         f"Share of the spread of scores that each hyperparameter explains alone (fANOVA over {len(points)} finished "
-        f"trials), with an interval that holds the truth nine times of ten; hatched: not resolved from noise.{where}"
+        f"trials), with the interval from {LOW:.0%} to {HIGH:.0%} over {TREES} trees, each grown on a bootstrap sample "
+        f"of them; hatched: not resolved from noise.{_limits(record, len(points))}"
     )
-    told = importance.sentences(found, sampler)
     alt = "Bars of importance: " + "; ".join(told)
     body = Html("".join([bullets(told), shown(figure, alt=alt, caption=caption, least_width=480)]))
     return Section("importance", title, body, figure.files)
+
+
+def _limits(record: Record, count: int) -> str:
+    """What the intervals can be trusted for, in sentences that follow another one."""
+    search, left_out = record.opened.question["search"], importance.stopped(record.state)
+    if importance.calibrated(record.state, search["sampler"], count):
+        return " Of such intervals nine of ten held the truth in simulations (docs/STATISTICS.md)."
+    told = []
+    if search["sampler"] in ADAPTIVE:
+        told.append("The sampler looked where scores are high, so this holds for where it looked.")
+    if left_out:
+        which = f"{left_out} trials that stood worse; they are" if left_out > 1 else "a trial that stood worse; it is"
+        told.append(f"The scheduler ({search['scheduler'].replace('_', ' ')}) stopped {which} left out.")
+    told.append("How often intervals of such a study hold the truth was not measured.")
+    return " " + " ".join(told)
 
 
 def _importances(found: Sequence[Importance]) -> Drawn:

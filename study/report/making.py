@@ -1,5 +1,7 @@
 """The report of a study, from its journal and what else there is of it, written as one page and its figures."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -22,6 +24,9 @@ from study.report.record import Record, moment, record_of
 from study.report.replicates import replicates
 from study.report.space_views import parallel, slices
 from study.verdict import verdict
+
+MANIFEST = "files.json"
+"""In `figures`: the digest of every file there that the report wrote, by name."""
 
 
 def write_report(
@@ -53,15 +58,39 @@ def write_report(
             path.parent.mkdir(exist_ok=True)
             if not path.is_file() or path.read_bytes() != file:
                 write_durably(path, file)
-        for path in (target / "figures").glob("*"):  # of a scene or section that is no longer there
-            if f"figures/{path.name}" not in content and path.suffix in (".png", ".csv"):
-                path.unlink()
+        remove_stale(target / "figures", {Path(name).name: file for name, file in content.items() if "/" in name})
         cache.sweep()
     except OSError as exc:
         raise SuiteError(
             f"{target}: the report cannot be written ({exc.strerror}); choose a folder with --out"
         ) from exc
     return target / folder.report.name
+
+
+def remove_stale(figures: Path, content: Mapping[str, bytes]) -> None:
+    """Remove figures of a scene or section that is no longer there, and note which are the report's now.
+
+    The folder may be the user's own: a file goes only if an earlier report noted it, and nobody changed it since.
+
+    Args:
+        content: the files of this report in the folder, by name.
+    """
+    manifest = figures / MANIFEST
+    try:
+        noted = dict(json.loads(manifest.read_text("utf-8")))
+    except (OSError, ValueError, TypeError):  # the first report here: nothing is known to be its own
+        noted = {}
+    for path in figures.glob("*"):
+        stale = path.name in noted and path.name not in content and path.is_file()
+        if stale and _digest(path.read_bytes()) == noted[path.name]:
+            path.unlink()
+    text = json.dumps({name: _digest(file) for name, file in sorted(content.items())}, indent=0) + "\n"
+    if (content or noted) and (not manifest.is_file() or manifest.read_text("utf-8") != text):
+        write_durably(manifest, text.encode())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def contents(record: Record, data: Path | None, cache: Cache, show: bool) -> Mapping[str, bytes]:

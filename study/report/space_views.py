@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from study.report.course import PSNR, draw_bicubic, psnr_limits
 from study.report.drawing import (
     BEST,
+    GREY,
     GROUPS,
     INK,
     PAPER,
@@ -27,9 +30,32 @@ from study.report.markup import missing
 from study.report.page import Section
 from study.report.record import Record, short
 from study.space import Dimension, Float, Int
-from study.state import TrialState
+from study.state import Status, TrialState
 
 _LOSS = "train.loss"
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """How trials of some states are drawn."""
+
+    label: str
+    states: tuple[Status, ...]
+    line: Any
+    """Matplotlib's line style."""
+    line_name: str
+    mark_name: str
+
+
+_WHOLE = _Kind("finished", ("finished",), "-", "solid", "filled marks")
+_KINDS = (
+    _WHOLE,
+    _Kind("stopped early", ("pruned", "paused"), (0, (4, 3)), "dashed", "open marks"),
+    _Kind("under way or half done", ("running", "waiting"), ":", "dotted", "three-armed marks"),
+    _Kind("failed", ("failed",), "-.", "dash-dotted", "crosses"),
+)
+_OWN_MARK = {"under way or half done": "4", "failed": "x"}
+"""For both searches with a loss and without: a mark that no loss has."""
 
 
 def parallel(record: Record) -> Section:
@@ -40,12 +66,23 @@ def parallel(record: Record) -> Section:
     with style():
         figure = _parallel(record, trials)
     caption = (
-        "One line a trial through the values it had, brighter and wider the higher its PSNR; dashed: stopped early, "
-        "with the PSNR of that point. The best trial is drawn on top."
+        "One line a trial through the values it had, brighter and wider the higher its PSNR"
+        f"{_told(trials, 'line_name')}. The best trial is drawn on top."
     )
     over = ", ".join(d.label for d in record.space.dimensions)
     alt = f"Parallel coordinates of {len(trials)} trials over {over} and PSNR"
     return Section("parallel", title, shown(figure, alt=alt, caption=caption, least_width=720), figure.files)
+
+
+def _told(trials: Sequence[tuple[TrialState, Mapping[str, Any]]], look: str) -> str:
+    """Which trials did not finish and how they look, to follow a sentence; empty where all finished."""
+    there = {t.status for t, _ in trials}
+    found = [f"{getattr(kind, look)}: {kind.label}" for kind in _KINDS[1:] if there.intersection(kind.states)]
+    return f"; {'; '.join(found)} – these with the PSNR of their last validation" if found else ""
+
+
+def _kind(trial: TrialState) -> _Kind:
+    return next(kind for kind in _KINDS if trial.status in kind.states)
 
 
 def _placed(record: Record) -> list[tuple[TrialState, dict[str, Any]]]:
@@ -105,7 +142,7 @@ def _parallel(record: Record, trials: Sequence[tuple[TrialState, Mapping[str, An
         }  # fmt: skip
         if winner:
             look = {"color": BEST, "linewidth": 3, "zorder": 5, "label": f"best: trial {t.number}"}
-        axes.plot(range(len(y)), y, linestyle="-" if t.status == "finished" else (0, (4, 3)), **look)
+        axes.plot(range(len(y)), y, linestyle=_kind(t).line, **look)
     for place, dimension in enumerate(dimensions):
         axes.axvline(place, color=INK, linewidth=0.8, alpha=0.5)
         for y0, text in _marks(dimension):
@@ -121,8 +158,11 @@ def _parallel(record: Record, trials: Sequence[tuple[TrialState, Mapping[str, An
         spine.set_visible(False)
     bar = figure.colorbar(ScalarMappable(norm, colours), ax=axes, label=PSNR, pad=0.01)
     bar.outline.set_visible(False)
-    if best is not None:
-        axes.legend(loc="upper left", bbox_to_anchor=(0, 1.1))
+    for kind in _KINDS[1:]:
+        if any(t.status in kind.states for t, _ in trials):
+            axes.plot([], [], color=GREY, linestyle=kind.line, label=kind.label)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper left", bbox_to_anchor=(0, 1.1), ncols=4)
     columns = ("trial", "state", "val/psnr", *(d.label for d in dimensions))
     rows = [(t.number, record.status[t.number], t.score, *(label(p[d.label]) for d in dimensions)) for t, p in trials]
     return drawn("parallel-coordinates", figure, csv_text(columns, rows))
@@ -145,8 +185,8 @@ def slices(record: Record) -> Section:
         figure = _slices(record, trials)
     by_loss = " Colour and marker tell the loss." if _LOSS in record.swept else ""
     caption = (
-        "PSNR over each hyperparameter, all others as the search happened to set them; open marks: stopped early, with "
-        f"the PSNR of that point. Marks at one listed value are spread sideways.{by_loss}"
+        "PSNR over each hyperparameter, all others as the search happened to set them"
+        f"{_told(trials, 'mark_name')}. Marks at one listed value are spread sideways.{by_loss}"
     )
     alt = f"Scatter plots of PSNR over {', '.join(d.label for d in record.space.dimensions)}"
     return Section("slices", title, shown(figure, alt=alt, caption=caption, least_width=640), figure.files)
@@ -173,6 +213,12 @@ def _slices(record: Record, trials: Sequence[tuple[TrialState, Mapping[str, Any]
     for panel in panels[len(dimensions) :]:
         panel.set_visible(False)
     handles, labels = panels[0].get_legend_handles_labels()
+    there = {t.status for t, _ in trials}
+    for kind in _KINDS[1:]:
+        if there.intersection(kind.states):
+            mark = _OWN_MARK.get(kind.label, "o")
+            handles.append(Line2D([], [], color=GREY, marker=mark, markerfacecolor="none", linestyle="none"))
+            labels.append(kind.label)
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
     numbers = csv_text(
         ("hyperparameter", "value", "loss", "trial", "state", "val/psnr"),
@@ -197,13 +243,14 @@ def _slice(
             range(len(listed)), marks, rotation=35 if long else 0, ha="right" if long else "center", fontsize=8
         )
         axes.set_xlim(-0.5, len(listed) - 0.5)
-    for whole in (True, False):
-        own = [(t, p) for t, p in trials if (t.status == "finished") == whole]
+    for kind in _KINDS:
+        own = [(t, p) for t, p in trials if t.status in kind.states]
         x = [float(p[dimension.label]) if listed is None else listed.index(p[dimension.label])
              + ((t.number * 0.618034) % 1 - 0.5) * 0.5 for t, p in own]  # fmt: skip
         y = [max(t.score or 0.0, floor) for t, _ in own]
-        look: dict[str, Any] = (
-            {"s": 20, "facecolor": colour, "alpha": 0.9} if whole else {"s": 16, "facecolor": "none", "alpha": 0.7}
-        )
-        axes.scatter(x, y, marker=marker, edgecolor=colour, linewidth=0.9, clip_on=False, zorder=3,
-                     label=(name or "finished") if whole else None, **look)  # fmt: skip
+        look: dict[str, Any] = {"s": 16, "facecolor": "none", "edgecolor": colour, "marker": marker, "alpha": 0.7}
+        if kind is _WHOLE:
+            look |= {"s": 20, "facecolor": colour, "alpha": 0.9, "label": name or "finished"}
+        elif kind.label in _OWN_MARK:
+            look = {"s": 36, "color": colour, "marker": _OWN_MARK[kind.label]}
+        axes.scatter(x, y, linewidth=0.9, clip_on=False, zorder=3, **look)

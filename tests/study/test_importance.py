@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import qmc
 
 from experiments.quickstart import EXPERIMENT
-from study.importance import Importance, importances, measure, sentences
+from study.importance import Importance, calibrated, importances, measure, sentences, stopped
 from study.space import Choice, Dimension, Grid
 
 DIMENSIONS = tuple(
@@ -102,6 +102,27 @@ def test_words_say_what_is_resolved_what_is_not_and_on_which_condition() -> None
     ]
     assert sentences(found[1:], "random") == ["importance: of no hyperparameter resolved from noise"]
     assert sentences([], "tpe") == []
+    assert sentences(found, "tpe", 12)[0].startswith(
+        "importance (conditional on where the sampler looked; 12 stopped trials left out): model"
+    )
+    assert sentences(found, "random", 1)[0].startswith("importance (1 stopped trial left out): model")
+
+
+def test_stopped_trials_are_pruned_and_paused_ones_and_undo_the_calibration(history: Callable[..., Any]) -> None:
+    study = history(EXPERIMENT)
+    for i in range(50):
+        study.try_out({"model.temperature": 1.0}, 30 + 0.01 * i)
+    assert stopped(study.state) == 0
+    assert calibrated(study.state, "random", 50) and calibrated(study.state, "qmc", 50)
+    assert not calibrated(study.state, "random", 49)
+    assert not any(calibrated(study.state, sampler, 50) for sampler in ("tpe", "gp", "grid", "replay"))
+    study.try_out({"model.temperature": 0.3}, 20.0, "pruned")
+    number = study.propose({"model.temperature": 0.2})
+    study.start(number)
+    study.validate(number, 20.0)
+    study.pause(number)
+    assert stopped(study.state) == 2
+    assert not calibrated(study.state, "random", 50)
 
 
 @pytest.mark.slow

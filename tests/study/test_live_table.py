@@ -74,7 +74,7 @@ def test_a_wide_screen_shows_slots_curves_speed_best_time_left_and_what_pruning_
     rate = patches / 100
     assert lines[0] == "small: searching; 14 of 50 trials"
     assert f"1 min 40 s so far, about {round(pace.to_do(given.state, 50, given.laps) / rate) // 60} min" in lines[2]
-    assert f"{rate:,.0f} patches/s · pruning saved {round(2 * 960 / rate)} s" in lines[2]
+    assert f"{rate:,.0f} patches/s · pruning saved {round(2 * 960 / rate)} s (wall)" in lines[2]
     assert "best: trial 11, 29.900 dB, +1.900 dB over bicubic" in lines[2]
     top = next(i for i, line in enumerate(lines) if line.startswith("slot  trial  curve"))
     assert lines[top + 1].split()[:5] == ["0", "14", "····", "200", "400/1920"]

@@ -58,6 +58,19 @@ def test_pruning_saved_what_the_pruned_trials_were_not_trained_for(study: Any) -
     assert pace.saved(told.state) == BUDGET - 960
 
 
+def test_a_paused_trial_saves_as_a_pruned_one_and_the_time_saved_is_that_of_the_clock(study: Any) -> None:
+    told = study()
+    told.try_out({}, 25.0, "pruned")
+    number = told.propose({"train.loss": "l2"})
+    told.start(number)
+    told.validate(number, 25.0)
+    told.pause(number)
+    assert pace.saved(told.state) == 2 * BUDGET - 960 - 480
+    rate_of_eight_slots = 8 * 10.0
+    assert pace.saved_wall_seconds(told.state, rate_of_eight_slots) == (2 * BUDGET - 960 - 480) / 80
+    assert pace.saved_wall_seconds(told.state, 0.0) == 0
+
+
 def test_what_is_to_do_before_the_first_trial_is_every_budget(study: Any) -> None:
     told = study(replace(EXPERIMENT, replicates=3))
     with_replicates = 50 * BUDGET + 3 * (1 + 2) * BUDGET

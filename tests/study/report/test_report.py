@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from experiments.quickstart import EXPERIMENT as QUICKSTART
 from sr_core.data.images import read_image
 from sr_core.data.validation import validation_crops
 from sr_core.metrics.evaluate import bicubic_baseline, lr_hr_pair, score
@@ -25,12 +26,11 @@ from study.folder import StudyFolder
 from study.journal import Journal, decode, read
 from study.plots import strongest
 from study.report import __main__ as command
-from study.report import kernels, material, scenes
+from study.report import course, kernels, material, scenes
 from study.report.answer import answer
 from study.report.cache import Cache
 from study.report.cost import cost
-from study.report.course import history
-from study.report.making import write_report
+from study.report.making import MANIFEST, remove_stale, write_report
 from study.report.pictures import pictures
 from study.report.ranking import ranking
 from study.report.record import record_of
@@ -161,6 +161,8 @@ def test_the_tables_hold_the_journal_s_own_numbers(made: Path, state: StudyState
         (t.number, t.proposed.of, t.proposed.replicate) for t in state.trials.values() if t.is_replicate
     }
     history = table(made / "figures" / "history.csv")
+    ended = [n for n in state.endings if not state.trials[n].is_replicate]
+    assert [(int(r["ended"]), int(r["trial"])) for r in history] == list(enumerate(ended, start=1))
     best = state.best()
     assert best is not None
     assert max(float(row["best_so_far"]) for row in history if row["best_so_far"]) == max(
@@ -175,7 +177,29 @@ def test_the_cost_adds_up_to_the_journal(made: Path, state: StudyState) -> None:
     assert sum(v for (unit, what), v in rows.items() if unit == "patches" and what != "saved") == trained
     pruned = [e for e in lines if isinstance(e, ev.Pruned)]
     assert rows["patches", "saved"] == sum(120 - e.patches for e in pruned) > 0
-    assert rows["seconds", "wall time of sessions"] == pytest.approx(max(e.time for e in lines) - lines[1].time)
+    assert rows["wall seconds", "all sessions"] == pytest.approx(max(e.time for e in lines) - lines[1].time)
+
+
+def test_the_time_saved_is_that_of_the_clock_however_many_slots_there_were(history: type[Any]) -> None:
+    told = history(replace(QUICKSTART, references={}, replicates=0))
+    told.session()
+    for number in range(8):
+        told.propose({})
+        told.start(number)
+    begun = told.state.session.time
+    for number in range(8):
+        told.validate(number, 25.0, 25.0)
+        told.end(number, "pruned")
+    # all at once on eight slots, each busy for all of the 100 s until half of its budget
+    events = [replace(e, time=begun + 100) if isinstance(e, ev.Progress | ev.Pruned) else e for e in told.events]
+    events = [replace(e, seconds={"steps": 100.0}) if isinstance(e, ev.Progress) else e for e in events]
+    section = cost(record_of(StudyFolder(Path("/nowhere"), "small"), events, None))
+    found = csv.DictReader(io.StringIO(section.files["figures/cost.csv"].decode()))
+    rows = {(row["unit"], row["what"]): float(row["value"]) for row in found}
+    assert rows["slot seconds", "steps"] == 800
+    assert rows["wall seconds", "all sessions"] == 100
+    assert rows["wall seconds", "saved (estimate)"] == 100
+    assert "about 1.7 min of wall time" in section.body
 
 
 def _lines(state: StudyState, made: Path) -> list[bytes]:
@@ -393,9 +417,54 @@ def test_a_paused_trial_is_shown_as_paused(story: Callable[..., Any]) -> None:
     folder: StudyFolder = told.folder
     record = record_of(folder, read(folder.journal), None)
     assert "1 paused" in top(folder)
-    numbers = history(record).files["figures/history.csv"].decode()
+    numbers = course.history(record).files["figures/history.csv"].decode()
     assert [row["state"] for row in csv.DictReader(io.StringIO(numbers))] == ["finished", "paused"]
     assert "960 patches" in cost(record).body  # not trained by the paused one
+
+
+def test_the_history_is_in_the_order_in_which_trials_ended(history: type[Any]) -> None:
+    told = history(replace(QUICKSTART, references={}, replicates=0))
+    told.session()
+    first, second, third, fourth, fifth = (told.propose({}) for _ in range(5))
+    for number in (first, second, third, fourth):
+        told.start(number)
+    told.validate(first, 31.0, 31.0, 31.0)  # the best one: proposed first, and slow
+    told.validate(third, 25.0)
+    told.pause(third)
+    told.validate(second, 29.0, 29.0, 29.0, 29.0)
+    told.end(second)
+    told.validate(fourth, 20.0, 20.0)
+    told.end(fourth, "pruned")
+    told.validate(first, 31.0)
+    told.end(first)
+    told.start(fifth)
+    told.validate(fifth, 28.0)
+    section = course.history(record_of(StudyFolder(Path("/nowhere"), "small"), told.events, None))
+    rows = list(csv.DictReader(io.StringIO(section.files["figures/history.csv"].decode())))
+    assert [(row["ended"], int(row["trial"]), row["best_so_far"]) for row in rows] == [
+        ("1", third, ""), ("2", second, "29.0"), ("3", fourth, "29.0"), ("4", first, "31.0"), ("", fifth, "")
+    ]  # fmt: skip
+    assert "Trials under way or half done stand last" in section.body
+
+
+def test_the_line_of_the_best_rises_where_the_best_trial_ended(
+    history: type[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = history(replace(QUICKSTART, references={}, replicates=0))
+    told.session()
+    slow, fast = told.propose({}), told.propose({})
+    for number, psnr in ((fast, 29.0), (slow, 31.0)):
+        told.start(number)
+        told.validate(number, *[psnr] * 4)
+        told.end(number)
+    figures: list[Any] = []
+    monkeypatch.setattr(course, "drawn", lambda name, figure, numbers: figures.append(figure))
+    record = record_of(StudyFolder(Path("/nowhere"), "small"), told.events, None)
+    course._history(record, record.searched)
+    (axes,) = figures[0].axes
+    (line,) = [line for line in axes.lines if line.get_label() == "best so far"]
+    assert line.get_xydata().tolist() == [[1, 29.0], [2, 31.0]]
+    assert axes.get_xlabel() == "trials of the search that had ended or paused"
 
 
 def test_nothing_that_people_wrote_becomes_markup(story: Callable[..., Any]) -> None:
@@ -440,6 +509,35 @@ def test_the_command_writes_where_it_is_told_and_says_what_to_do_next(
     assert capsys.readouterr().out.splitlines()[-1] == f"next: open {page.as_uri()} in a browser"
     assert page.read_bytes() == (made / "report.html").read_bytes()
     assert not (trained.path / "report").exists()
+
+
+def test_files_that_no_report_wrote_stay_in_the_folder_and_its_own_stale_ones_go(
+    trained: StudyFolder, made: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "notes"
+    shutil.copytree(made, out)  # an earlier report, and what its user keeps in the same folder
+    theirs = ("figures/thesis.png", "figures/measured.csv", "cache/my-scene.png", "cache/scene-of-2024.json",
+              "cache/kernels-0123456789abcdef.txt", "cache/notes-0123456789abcdef.json", "mine.html")  # fmt: skip
+    for name in theirs:
+        (out / name).write_text("mine", "utf-8")
+    (out / "cache" / "scene-0123456789abcdef.png").write_bytes(b"of a network that is gone")
+    (out / "figures" / "scene-1-HR.png").write_bytes(b"retouched")
+    scenes_before = {p.name for p in (out / "figures").glob("scene-*.png")}
+    write_report(trained, read(trained.journal), out=out, show=False)
+    assert [name for name in theirs if (out / name).read_text("utf-8") != "mine"] == []
+    assert not (out / "cache" / "scene-0123456789abcdef.png").exists()
+    assert len(scenes_before) > 5
+    assert [p.name for p in (out / "figures").glob("scene-*.png")] == ["scene-1-HR.png"], "changed since: not ours"
+
+
+def test_without_a_note_of_what_a_report_wrote_nothing_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "old.png").write_bytes(b"1")
+    for note in (None, "{", "[1]", '"x"', '{"../old.png": "x"}'):
+        if note is not None:
+            (tmp_path / MANIFEST).write_text(note, "utf-8")
+        remove_stale(tmp_path, {"new.png": b"2"})
+        assert (tmp_path / "old.png").read_bytes() == b"1"
+    assert list(json.loads((tmp_path / MANIFEST).read_text("utf-8"))) == ["new.png"]
 
 
 def test_a_folder_that_cannot_be_written_is_one_line_and_status_2(

@@ -14,8 +14,11 @@ from study import space as ranges
 from study.config import TrialConfig
 from study.experiment import Experiment
 from study.folder import StudyFolder
+from study.importance import Importance
+from study.report import space_views
 from study.report.cache import Cache
 from study.report.course import psnr_limits
+from study.report.drawing import Drawn
 from study.report.importances import importances
 from study.report.record import Record, record_of
 from study.report.space_views import _place, parallel, slices
@@ -39,6 +42,15 @@ EXPERIMENT = Experiment(
     rungs=(120,),
     reduction_factor=2.0,
 )
+
+POINT = {
+    "train.loss": "l1",
+    "model.temperature": 1.0,
+    "model.reduction": 2,
+    "train.batch_size": 2,
+    "train.learning_rate": 1e-3,
+}
+"""In the space."""
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +97,36 @@ def test_what_decides_is_named_and_the_rest_is_not_resolved(record: Record, tmp_
     assert {name for name, row in found.items() if row["resolved"] == "True"} == {"train.loss"}
     assert "not resolved from noise: " in section.body
     assert "holds for where it looked" in section.body  # TPE is adaptive
+    assert "The scheduler (successive halving) stopped 6 trials that stood worse; they are left out." in section.body
+    assert "from 3% to 97% over 64 trees" in section.body
+    assert "nine of ten" not in section.body
+
+
+@pytest.mark.parametrize(
+    ("sampler", "count", "how", "said"),
+    [
+        ("random", 50, None, "Of such intervals nine of ten held the truth in simulations"),
+        ("qmc", 50, None, "Of such intervals nine of ten held the truth in simulations"),
+        ("random", 49, None, "was not measured"),
+        ("random", 50, "failed", "was not measured"),
+        ("random", 50, "pruned", "(asha) stopped a trial that stood worse; it is left out. How often intervals"),
+        ("tpe", 50, None, "holds for where it looked. How often intervals"),
+    ],
+)
+def test_how_often_intervals_hold_the_truth_is_said_only_where_it_was_measured(
+    history: type[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: Any, count: int, how: str, said: str
+) -> None:
+    told = history(replace(EXPERIMENT, sampler=sampler, scheduler="asha"))
+    told.session(count)
+    for number in range(count):
+        told.try_out(POINT | {"train.loss": ("l1", "l2")[number % 2]}, 30.0 + number % 2)
+    if how:
+        told.try_out(POINT, 20.0, how)
+    measured = [Importance("train.loss", 1.0, 0.9, 1.0, True, 1.0)]
+    monkeypatch.setattr("study.importance.measure", lambda *_: measured)  # what is measured is tested elsewhere
+    section = importances(record_of(StudyFolder(Path("/nowhere"), "small"), told.events, None), Cache(tmp_path))
+    assert said in section.body
+    assert ("nine of ten" in section.body) == ("nine of ten" in said)
 
 
 def test_importances_are_computed_once(record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,6 +166,62 @@ def test_every_trial_is_in_the_figure_with_its_values(
     assert sum(row["state"] == "pruned" for row in rows(drawn, name)) == (6 if name == "parallel-coordinates" else 24)
     assert drawn.files[f"figures/{name}.png"].startswith(b"\x89PNG")
     assert "<img" in drawn.body
+
+
+def test_trials_that_run_or_failed_do_not_look_stopped_early(
+    history: type[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = Drawn("nothing", b"<svg/>", b"", "", (1, 1))  # the captions alone are looked at
+    monkeypatch.setattr(space_views, "_parallel", lambda *_: nothing)
+    monkeypatch.setattr(space_views, "_slices", lambda *_: nothing)
+    told = history(EXPERIMENT)
+    told.session(6)
+    told.try_out(POINT | {"train.loss": "l2"}, 30.0)
+    told.try_out(POINT, 29.0)
+    running, failed = told.propose(POINT | {"train.loss": "l2"}), told.propose(POINT)
+    for number in (running, failed):
+        told.start(number)
+        told.validate(number, 29.5)
+    half = record_of(StudyFolder(Path("/nowhere"), "small"), told.events, None)
+    told.end(failed, "failed")
+    over = record_of(StudyFolder(Path("/nowhere"), "small"), told.events, None)
+    for view, going, broken, stopped in (
+        (parallel, "dotted: under way or half done", "dash-dotted: failed", "stopped early"),
+        (slices, "three-armed marks: under way or half done", "crosses: failed", "stopped early"),
+    ):
+        assert going in view(half).body and broken not in view(half).body and stopped not in view(half).body
+        assert going in view(over).body and broken in view(over).body and stopped not in view(over).body
+    told.try_out(POINT, 20.0, "pruned")
+    pruned = record_of(StudyFolder(Path("/nowhere"), "small"), told.events, None)
+    assert "dashed: stopped early; dotted: under way" in parallel(pruned).body
+    assert "open marks: stopped early; three-armed marks: under way" in slices(pruned).body
+
+
+def test_every_kind_of_trial_has_a_look_of_its_own(history: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    told = history(EXPERIMENT)
+    told.session(6)
+    told.try_out(POINT | {"train.loss": "l2"}, 30.0)
+    told.try_out(POINT | {"train.loss": "l2"}, 28.0, "pruned")
+    running, failed = told.propose(POINT | {"train.loss": "l2"}), told.propose(POINT | {"train.loss": "l2"})
+    for number in (running, failed):
+        told.start(number)
+        told.validate(number, 29.0 + number / 10)
+    told.end(failed, "failed")
+    record = record_of(StudyFolder(Path("/nowhere"), "small"), told.events, None)
+    figures: list[Any] = []
+    monkeypatch.setattr(space_views, "drawn", lambda name, figure, numbers: figures.append(figure))
+    space_views._parallel(record, space_views._placed(record))
+    lines = {line.get_linestyle() for line in figures[0].axes[0].lines if len(line.get_xdata()) == 5}
+    assert lines == {"-", "--", ":", "-."}
+    space_views._slices(record, space_views._placed(record))
+    assert [text.get_text() for text in figures[1].legends[0].get_texts()][-3:] == [
+        "stopped early", "under way or half done", "failed"
+    ]  # fmt: skip
+    panel = figures[1].axes[0]
+    looks = [
+        (c.get_paths()[0].vertices.shape, len(c.get_facecolor())) for c in panel.collections if len(c.get_offsets())
+    ]
+    assert len(looks) == len(set(looks)) == 4
 
 
 def test_slices_tell_the_loss_by_colour_only_if_it_was_searched(record: Record, history: type[Any]) -> None:
