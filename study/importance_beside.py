@@ -5,10 +5,11 @@ would take them from the study's loop and, with one slot, from the training itse
 """
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -44,12 +45,13 @@ class ImportanceBeside:
         finished = sum(t.status == "finished" and t.proposed.role == "search" for t in state.trials.values())
         if not self._closed and finished >= max(FEWEST_TRIALS, _GROWTH * self._measured):
             self._measured = finished
-            self._pipe, theirs = self._spawn.Pipe(duplex=False)
-            self._process = self._spawn.Process(
+            ours, theirs = self._spawn.Pipe(duplex=False)
+            process = self._spawn.Process(
                 target=_measure, args=(theirs, self._experiment, self._journal), name="importance", daemon=True
             )
-            self._process.start()
-            theirs.close()
+            with theirs:
+                _start(process)
+            self._process, self._pipe = process, ours
         return self._known
 
     def close(self) -> None:
@@ -65,6 +67,16 @@ class ImportanceBeside:
         self._process = self._pipe = None
 
 
+def _start(process: SpawnProcess) -> None:
+    """Start it where it does not hear the terminal's Ctrl-C: that is for the study, which ends it."""
+    resource_tracker.ensure_running()  # by itself it would be started below, and unblock both signals (Python 3.11)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _measure(pipe: "Connection[Sequence[str], Sequence[str]]", experiment: Experiment, journal: Path) -> None:
     """A process's life."""
     from sr_core.parent import end_with_parent
@@ -73,12 +85,18 @@ def _measure(pipe: "Connection[Sequence[str], Sequence[str]]", experiment: Exper
     os.nice(19)
     if sys.platform == "linux":
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    from study import importance
     from study.journal import read
     from study.state import fold
 
-    state = fold(read(journal))
-    found = importance.importances(state, experiment)
-    finished = sum(t.status == "finished" and t.proposed.role == "search" for t in state.trials.values())
-    lines = importance.sentences(found, experiment.sampler, importance.stopped(state))
-    pipe.send([f"after {finished} finished trials, {lines[0]}", *lines[1:]] if lines else [])
+    pipe.send(_told(fold(read(journal)), experiment))
+
+
+def _told(state: StudyState, experiment: Experiment) -> Sequence[str]:
+    """The importances in words, and the number of points they are from: references in the space are among them."""
+    from study import importance
+
+    lines = importance.sentences(
+        importance.importances(state, experiment), experiment.sampler, importance.stopped(state)
+    )
+    points, _ = importance.located(state, experiment.space, experiment.base.dotted())
+    return [f"after {len(points)} finished trials, {lines[0]}", *lines[1:]] if lines else []

@@ -2,7 +2,8 @@
 
 The study's loop only hands over what happened, in microseconds: states are immutable, so the thread draws from the
 last one whenever it likes. The screen is the terminal's alternate one, so that a resize leaves no fragments and nothing
-has to be erased; what others print meanwhile is shown as messages and printed for good at the end.
+has to be erased; what others print meanwhile is shown as messages and printed for good at the end. Where it cannot be
+drawn the screen is given back, and plain lines follow.
 """
 
 import atexit
@@ -14,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol, TextIO
 
 from rich.console import Console
@@ -85,6 +87,8 @@ class LiveView:
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._draw, name="live-view", daemon=True)
         self._drawing, self._stopped = threading.Lock(), False
+        self._plain: PlainView | None = None
+        """Takes over where the screen cannot be drawn."""
         self._before = signal.getsignal(signal.SIGTSTP)
         signal.signal(signal.SIGTSTP, self._suspend)
         atexit.register(self._restore)  # also where a signal comes in the middle of the ending
@@ -93,6 +97,10 @@ class LiveView:
         self._thread.start()
 
     def observe(self, event: Event, state: StudyState) -> None:
+        if self._plain is not None:
+            with suppress(OSError):  # the terminal may be gone
+                self._plain.observe(event, state)
+            return
         if isinstance(event, Failed | Warned | WorkerLost):
             self._messages.append((event.time, describe(event, state), self._streams[0]))
         self._laps = follow(self._laps, event)
@@ -105,6 +113,9 @@ class LiveView:
     def doing(self, what: str) -> None:
         """What the study does from now on that is no training."""
         self._doing = what
+        if self._plain is not None:
+            with suppress(OSError):
+                self._plain.doing(what)
 
     def close(self) -> None:
         """Leave the terminal as it was, and print there what was said meanwhile."""
@@ -116,10 +127,17 @@ class LiveView:
         if self._importance is not None:
             self._importance.close()
         signal.signal(signal.SIGTSTP, self._before)
-        self._live.stop()
-        self._restore()
-        atexit.unregister(self._restore)
-        for moment, text, stream in self._messages:
+        self._leave()
+
+    def _leave(self) -> None:
+        """The terminal as it was, and on it what was said meanwhile; a second time only what was said since."""
+        sys.stdout, sys.stderr = self._streams
+        if self._live.is_started:
+            self._live.stop()
+            self._restore()
+            atexit.unregister(self._restore)
+        while self._messages:
+            moment, text, stream = self._messages.popleft()
             print(stamped(moment, text), file=stream)
 
     def _restore(self) -> None:
@@ -127,28 +145,51 @@ class LiveView:
         self._out.show_cursor(True)
 
     def _suspend(self, number: int, frame: object) -> None:
-        """Ctrl-Z: the shell gets its screen back, and the view its own once the process goes on."""
-        self._stopped = True
+        """Ctrl-Z: the shell gets its screen back, and the view its own once the process goes on.
+
+        Nothing else that this thread does may hold the lock, or the handler would wait for itself.
+        """
+        signal.signal(signal.SIGTSTP, signal.SIG_IGN)  # a second one in here would do just that
         with self._drawing:
-            self._restore()
+            self._stopped = True
+            if self._plain is None:
+                self._restore()
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, signal.SIG_IGN)
+        with self._drawing:
+            if self._plain is None:
+                self._out.set_alt_screen(True)
+                self._out.show_cursor(False)
+            self._stopped = False
         signal.signal(signal.SIGTSTP, self._suspend)
-        self._out.set_alt_screen(True)
-        self._out.show_cursor(False)
-        self._stopped = False
 
     def _draw(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})  # what it starts inherits that
+        try:
+            self._draw_until_closed()
+        except Exception as exc:  # whatever it is, it must not hide what is said from now on
+            self._give_up(f"{type(exc).__name__}: {exc}")
+
+    def _give_up(self, why: str) -> None:
+        """Go on in plain lines."""
+        reason = f"the screen of this study cannot be drawn ({' '.join(why.split())}); plain lines from here on"
+        self._messages.append((time.time(), reason, self._streams[1]))
+        with self._drawing:
+            with suppress(OSError, ValueError):  # the terminal may be gone
+                self._leave()
+            self._plain = PlainView(self._out, self._asked, self._state.counted)
+
+    def _draw_until_closed(self) -> None:
         rest = 0.0
         while not self._closing.wait(rest):
             if self._state.opened is None:
                 rest = _REDRAW_SECONDS
                 continue
             begun = time.perf_counter()
+            shown = self._shown()
             with self._drawing:
                 if not self._stopped:
-                    self._live.update(self._shown(), refresh=True)
+                    self._live.update(shown, refresh=True)
             rest = max(_REDRAW_SECONDS, _REST_FACTOR * (time.perf_counter() - begun))
 
     def _shown(self) -> Shown:
@@ -164,11 +205,24 @@ class LiveView:
             heard=self._heard,
             doing=doing,
             deadline=None if stop.deadline is None else now + stop.deadline - time.monotonic(),
-            importance=self._importance.sentences(state) if self._importance is not None and not doing else (),
+            importance=() if doing else self._importances(state),
             troubles=[f"{view.view}: cannot be written just now, trying again" for view in self._views if view.failing],
             messages=[stamped(moment, text) for moment, text, _ in self._messages.copy()],
             now=now,
         )
+
+    def _importances(self, state: StudyState) -> Sequence[str]:
+        """In words; where they fail they are shown no more, and all else is."""
+        if self._importance is None:
+            return ()
+        try:
+            return self._importance.sentences(state)
+        except Exception as exc:
+            why = " ".join(f"{type(exc).__name__}: {exc}".split())
+            self._messages.append((time.time(), f"importances are shown no more ({why})", self._streams[1]))
+            beside, self._importance = self._importance, None
+            beside.close()
+            return ()
 
 
 class _Caught(io.TextIOBase):

@@ -130,6 +130,9 @@ def _phase(shown: Shown) -> str:
         counts += f", {sum(t.ended for t in begun)} of {len(begun) + pace.replicates_to_come(state)} replicates"
     if shown.doing:
         return f"{shown.doing}; {counts}"
+    longer = next((t for t in state.trials.values() if t.proposed.role == "training"), None)
+    if longer is not None:  # study.train: the only trial there is
+        return f"training trial {longer.number} with {pace.budget_of(longer):,} patches"
     return f"training the finalists again; {counts}" if begun else f"searching; {counts}"
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from study import pace
 from study.folder import StudyFolder
+from study.ownership import has_begun
 from study.pulse import pulse_of
 from study.standing import VIEWS, standing_of
 from study.state import StudyState
@@ -17,14 +18,18 @@ def overview(folder: StudyFolder, state: StudyState) -> dict[str, Any]:
     if opened is None:
         phase = "preparing" if owner else "empty"
         return {"study": folder.study, "phase": phase, "owner": owner}
-    phase = "running" if owner else state.ended.reason if state.ended else "died, resumable"
+    begun = session is not None and has_begun(folder.path / "lock", session.host, session.pid, session.time)
+    if owner:  # until it has begun, the last session in the record is another one's
+        phase = "running" if begun else "preparing"
+    else:
+        phase = state.ended.reason if state.ended else "died, resumable"
     starts = [t.starts[0].time for t in state.trials.values() if t.starts]
     asked = session.trials if session else 0
-    laps = pulse_of(folder.journal) if owner else {}
-    now = max([state.last_time, *(lap.told for lap in laps.values())])
+    laps = pulse_of(folder.journal, session.epoch) if session and begun else {}
+    now = max(state.last_time, time.time()) if begun else state.last_time
     seconds = now - session.time if session else 0.0
     ended = _ended_since(state)
-    left = pace.seconds_left(state, asked, laps, now) if owner else None
+    left = pace.seconds_left(state, asked, laps, now) if begun else None
     return {
         "study": folder.study,
         "phase": phase,
@@ -37,7 +42,7 @@ def overview(folder: StudyFolder, state: StudyState) -> dict[str, Any]:
             {
                 "trial": t.number,
                 "slot": t.starts[-1].slot,
-                "patches": pace.reached(t, laps) if owner else t.checkpoint,
+                "patches": pace.reached(t, laps) if begun else t.checkpoint,
                 "val/psnr": t.score,
             }
             for t in state.trials.values()
@@ -98,9 +103,10 @@ def as_text(found: dict[str, Any]) -> str:
     """The same for people to read."""
     if found["phase"] == "empty":
         return f"{found['study']}: nothing recorded yet"
-    if found["phase"] == "preparing":
+    if "asked" not in found:
         return f"{found['study']}: preparing ({found['owner']}); no trial yet"
-    counts = {"half done" if s == "running" and not found["owner"] else s: n for s, n in found["trials"].items()}
+    runs = found["phase"] == "running"
+    counts = {"half done" if s == "running" and not runs else s: n for s, n in found["trials"].items()}
     trials = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "no trial yet"
     lines = [
         f"{found['study']}: {found['phase']}" + (f" ({found['owner']})" if found["owner"] else ""),
@@ -110,8 +116,8 @@ def as_text(found: dict[str, Any]) -> str:
         lines.append(f"replicates of the finalists: {found['replicates']['ended']} ended")
     for trial in found["running"]:
         score = "" if trial["val/psnr"] is None else f", {trial['val/psnr']:.3f} dB"
-        where = f"on slot {trial['slot']}" if found["owner"] else "goes on from its checkpoint"
-        if not found["owner"] and not trial["patches"]:
+        where = f"on slot {trial['slot']}" if runs else "goes on from its checkpoint"
+        if not runs and not trial["patches"]:
             where = "has no checkpoint and starts over"
         lines.append(f"trial {trial['trial']} {where}: {trial['patches']} patches{score}")
     if found["best"]:
@@ -119,7 +125,7 @@ def as_text(found: dict[str, Any]) -> str:
         gain = psnr - found["bicubic"]["val/psnr"]
         lines.append(f"best of the search: trial {number}, {psnr:.3f} dB, {gain:+.3f} over bicubic")
     rate = found["rate"]
-    if found["owner"] and rate["patches_per_second"]:
+    if runs and rate["patches_per_second"]:
         lines.append(f"{rate['patches_per_second']:.0f} patches/s, {rate['trials_per_hour']:.1f} trials/h")
     if found["seconds_left"] is not None:
         lines.append(f"about {found['seconds_left'] / 60:.0f} min left, until {_clock(found['estimated_end'])}")

@@ -98,6 +98,19 @@ def owned(path: Path, what: str, journal: Path, *, take_over: bool = False) -> I
 
 def owner(path: Path) -> str | None:
     """The live process that holds the lock file, in words; None if there is none."""
+    content = _holder(path)
+    return None if content is None else _words(content)
+
+
+def has_begun(path: Path, host: str, pid: int, moment: float) -> bool:
+    """Whether a session that such a process began at that moment [Unix s] is the one of the lock file's live owner."""
+    content = _holder(path) or {}
+    since = content.get("since")
+    return (content.get("host"), content.get("pid")) == (host, pid) and isinstance(since, float) and since <= moment
+
+
+def _holder(path: Path) -> dict[str, Any] | None:
+    """What the live process that holds the lock file said of itself; None if there is none."""
     try:
         with path.open("r") as file:
             held = not _take(file, fcntl.LOCK_SH)
@@ -106,7 +119,7 @@ def owner(path: Path) -> str | None:
         return None
     elsewhere = content.get("machine") not in (None, machine())
     if held or (elsewhere and time.time() - path.stat().st_mtime < STALE_SECONDS):
-        return _words(content)
+        return content
     return None
 
 

@@ -94,9 +94,9 @@ class View(Protocol):
 class PlainView:
     """One timestamped line per event that matters; for logs and pipes."""
 
-    def __init__(self, out: Console, asked: int) -> None:
+    def __init__(self, out: Console, asked: int, counted: int = 0) -> None:
         self._out, self._asked = out, asked
-        self._counted = 0
+        self._counted = counted
 
     def observe(self, event: Event, state: StudyState) -> None:
         self._counted = state.counted

@@ -1,5 +1,8 @@
 """Importances while a study runs: measured elsewhere, so that nobody waits for them."""
 
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,7 +12,7 @@ from typing import Any
 import pytest
 
 from experiments.quickstart import EXPERIMENT
-from study import importance
+from study import importance, importance_beside
 from study.importance_beside import ImportanceBeside
 from study.journal import Journal
 
@@ -50,6 +53,43 @@ def test_they_are_those_of_the_result_and_come_without_anybody_waiting(told: Any
     expected = importance.sentences(importance.importances(study.state, PLAIN), PLAIN.sampler)
     assert found == [f"after 12 finished trials, {expected[0]}", *expected[1:]]
     assert "train.loss" in found[0]
+
+
+def test_the_number_of_trials_they_are_from_is_that_of_the_forest_s_points(history: Callable[..., Any]) -> None:
+    known = replace(PLAIN, references={"known": PLAIN.base})
+    study = history(known)
+    study.session()
+    number = study.propose(reference="known")
+    study.start(number)
+    study.validate(number, *[30.5] * 4)
+    study.end(number)
+    losses = list(LOSSES)
+    for i in range(12):
+        values = {**PLAIN.base.dotted(), "train.loss": losses[i % 3], "model.temperature": (0.1, 1.0, 10.0)[i % 3]}
+        study.try_out({name: values[name] for name in PLAIN.space.names}, 29.0 + i % 3 + i / 1000)
+    told = importance_beside._told(study.state, known)
+    points, _ = importance.located(study.state, known.space, known.base.dotted())
+    assert len(points) == 13 and told[0].startswith("after 13 finished trials, importance")
+
+
+def test_the_measure_does_not_hear_the_terminal_s_ctrl_c_and_the_caller_still_does(told: Any, tmp_path: Path) -> None:
+    told(10)
+    look = (  # in a process of its own, where nothing has started Python's resource tracker yet
+        "import signal, sys\nfrom dataclasses import replace\nfrom pathlib import Path\n"
+        "from experiments.quickstart import EXPERIMENT\nfrom study.importance_beside import ImportanceBeside\n"
+        "from study.journal import read\nfrom study.state import fold\n"
+        "beside = ImportanceBeside(replace(EXPERIMENT, references={}, replicates=0), Path(sys.argv[1]))\n"
+        "beside.sentences(fold(read(Path(sys.argv[1]))))\n"
+        "status = Path(f'/proc/{beside._process.pid}/status').read_text()\n"
+        "print(status.partition('SigBlk:')[2].split()[0], len(signal.pthread_sigmask(signal.SIG_BLOCK, ())))\n"
+        "beside.close()\n"
+    )
+    argv = [sys.executable, "-c", look, tmp_path / "journal.jsonl"]
+    seen = subprocess.run(argv, capture_output=True, text=True)
+    assert seen.returncode == 0, seen.stderr
+    blocked, own = seen.stdout.split()
+    assert int(blocked, 16) == 1 << signal.SIGINT - 1 | 1 << signal.SIGTERM - 1
+    assert own == "0"
 
 
 def test_too_few_trials_start_no_process(told: Any, tmp_path: Path) -> None:

@@ -140,6 +140,18 @@ def test_replicates_are_counted_beside_the_trials(history: Any) -> None:
     assert screen(given, 100, 10)[0].plain == "small: training the finalists again; 1 of 1 trials, 1 of 3 replicates"
 
 
+def test_a_longer_training_is_no_search(history: Any) -> None:
+    told = history(replace(EXPERIMENT, references={}, replicates=0))
+    told.session(trials=1)
+    config = told.experiment.base.with_values({"train.budget_patches": 19_200})
+    longer = {"role": "training", "name": "", "config": config.to_json(), "config_hash": "feed", "values": {}}
+    told.tell(ev.Proposed, trial=12, **longer)
+    given = Shown(state=told.state, asked=1, slots=1, now=told.state.session.time + 10)
+    assert screen(given, 100, 10)[0].plain == "small: training trial 12 with 19,200 patches"
+    stopping = replace(given, doing="stopping after a checkpoint")
+    assert screen(stopping, 100, 10)[0].plain.startswith("small: stopping after a checkpoint; ")
+
+
 def test_all_curves_share_one_scale_that_first_validations_do_not_stretch(history: Any) -> None:
     told = history(EXPERIMENT)
     told.session()

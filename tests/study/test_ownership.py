@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from study.events import Warned
 from study.folder import StudyFolder
 from study.follow import Keeper
 from study.journal import Journal, read
+from study.ownership import has_begun
 
 Tell = Callable[..., Any]
 
@@ -155,6 +157,18 @@ def test_the_former_keeper_of_a_view_leaves_it_to_the_new_owner(story: Tell) -> 
             keeper.advance()
         assert other.advance() == 0
         other.close()
+
+
+def test_a_session_is_the_owner_s_only_if_that_process_began_it_since_it_has_the_lock(folder: StudyFolder) -> None:
+    lock, here = folder.path / "lock", socket.gethostname()
+    before = time.time() - 1
+    assert not has_begun(lock, here, os.getpid(), before)
+    with folder.owned():
+        assert has_begun(lock, here, os.getpid(), time.time())
+        assert not has_begun(lock, here, os.getpid(), before), "an earlier session of a process with that number"
+        assert not has_begun(lock, here, os.getpid() + 1, time.time())
+        assert not has_begun(lock, "elsewhere", os.getpid(), time.time())
+    assert not has_begun(lock, here, os.getpid(), time.time()), "nobody owns it"
 
 
 def test_a_lock_that_another_process_only_looks_at_is_not_taken_over(folder: StudyFolder) -> None:

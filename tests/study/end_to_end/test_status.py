@@ -53,7 +53,7 @@ def test_while_a_study_runs_its_owner_running_trial_and_time_left_are_shown(
     (running,) = found["running"]
     assert running["trial"] == 2 and running["patches"] in (60, 120, 180, 240)
     assert 0 < found["seconds_left"] < 600
-    assert found["estimated_end"] == found["last_event"] + found["seconds_left"]
+    assert found["estimated_end"] - found["seconds_left"] == pytest.approx(time.time(), abs=5.0), "from now on"
     assert found["rate"]["patches_per_second"] > 0 and found["rate"]["trials_per_hour"] > 0
     assert found["views"] == {}
     assert f"tiny: running (process {process.pid} on" in text
@@ -104,7 +104,8 @@ def test_a_study_that_has_only_just_begun_can_be_asked(
         process = commands.start("study.run", *tiny.argv(root), first=WAITS_AT.format(line=line))
         wait_until(lambda: journal.exists() and journal.read_bytes().count(b"\n") == line)  # noqa: B023  # used at once
         _, found = status(root)
-        assert (found["phase"], found["counted"], found["seconds_left"]) == ("running", 0, None)
+        phase = "preparing" if line == 1 else "running"
+        assert (found["phase"], found["counted"], found["seconds_left"]) == (phase, 0, None)
         process.kill()
 
 
@@ -172,11 +173,34 @@ def test_a_running_trial_is_shown_as_far_as_it_is_and_not_as_its_last_validation
     assert running["val/psnr"] is None and 0 < running["patches"] < 60, "before its first validation"
     assert found["rate"]["patches_per_second"] > 0 and found["seconds_left"] > 0
     assert re.search(r"trial 0 on slot 0: \d+ patches$", text, re.MULTILINE)
-    pulse.write_text("{")
-    assert status(root)[1]["running"][0]["patches"] == 0
     process.kill(signal.SIGTERM)
     process.wait()
     assert not pulse.exists()
+
+
+def test_a_study_that_is_begun_again_is_not_shown_as_the_killed_session_left_it(
+    tiny: Any, commands: Any, tmp_path: Path, status: Any, wait_until: Any
+) -> None:
+    root = tmp_path / "root"
+    slowly = (
+        "import time\nfrom sr_core.training.step import Step\nstep = Step.__call__\n"
+        "Step.__call__ = lambda self: (time.sleep(0.4), step(self))"
+    )
+    process = commands.start("study.run", *tiny.argv(root), first=slowly)
+    wait_until((root / "tiny" / ".pulse.json").exists)
+    process.kill()
+    process.wait()
+    prepares = (
+        "import time, study.session as s\ns.prepare_material = lambda *_: print('now', flush=True) or time.sleep(600)"
+    )
+    process = commands.start("study.run", *tiny.argv(root), first=prepares)
+    wait_until(lambda: "now" in process.out)
+    assert (root / "tiny" / ".pulse.json").exists(), "the killed one's"
+    text, found = status(root)
+    assert (found["phase"], found["seconds_left"], found["estimated_end"]) == ("preparing", None, None)
+    assert f"process {process.pid} on" in found["owner"]
+    assert [trial["patches"] for trial in found["running"]] == [0]
+    assert "trial 0 has no checkpoint and starts over: 0 patches" in text and "min left" not in text
 
 
 def test_no_study_is_one_line_and_status_2(commands: Any, finished: Any, tmp_path: Path) -> None:
