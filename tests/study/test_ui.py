@@ -107,7 +107,7 @@ def test_the_ui_shows_the_study_and_leaves_nothing_behind(story: Tell, elsewhere
         assert b"<title>MLflow</title>" in ask(address, "/")
 
         ui.send_signal(signal.SIGINT)
-        assert ui.wait(15) == 0
+        assert ui.wait(60) == 0
         assert ui.stderr is not None and ui.stderr.read() == ""
     with pytest.raises(OSError):
         ask(address, "/health")
