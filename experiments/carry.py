@@ -91,10 +91,9 @@ def needed(study: StudyFolder, *, every_seed: bool = False) -> Iterator[Path]:
 
 def _inside(folder: StudyFolder, name: str) -> Path:
     """A result that the journal names. Raises SuiteError where that lies elsewhere: a record may come from others."""
-    path = folder.path / name
-    if Path(name).is_absolute() or not path.resolve().is_relative_to(folder.path.resolve()):
+    if not folder.holds(name):
         raise SuiteError(f"{folder.journal}: names {name!r} among its results, which is outside of {folder.path}")
-    return path
+    return folder.path / name
 
 
 if __name__ == "__main__":

@@ -78,10 +78,14 @@ class StudyFolder:
         """How a session's code differed from its commit, if it did."""
         return self.path / "sessions" / f"{epoch:04d}.patch"
 
+    def holds(self, name: str) -> bool:
+        """Whether a file that a record names lies in the study: a forged record may name others."""
+        inside = (self.path / name).resolve().is_relative_to(self.path.resolve())
+        return inside and ".." not in Path(name).parts and not Path(name).is_absolute()
+
     def written(self, names: Iterable[str]) -> dict[str, Path]:
-        """Those files that a record names and that are here: a forged one may name files outside of the study."""
-        here, found = self.path.resolve(), {name: self.path / name for name in names if ".." not in Path(name).parts}
-        return {n: path for n, path in found.items() if path.is_file() and path.resolve().is_relative_to(here)}
+        """Those files that a record names and that are here, in the study."""
+        return {name: path for name in names if self.holds(name) and (path := self.path / name).is_file()}
 
     def trial(self, number: int) -> Path:
         return self.path / "trials" / f"{number:04d}"
