@@ -68,14 +68,21 @@ def test_a_leak_names_both_files_the_evidence_and_the_way_on(leaky: Look, tmp_pa
     assert {p.name for p in (tmp_path / "root/stores").iterdir()} == {".pictures.json", kept(tmp_path / "root")[0].name}
 
 
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    """What is logged, each line once, whether or not a study of this process has set up logging before."""
+    monkeypatch.setattr(leak_check.logger, "propagate", False)
+    monkeypatch.setattr(leak_check.logger, "handlers", [caplog.handler])
+    return caplog
+
+
 def test_a_leak_that_is_allowed_is_told_and_returned(
-    leaky: Look, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    leaky: Look, tmp_path: Path, told: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(leak_check.logger, "propagate", True)
-    with caplog.at_level(logging.INFO, "study.leak_check"):
+    with told.at_level(logging.INFO, "study.leak_check"):
         (leak,) = check_leaks(tmp_path / "root", leaky(), allowed=True)
     assert (leak.training, leak.set_name, leak.held_out) == ("train/copy.jpg", "valid", "valid/valid1.png")
-    (record,) = caplog.records
+    (record,) = told.records
     assert record.levelname == "WARNING"
     assert "train/copy.jpg trains and valid/valid1.png of valid is held out" in record.getMessage()
 
@@ -155,17 +162,12 @@ def test_damaged_findings_are_made_again(content: bytes, look: Look, tmp_path: P
 
 
 def test_pictures_that_train_twice_are_told_and_stop_nothing(
-    look: Look,
-    picture_folder: Path,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    look: Look, picture_folder: Path, tmp_path: Path, told: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(leak_check.logger, "propagate", True)
     shutil.copy(picture_folder / "train/train2.png", picture_folder / "train/train2_again.png")
-    with caplog.at_level(logging.INFO, "study.leak_check"):
+    with told.at_level(logging.INFO, "study.leak_check"):
         assert check_leaks(tmp_path / "root", look(), allowed=False) == ()
-    assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
+    assert [(r.levelname, r.getMessage()) for r in told.records] == [
         ("INFO", "training pictures that are there twice: train/train2_again.png is train/train2.png again")
     ]
 
