@@ -7,7 +7,7 @@ from study.counting import MIN_STEPS_AT_A_RUNG
 from study.journal import read
 from study.results import bicubic_of
 from study.state import fold
-from study.verdict import verdict
+from study.statistics.verdict import verdict
 
 
 def main(root: str) -> int:

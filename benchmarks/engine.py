@@ -34,7 +34,7 @@ from study.config import short_digest
 from study.experiment import Experiment, load_experiment
 from study.folder import StudyFolder
 from study.journal import encode, read
-from study.sampler import propose
+from study.search.sampler import propose
 from study.state import StudyState, fold
 
 MANY = 1000

@@ -19,9 +19,9 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from study.economy import Row, summarise
 from study.experiment import load_experiment
-from study.simulation import read, simulate
+from study.search.economy import Row, summarise
+from study.search.simulation import read, simulate
 
 HERE = Path(__file__).parent
 GOAL = 0.02

@@ -34,7 +34,7 @@ def show(study: StudyFolder, x2: str) -> int:
     """One line a seed, then the verdict."""
     from study.journal import read
     from study.state import fold
-    from study.stats import paired
+    from study.statistics.stats import paired
 
     source = StudyFolder(study.root, x2).require()
     pairs, told = same_seed(fold(read(study.journal)), fold(read(source.journal)), (study.study, x2))

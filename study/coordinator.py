@@ -25,12 +25,12 @@ from study.events import (
 from study.executors import Executor
 from study.experiment import Experiment
 from study.failures import repeated_failures
-from study.finalists import due, trial_seed
 from study.folder import StudyFolder
 from study.journal import Journal
-from study.sampler import propose
-from study.scheduler import Verdict, decide, hopeless, promotable
+from study.search.sampler import propose
+from study.search.scheduler import Verdict, decide, hopeless, promotable
 from study.state import StudyState, TrialState
+from study.statistics.finalists import due, trial_seed
 from study.stopping import StopSignal
 from study.trial import TrialTask
 

@@ -16,9 +16,9 @@ from study.events import FORMAT, Proposed, StudyOpened
 from study.experiment import Experiment
 from study.opening import find_pictures, left_out, read_pictures, resolve_runtime
 from study.placement import Placement
-from study.sampler import propose
+from study.screen.terminal import duration
+from study.search.sampler import propose
 from study.state import StudyState
-from study.terminal import duration
 
 _FIRST = 5
 _LONG_SECONDS = 24 * 3600

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from sr_core.errors import ConfigError, SuiteError
 from study.config import SECTIONS, TrialConfig, differences
 from study.counting import Counts
-from study.replay import course_of
+from study.search.replay import course_of
 from study.space import Ranges, Space, build_space
 
 SamplerName = Literal["tpe", "gp", "random", "qmc", "grid", "replay"]

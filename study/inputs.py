@@ -17,9 +17,9 @@ from sr_core.errors import ConfigError, SuiteError
 from sr_core.progress import Progress, pixels_text
 from study.config import TrialConfig, differences, short_digest
 from study.events import StudyOpened
-from study.finalists import trial_seed
 from study.folder import StudyFolder
 from study.state import StudyState, TrialState
+from study.statistics.finalists import trial_seed
 
 
 def changed_settings(folder: StudyFolder, state: StudyState, trial: TrialState) -> list[str]:

@@ -11,9 +11,9 @@ from pathlib import Path
 from sr_core.durable import write_durably
 from sr_core.errors import SuiteError
 from study.folder import StudyFolder
-from study.follow import study_id
 from study.journal import compressed, read
 from study.state import StudyState, fold
+from study.tracking.follow import study_id
 
 _SUFFIXES = (".csv", ".txt", ".json")
 """Of results that are published: pictures and weights are not."""

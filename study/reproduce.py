@@ -46,9 +46,9 @@ def reproduce(args: argparse.Namespace) -> int:
 
     folder, which = folder_from(args), args.trial
     if len(which) == 32:
-        from study.databases import default_tracking_uri
         from study.folder import StudyFolder
-        from study.mlflow_store import find_run
+        from study.tracking.databases import default_tracking_uri
+        from study.tracking.mlflow_store import find_run
 
         study, number = find_run(args.tracking_uri or default_tracking_uri(folder.root), which)
         folder, which = StudyFolder(folder.root, study), str(number)

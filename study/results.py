@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sr_core.data.images import Image
     from sr_core.model.network import A2N
-    from study.importance import Importance
+    from study.statistics.importance import Importance
 
 _RESULTS = ["rank", "trial", "name", "state", "patches", "val/psnr", "val/ssim", "val/psnr_gain_over_bicubic"]
 _HYPERPARAMETERS = [f"{section}.{f.name}" for section, kind in SECTIONS.items() for f in fields(kind)]

@@ -17,16 +17,13 @@ from sr_core.errors import SuiteError, TakenOverError
 from sr_core.training.checkpoint import put_fence
 from sr_core.training.compiled import keep_compiled_in
 from sr_core.training.runtime import cores, gpu_models
-from study import live, provenance, terminal
+from study import provenance
 from study.commandline import typed
 from study.coordinator import Coordinator, Observer
 from study.events import SessionStarted, Warned
 from study.executors.opening import open_executor, runtime_for
 from study.experiment import Experiment
 from study.folder import StudyFolder
-from study.follow import Sink
-from study.follower import Follower
-from study.importance_beside import ImportanceBeside
 from study.journal import Journal, read
 from study.leak_check import check_leaks
 from study.opening import (
@@ -42,10 +39,14 @@ from study.opening import (
 )
 from study.ownership import Ownership
 from study.placement import Placement, check_gpus
-from study.pulse import Pulse
+from study.screen import live, terminal
+from study.screen.importance_beside import ImportanceBeside
+from study.screen.pulse import Pulse
 from study.state import StudyState, fold
 from study.stopping import StopSignal, Terminated, signals
-from study.views import check_addresses, followed, sinks_of, wait_prepared
+from study.tracking.follow import Sink
+from study.tracking.follower import Follower
+from study.tracking.views import check_addresses, followed, sinks_of, wait_prepared
 from study.wall_time import WallTime, table
 from study.winner import conclude
 
@@ -249,7 +250,7 @@ class Session:
             if not self.folder.training:
                 lines.append(f"write it up as one page for a colleague: python -m study.report{self.where()}")
         if self.args.tracking_uri is None:
-            from study.dashboards import ui_command
+            from study.tracking.dashboards import ui_command
 
             lines.append(f"compare the trials: python -m study.ui{self.where()}")
             lines.append(f"  (or, in any folder: {ui_command(self.folder.root)})")

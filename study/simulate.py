@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _record(args: argparse.Namespace) -> int:
     from study.folder import StudyFolder
     from study.journal import read
-    from study.simulation import record, write
+    from study.search.simulation import record, write
     from study.state import fold
 
     root = folder_from(args, default="any").root
@@ -57,11 +57,11 @@ def _record(args: argparse.Namespace) -> int:
 
 
 def _simulate(args: argparse.Namespace) -> int:
-    from study.economy import HEADER, Plan, compare
     from study.experiment import load_experiment
     from study.journal import read
-    from study.simulation import complete, record
-    from study.simulation import read as read_table
+    from study.search.economy import HEADER, Plan, compare
+    from study.search.simulation import complete, record
+    from study.search.simulation import read as read_table
     from study.state import fold
 
     name, experiment = load_experiment(args.experiment)

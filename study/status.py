@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sr_core.cli import Parser, run_command
 from study.commandline import add_study_flags, folder_from
 from study.journal import read
-from study.overview import as_text, overview, overview_of_training
+from study.screen.overview import as_text, overview, overview_of_training
 from study.state import StudyState, fold
 
 

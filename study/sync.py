@@ -47,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             print("\n".join(publish(folder, args.publish)))
             return 0
-        from study.follow import sync
-        from study.views import sinks_of
+        from study.tracking.follow import sync
+        from study.tracking.views import sinks_of
 
         for shown in (folder, *folder.trainings()):
             if shown.training and shown.owner():

@@ -22,20 +22,20 @@ from sr_core.model.network import A2N
 from sr_core.model.published import RELEASED_INPUT_RANGE
 from sr_core.model.weights import read_weights, transfer
 from sr_core.training.checkpoint import digest_of, save_weights, weights_of
-from study import terminal
 from study.commandline import typed
 from study.config import TrialConfig
 from study.coordinator import Coordinator
 from study.events import Failed, Proposed, StudyOpened
 from study.experiment import Experiment
 from study.folder import StudyFolder
-from study.follow import study_id
 from study.journal import read
 from study.opening import Found
 from study.ownership import Ownership
 from study.placement import Placement
+from study.screen import terminal
 from study.session import Session
 from study.state import StudyState, TrialState, fold
+from study.tracking.follow import study_id
 from study.trial import INITIAL_WEIGHTS
 from study.wall_time import WallTime
 

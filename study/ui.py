@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from sr_core.cli import Parser, run_command
 from sr_core.errors import SuiteError
 from study.commandline import add_study_flags, at_least_one, folder_from
-from study.dashboards import (
+from study.tracking.dashboards import (
     MLFLOW_PORT,
     OPTUNA_PORT,
     check_optuna_dashboard,
@@ -20,7 +20,7 @@ from study.dashboards import (
     serving_optuna,
     sync_command,
 )
-from study.databases import default_storage, default_tracking_uri, sqlite_file
+from study.tracking.databases import default_storage, default_tracking_uri, sqlite_file
 
 
 def parser() -> argparse.ArgumentParser:

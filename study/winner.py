@@ -19,12 +19,13 @@ from sr_core.metrics.evaluate import Score, bicubic_baseline, lr_hr_pair, mean_s
 from sr_core.model.inference import super_resolve
 from sr_core.model.network import A2N
 from sr_core.model.weights import load_model
-from study import plots, results, roles
+from study import plots, results
 from study.events import Concluded
 from study.experiment import Experiment
 from study.folder import StudyFolder
 from study.state import StudyState
-from study.verdict import Comparison, sentences, verdict
+from study.statistics import roles
+from study.statistics.verdict import Comparison, sentences, verdict
 
 _DETAIL = 96
 
@@ -81,7 +82,9 @@ def conclude(folder: StudyFolder, state: StudyState, experiment: Experiment, pic
         "best/weights.safetensors": weights.read_bytes(),
         "best/config.json": (json.dumps(best.proposed.config, indent=2) + "\n").encode(),
     }
-    from study import importance  # scikit-learn behind it takes seconds to load, and not every session concludes
+    from study.statistics import (
+        importance,  # scikit-learn behind it takes seconds to load, and not every session concludes
+    )
 
     measured = importance.importances(state, experiment)
     if measured:

@@ -25,21 +25,26 @@ IMPORTERS = {
     "cv2": {"sr_core/data/degrade.py", "sr_core/data/recognition.py", "sr_core/data/turns.py"},
     "PIL": {"sr_core/data/degrade.py", "sr_core/data/images.py", "sr_core/data/own_pictures.py"},
     "safetensors": {"sr_core/training/checkpoint.py", "sr_core/model/weights.py"},
-    "mlflow": {"study/mlflow_store.py", "study/mlflow_model.py", "study/served_model.py"},
-    "optuna": {"study/importance.py", "study/sampler.py", "study/optuna_sink.py"},
-    "sqlalchemy": {"study/mlflow_store.py", "study/optuna_sink.py"},
+    "mlflow": {"study/tracking/mlflow_store.py", "study/tracking/mlflow_model.py", "study/tracking/served_model.py"},
+    "optuna": {"study/statistics/importance.py", "study/search/sampler.py", "study/tracking/optuna_sink.py"},
+    "sqlalchemy": {"study/tracking/mlflow_store.py", "study/tracking/optuna_sink.py"},
     "matplotlib": {"study/plots.py"}
     | {f"study/report/{name}.py" for name in ("cost", "course", "drawing", "importances", "kernels", "space_views")},
-    "pandas": {"study/mlflow_model.py", "study/served_model.py", "study/results.py", "study/plots.py"},
+    "pandas": {
+        "study/tracking/mlflow_model.py",
+        "study/tracking/served_model.py",
+        "study/results.py",
+        "study/plots.py",
+    },
     "rich": {
-        "study/terminal.py",
-        "study/live.py",
-        "study/live_table.py",
+        "study/screen/terminal.py",
+        "study/screen/live.py",
+        "study/screen/live_table.py",
         "study/session.py",
         "study/training.py",
     },
     "ray": {"study/executors/ray.py", "study/executors/ray_actor.py"},
-    "scipy": {"study/sampler.py", "study/stats.py"},
+    "scipy": {"study/search/sampler.py", "study/statistics/stats.py"},
 }
 """Who may import a library that is heavy, or that another could take the place of."""
 
@@ -107,7 +112,7 @@ def test_libraries_that_nobody_declared_are_not_imported() -> None:
 
 def test_only_a_trial_and_the_winner_when_it_is_served_compute_in_the_study_package() -> None:
     computing = {name_of(p) for p in (ROOT / "study").rglob("*.py") if "torch" in libraries(p)}
-    assert computing == {"study/trial.py", "study/served_model.py"}
+    assert computing == {"study/trial.py", "study/tracking/served_model.py"}
 
 
 # Habits that a reader relies on

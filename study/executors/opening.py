@@ -15,7 +15,7 @@ from study.executors.remote import Limits, RemoteExecutor
 from study.experiment import Experiment
 from study.opening import resolve_runtime
 from study.placement import Placement
-from study.replay import course_of
+from study.search.replay import course_of
 from study.trial import Bench
 
 _START_SECONDS = 120.0

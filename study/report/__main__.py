@@ -47,16 +47,16 @@ def add_to_mlflow(folder: StudyFolder, page: Path, tracking_uri: str | None) -> 
     Raises:
         SuiteError: the store that was asked for cannot be reached, or does not know the study.
     """
-    from study.databases import ViewError, default_tracking_uri, redact, sqlite_file
+    from study.tracking.databases import ViewError, default_tracking_uri, redact, sqlite_file
 
     uri = tracking_uri or default_tracking_uri(folder.root)
     own_store = sqlite_file(uri) if tracking_uri is None else None
     if tracking_uri == "none" or (tracking_uri is None and not (own_store and own_store.is_file())):
         return
     from study.events import StudyOpened
-    from study.follow import study_id
     from study.journal import read
-    from study.mlflow_store import add_to_study
+    from study.tracking.follow import study_id
+    from study.tracking.mlflow_store import add_to_study
 
     opened = next(read(folder.journal))
     assert isinstance(opened, StudyOpened)  # else there would be no report

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from study.report.markup import Html, bullets, element, joined, pairs, paragraph, said
 from study.report.record import Record, moment, short
 from study.state import TrialState
-from study.verdict import Verdict, sentences
+from study.statistics.verdict import Verdict, sentences
 
 _PHASES = {
     "running": ("running", "This study is running; what follows is what there is so far"),

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from study import pace
 from study.report.drawing import GREY, GROUPS, PAPER, Drawn, csv_text, drawn, shown, style
 from study.report.markup import joined, missing, pairs, table
 from study.report.page import Section
 from study.report.record import Record, Session, duration, moment
+from study.screen import pace
 from study.state import TrialState
 from study.wall_time import trial_seconds
 

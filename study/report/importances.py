@@ -6,13 +6,14 @@ from typing import Any
 
 import matplotlib as mpl
 
-from study import importance, results
-from study.importance import ADAPTIVE, FEWEST_TRIALS, HIGH, LOW, TREES, Importance
+from study import results
 from study.report.cache import Cache
 from study.report.drawing import BEST, GREY, GROUPS, INK, Drawn, canvas, drawn, shown, style
 from study.report.markup import Html, bullets, missing
 from study.report.page import Section
 from study.report.record import Record, short
+from study.statistics import importance
+from study.statistics.importance import ADAPTIVE, FEWEST_TRIALS, HIGH, LOW, TREES, Importance
 
 
 def importances(record: Record, cache: Cache) -> Section:

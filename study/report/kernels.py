@@ -28,7 +28,7 @@ from study.report.markup import Html, missing, table
 from study.report.material import WEIGHTS_NEEDED, Network, Setting, settings_of, validation_pictures
 from study.report.page import Section
 from study.report.record import Record
-from study.stats import Estimate, estimate
+from study.statistics.stats import Estimate, estimate
 
 _TITLE = "Train kernel × evaluation kernel"
 

@@ -23,7 +23,7 @@ from study.report.ranking import ranking
 from study.report.record import Record, moment, record_of
 from study.report.replicates import replicates
 from study.report.space_views import parallel, slices
-from study.verdict import verdict
+from study.statistics.verdict import verdict
 
 MANIFEST = "files.json"
 """In `figures`: the digest of every file there that the report wrote, by name."""

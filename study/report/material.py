@@ -16,9 +16,9 @@ from sr_core.model.weights import load_model
 from sr_core.training.checkpoint import digest_of, weights_of
 from study.config import TrialConfig
 from study.events import Finished
-from study.finalists import finalists
 from study.report.record import Record
 from study.state import TrialState
+from study.statistics.finalists import finalists
 
 
 @dataclass(frozen=True, slots=True)

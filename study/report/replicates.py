@@ -8,7 +8,7 @@ from study.report.drawing import GREY, INK, Drawn, canvas, csv_text, drawn, show
 from study.report.markup import Html, missing, paragraph, table
 from study.report.page import Section
 from study.report.record import Record
-from study.verdict import Comparison, Verdict
+from study.statistics.verdict import Comparison, Verdict
 
 
 def replicates(record: Record, told: Verdict | None) -> Section:

@@ -15,11 +15,11 @@ from sr_core.model.inference import super_resolve
 from sr_core.model.network import A2N
 from sr_core.progress import Progress
 from study import plots
-from study.finalists import finalists
 from study.report.cache import Cache
 from study.report.material import Network, network_of, validation_pictures
 from study.report.record import Record
 from study.state import TrialState
+from study.statistics.finalists import finalists
 
 SIDE = 384
 """Of the part of a picture that is shown, in HR pixels: larger ones would make a page of more than 10 MB."""

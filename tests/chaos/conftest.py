@@ -17,11 +17,11 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
-from study import databases
 from study.events import Progress
 from study.folder import StudyFolder
 from study.journal import read
 from study.state import StudyState, fold
+from study.tracking import databases
 
 EXPERIMENT = '''
 """A question whose trials take at least five seconds each."""

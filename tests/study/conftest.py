@@ -14,11 +14,11 @@ from experiments.quickstart import EXPERIMENT
 from study import events as ev
 from study.config import TrialConfig, short_digest
 from study.experiment import Experiment
-from study.finalists import trial_seed
 from study.folder import StudyFolder
 from study.journal import Journal
 from study.pictures import picture_file
 from study.state import StudyState
+from study.statistics.finalists import trial_seed
 
 BASELINE = 28.0
 """Of bicubic, in dB."""
@@ -273,7 +273,7 @@ class History:
                 raise ValueError(how)
 
     def replicate(self, due: Any, score: float | None, crops: Sequence[tuple[str, float]] = ()) -> int:
-        """A whole re-training that `study.finalists.due` asked for; it fails if the score is None."""
+        """A whole re-training that `study.statistics.finalists.due` asked for; it fails if the score is None."""
         number = len(self.state.trials)
         config = replace(due.of.config, seed=trial_seed(self.state.opened.seed, due.number))  # type: ignore[union-attr]
         self.tell(
@@ -328,7 +328,7 @@ from experiments.literature import references
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
 from study.config import TrialConfig
 from study.experiment import Experiment
-from study.finalists import trial_seed
+from study.statistics.finalists import trial_seed
 from study.space import Choice, Grid, Together
 
 BASE = TrialConfig(

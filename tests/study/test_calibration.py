@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from experiments.quickstart import EXPERIMENT
-from study.finalists import due
-from study.stats import upper_bound
-from study.verdict import Verdict, verdict
+from study.statistics.finalists import due
+from study.statistics.stats import upper_bound
+from study.statistics.verdict import Verdict, verdict
 
 NOISE, OF_SEEDS = 0.03, 0.05
 """dB: of one run's score, and what a seed does to all settings alike."""

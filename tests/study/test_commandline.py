@@ -7,7 +7,7 @@ import pytest
 
 from sr_core.errors import SuiteError
 from study.commandline import folder_from, typed
-from study.databases import create_once
+from study.tracking.databases import create_once
 
 
 def test_an_empty_study_name_is_refused_not_replaced(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from scipy import stats as scipy_stats
 from experiments.quickstart import BASE
 from sr_core.errors import ConfigError
 from study.experiment import Experiment
-from study.finalists import due
-from study.mlflow_content import plain, question_params
-from study.sampler import propose
-from study.verdict import Verdict, sentences, verdict
+from study.search.sampler import propose
+from study.statistics.finalists import due
+from study.statistics.verdict import Verdict, sentences, verdict
+from study.tracking.mlflow_content import plain, question_params
 
 CHARBONNIER = BASE.with_values({"train.loss": "charbonnier"})
 L2 = BASE.with_values({"train.loss": "l2"})

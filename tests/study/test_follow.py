@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from study import follow
-from study import follower as follower_module
-from study.databases import ViewError, redact
 from study.events import Event, StudyOpened, Warned
-from study.follow import BATCH, study_id, sync
-from study.follower import Follower
 from study.journal import JournalError, decode, encode, read
 from study.state import StudyState, fold
+from study.tracking import follow
+from study.tracking import follower as follower_module
+from study.tracking.databases import ViewError, redact
+from study.tracking.follow import BATCH, study_id, sync
+from study.tracking.follower import Follower
 
 Tell = Callable[..., object]
 
@@ -120,7 +120,7 @@ def test_a_line_that_is_completed_while_it_is_read_is_no_damage(story: Tell, mon
                 file.write(line[-7:])  # the study's owner gets on with the line
             return decode(seen)
 
-        monkeypatch.setattr("study.follow.decode", completing)
+        monkeypatch.setattr("study.tracking.follow.decode", completing)
         assert sync(told.folder.journal, notebook) == 1
 
 

@@ -9,8 +9,8 @@ import pytest
 from scipy.stats import qmc
 
 from experiments.quickstart import EXPERIMENT
-from study.importance import Importance, calibrated, importances, measure, sentences, stopped
 from study.space import Choice, Dimension, Grid
+from study.statistics.importance import Importance, calibrated, importances, measure, sentences, stopped
 
 DIMENSIONS = tuple(
     Dimension((name,), kind, "nuisance")

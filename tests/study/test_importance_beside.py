@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from experiments.quickstart import EXPERIMENT
-from study import importance, importance_beside
-from study.importance_beside import ImportanceBeside
 from study.journal import Journal
+from study.screen import importance_beside
+from study.screen.importance_beside import ImportanceBeside
+from study.statistics import importance
 
 PLAIN = replace(EXPERIMENT, references={}, replicates=0)
 LOSSES = {"l1": 30.0, "l2": 31.0, "charbonnier": 29.0}
@@ -76,7 +77,7 @@ def test_the_measure_does_not_hear_the_terminal_s_ctrl_c_and_the_caller_still_do
     told(10)
     look = (  # in a process of its own, where nothing has started Python's resource tracker yet
         "import signal, sys\nfrom dataclasses import replace\nfrom pathlib import Path\n"
-        "from experiments.quickstart import EXPERIMENT\nfrom study.importance_beside import ImportanceBeside\n"
+        "from experiments.quickstart import EXPERIMENT\nfrom study.screen.importance_beside import ImportanceBeside\n"
         "from study.journal import read\nfrom study.state import fold\n"
         "beside = ImportanceBeside(replace(EXPERIMENT, references={}, replicates=0), Path(sys.argv[1]))\n"
         "beside.sentences(fold(read(Path(sys.argv[1]))))\n"

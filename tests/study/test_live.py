@@ -18,7 +18,8 @@ from study.journal import Journal
 SHOWS = """
 import os, signal, sys, time
 from pathlib import Path
-from study import events as ev, live, terminal
+from study import events as ev
+from study.screen import live, terminal
 from study.journal import read
 from study.state import fold
 from study.stopping import StopSignal

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from experiments.quickstart import EXPERIMENT
 from study import events as ev
-from study import pace
-from study.finalists import due
-from study.live_table import Shown, screen
-from study.sparkline import Scale, scale_of, sparkline
+from study.screen import pace
+from study.screen.live_table import Shown, screen
+from study.screen.sparkline import Scale, scale_of, sparkline
+from study.statistics.finalists import due
 
 VALUES = {
     "train.loss": "l2",

@@ -29,13 +29,13 @@ from safetensors.torch import save_file
 from sr_core.data.images import read_image
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
-from study import mlflow_files
-from study.databases import artifact_root, default_tracking_uri
-from study.follow import sync
-from study.mlflow_model import LIBRARIES, requirements
-from study.mlflow_sink import MlflowSink
-from study.mlflow_store import prepare_store
 from study.pictures import picture_file
+from study.tracking import mlflow_files
+from study.tracking.databases import artifact_root, default_tracking_uri
+from study.tracking.follow import sync
+from study.tracking.mlflow_model import LIBRARIES, requirements
+from study.tracking.mlflow_sink import MlflowSink
+from study.tracking.mlflow_store import prepare_store
 
 Tell = Callable[..., Any]
 DOCS = Path(__file__).parents[2] / "docs" / "MLFLOW.md"

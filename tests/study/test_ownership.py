@@ -15,9 +15,9 @@ from sr_core.errors import SuiteError, TakenOverError
 from study import ownership
 from study.events import Warned
 from study.folder import StudyFolder
-from study.follow import Keeper
 from study.journal import Journal, read
 from study.ownership import has_begun
+from study.tracking.follow import Keeper
 
 Tell = Callable[..., Any]
 

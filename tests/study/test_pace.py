@@ -8,8 +8,8 @@ import pytest
 
 from experiments.quickstart import EXPERIMENT
 from study import events as ev
-from study import pace
-from study.finalists import due
+from study.screen import pace
+from study.statistics.finalists import due
 
 PLAIN = replace(EXPERIMENT, references={}, replicates=0)
 BUDGET, EVERY = 1_920, 480

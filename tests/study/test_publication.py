@@ -11,10 +11,10 @@ import pytest
 from sr_core.errors import SuiteError
 from study import events as ev
 from study.folder import StudyFolder, recorded
-from study.follow import Tail
 from study.journal import Journal, compressed, encode, read
 from study.publication import publish
 from study.state import fold
+from study.tracking.follow import Tail
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from experiments.quickstart import EXPERIMENT
 from study import events as ev
-from study.pulse import Pulse, pulse_of
+from study.screen.pulse import Pulse, pulse_of
 
 
 @pytest.fixture

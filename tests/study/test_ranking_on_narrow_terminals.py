@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from study import events as ev
-from study import terminal
+from study.screen import terminal
 from study.state import StudyState
 
 

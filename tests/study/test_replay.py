@@ -13,9 +13,9 @@ from study.executors.opening import runtime_for
 from study.experiment import Experiment, load_experiment
 from study.journal import Journal
 from study.placement import Placement
-from study.replay import course_of
-from study.sampler import propose
-from study.scheduler import Verdict, decide
+from study.search.replay import course_of
+from study.search.sampler import propose
+from study.search.scheduler import Verdict, decide
 from study.space import Grid
 
 

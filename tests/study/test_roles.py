@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from experiments.quickstart import EXPERIMENT
-from study.roles import arms, at_an_edge, sentences
 from study.space import Choice, Float, Grid, Int
+from study.statistics.roles import arms, at_an_edge, sentences
 
 LOSSES = replace(
     EXPERIMENT,

@@ -16,10 +16,11 @@ import pytest
 import torch
 from optuna.samplers import TPESampler
 
-from study import journal, sampler
+from study import journal
 from study.config import TrialConfig
 from study.experiment import Experiment
-from study.sampler import propose
+from study.search import sampler
+from study.search.sampler import propose
 from study.space import Choice, Float, Grid, Int, Together
 from study.state import StudyState, fold
 

@@ -9,7 +9,7 @@ import pytest
 
 from experiments.quickstart import EXPERIMENT
 from study.experiment import Experiment
-from study.scheduler import Verdict, decide, hopeless, promotable
+from study.search.scheduler import Verdict, decide, hopeless, promotable
 
 # Validations at 480, 960 (the rung), 1440, 1920.
 HALVES = replace(EXPERIMENT, scheduler="successive_halving", rungs=(960,), reduction_factor=2.0)

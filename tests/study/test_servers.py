@@ -10,13 +10,13 @@ import optuna
 import pytest
 from optuna.storages import RDBStorage
 
-from study import follower as follower_module
-from study.databases import ViewError, default_storage, default_tracking_uri
-from study.follow import sync
-from study.follower import Follower
-from study.mlflow_sink import MlflowSink
-from study.optuna_sink import OptunaSink
-from study.views import sinks_of
+from study.tracking import follower as follower_module
+from study.tracking.databases import ViewError, default_storage, default_tracking_uri
+from study.tracking.follow import sync
+from study.tracking.follower import Follower
+from study.tracking.mlflow_sink import MlflowSink
+from study.tracking.optuna_sink import OptunaSink
+from study.tracking.views import sinks_of
 
 Tell = Callable[..., Any]
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from study.stats import (
+from study.statistics.stats import (
     against_best,
     dunnett_critical,
     estimate,

@@ -20,9 +20,9 @@ from sr_core.training.checkpoint import save_weights
 from study import events as ev
 from study.config import TrialConfig
 from study.experiment import load_experiment
-from study.finalists import due, trial_seed
 from study.journal import read
 from study.state import StudyState, fold
+from study.statistics.finalists import due, trial_seed
 from study.training import start_from
 
 X2 = EXPERIMENT.base.with_values(

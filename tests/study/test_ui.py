@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 
 from sr_core.errors import SuiteError
-from study.dashboards import free_port, serving, ui_command
-from study.databases import artifact_root, default_storage, default_tracking_uri
-from study.follow import sync
-from study.follower import Follower
-from study.mlflow_sink import MlflowSink
-from study.optuna_sink import OptunaSink
+from study.tracking.dashboards import free_port, serving, ui_command
+from study.tracking.databases import artifact_root, default_storage, default_tracking_uri
+from study.tracking.follow import sync
+from study.tracking.follower import Follower
+from study.tracking.mlflow_sink import MlflowSink
+from study.tracking.optuna_sink import OptunaSink
 from study.ui import main
 
 Tell = Callable[..., Any]

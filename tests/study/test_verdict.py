@@ -8,8 +8,8 @@ import pytest
 from scipy import stats as scipy_stats
 
 from experiments.quickstart import EXPERIMENT
-from study.finalists import due
-from study.verdict import Verdict, compare, no_verdict, sentences, verdict
+from study.statistics.finalists import due
+from study.statistics.verdict import Verdict, compare, no_verdict, sentences, verdict
 
 Scores = dict[str, list[float | None]]
 CLEAR: Scores = {

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from study import views
-from study.databases import default_storage, default_tracking_uri
 from study.events import Event, StudyOpened
 from study.folder import StudyFolder
 from study.state import StudyState
 from study.stopping import StopSignal, Terminated
-from study.views import followed, sinks_of, wait_prepared
+from study.tracking import views
+from study.tracking.databases import default_storage, default_tracking_uri
+from study.tracking.views import followed, sinks_of, wait_prepared
 
 Tell = Callable[..., Any]
 

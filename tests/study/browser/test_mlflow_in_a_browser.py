@@ -15,16 +15,16 @@ from typing import Any
 
 import pytest
 
-from study.dashboards import free_port, pages, serving, serving_optuna
-from study.databases import default_storage, default_tracking_uri
 from study.folder import StudyFolder
-from study.follow import sync
 from study.journal import read
-from study.mlflow_content import run_name
-from study.mlflow_sink import MlflowSink
-from study.mlflow_store import prepare_store
-from study.optuna_sink import OptunaSink
 from study.state import StudyState, fold
+from study.tracking.dashboards import free_port, pages, serving, serving_optuna
+from study.tracking.databases import default_storage, default_tracking_uri
+from study.tracking.follow import sync
+from study.tracking.mlflow_content import run_name
+from study.tracking.mlflow_sink import MlflowSink
+from study.tracking.mlflow_store import prepare_store
+from study.tracking.optuna_sink import OptunaSink
 
 TALL = {"width": 1440, "height": 2700}
 """A window in which MLflow's list has all of its rows: it makes those alone that are seen."""

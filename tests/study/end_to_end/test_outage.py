@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from study.databases import default_tracking_uri
 from study.folder import StudyFolder
-from study.follow import sync
 from study.journal import read
-from study.mlflow_sink import MlflowSink
+from study.tracking.databases import default_tracking_uri
+from study.tracking.follow import sync
+from study.tracking.mlflow_sink import MlflowSink
 
 UNHURRIED = """
 import time
-from study import follower
+from study.tracking import follower
 from study.journal import Journal
 append = Journal.append
 def unhurried(self, event):

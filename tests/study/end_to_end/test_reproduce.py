@@ -19,8 +19,8 @@ import pytest
 from PIL import Image
 
 from study.config import TrialConfig, short_digest
-from study.finalists import trial_seed
 from study.journal import read
+from study.statistics.finalists import trial_seed
 
 ROOT = Path(__file__).resolve().parents[3]
 

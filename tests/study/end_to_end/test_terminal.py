@@ -241,7 +241,11 @@ def test_what_is_said_while_the_screen_is_drawn_is_shown_and_stays_behind(
 def test_a_view_that_cannot_be_drawn_ends_no_study_and_says_why(
     screen: Screen, tiny: Any, commands: Any, tmp_path: Path
 ) -> None:
-    fails = "import study.live_table as t\ndef screen(*_): raise RuntimeError('a bug of the view')\nt.screen = screen"
+    fails = (
+        "import study.screen.live_table as t\n"
+        "def screen(*_): raise RuntimeError('a bug of the view')\n"
+        "t.screen = screen"
+    )
     process = commands.start("study.run", *tiny.argv(tmp_path / "root", trials=1), terminal=screen.name, first=fails)
     screen.read_until(lambda: process.poll() is not None)
     assert process.wait().status == 0

@@ -24,10 +24,10 @@ WARM = (
     "study.dry_run",
     "study.proof",
     "study.training",
-    "study.training_sink",
+    "study.tracking.training_sink",
     # What is imported late, by us and by the libraries:
-    "study.mlflow_sink",
-    "study.optuna_sink",
+    "study.tracking.mlflow_sink",
+    "study.tracking.optuna_sink",
     "optuna.samplers._tpe.sampler",
     "scipy.stats",
     "torch._inductor.config",

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from study.databases import ViewError, artifact_root, default_tracking_uri
-from study.follow import sync
 from study.journal import read
-from study.mlflow_sink import MlflowSink
 from study.report import __main__ as command
 from study.report.making import write_report
+from study.tracking.databases import ViewError, artifact_root, default_tracking_uri
+from study.tracking.follow import sync
+from study.tracking.mlflow_sink import MlflowSink
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from study import space as ranges
 from study.config import TrialConfig
 from study.experiment import Experiment
 from study.folder import StudyFolder
-from study.importance import Importance
 from study.report import space_views
 from study.report.cache import Cache
 from study.report.course import psnr_limits
@@ -23,6 +22,7 @@ from study.report.importances import importances
 from study.report.record import Record, record_of
 from study.report.space_views import _place, parallel, slices
 from study.space import Choice, Dimension, Float, Grid, Together, recorded_space
+from study.statistics.importance import Importance
 
 BASE = TrialConfig(
     model=ModelConfig(n_feats=8, n_blocks=1),
@@ -123,7 +123,9 @@ def test_how_often_intervals_hold_the_truth_is_said_only_where_it_was_measured(
     if how:
         told.try_out(POINT, 20.0, how)
     measured = [Importance("train.loss", 1.0, 0.9, 1.0, True, 1.0)]
-    monkeypatch.setattr("study.importance.measure", lambda *_: measured)  # what is measured is tested elsewhere
+    monkeypatch.setattr(
+        "study.statistics.importance.measure", lambda *_: measured
+    )  # what is measured is tested elsewhere
     section = importances(record_of(StudyFolder(Path("/nowhere"), "small"), told.events, None), Cache(tmp_path))
     assert said in section.body
     assert ("nine of ten" in section.body) == ("nine of ten" in said)
@@ -135,7 +137,7 @@ def test_importances_are_computed_once(record: Record, tmp_path: Path, monkeypat
     def no(*_: object) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr("study.importance.measure", no)
+    monkeypatch.setattr("study.statistics.importance.measure", no)
     assert importances(record, Cache(tmp_path)) == first
 
 

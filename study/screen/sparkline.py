@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from study.events import Progress
-from study.pace import budget_of
+from study.screen.pace import budget_of
 from study.state import OBJECTIVE, StudyState, TrialState
 
 MOST_CELLS = 12

@@ -25,9 +25,9 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from sr_core.errors import SuiteError
-from study import databases
-from study import mlflow_content as content
-from study.mlflow_content import Point, plain
+from study.tracking import databases
+from study.tracking import mlflow_content as content
+from study.tracking.mlflow_content import Point, plain
 
 mlflow_database.MAX_RETRY_COUNT = 1  # for the same reason: else it would sleep for minutes over a wrong password
 # MLflow and Alembic narrate on stderr what they do, and log the errors that they raise as well.

@@ -20,8 +20,8 @@ from sr_core.seed import child_seed
 from study import events as ev
 from study.config import short_digest
 from study.experiment import Experiment
-from study.sampler import propose
-from study.scheduler import Verdict, decide, promotable
+from study.search.sampler import propose
+from study.search.scheduler import Verdict, decide, promotable
 from study.space import Space
 from study.state import OBJECTIVE, StudyState
 

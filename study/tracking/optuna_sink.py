@@ -16,7 +16,6 @@ from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 from sqlalchemy.exc import SQLAlchemyError
 
-from study.databases import ViewError, create_once, identity, redact, sqlite_file, told_plainly
 from study.events import (
     Checkpointed,
     Event,
@@ -29,9 +28,10 @@ from study.events import (
     Started,
     StudyOpened,
 )
-from study.follow import study_id
-from study.mlflow_content import flat
 from study.state import OBJECTIVE, StudyState, TrialState
+from study.tracking.databases import ViewError, create_once, identity, redact, sqlite_file, told_plainly
+from study.tracking.follow import study_id
+from study.tracking.mlflow_content import flat
 
 _STATES = {"finished": OptunaState.COMPLETE, "pruned": OptunaState.PRUNED, "failed": OptunaState.FAIL}
 _LOG_FROM = 100.0

@@ -9,9 +9,9 @@ from pathlib import Path
 from sr_core.data.images import webp_preview
 from study.events import Concluded, Failed, Finished, Progress, Proposed, Pruned, SessionStarted
 from study.folder import StudyFolder
-from study.mlflow_content import Tags
 from study.pictures import picture_file
 from study.state import TrialState
+from study.tracking.mlflow_content import Tags
 
 Files = dict[str, str | bytes | Path]
 """Path in the run's artifacts -> what it holds, or the file to copy."""

@@ -10,7 +10,7 @@ from multiprocessing import get_context
 import numpy as np
 
 from study.experiment import Experiment
-from study.simulation import Course, Table, simulate
+from study.search.simulation import Course, Table, simulate
 
 HEADER = (
     f"{'sampler':<8} {'scheduler':<19} {'studies':>7}  {'patches to the goal, median (95 %)':<36} {'reached':>7}  "

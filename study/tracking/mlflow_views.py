@@ -7,11 +7,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from study.dashboards import CURVES, RANKING
 from study.events import StudyOpened
-from study.mlflow_content import GAIN, flat
-from study.mlflow_files import PICTURE
 from study.state import OBJECTIVE
+from study.tracking.dashboards import CURVES, RANKING
+from study.tracking.mlflow_content import GAIN, flat
+from study.tracking.mlflow_files import PICTURE
 
 _BEST_FIRST = {"orderByKey": f"metrics.`{OBJECTIVE}`", "orderByAsc": False}
 _DESCRIPTION = "attributes.`Description`"

@@ -22,12 +22,12 @@ from rich.console import Console
 from rich.live import Live
 
 from study.events import Event, Failed, TrialEvent, Warned, WorkerLost
-from study.importance_beside import ImportanceBeside
-from study.live_table import Shown, stamped
-from study.pace import Lap, follow
+from study.screen.importance_beside import ImportanceBeside
+from study.screen.live_table import Shown, stamped
+from study.screen.pace import Lap, follow
+from study.screen.terminal import PlainView, View, describe, is_screen
 from study.state import StudyState
 from study.stopping import StopSignal
-from study.terminal import PlainView, View, describe, is_screen
 
 _REDRAW_SECONDS = 0.5
 _REST_FACTOR = 20.0
@@ -38,7 +38,7 @@ _STOPPING = {"interrupted": "Ctrl-C again to stop at once", "terminated": "SIGTE
 
 
 class Troubled(Protocol):
-    """Who keeps a view of the study up to date (study.follower)."""
+    """Who keeps a view of the study up to date (study.tracking.follower)."""
 
     @property
     def view(self) -> str: ...

@@ -19,7 +19,7 @@ from scipy.stats import qmc
 
 from sr_core.seed import child_seed
 from study.experiment import Experiment
-from study.replay import course_of
+from study.search.replay import course_of
 from study.space import Choice, Dimension, Float, Grid, Int, Space
 from study.state import OBJECTIVE, StudyState
 from study.state import TrialState as Trial

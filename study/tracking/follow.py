@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from study.config import short_digest
-from study.databases import ViewError
 from study.events import FORMAT, Event, StudyOpened, to_json
 from study.journal import JournalError, decode, opened
 from study.ownership import is_at
-from study.standing import Standing
 from study.state import StudyState
+from study.tracking.databases import ViewError
+from study.tracking.standing import Standing
 
 BATCH = 500
 """Events handed over at once, at most."""

@@ -12,11 +12,11 @@ from textwrap import wrap
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from study import pace
 from study.results import bicubic_of, swept_names
-from study.sparkline import Scale, cells_of, scale_of, sparkline
+from study.screen import pace
+from study.screen.sparkline import Scale, cells_of, scale_of, sparkline
+from study.screen.terminal import duration, in_words, settings
 from study.state import StudyState, TrialState
-from study.terminal import duration, in_words, settings
 
 _SILENT_SECONDS = 20.0
 """Without a word from a slot after which its row says so; a tick comes every second."""

@@ -4,12 +4,12 @@ import time
 from collections import Counter
 from typing import Any
 
-from study import pace
 from study.folder import StudyFolder
 from study.ownership import has_begun
-from study.pulse import pulse_of
-from study.standing import VIEWS, standing_of
+from study.screen import pace
+from study.screen.pulse import pulse_of
 from study.state import StudyState
+from study.tracking.standing import VIEWS, standing_of
 
 
 def overview(folder: StudyFolder, state: StudyState) -> dict[str, Any]:

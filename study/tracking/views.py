@@ -6,11 +6,11 @@ from contextlib import contextmanager
 
 from sr_core.cli import show_progress
 from sr_core.errors import TakenOverError
-from study.databases import check_address, default_storage, default_tracking_uri
 from study.folder import StudyFolder
-from study.follow import Sink
-from study.follower import Follower
 from study.stopping import StopSignal
+from study.tracking.databases import check_address, default_storage, default_tracking_uri
+from study.tracking.follow import Sink
+from study.tracking.follower import Follower
 
 _PREPARE_SECONDS = 60.0
 """How long a session waits for the views' stores to be made."""
@@ -33,18 +33,18 @@ def sinks_of(folder: StudyFolder, tracking_uri: str | None, storage: str | None)
     check_addresses(tracking_uri, storage)
     sinks = list[Sink]()
     if tracking_uri != "none":  # imported only then: a node without a tracker need not wait seconds for MLflow
-        from study.mlflow_sink import MlflowSink
+        from study.tracking.mlflow_sink import MlflowSink
 
         uri = tracking_uri or default_tracking_uri(folder.root)
         if folder.training:
-            from study.training_sink import TrainingSink
+            from study.tracking.training_sink import TrainingSink
 
             return [TrainingSink(uri, folder)]
         sinks.append(MlflowSink(uri, folder))
     if folder.training:
         return sinks  # Optuna's tools know searches alone
     if storage != "none":
-        from study.optuna_sink import OptunaSink
+        from study.tracking.optuna_sink import OptunaSink
 
         sinks.append(OptunaSink(storage or default_storage(folder.root)))
     return sinks

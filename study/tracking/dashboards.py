@@ -20,8 +20,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from sr_core.errors import SuiteError
-from study.databases import artifact_root, default_tracking_uri, redact
 from study.folder import StudyFolder
+from study.tracking.databases import artifact_root, default_tracking_uri, redact
 
 MLFLOW_PORT, OPTUNA_PORT = 5000, 8080
 BEST_SHOWN = 3

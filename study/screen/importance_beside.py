@@ -18,7 +18,7 @@ from study.experiment import Experiment
 from study.state import StudyState
 
 FEWEST_TRIALS = 10
-"""As in study.importance, which is not imported here."""
+"""As in study.statistics.importance, which is not imported here."""
 _GROWTH = 1.5
 """By how many times the finished trials have to grow until they are looked at again."""
 
@@ -93,7 +93,7 @@ def _measure(pipe: "Connection[Sequence[str], Sequence[str]]", experiment: Exper
 
 def _told(state: StudyState, experiment: Experiment) -> Sequence[str]:
     """The importances in words, and the number of points they are from: references in the space are among them."""
-    from study import importance
+    from study.statistics import importance
 
     lines = importance.sentences(
         importance.importances(state, experiment), experiment.sampler, importance.stopped(state)

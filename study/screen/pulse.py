@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from study.events import Event, SessionEnded, Ticked
-from study.pace import Lap, follow
+from study.screen.pace import Lap, follow
 from study.state import StudyState
 
 _SECONDS = 2.0

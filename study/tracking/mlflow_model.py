@@ -22,12 +22,12 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 import sr_core
 from sr_core.data.images import png_bytes
-from study import mlflow_content as content
 from study.events import Concluded, Finished
 from study.folder import StudyFolder
-from study.mlflow_store import milliseconds
 from study.state import StudyState
-from study.verdict import sentences, verdict
+from study.statistics.verdict import sentences, verdict
+from study.tracking import mlflow_content as content
+from study.tracking.mlflow_store import milliseconds
 
 ALIAS = "champion"
 LIBRARIES = ("mlflow", "torch", "numpy", "pandas", "pillow", "opencv-python-headless", "safetensors", "h5py")

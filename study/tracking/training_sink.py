@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from study import events as ev
-from study import mlflow_content as content
 from study.folder import StudyFolder
-from study.follow import sync
-from study.mlflow_sink import KnownRun, MlflowSink
-from study.mlflow_store import plainly, search
 from study.state import StudyState
+from study.tracking import mlflow_content as content
+from study.tracking.follow import sync
+from study.tracking.mlflow_sink import KnownRun, MlflowSink
+from study.tracking.mlflow_store import plainly, search
 
 
 class TrainingSink(MlflowSink):

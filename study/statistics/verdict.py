@@ -8,9 +8,9 @@ import numpy as np
 
 from study.events import Finished
 from study.experiment import BASE
-from study.finalists import finalists
 from study.state import StudyState, TrialState
-from study.stats import (
+from study.statistics.finalists import finalists
+from study.statistics.stats import (
     CONFIDENCE,
     AgainstBest,
     Estimate,

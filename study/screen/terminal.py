@@ -1,6 +1,6 @@
 """What a person reads of a study: a line for each event that matters, the ranking and the result in words.
 
-The screen that a terminal shows while a study runs is in study/live.py.
+The screen that a terminal shows while a study runs is in study/screen/live.py.
 """
 
 import logging
@@ -31,7 +31,7 @@ from study.events import (
 )
 from study.results import bicubic_of, swept_names
 from study.state import StudyState, TrialState
-from study.verdict import no_verdict, sentences, verdict
+from study.statistics.verdict import no_verdict, sentences, verdict
 
 _SHOWN = 10
 _PLAIN_WIDTH = 180

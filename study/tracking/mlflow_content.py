@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from study.events import Concluded, Finished, Progress, StudyOpened
 from study.state import OBJECTIVE, StudyState, TrialState
-from study.verdict import sentences, verdict
+from study.statistics.verdict import sentences, verdict
 
 GAIN = "val/psnr_gain_over_bicubic"
 

@@ -7,11 +7,11 @@ import traceback
 from pathlib import Path
 
 from sr_core.errors import SuiteError
-from study.databases import redact
 from study.events import Event, Ticked
-from study.follow import BATCH, Sink, keeping
-from study.standing import Standing, standing_of
 from study.state import StudyState
+from study.tracking.databases import redact
+from study.tracking.follow import BATCH, Sink, keeping
+from study.tracking.standing import Standing, standing_of
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import math
 from enum import Enum, auto
 
 from study.experiment import Experiment
-from study.replay import course_of
+from study.search.replay import course_of
 from study.state import StudyState, TrialState
 
 

@@ -8,14 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from study import databases
 from study import events as ev
-from study import mlflow_content as content
-from study import mlflow_files as files
-from study.databases import ViewError
 from study.folder import StudyFolder
-from study.follow import study_id
-from study.mlflow_store import (
+from study.state import OBJECTIVE, StudyState
+from study.tracking import databases
+from study.tracking import mlflow_content as content
+from study.tracking import mlflow_files as files
+from study.tracking.databases import ViewError
+from study.tracking.follow import study_id
+from study.tracking.mlflow_store import (
     client_of,
     log,
     log_datasets,
@@ -26,8 +27,7 @@ from study.mlflow_store import (
     release_store,
     runs_of,
 )
-from study.mlflow_views import experiment_tags
-from study.state import OBJECTIVE, StudyState
+from study.tracking.mlflow_views import experiment_tags
 
 _STATUS = {"finished": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 
@@ -187,7 +187,7 @@ class MlflowSink:
         if result.best not in self._children:
             self._show_trial(state, result.best, [])
         run = self._children[result.best].id
-        from study.mlflow_model import champion_of, register  # seconds of imports, which nobody else waits for
+        from study.tracking.mlflow_model import champion_of, register  # seconds of imports, which nobody else waits for
 
         champion = champion_of(self._folder, state, result, self._experiment, run, self._study["study.id"])
         version = register(self._client, champion) if champion else ""

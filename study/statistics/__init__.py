@@ -1,0 +1,1 @@
+"""What a study's numbers allow one to say: finalists, tests and intervals, importances."""
