@@ -259,12 +259,12 @@ def reference(_workshop: Path, request: pytest.FixtureRequest) -> Reference:
     """The study without faults: for the short tests on one slot, inside its coordinator, for the long ones on two."""
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("two slots need two cores")
-    slow = request.node.get_closest_marker("slow") is not None
-    trials = TRIALS_LONG if slow else TRIALS_SHORT
+    long = request.node.get_closest_marker("long") is not None
+    trials = TRIALS_LONG if long else TRIALS_SHORT
     root = _workshop / f"reference{trials}"
     experiment = _workshop / "chaos.py"
     experiment.write_text(EXPERIMENT.format(how=""))
-    command = Command(root, experiment, trials, ("--tracking-uri", "none", "--storage", "none"), slots=1 + slow)
+    command = Command(root, experiment, trials, ("--tracking-uri", "none", "--storage", "none"), slots=1 + long)
     if not root.exists():
         root.mkdir()
         try:

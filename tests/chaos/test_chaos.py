@@ -1,6 +1,6 @@
 """Whatever is done to a study, in the end it has come to the same, bit for bit, and nothing runs any more.
 
-The short version is one study hurt in four ways; the long one (`pytest -m slow tests/chaos`) hurts studies more than
+The short version is one study hurt in four ways; the long one (`pytest -m long tests/chaos`) hurts studies more than
 thirty times. Moments are drawn from a seed, so a failure can be repeated as far as clocks allow.
 """
 
@@ -156,6 +156,7 @@ def hurt_often(command: Any, faults: list[Fault], seed: int) -> int:
     return struck
 
 
+@pytest.mark.slow
 def test_a_study_that_is_hurt_in_every_way_comes_to_the_same(
     hurt: Any, unharmed: Any, worker_killed: Fault, terminated: Fault, stopped: Fault, coordinator_killed: Fault
 ) -> None:
@@ -165,7 +166,7 @@ def test_a_study_that_is_hurt_in_every_way_comes_to_the_same(
     assert any(isinstance(event, WorkerLost) for event in read(command.folder.journal))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "times"),
     [
@@ -190,7 +191,7 @@ def test_a_study_that_is_hurt_again_and_again_comes_to_the_same(
         assert losses, "no fault struck a trial"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_disk_that_is_full_again_and_again_stops_the_study_which_then_comes_to_the_same(
     hurt: Any, unharmed: Any, tmp_path: Path
 ) -> None:
@@ -212,7 +213,7 @@ def test_a_disk_that_is_full_again_and_again_stops_the_study_which_then_comes_to
     unharmed(command)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_tracker_that_goes_away_and_a_database_that_is_restarted_show_everything_in_the_end(
     hurt: Any, unharmed: Any, postgres: Any, make_tracker: Any
 ) -> None:
@@ -229,7 +230,7 @@ def test_a_tracker_that_goes_away_and_a_database_that_is_restarted_show_everythi
     unharmed(command)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sigterm_ends_within_30_seconds_though_a_worker_does_not_answer(hurt: Any, unharmed: Any) -> None:
     command = hurt()
     command.start()
@@ -243,7 +244,7 @@ def test_sigterm_ends_within_30_seconds_though_a_worker_does_not_answer(hurt: An
     unharmed(command)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_second_ctrl_c_ends_everything_at_once(hurt: Any, unharmed: Any, wait_until: Any, alive: Any) -> None:
     command = hurt()
     command.start()
@@ -262,7 +263,7 @@ def test_a_second_ctrl_c_ends_everything_at_once(hurt: Any, unharmed: Any, wait_
     unharmed(command)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_time_limit_ends_with_a_ranking_and_the_same_command_goes_on(hurt: Any, unharmed: Any) -> None:
     command = hurt("--timeout", "15s")
     command.start()

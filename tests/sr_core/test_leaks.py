@@ -281,7 +281,7 @@ def test_t91_holds_one_picture_twice(shared: Path) -> None:
     assert (found.kind, found.first, found.again) == ("same pixels", "t36", "t65")
 
 
-@pytest.mark.parametrize("share", [8, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("share", [8, pytest.param(1, marks=pytest.mark.long)])
 def test_380_training_pictures_are_far_from_an_alarm(share: int, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them take half a minute: usually one in eight is looked at."""
     monkeypatch.setattr(recognition, "AGREE", 4)

@@ -153,6 +153,7 @@ def kill_and_resume(command: list[str], out: Path, seconds: float, times: int) -
     return killed
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
 def test_killed_twenty_times_it_ends_as_if_never_killed(tmp_path: Path) -> None:
     folder, out = write_pictures(tmp_path / "many", 40, side=200), tmp_path / "out" / "s.h5"
@@ -164,7 +165,7 @@ def test_killed_twenty_times_it_ends_as_if_never_killed(tmp_path: Path) -> None:
     assert sorted(p.name for p in out.parent.iterdir()) == ["s.h5", "s.h5.pictures.json"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
 def test_all_training_pictures_killed_twenty_times_give_the_same_store(tmp_path: Path, shared: Path) -> None:
     out = tmp_path / "out" / "s.h5"

@@ -232,6 +232,7 @@ def test_running_out_of_memory_while_capturing_warms_up_and_captures_smaller_par
     assert state.loss_steps == 2 * STEPS_BEFORE_CAPTURE + 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_compile("cpu"), reason="torch finds no C++ compiler here")
 def test_compiled_steps_learn_the_same_repeat_their_bits_and_serve_other_temperatures_losses_and_rates(
     plain: Runtime, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch

@@ -1,6 +1,6 @@
 """Whether verdicts are right as often as they say: thousands of simulated studies through the real verdict.
 
-The figures of docs/STATISTICS.md come from here: pytest -m slow -s tests/study/test_calibration.py
+The figures of docs/STATISTICS.md come from here: pytest -m long -s tests/study/test_calibration.py
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ NOISE, OF_SEEDS = 0.03, 0.05
 """dB: of one run's score, and what a seed does to all settings alike."""
 STUDIES = 2_000
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def simulate(

@@ -125,7 +125,7 @@ def test_stopped_trials_are_pruned_and_paused_ones_and_undo_the_calibration(hist
     assert not calibrated(study.state, "random", 50)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("how", "count"), [("random", 50), ("qmc", 64)])
 def test_intervals_hold_the_planted_importances(how: str, count: int) -> None:
     generator = np.random.default_rng([5, count])

@@ -204,7 +204,7 @@ def test_the_champion_predicts_what_upscale_writes_wherever_the_root_is(shown: A
     assert "carried/artifacts/small/models/" in done.stdout, "the model runs its own copy of the code"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_champion_that_mlflow_serves_answers_a_photograph_with_the_pixels_of_upscale(
     shown: Any, tmp_path: Path
 ) -> None:

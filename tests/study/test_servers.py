@@ -18,6 +18,8 @@ from study.tracking.mlflow_sink import MlflowSink
 from study.tracking.optuna_sink import OptunaSink
 from study.tracking.views import sinks_of
 
+pytestmark = pytest.mark.slow
+
 Tell = Callable[..., Any]
 
 

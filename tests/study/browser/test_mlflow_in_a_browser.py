@@ -1,6 +1,6 @@
 """MLflow's own pages over a finished study, as people see them: what is on them, and no error and no failed request.
 
-The slow test looks at a quickstart of 50 trials: at that of SR_STUDY (as .ci/run does), or at one that it trains.
+The last test looks at a quickstart of 50 trials: at that of SR_STUDY (as .ci/run does), or at one that it trains.
 """
 
 import os
@@ -25,6 +25,8 @@ from study.tracking.mlflow_content import run_name
 from study.tracking.mlflow_sink import MlflowSink
 from study.tracking.mlflow_store import prepare_store
 from study.tracking.optuna_sink import OptunaSink
+
+pytestmark = pytest.mark.slow
 
 TALL = {"width": 1440, "height": 2700}
 """A window in which MLflow's list has all of its rows: it makes those alone that are seen."""
@@ -208,7 +210,6 @@ def test_a_browser_finds_runs_comparison_pictures_and_champion_of_a_small_study(
     look_through(window, served(small), small.study, fold(read(small.journal)))
 
 
-@pytest.mark.slow
 def test_a_browser_finds_runs_comparison_pictures_and_champion_of_a_quickstart(
     window: Any, quickstart: StudyFolder, served: Any
 ) -> None:

@@ -462,6 +462,7 @@ def check_full(ended: Any) -> None:
     assert "No space left on device" in ended.err and "same command" in ended.err
 
 
+@pytest.mark.slow
 def test_a_full_disk_at_any_moment_ends_with_status_75_and_the_same_command_goes_on(
     finished: Any, tiny: Any, commands: Any, tmp_path: Path, outcome_of: Any
 ) -> None:
@@ -485,6 +486,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_really_full_ends_with_status_75_and_the_same_command_goes_on_with_room(
     finished: Any, tiny: Any, commands: Any, small_disk: Path, outcome_of: Any
 ) -> None:

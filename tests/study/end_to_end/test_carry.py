@@ -1,6 +1,6 @@
 """A study that is carried from machine to machine with the few files that it needs, and one that compares settings.
 
-Run with `pytest -m slow tests/study/end_to_end/test_carry.py`.
+Run with `pytest -m long tests/study/end_to_end/test_carry.py`.
 """
 
 import csv
@@ -12,7 +12,7 @@ import pytest
 
 from study.folder import StudyFolder
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 COMPARING = """
 from dataclasses import replace

@@ -103,7 +103,7 @@ def test_a_record_that_contradicts_itself_is_not_exported(finished_copy: Any, co
     assert not (tmp_path / "export").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_replicate_is_exported_and_reproduced_in_a_fresh_virtual_environment(
     tiny: Any, commands: Any, tmp_path: Path, stand_alone: Any, state_of: Any
 ) -> None:

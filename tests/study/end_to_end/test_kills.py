@@ -70,6 +70,7 @@ def check(finished: Any, outcome_of: Any, state_of: Any, tree_of: Any) -> Check:
     return equals_uninterrupted
 
 
+@pytest.mark.slow
 def test_killed_after_every_single_line_that_tells_something_new_a_study_comes_out_the_same(
     finished: Any, tiny: Any, commands: Any, tmp_path: Path, check: Check
 ) -> None:

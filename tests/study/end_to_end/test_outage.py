@@ -26,6 +26,7 @@ follower.MOST_BACKOFF = 2.0
 """A study that lasts about twenty seconds, whose follower tries again at least every two."""
 
 
+@pytest.mark.slow
 def test_a_tracker_that_is_down_for_the_middle_third_costs_nothing_and_lacks_nothing_afterwards(
     tiny: Any, commands: Any, tmp_path: Path, make_tracker: Any, shown_in_mlflow: Any, wait_until: Any, state_of: Any
 ) -> None:

@@ -134,6 +134,7 @@ def test_the_studys_own_record_is_left_as_it_was(trained: Trained, finished: Any
     assert of_study.read_bytes() == finished.folder.journal.read_bytes()
 
 
+@pytest.mark.slow
 def test_killed_after_every_line_that_tells_something_new_it_comes_out_the_same(
     trained: Trained, tmp_path: Path, commands: Any
 ) -> None:

@@ -14,6 +14,8 @@ import pytest
 import skimage.data
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 TUTORIAL = Path(__file__).parents[3] / "docs" / "TUTORIAL.md"
 
 
