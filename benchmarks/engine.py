@@ -37,7 +37,7 @@ from study.journal import encode, read
 from study.search.sampler import propose
 from study.state import StudyState, fold
 
-MANY = 1000
+MANY, FEW = 1000, 3
 POINTS = 100
 
 QUESTION = '''"""Tiny trials of {points} validations."""
@@ -93,22 +93,41 @@ def session_seconds(folder: StudyFolder) -> float:
     return state.ended.time - state.session.time
 
 
-def engine(folder: Path, file: Path, trials: int, executor: str) -> dict[str, float]:
-    """A study with both views: what its MLflow thread and the study's loop spent on recording."""
+def engine(folder: Path, file: Path, trials: int, executor: str, few: dict[str, float]) -> dict[str, float]:
+    """A study with both views: what its MLflow thread and the study's loop spent on recording.
+
+    Args:
+        few: seconds of a study of FEW trials. What a trial adds to them is its own; the rest is paid once a study:
+            opening it, and registering its winner.
+    """
     slots = ("--slots", str(cores())) if executor != "inline" else ()
     where = ("--ray-address", "local") if executor == "ray" else ()
     _, study = run(folder / executor, file, trials, "--executor", executor, *slots, *where)
     wall = session_seconds(study)
-    views = {name: json.loads((study.path / f".{name}.json").read_text()) for name in ("mlflow", "optuna")}
+    views, spent = views_of(study), recording(study)
+    own = {name: (spent[name] - few[name]) / (trials - FEW) for name in spent}
     points = [len(trial.curve) for trial in fold(read(study.journal)).trials.values()]
     assert min(points) == POINTS, points
     return {
         "seconds per trial": wall / trials,
-        "recording, busy [s/trial]": views["mlflow"]["busy_seconds"] / trials,
-        "recording, CPU [s/trial]": views["mlflow"]["cpu_seconds"] / trials,
-        "Optuna view, busy [s/trial]": views["optuna"]["busy_seconds"] / trials,
+        **{f"{name} [s/trial]": value for name, value in own.items()},
+        "recording, once a study [s]": spent["recording, busy"] - trials * own["recording, busy"],
         "training waits [s/trial]": sum(view["waited_seconds"] for view in views.values()) / trials,
         "training waits [% of wall]": 100 * sum(view["waited_seconds"] for view in views.values()) / wall,
+    }
+
+
+def views_of(study: StudyFolder) -> dict[str, Any]:
+    return {name: json.loads((study.path / f".{name}.json").read_text()) for name in ("mlflow", "optuna")}
+
+
+def recording(study: StudyFolder) -> dict[str, float]:
+    """Seconds that the threads of the two views were busy in a whole study."""
+    views = views_of(study)
+    return {
+        "recording, busy": views["mlflow"]["busy_seconds"],
+        "recording, CPU": views["mlflow"]["cpu_seconds"],
+        "Optuna view, busy": views["optuna"]["busy_seconds"],
     }
 
 
@@ -292,10 +311,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out", metavar="DIR")
     parser.add_argument("--trials", type=int, default=12, help="of each way; default: 12")
-    parser.add_argument("--quick", action="store_true", help="three trials of each way, to try it")
+    parser.add_argument("--quick", action="store_true", help="five trials of each way, to try it")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    trials = 3 if args.quick else args.trials
+    trials = 5 if args.quick else args.trials
     executors = ["inline", "processes", *(["ray"] if importlib.util.find_spec("ray") else [])]
 
     def keep() -> None:
@@ -311,9 +330,10 @@ def main() -> None:
         folder = Path(scratch)
         many_points = question(folder, budget=12 * POINTS, every=12)
         longer = question(folder, budget=4800 if args.quick else 24000, every=4800)
+        _, short = run(folder / "few", many_points, FEW)
         for name in executors:
             print(f"{name} …", file=sys.stderr)
-            report["ways"][name] = engine(folder, many_points, trials, name)
+            report["ways"][name] = engine(folder, many_points, trials, name, recording(short))
             keep()
         small = StudyFolder(folder / "inline", "s")
         print("study.optimize …", file=sys.stderr)

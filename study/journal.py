@@ -11,8 +11,10 @@ import hashlib
 import json
 import os
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -58,13 +60,25 @@ def _checksum(body: bytes) -> bytes:
     return hashlib.blake2b(body, digest_size=8).hexdigest().encode()
 
 
-def read(path: Path) -> Iterator[Event]:
-    """The events of a journal, also while it is being written.
+@dataclass
+class Place:
+    """How far a journal was read."""
+
+    count: int = 0
+    """Events."""
+    end: int = 0
+    """Bytes of their lines."""
+
+
+def read(path: Path, place: Place | None = None) -> Iterator[Event]:
+    """The events of a journal, also while it is being written; `place` is moved along.
 
     Raises:
         JournalError: a line before the last is damaged, out of sequence, or of another format.
     """
-    for event, _ in _lines(path):
+    for event, end in _lines(path):
+        if place is not None:
+            place.count, place.end = place.count + 1, end
         yield event
 
 
@@ -123,16 +137,17 @@ class Journal:
 
     Args:
         guard: raises if the study belongs to another owner by now; asked before each line.
+        read_to: where the reading of the whole journal ended, if the holder of this lock has read it already.
     """
 
-    def __init__(self, path: Path, guard: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, path: Path, guard: Callable[[], None] = lambda: None, read_to: Place | None = None) -> None:
         assert path.suffix != ".gz", "a published journal is only read (StudyFolder.require_unpublished)"
         self._path, self._guard = path, guard
-        self._next = 0
-        end = 0
-        if path.exists():
-            ends = [end for _, end in _lines(path)]
-            self._next, end = len(ends), ends[-1] if ends else 0
+        if read_to is None:
+            read_to = Place()
+            if path.exists():
+                deque(read(path, read_to), maxlen=0)
+        self._next, end = read_to.count, read_to.end
         self._file = path.open("r+b" if path.exists() else "x+b")
         try:
             guard()  # only now: a new owner puts a copy in its place, so what was opened before that is read by nobody

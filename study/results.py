@@ -155,7 +155,7 @@ def trials(study: str | StudyState = "quickstart", root: str | Path | None = Non
     state = _state(study, root)
     ranked = state.ranking()
     rest = [t for t in state.trials.values() if t not in ranked and not t.is_replicate]
-    bicubic = bicubic_of(state)["val/psnr"]
+    bicubic = state.bicubic["val/psnr"]
     rows = [_row(one, rank, bicubic) for rank, one in enumerate([*ranked, *rest], start=1)]
     table = pd.DataFrame(rows, columns=[*_RESULTS, *_HYPERPARAMETERS, "seed"])
     return table.astype({"rank": "Int64", "val/psnr": float, "val/ssim": float, "val/psnr_gain_over_bicubic": float})
@@ -221,15 +221,3 @@ def importances(found: "Sequence[Importance]") -> pd.DataFrame:
     """One row a dimension of the space: `hyperparameter`, fANOVA's `share` with `low` and `high`, `resolved` (from
     noise), and PED-ANOVA's share in being among the best, `top`."""
     return pd.DataFrame([asdict(one) for one in found]).rename(columns={"label": "hyperparameter"})
-
-
-def bicubic_of(state: StudyState) -> dict[str, float]:
-    """Scores of bicubic enlargement on the validation crops."""
-    assert state.opened is not None
-    return dict(state.opened.data["baseline"])
-
-
-def swept_names(state: StudyState) -> list[str]:
-    """Dotted names that the search moves, in the order of the experiment."""
-    assert state.opened is not None
-    return [name for dimension in state.opened.question["space"].values() for name in dimension["names"]]

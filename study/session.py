@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import gc
 import os
 import socket
 import sys
@@ -24,7 +25,7 @@ from study.events import SessionStarted, Warned
 from study.executors.opening import open_executor, runtime_for
 from study.experiment import Experiment
 from study.folder import StudyFolder
-from study.journal import Journal, read
+from study.journal import Journal, Place, read
 from study.leak_check import check_leaks
 from study.opening import (
     Found,
@@ -101,7 +102,8 @@ class Session:
     def run(self, found: Found, ownership: Ownership) -> int:
         """Open or continue the study, search, conclude, show; returns the exit status."""
         out = terminal.console()
-        state = fold(read(self.folder.journal)) if self.folder.journal.exists() else StudyState()
+        place = Place()
+        state = fold(read(self.folder.journal, place)) if self.folder.journal.exists() else StudyState()
         seed = self.experiment.base.seed if self.args.seed is None else self.args.seed
         self.check(state, seed, found)
         if state.counted > self.args.trials:
@@ -118,13 +120,14 @@ class Session:
             keep_compiled_in(root / "compiled")
             material = prepare_material(root, found, self.experiment)
             wait_prepared(followers)  # before a worker starts, and before speed is measured
+            gc.freeze()  # what is imported by now stays for good: searching it for garbage slows the views by a fifth
             opened = state.opened or first_event(
                 self.folder, self.name, self.experiment, seed, material, leaks,
                 data=args.data, runtime=runtime_for(self.experiment, args.trials, self.placement),
             )  # fmt: skip
             for line in terminal.material(opened):
                 out.print(line, markup=False, soft_wrap=True)
-            journal = Journal(self.folder.journal, ownership.check)
+            journal = Journal(self.folder.journal, ownership.check, place)
             stack.callback(journal.close)
             if state.opened is None:
                 journal.append(opened)

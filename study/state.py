@@ -168,6 +168,18 @@ class StudyState:
         return replace(self, trials=MappingProxyType({**self.trials, trial.number: trial}))
 
     @property
+    def bicubic(self) -> dict[str, float]:
+        """Scores of bicubic enlargement on the validation crops."""
+        assert self.opened is not None
+        return dict(self.opened.data["baseline"])
+
+    @property
+    def swept(self) -> list[str]:
+        """Dotted names that the search moves, in the order of the experiment."""
+        assert self.opened is not None
+        return [name for dimension in self.opened.question["space"].values() for name in dimension["names"]]
+
+    @property
     def session(self) -> SessionStarted | None:
         """The last owner."""
         return self.sessions[-1] if self.sessions else None

@@ -19,7 +19,6 @@ from sr_core.metrics.evaluate import Score, bicubic_baseline, lr_hr_pair, mean_s
 from sr_core.model.inference import super_resolve
 from sr_core.model.network import A2N
 from sr_core.model.weights import load_model
-from study import plots, results
 from study.events import Concluded
 from study.experiment import Experiment
 from study.folder import StudyFolder
@@ -57,6 +56,10 @@ def conclude(folder: StudyFolder, state: StudyState, experiment: Experiment, pic
         raise SuiteError(f"{weights}: the winner's weights are missing; put them back from MLflow or a copy, run again")
     model = load_model(weights, config.data.scale)
     rows: list[tuple[str, str, float, float]] = []
+    # pandas, Matplotlib and scikit-learn take seconds to load, and not every session concludes.
+    from study import plots, results
+    from study.statistics import importance
+
     scores: dict[str, float] = {}
     gains: list[tuple[float, str, Picture]] = []
     for name, members in {"valid": pictures.valid, **pictures.benchmarks}.items():
@@ -74,18 +77,12 @@ def conclude(folder: StudyFolder, state: StudyState, experiment: Experiment, pic
     files = {
         "ranking.csv": results.trials(state).to_csv(index=False).encode(),
         "curves.png": plots.png(
-            plots.learning_curves(
-                results.curves(state), best=best.number, bicubic_psnr=results.bicubic_of(state)["val/psnr"]
-            )
+            plots.learning_curves(results.curves(state), best=best.number, bicubic_psnr=state.bicubic["val/psnr"])
         ),
         "comparison.png": _comparison(shown.name, _look(model, shown, config.evaluation), best.number),
         "best/weights.safetensors": weights.read_bytes(),
         "best/config.json": (json.dumps(best.proposed.config, indent=2) + "\n").encode(),
     }
-    from study.statistics import (
-        importance,  # scikit-learn behind it takes seconds to load, and not every session concludes
-    )
-
     measured = importance.importances(state, experiment)
     if measured:
         files["importance.csv"] = results.importances(measured).to_csv(index=False).encode()
@@ -147,6 +144,8 @@ def _comparison(name: str, seen: _Seen, trial: int) -> bytes:
     """The pictures beside each other, as a PNG file."""
     scale = seen.hr.shape[0] // seen.lr.shape[0]
     blocks = seen.lr.repeat(scale, axis=0).repeat(scale, axis=1)
+    from study import plots
+
     figure = plots.comparison(
         {
             "LR": (blocks, None),

@@ -26,7 +26,12 @@ IMPORTERS = {
     "PIL": {"sr_core/data/degrade.py", "sr_core/data/images.py", "sr_core/data/own_pictures.py"},
     "safetensors": {"sr_core/training/checkpoint.py", "sr_core/model/weights.py"},
     "mlflow": {"study/tracking/mlflow_store.py", "study/tracking/mlflow_model.py", "study/tracking/served_model.py"},
-    "optuna": {"study/statistics/importance.py", "study/search/sampler.py", "study/tracking/optuna_sink.py"},
+    "optuna": {
+        "study/statistics/importance.py",
+        "study/search/encoding.py",
+        "study/search/sampler.py",
+        "study/tracking/optuna_sink.py",
+    },
     "sqlalchemy": {"study/tracking/mlflow_store.py", "study/tracking/optuna_sink.py"},
     "matplotlib": {"study/plots.py"}
     | {f"study/report/{name}.py" for name in ("cost", "course", "drawing", "importances", "kernels", "space_views")},

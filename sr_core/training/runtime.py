@@ -53,7 +53,10 @@ class Runtime:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS refuses to be deterministic
             if (index := torch.device(self.device).index) is not None:
                 torch.cuda.set_device(index)  # where streams, events and graphs belong that do not name a device
-        torch.use_deterministic_algorithms(self.deterministic)
+        if self.compiled:
+            torch.use_deterministic_algorithms(self.deterministic)
+        else:  # the same, but for its compiler's own switch, which takes two seconds to import
+            torch.set_deterministic_debug_mode("error" if self.deterministic else "default")
         # Deterministic mode also overwrites all fresh memory, to make reads of it repeatable: nothing here reads it.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.deterministic = self.deterministic

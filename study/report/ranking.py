@@ -109,7 +109,7 @@ def _row(row: dict[str, Any], record: Record, differing: list[str]) -> Html:
 
 
 def _bicubic(record: Record, extra: int) -> Html:
-    ssim = results.bicubic_of(record.state).get("val/ssim")
+    ssim = record.state.bicubic.get("val/ssim")
     cells = [
         cell(None),
         element("th", "bicubic", scope="row", data_sort=-1),

@@ -9,7 +9,6 @@ from sr_core.errors import SuiteError
 from study.config import TrialConfig
 from study.events import Event, SessionEnded, SessionStarted, StudyOpened
 from study.folder import StudyFolder
-from study.results import bicubic_of, swept_names
 from study.space import Space, recorded_space
 from study.state import OBJECTIVE, StudyState, TrialState, fold
 
@@ -54,7 +53,7 @@ class Record:
     @cached_property
     def bicubic(self) -> float:
         """Of bicubic enlargement on the validation crops [dB]."""
-        return bicubic_of(self.state)[OBJECTIVE]
+        return self.state.bicubic[OBJECTIVE]
 
     @cached_property
     def space(self) -> Space:
@@ -62,7 +61,7 @@ class Record:
 
     @cached_property
     def swept(self) -> list[str]:
-        return swept_names(self.state)
+        return self.state.swept
 
     @cached_property
     def base(self) -> TrialConfig:

@@ -12,7 +12,6 @@ from textwrap import wrap
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from study.results import bicubic_of, swept_names
 from study.screen import pace
 from study.screen.sparkline import Scale, cells_of, scale_of, sparkline
 from study.screen.terminal import duration, in_words, settings
@@ -117,7 +116,7 @@ def _head(shown: Shown, width: int) -> list[Text]:
             parts.append(f"pruning saved {duration(saved)} (wall)")
     best = state.best()
     if best is not None and best.score is not None:
-        gain = best.score - bicubic_of(state)["val/psnr"]
+        gain = best.score - state.bicubic["val/psnr"]
         parts.append(f"best: trial {best.number}, {best.score:.3f} dB, {gain:+.3f} dB over bicubic")
     return lines + [Text(line) for line in _flow(parts, width)]
 
@@ -188,7 +187,7 @@ def _running(shown: Shown, trial: TrialState, curve: str, values: str) -> list[s
 def _best(shown: Shown, width: int) -> list[Text]:
     """The best trials so far, and every reference in its place."""
     state, scale, cells = shown.state, scale_of(shown.state), cells_of(shown.state)
-    bicubic, best = bicubic_of(state)["val/psnr"], state.best()
+    bicubic, best = state.bicubic["val/psnr"], state.best()
     finished = enumerate((t for t in state.ranking() if t.status == "finished"), start=1)
     ranked = {rank: trial for rank, trial in finished if rank <= _BEST or trial.is_reference}
     names, values = _settings(state, list(ranked.values()))
@@ -241,7 +240,7 @@ def _flow(parts: Sequence[str], width: int) -> list[str]:
 
 def _settings(state: StudyState, chosen: Sequence[TrialState]) -> tuple[str, dict[int, str]]:
     """The swept names, and for each trial its values below each other; a reference or replicate has its name."""
-    names = swept_names(state)
+    names = state.swept
     cells = {
         t.number: [in_words(t.proposed.values[name]) for name in names]
         for t in chosen

@@ -29,7 +29,6 @@ from study.events import (
     Warned,
     WorkerLost,
 )
-from study.results import bicubic_of, swept_names
 from study.state import StudyState, TrialState
 from study.statistics.verdict import no_verdict, sentences, verdict
 
@@ -189,8 +188,8 @@ class Ranking:
 
 def ranking_table(state: StudyState, limit: int = _SHOWN) -> Ranking:
     """The best trials, both references and bicubic in one order, by PSNR on the validation crops."""
-    names = swept_names(state)
-    bicubic = bicubic_of(state)
+    names = state.swept
+    bicubic = state.bicubic
     finished = [t for t in state.ranking() if t.status == "finished"]
     rows: list[tuple[float, list[str], list[str]]] = [
         (bicubic["val/psnr"], ["", "bicubic", f"{bicubic['val/psnr']:.3f}", f"{bicubic['val/ssim']:.4f}", ""], [])
@@ -235,7 +234,7 @@ def summary(state: StudyState) -> list[str]:
     best = state.best()
     if best is None or best.score is None:
         return lines
-    crops, bicubic = state.opened.data["crops"], bicubic_of(state)["val/psnr"]
+    crops, bicubic = state.opened.data["crops"], state.bicubic["val/psnr"]
     against = [("bicubic", bicubic)] + [
         (f"the {t.proposed.name} setting", t.score)
         for t in searched

@@ -17,7 +17,7 @@ from optuna.trial import create_trial
 
 from sr_core.seed import child_seed
 from study.experiment import Experiment
-from study.search.sampler import distribution_of, encode
+from study.search.encoding import distribution_of, encode
 from study.space import Dimension, Space
 from study.state import StudyState
 

@@ -11,9 +11,8 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import scipy  # its modules are loaded when they are first used: nobody waits for them at a study's start
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize
-from scipy import stats as distributions
 
 Scores = NDArray[np.float64]
 
@@ -50,9 +49,9 @@ def estimate(values: ArrayLike, confidence: float = CONFIDENCE) -> Estimate:
         return Estimate(mean, math.nan, -math.inf, math.inf, 1, 1.0)
     sd = float(x.std(ddof=1))
     error = sd / math.sqrt(count)
-    reach = error * float(distributions.t.ppf((1 + confidence) / 2, count - 1))
+    reach = error * float(scipy.stats.t.ppf((1 + confidence) / 2, count - 1))
     if error > 0:
-        p = float(2 * distributions.t.sf(abs(mean) / error, count - 1))
+        p = float(2 * scipy.stats.t.sf(abs(mean) / error, count - 1))
     else:
         p = 1.0 if mean == 0 else 0.0
     return Estimate(mean, sd, mean - reach, mean + reach, count, p)
@@ -71,8 +70,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def power(mean: float, sd: float, count: int, alpha: float) -> float:
     """How probably a two-sided t-test of `count` differences at level α finds a true mean, by the noncentral t."""
     df, shift = count - 1, abs(mean) / sd * math.sqrt(count)
-    critical = float(distributions.t.ppf(1 - alpha / 2, df))
-    found = distributions.nct.sf(critical, df, shift) + distributions.nct.cdf(-critical, df, shift)
+    critical = float(scipy.stats.t.ppf(1 - alpha / 2, df))
+    found = scipy.stats.nct.sf(critical, df, shift) + scipy.stats.nct.cdf(-critical, df, shift)
     # Far out, SciPy's noncentral t gives NaN; there it is as good as certain.
     return float(found) if math.isfinite(found) else 1.0
 
@@ -111,9 +110,9 @@ def seed_noise(scores: Scores) -> tuple[float, int]:
 def _quadrature(df: int) -> tuple[Scores, Scores, Scores, Scores]:
     """Nodes and weights for a standard normal z, and for s = sqrt(chi² / df) by its quantiles."""
     z = np.linspace(-8.5, 8.5, 341)
-    at_z = distributions.norm.pdf(z) * (z[1] - z[0])
+    at_z = scipy.stats.norm.pdf(z) * (z[1] - z[0])
     nodes, weights = np.polynomial.legendre.leggauss(80)
-    return z, at_z, np.sqrt(distributions.chi2.ppf((nodes + 1) / 2, df) / df), weights / 2
+    return z, at_z, np.sqrt(scipy.stats.chi2.ppf((nodes + 1) / 2, df) / df), weights / 2
 
 
 @lru_cache(maxsize=256)
@@ -122,10 +121,10 @@ def dunnett_critical(others: int, df: int, confidence: float = CONFIDENCE) -> fl
     z, at_z, s, at_s = _quadrature(df)
 
     def excess(q: float) -> float:
-        inside = distributions.norm.cdf(z[None, :] + math.sqrt(2) * q * s[:, None]) ** others
+        inside = scipy.stats.norm.cdf(z[None, :] + math.sqrt(2) * q * s[:, None]) ** others
         return float(at_s @ inside @ at_z) - confidence
 
-    return float(optimize.brentq(excess, 0.0, 200.0))
+    return float(scipy.optimize.brentq(excess, 0.0, 200.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +174,7 @@ def probability_best(scores: Scores) -> Scores:
     found = np.empty(len(means))
     for i, mean in enumerate(means):
         ahead = np.delete(mean - means, i) * math.sqrt(columns) / sd
-        inside = distributions.norm.cdf(z[None, :, None] + ahead * s[:, None, None]).prod(axis=2)
+        inside = scipy.stats.norm.cdf(z[None, :, None] + ahead * s[:, None, None]).prod(axis=2)
         found[i] = at_s @ inside @ at_z
     return np.asarray(found / found.sum(), dtype=np.float64)
 
@@ -200,5 +199,5 @@ def paired(one: ArrayLike, other: ArrayLike) -> Estimate:
 
 def upper_bound(hits: int, trials: int, confidence: float = CONFIDENCE) -> float:
     """One-sided upper limit of a rate (Clopper and Pearson 1934)."""
-    found: Any = distributions.beta.ppf(confidence, hits + 1, trials - hits) if hits < trials else 1.0
+    found: Any = scipy.stats.beta.ppf(confidence, hits + 1, trials - hits) if hits < trials else 1.0
     return float(found)

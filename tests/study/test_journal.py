@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from study import events as ev
 from study.events import Event
-from study.journal import Journal, JournalError, compressed, decode, encode, read
+from study.journal import Journal, JournalError, Place, compressed, decode, encode, read
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 PLAIN = st.recursive(
@@ -158,6 +158,21 @@ def test_what_json_has_no_number_for_is_refused_and_leaves_the_record_whole(path
 def test_what_is_no_recorded_event_is_refused() -> None:
     with pytest.raises(ValueError, match="no event of format"):
         decode(encode(0, ev.Ticked(time=1.0, trial=0, patches=8, loss=0.1)))
+
+
+def test_whoever_has_read_it_all_opens_it_without_reading_it_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(path, *STORY[:-1])
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"seq":')  # torn
+    place = Place()
+    assert list(read(path, place)) == list(STORY[:-1])
+    assert (place.count, place.end) == (len(STORY) - 1, len(whole))
+    with monkeypatch.context() as patch:
+        patch.setattr("study.journal.decode", None)
+        journal = Journal(path, read_to=place)
+        journal.append(STORY[-1])
+        journal.close()
+    assert list(read(path)) == list(STORY)
 
 
 # Torn tails

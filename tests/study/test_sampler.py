@@ -20,6 +20,7 @@ from study import journal
 from study.config import TrialConfig
 from study.experiment import Experiment
 from study.search import sampler
+from study.search.encoding import encoded
 from study.search.sampler import propose
 from study.space import Choice, Float, Grid, Int, Together
 from study.state import StudyState, fold
@@ -319,10 +320,39 @@ def test_the_gp_takes_the_most_promising_of_all_that_is_left(history: Callable[.
         patch.setattr(sampler, "_Gp", Noted)
         point = propose(study.state, study.experiment, 15)
     assert point is not None
-    chosen = tuple(sampler._encoded(GRID.space.dimensions, point).values())
+    chosen = tuple(encoded(GRID.space.dimensions, point).values())
     assert len(promises) == 576 - 15
     assert promises[chosen] == pytest.approx(max(promises.values()))
     assert promises[chosen] > np.median(list(promises.values())) + 0.5
+
+
+def test_of_a_long_history_the_gp_is_told_the_best_a_fair_part_of_the_rest_and_what_is_under_way(
+    history: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = history(replace(GRID, sampler="gp"))
+    chance = random.Random(3)
+    for cell in chance.sample(list(GRID.space.cells()), 260):
+        values = GRID.space.settings(cell)
+        study.try_out(values, score(values), chance.choice(["finished", "pruned"]))
+    under_way = propose(study.state, study.experiment, 260)
+    assert under_way is not None
+    study.propose(GRID.space.settings(under_way))
+    told: list[Any] = []
+
+    class Noted(sampler._Gp):
+        def sample_relative(self, study: Any, trial: Any, search_space: Any) -> Any:
+            told.extend(study.get_trials(deepcopy=False))
+            return super().sample_relative(study, trial, search_space)
+
+    monkeypatch.setattr(sampler, "_Gp", Noted)
+    assert propose(study.state, study.experiment, 261) != under_way
+    scores = [t.value for t in told if t.value is not None]
+    assert len(scores) == sampler._GP_LEARNS_FROM
+    ever = sorted((t.score for t in study.state.trials.values() if t.score is not None), reverse=True)
+    half = sampler._GP_LEARNS_FROM // 2
+    assert sorted(scores, reverse=True)[:half] == ever[:half]
+    assert np.mean(sorted(scores)[:half]) == pytest.approx(np.mean(ever[half:]), abs=0.15)
+    assert encoded(GRID.space.dimensions, under_way) in [t.params for t in told if t.value is None]
 
 
 # The nearest unseen one

@@ -21,6 +21,9 @@ from typing import Any, NoReturn
 
 WARM = (
     "study.session",
+    "study.plots",
+    "study.results",
+    "study.statistics.importance",
     "study.dry_run",
     "study.proof",
     "study.training",
@@ -29,6 +32,7 @@ WARM = (
     "study.tracking.mlflow_sink",
     "study.tracking.optuna_sink",
     "optuna.samplers._tpe.sampler",
+    "scipy.optimize",
     "scipy.stats",
     "torch._inductor.config",
 )
