@@ -126,9 +126,9 @@ def test_a_step_that_was_stopped_ends_it_with_that_status_and_what_there_is_is_c
 def test_a_comparison_that_is_refused_ends_it_with_that_status_once_all_is_carried(
     answer: Answer, tmp_path: Path
 ) -> None:
-    status, asked = answer("gpu", tmp_path / "data", tmp_path / "root", 9, tmp_path / "out", fails_at=11)
+    status, asked = answer("gpu", tmp_path / "data", tmp_path / "root", 9, tmp_path / "out", fails_at=12)
     assert status == 75
-    assert [a[0] for a in asked[10:]] == ["experiments.transferred"] + 4 * ["experiments.carry"]
+    assert [a[0] for a in asked[11:]] == ["experiments.transferred"] + 4 * ["experiments.carry"]
 
 
 def test_another_kind_is_refused(answer: Answer, tmp_path: Path) -> None:
