@@ -16,6 +16,7 @@ from sr_core.model.weights import load_model
 from sr_core.training.checkpoint import digest_of, weights_of
 from study.config import TrialConfig
 from study.events import Finished
+from study.experiment import BASE
 from study.report.record import Record
 from study.state import TrialState
 from study.statistics.finalists import finalists
@@ -83,7 +84,8 @@ def settings_of(record: Record, *, kernels: bool = False) -> list[Setting]:
         again = [network_of(record, t) for _, t in sorted(state.replicates_of(trial.number).items())]
         networks = tuple(n for n in again if n is not None) or tuple(filter(None, [network_of(record, trial)]))
         if networks:
-            found.append(Setting(name if trial.is_reference else f"trial {trial.number}", trial, networks))
+            own = f"trial {trial.number}" if record.swept else BASE  # without ranges the search has that trial alone
+            found.append(Setting(name if trial.is_reference else own, trial, networks))
     if kernels:
         covered = {s.trial.config.data.train_kernel for s in found if not s.trial.is_reference}
         for trial in state.ranking():

@@ -1,6 +1,5 @@
 """The records that lie in experiments/records, and the weights that were released from them."""
 
-import gzip
 import json
 from collections import Counter
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import experiments
 from experiments import a2n_x2_cpu, a2n_x2_small_pictures
+from experiments.longer import main as longer
 from sr_core.model.network import A2N
 from sr_core.model.weights import load_model
 from sr_core.training.checkpoint import digest_of, weights_of
@@ -18,23 +18,34 @@ from study.config import TrialConfig
 from study.events import Finished
 from study.journal import read
 from study.state import StudyState, fold
+from study.statistics.stats import paired
 
 FOLDER = Path(experiments.__path__[0])
 RECORDS = sorted(path.parent for path in FOLDER.glob("records/*/journal.jsonl.gz"))
 
-RELEASED_FROM = FOLDER / "records/a2n_x2_cpu/trainings/0006-5760-from-074b3434"
+PUBLISHED = FOLDER / "records"
+SEARCH = PUBLISHED / "a2n_x2_cpu"
 
 
-@pytest.fixture
-def state(request: pytest.FixtureRequest, tmp_path: Path) -> StudyState:
-    """The fold of a published journal."""
-    journal = tmp_path / "journal.jsonl"
-    journal.write_bytes(gzip.decompress((request.param / "journal.jsonl.gz").read_bytes()))
-    return fold(read(journal))
+def page() -> str:
+    """The results page, every white space a single blank."""
+    return " ".join((FOLDER.parent / "docs/RESULTS.md").read_text().split())
+
+
+def recorded(folder: Path) -> StudyState:
+    return fold(read(folder / "journal.jsonl.gz"))
+
+
+def released_from() -> Path:
+    """The record of the winner's longer training."""
+    best = recorded(SEARCH).best()
+    assert best is not None
+    [folder] = SEARCH.glob(f"trainings/{best.number:04d}-*")
+    return folder
 
 
 def test_there_are_published_records() -> None:
-    assert [folder.name for folder in RECORDS] == ["a2n_x2_cpu"]
+    assert [folder.name for folder in RECORDS] == ["a2n_x2_cpu", "claims_x2_cpu", "kernels_x2_cpu", "scratch_x4_cpu"]
 
 
 @pytest.mark.parametrize("folder", RECORDS, ids=lambda folder: folder.name)
@@ -44,55 +55,78 @@ def test_a_record_is_small_and_holds_no_picture(folder: Path) -> None:
     assert {path.suffix for path in files} <= {".gz", ".csv", ".txt", ".json"}
 
 
-@pytest.mark.parametrize("state", RECORDS, ids=lambda folder: folder.name, indirect=True)
-def test_every_line_is_whole_and_every_trial_is_the_one_that_was_hashed(state: StudyState) -> None:
-    assert state.opened is not None and state.trials
+@pytest.mark.parametrize("folder", RECORDS, ids=lambda folder: folder.name)
+def test_every_trial_is_the_one_that_was_hashed_and_has_ended(folder: Path) -> None:
+    state = recorded(folder)
+    assert state.complete and state.trials
     for trial in state.trials.values():
         assert trial.config.digest() == trial.proposed.config_hash
-        assert not trial.curve or trial.curve[-1].patches <= trial.config.train.budget_patches
+        assert trial.ended and trial.curve[-1].patches <= trial.config.train.budget_patches
 
 
-@pytest.mark.parametrize("state", [RELEASED_FROM], ids=["training"], indirect=True)
-def test_the_released_weights_are_those_that_the_recorded_training_came_to(state: StudyState) -> None:
-    [trial] = state.trials.values()
+def test_the_search_has_at_least_fifty_trials_and_five_seeds_of_each_finalist() -> None:
+    state = recorded(SEARCH)
+    assert state.counted >= 50
+    seeds = Counter(trial.proposed.name for trial in state.trials.values() if trial.is_replicate)
+    assert len(seeds) == 3 and min(seeds.values()) >= 5
+
+
+def test_the_released_weights_are_those_that_the_winner_s_longer_training_came_to() -> None:
+    [trial] = recorded(released_from()).trials.values()
     released = FOLDER / "released/a2n_small_x2"
-    assert isinstance(trial.end, Finished)
+    assert isinstance(trial.end, Finished) and not trial.proposed.initial
     assert digest_of(weights_of(load_model(released / "weights.safetensors", None))) == trial.end.weights
     assert trial.config == TrialConfig.from_json(json.loads((released / "config.json").read_text()))
+    card = " ".join((released / "README.md").read_text().split())
+    assert f"Trial {trial.number} of the study `a2n_x2_cpu`" in card and f"{trial.patches:,} LR patches" in card
 
 
-@pytest.mark.parametrize("state", [FOLDER / "records/a2n_x2_cpu"], ids=["a2n_x2_cpu"], indirect=True)
-def test_the_released_training_is_of_the_record_s_best_trial(state: StudyState) -> None:
-    best = state.best()
-    assert best is not None
-    assert RELEASED_FROM.name.startswith(f"{best.number:04d}-")
+@pytest.mark.parametrize("folder", RECORDS[:3], ids=lambda folder: folder.name)
+def test_the_verdicts_of_the_records_stand_on_the_results_page_word_for_word(folder: Path) -> None:
+    verdicts = [
+        line.strip() for line in (folder / "results/verdict.txt").read_text().splitlines() if " dB (95 %" in line
+    ]
+    assert verdicts
+    assert [line for line in verdicts if " ".join(line.split()) not in page()] == []
 
 
-def test_the_released_training_went_on_from_what_the_trial_had_come_to_and_the_card_says_so() -> None:
-    search = fold(read(FOLDER / "records/a2n_x2_cpu/journal.jsonl.gz"))
-    [training] = fold(read(RELEASED_FROM / "journal.jsonl.gz")).trials.values()
-    found = Counter((trial.proposed.role, trial.status) for trial in search.trials.values())
-    assert found == {
-        ("reference", "finished"): 2,
-        ("search", "finished"): 1,
-        ("search", "paused"): 5,
-        ("search", "running"): 1,
-    }
-    before = search.trials[6]
-    assert isinstance(before.end, Finished)
-    assert training.proposed.initial == before.end.weights
-    card = " ".join((FOLDER / "released/a2n_small_x2/README.md").read_text().split())
-    assert "the only proposal that finished" in card
-    assert "two references, the recipes, which finished at lower scores, five proposals paused at a rung" in card
-    assert f"weights {before.end.weights[:8]}" in card
-    assert f"{before.patches + training.patches:,} patches" in card
+def test_what_the_longer_trainings_are_said_to_differ_by_is_what_the_records_say(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert longer(["--root", str(PUBLISHED)]) == 0
+    differences = [line for line in capsys.readouterr().out.splitlines() if " on Set" in line]
+    assert len(differences) == 4
+    assert [line for line in differences if line not in page()] == []
 
 
-def test_every_score_of_ours_on_the_results_page_is_labelled_one_run() -> None:
-    page = (FOLDER.parent / "docs/RESULTS.md").read_text()
-    [row] = [line for line in page.splitlines() if line.startswith("| released here")]
+def test_what_x4_gains_by_x2_weights_is_what_the_records_say() -> None:
+    scratch = recorded(PUBLISHED / "scratch_x4_cpu")
+    scores = []
+    for journal in sorted(PUBLISHED.glob("scratch_x4_cpu/trainings/*/journal.jsonl.gz")):
+        [trial] = fold(read(journal)).trials.values()
+        assert trial.proposed.initial and trial.score is not None
+        scores.append((trial.score, scratch.trials[trial.number].score))
+    d = paired(*zip(*scores, strict=True))
+    assert f"{d.mean:+.3f} dB (95 % {d.low:.3f} to {d.high:.3f}, {d.count} seeds)" in page()
+
+
+def test_the_cost_on_the_results_page_is_that_of_the_records() -> None:
+    patches, seconds = 0, 0.0
+    for journal in PUBLISHED.rglob("journal.jsonl.gz"):
+        for trial in fold(read(journal)).trials.values():
+            patches += trial.patches
+            seconds += sum((getattr(trial.end, "seconds", None) or trial.curve[-1].seconds).values())
+    assert f"{patches:,} patches" in page()
+    assert f"{seconds / 3600:.1f} hours of one core" in page()
+    assert seconds >= 3 * 3600
+
+
+def test_one_run_labels_two_numbers_of_ours_and_no_verdict() -> None:
+    text = (FOLDER.parent / "docs/RESULTS.md").read_text()
+    [row] = [line for line in text.splitlines() if line.startswith("| released here")]
     scores = json.loads((FOLDER / "released/a2n_small_x2/scores.json").read_text())
     assert row.split("|")[2:4] == [f" {scores[name]['psnr']:.3f} *one run* " for name in ("Set5", "Set14")]
+    assert text.count("*one run*") == 2
     assert f"{scores['Set5']['psnr']:.2f} dB on Set5 x2 (one run)" in (FOLDER.parent / "README.md").read_text()
 
 
@@ -104,7 +138,6 @@ def test_the_full_network_s_patch_takes_as_many_times_the_arithmetic_as_the_resu
             A2N(base.model, base.data.scale)(torch.zeros(1, 3, size, size))
         counts.append(counter.get_total_flops() / 2e9)  # a multiply-add is two operations
     small, full = counts
-    page = " ".join((FOLDER.parent / "docs/RESULTS.md").read_text().split())
-    assert f"{small:.3f} G multiply-adds forward, {full:.2f} G the full network" in page
-    assert f"{full / small:.0f} times as many" in page
+    assert f"{small:.3f} G multiply-adds forward, {full:.2f} G the full network" in page()
+    assert f"{full / small:.0f} times as many" in page()
     assert f"{full / small:.0f} times the multiply-adds" in " ".join((a2n_x2_cpu.__doc__ or "").split())
