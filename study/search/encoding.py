@@ -3,9 +3,12 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from study.space import Choice, Dimension, Float, Grid, Int
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces every study in memory
 
 
 def distribution_of(dimension: Dimension) -> BaseDistribution:

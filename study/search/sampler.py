@@ -28,8 +28,6 @@ from study.state import TrialState as Trial
 Point = dict[str, Any]
 """Dimension label -> value."""
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces every study in memory
-
 _RETRIES = 20
 _STARTUP_TRIALS = 5
 """Random trials before the sampler learns: chosen by simulation (docs/SEARCH.md)."""
