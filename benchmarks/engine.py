@@ -329,7 +329,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="benchmark-engine-", dir=args.out) as scratch:
         folder = Path(scratch)
         many_points = question(folder, budget=12 * POINTS, every=12)
-        longer = question(folder, budget=4800 if args.quick else 24000, every=4800)
+        longer = question(folder, budget=2400 if args.quick else 4800, every=2400)
         _, short = run(folder / "few", many_points, FEW)
         for name in executors:
             print(f"{name} …", file=sys.stderr)
