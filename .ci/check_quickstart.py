@@ -5,7 +5,6 @@ from pathlib import Path
 
 from study.counting import MIN_STEPS_AT_A_RUNG
 from study.journal import read
-from study.results import bicubic_of
 from study.state import fold
 from study.statistics.verdict import verdict
 
@@ -24,7 +23,7 @@ def main(root: str) -> int:
         for name, value in trial.proposed.values.items():
             seen.setdefault(name, set()).add(value)
     few = {name: len(values) for name, values in seen.items() if len(values) < 3 and name != "model.input_range"}
-    gain = best.score - bicubic_of(state)["val/psnr"]
+    gain = best.score - state.bicubic["val/psnr"]
     minutes = (state.ended.time - state.opened.time) / 60
     promises = {
         f"50 trials counted: {state.counted}": state.counted == 50,
