@@ -104,7 +104,8 @@ def engine(folder: Path, file: Path, trials: int, executor: str, few: dict[str, 
     where = ("--ray-address", "local") if executor == "ray" else ()
     _, study = run(folder / executor, file, trials, "--executor", executor, *slots, *where)
     wall = session_seconds(study)
-    views, spent = views_of(study), recording(study)
+    views = views_of(study)
+    spent = recording(views)
     own = {name: (spent[name] - few[name]) / (trials - FEW) for name in spent}
     points = [len(trial.curve) for trial in fold(read(study.journal)).trials.values()]
     assert min(points) == POINTS, points
@@ -121,9 +122,8 @@ def views_of(study: StudyFolder) -> dict[str, Any]:
     return {name: json.loads((study.path / f".{name}.json").read_text()) for name in ("mlflow", "optuna")}
 
 
-def recording(study: StudyFolder) -> dict[str, float]:
+def recording(views: dict[str, Any]) -> dict[str, float]:
     """Seconds that the threads of the two views were busy in a whole study."""
-    views = views_of(study)
     return {
         "recording, busy": views["mlflow"]["busy_seconds"],
         "recording, CPU": views["mlflow"]["cpu_seconds"],
@@ -333,7 +333,7 @@ def main() -> None:
         _, short = run(folder / "few", many_points, FEW)
         for name in executors:
             print(f"{name} …", file=sys.stderr)
-            report["ways"][name] = engine(folder, many_points, trials, name, recording(short))
+            report["ways"][name] = engine(folder, many_points, trials, name, recording(views_of(short)))
             keep()
         small = StudyFolder(folder / "inline", "s")
         print("study.optimize …", file=sys.stderr)

@@ -38,17 +38,18 @@ def show(study: StudyFolder) -> int:
             f"TRIAL --patches N), found {len(trained)}"
         )
     ranked = sorted(trained.items(), key=lambda one: -one[1][1].scores["valid/psnr"])
-    (best, (_, first)), *others = ranked
-    sets = [name for name in _by_set(first) if all(name in _by_set(told) for _, told in trained.values())]
+    (best, (winner, _)), *others = ranked
+    pictures = {name: _by_set(told) for name, (_, told) in trained.items()}
+    sets = [s for s in pictures[best] if all(s in of for of in pictures.values())]
     for name, (trial, told) in ranked:
         scores = ", ".join(f"{s} {told.scores[f'{s.lower()}/psnr']:.3f} dB" for s in sets)
         print(f"{name}, one run, {trial.patches:,} patches: {scores}")
-    for name, (trial, told) in others:
-        if trial.patches != trained[best][0].patches:
+    for name, (trial, _) in others:
+        if trial.patches != winner.patches:
             print(f"{best} - {name}: left out, their budgets differ")
             continue
         for s in sets:
-            ours, theirs = _by_set(first)[s], _by_set(told)[s]
+            ours, theirs = pictures[best][s], pictures[name][s]
             if ours.keys() != theirs.keys():
                 raise SuiteError(f"{s}: {best} and {name} were scored on different pictures; train one of them again")
             d = paired(list(ours.values()), [theirs[picture] for picture in ours])

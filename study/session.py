@@ -2,7 +2,6 @@
 
 import argparse
 import errno
-import gc
 import os
 import socket
 import sys
@@ -120,7 +119,6 @@ class Session:
             keep_compiled_in(root / "compiled")
             material = prepare_material(root, found, self.experiment)
             wait_prepared(followers)  # before a worker starts, and before speed is measured
-            gc.freeze()  # what is imported by now stays for good: searching it for garbage slows the views by a fifth
             opened = state.opened or first_event(
                 self.folder, self.name, self.experiment, seed, material, leaks,
                 data=args.data, runtime=runtime_for(self.experiment, args.trials, self.placement),

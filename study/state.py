@@ -1,9 +1,7 @@
 """What a study has come to: a pure fold over its events, never stored beside them."""
 
-import gc
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from types import MappingProxyType
@@ -244,19 +242,6 @@ class _Growing(dict[int, TrialState]):
 def fold(events: Iterable[Event]) -> StudyState:
     """The state that these events lead to."""
     state = StudyState(trials=_Growing())
-    with _no_search_for_garbage():
-        for event in events:
-            state = state.apply(event)
+    for event in events:
+        state = state.apply(event)
     return replace(state, trials=MappingProxyType(dict(state.trials)))
-
-
-@contextmanager
-def _no_search_for_garbage() -> Iterator[None]:
-    """Events hold no cycles, and looking for some among hundreds of thousands takes long."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
