@@ -16,6 +16,9 @@ from typing import Any
 
 import pytest
 
+# Studies of the tests train with one thread: several tests run at once, and none should measure which is faster.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:

@@ -31,6 +31,7 @@ class Bench:
     """Speeds by decree."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         self.one, self.all, self.compiled, self.graphed = 1e-2, 9e-3, 7e-3, 5e-3
         self.contiguous = 2.0  # times as long
         self.warm_up = 40.0
@@ -61,9 +62,31 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     return Bench(monkeypatch)
 
 
-@pytest.mark.parametrize(("one", "both", "threads"), [(1.0, 0.5, 4), (1.0, 0.9, 1), (1.0, 1.5, 1)])
-def test_one_thread_trains_unless_more_are_clearly_faster(bench: Bench, one: float, both: float, threads: int) -> None:
+@pytest.mark.parametrize(("one", "both", "threads"), [(1.0, 0.5, 4), (1.0, 0.75, 4), (1.0, 0.9, 1), (1.0, 1.5, 1)])
+def test_one_thread_trains_unless_more_are_faster(bench: Bench, one: float, both: float, threads: int) -> None:
     bench.one, bench.all = one, both
+    assert choose(MODEL, DATA, TRAIN, cores_to_use=4).threads == threads
+
+
+@pytest.mark.parametrize("slow", [0, 1, 4, 5])
+def test_one_hiccup_does_not_decide_the_threads(bench: Bench, monkeypatch: pytest.MonkeyPatch, slow: int) -> None:
+    def speed(*args: Any, **options: Any) -> Speed:
+        found = bench(*args, **options)
+        return replace(found, seconds_per_patch=found.seconds_per_patch * (10.0 if len(bench.tried) == slow + 1 else 1))
+
+    monkeypatch.setattr(choice, "measure", speed)
+    bench.one, bench.all = 1.0, 0.7
+    assert choose(MODEL, DATA, TRAIN, cores_to_use=4).threads == 4
+
+
+@pytest.mark.parametrize(
+    ("said", "threads"), [("1", 1), ("2", 2), ("3,2", 3), ("64", 4), ("", 4), ("many", 4), ("0", 4)]
+)
+def test_the_threads_that_the_environment_allows_are_the_most(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, said: str, threads: int
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    bench.one, bench.all = 1.0, 0.5
     assert choose(MODEL, DATA, TRAIN, cores_to_use=4).threads == threads
 
 
