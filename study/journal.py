@@ -50,7 +50,7 @@ def decode(line: bytes) -> tuple[int, Event]:
     if not mark or rest != _checksum(body) + b'"}\n':
         raise TornLineError("does not match its checksum")
     try:
-        content: dict[str, Any] = json.loads(body + b"}")
+        content: dict[str, Any] = json.loads(body.decode() + "}")
         return content.pop("seq"), events.from_json(content)
     except (KeyError, TypeError) as exc:
         raise ValueError(f"is no event of format {events.FORMAT} ({exc})") from exc

@@ -24,12 +24,14 @@ from study.events import (
     SessionStarted,
     Started,
     StudyOpened,
+    TrialEvent,
     Warned,
     WorkerLost,
 )
 
 Status = Literal["waiting", "running", "paused", "finished", "pruned", "failed"]
 OBJECTIVE = "val/psnr"
+_ENDS: dict[type[Event], Status] = {Finished: "finished", Pruned: "pruned", Failed: "failed"}
 _NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 
@@ -97,6 +99,29 @@ class TrialState:
                 if p.patches == patches and n < before)  # fmt: skip
         return next(here, None)
 
+    def validated(self, point: Progress, before: int) -> "TrialState":
+        """With one more point, which the study recorded after `before` others."""
+        return replace(self, curve=(*self.curve, point), arrivals=(*self.arrivals, before))
+
+    def after(self, event: TrialEvent) -> "TrialState":
+        """After an event that is neither its proposal nor a validation."""
+        match event:
+            case Checkpointed():
+                return replace(self, checkpoint=event.patches)
+            case Started():
+                return replace(self, status="running", starts=(*self.starts, event))
+            case Reduced():
+                return replace(self, reductions=(*self.reductions, (event.patches, event.micro_batch)))
+            case WorkerLost():
+                return replace(self, status="waiting", losses=(*self.losses, event))
+            case Paused():
+                return replace(self, status="paused")
+            case Resumed():
+                return replace(self, status="waiting", promoted=event.patches)
+            case Finished() | Pruned() | Failed():
+                return replace(self, status=_ENDS[type(event)], end=event)
+        raise TypeError(f"no rule for {type(event).__name__}")
+
 
 @dataclass(frozen=True, slots=True)
 class StudyState:
@@ -120,52 +145,50 @@ class StudyState:
 
     def apply(self, event: Event) -> "StudyState":
         """The state after one more event; self stays as it is."""
-        state = replace(self, last_time=event.time, count=self.count + 1)
-        match event:
-            case StudyOpened():
-                return replace(state, opened=event)
-            case SessionStarted():
-                return replace(state, sessions=(*self.sessions, event), ended=None)
-            case SessionEnded():
-                return replace(state, ended=event)
-            case Concluded():
-                return replace(state, concluded=event)
-            case Warned():
-                return replace(state, warnings=(*self.warnings, event.message))
-            case Proposed():
-                return state._with(TrialState(event))
-            case Started():
-                trial = self.trials[event.trial]
-                return state._with(replace(trial, status="running", starts=(*trial.starts, event)))
-            case Progress():
-                trial = self.trials[event.trial]
-                arrivals = (*trial.arrivals, self.validations)
-                state = replace(state, validations=self.validations + 1)
-                return state._with(replace(trial, curve=(*trial.curve, event), arrivals=arrivals))
-            case Reduced():
-                trial = self.trials[event.trial]
-                reductions = (*trial.reductions, (event.patches, event.micro_batch))
-                return state._with(replace(trial, reductions=reductions))
-            case Checkpointed():
-                return state._with(replace(self.trials[event.trial], checkpoint=event.patches))
-            case WorkerLost():
-                trial = self.trials[event.trial]
-                return state._with(replace(trial, status="waiting", losses=(*trial.losses, event)))
-            case Paused():
-                return state._with(replace(self.trials[event.trial], status="paused"))
-            case Resumed():
-                return state._with(replace(self.trials[event.trial], status="waiting", promoted=event.patches))
-            case Finished() | Pruned() | Failed():
-                status: Status = type(event).__name__.lower()  # type: ignore[assignment]
-                trial = replace(self.trials[event.trial], status=status, end=event)
-                return replace(state._with(trial), endings=(*self.endings, event.trial))
-        raise TypeError(f"no rule for {type(event).__name__}")
+        return self._after((event,))
 
-    def _with(self, trial: TrialState) -> "StudyState":
-        if isinstance(self.trials, _Growing):
-            self.trials[trial.number] = trial
-            return self
-        return replace(self, trials=MappingProxyType({**self.trials, trial.number: trial}))
+    def _after(self, events: Iterable[Event]) -> "StudyState":
+        """One copy for all of them: one for each would cost a journal of a thousand trials seconds to read."""
+        opened, sessions, ended, concluded = self.opened, self.sessions, self.ended, self.concluded
+        trials, endings, warnings = dict(self.trials), list(self.endings), list(self.warnings)
+        validations, last_time, count = self.validations, self.last_time, self.count
+        for event in events:
+            last_time, count = event.time, count + 1
+            match event:
+                case Progress():
+                    trials[event.trial] = trials[event.trial].validated(event, validations)
+                    validations += 1
+                case Proposed():
+                    trials[event.trial] = TrialState(event)
+                case Finished() | Pruned() | Failed():
+                    trials[event.trial] = trials[event.trial].after(event)
+                    endings.append(event.trial)
+                case TrialEvent():
+                    trials[event.trial] = trials[event.trial].after(event)
+                case StudyOpened():
+                    opened = event
+                case SessionStarted():
+                    sessions, ended = (*sessions, event), None
+                case SessionEnded():
+                    ended = event
+                case Concluded():
+                    concluded = event
+                case Warned():
+                    warnings.append(event.message)
+                case _:
+                    raise TypeError(f"no rule for {type(event).__name__}")
+        return StudyState(
+            opened=opened,
+            sessions=sessions,
+            ended=ended,
+            concluded=concluded,
+            trials=MappingProxyType(trials),
+            validations=validations,
+            endings=tuple(endings),
+            warnings=tuple(warnings),
+            last_time=last_time,
+            count=count,
+        )
 
     @property
     def bicubic(self) -> dict[str, float]:
@@ -235,13 +258,6 @@ class StudyState:
         return int(question.get("search", {}).get(name, default))
 
 
-class _Growing(dict[int, TrialState]):
-    """The trials of a state that nobody has seen yet: copied for each event, a thousand would take seconds to read."""
-
-
 def fold(events: Iterable[Event]) -> StudyState:
     """The state that these events lead to."""
-    state = StudyState(trials=_Growing())
-    for event in events:
-        state = state.apply(event)
-    return replace(state, trials=MappingProxyType(dict(state.trials)))
+    return StudyState()._after(events)

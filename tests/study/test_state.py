@@ -103,9 +103,11 @@ def _without_order(state: StudyState) -> list[TrialState]:
     return [replace(trial, arrivals=()) for trial in state.trials.values()]
 
 
-def test_what_is_no_recorded_event_has_no_rule() -> None:
+def test_what_is_no_recorded_event_has_no_rule(told: Any) -> None:
     with pytest.raises(TypeError, match="no rule for Ticked"):
-        StudyState().apply(ev.Ticked(time=1.0, trial=0, patches=8, loss=0.1))
+        told.state.apply(ev.Ticked(time=1.0, trial=0, patches=8, loss=0.1))
+    with pytest.raises(TypeError, match="no rule for Event"):
+        told.state.apply(ev.Event(time=1.0))
 
 
 # One trial
