@@ -154,7 +154,7 @@ class _Download:
         with response:
             start, length = _extent(response.status, response.headers)
             version = _validator(response.headers)
-            if start not in (0, here) or (start and validator and version not in (None, validator)):
+            if start not in (0, here) or (start and validator and not self._is_of(validator, version)):
                 self._discard()
                 raise ConnectionError("the server sent another part than was asked for")
             total = self._checked(length, response.headers)
@@ -163,6 +163,14 @@ class _Download:
                 self._discard()
                 replace(record, url=self.url, validator=version, size=total).store(self.path)
             self._receive(response, total)
+
+    def _is_of(self, validator: str, version: str | None) -> bool:
+        """Whether a part of this version belongs to the one asked for. A server that has an ETag repeats it with a part
+        (RFC 9110, 15.3.7), so one without is of another file, unless a checksum will tell.
+        """
+        if version is None:
+            return self.wanted is not None or not validator.startswith('"')
+        return version == validator
 
     def _receive(self, response: http.client.HTTPResponse, total: int) -> None:
         with writing(self.part):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sr_core.data import fetch
@@ -72,6 +72,22 @@ def test_a_file_that_changes_on_the_way_is_never_mixed(download: Any, if_range: 
     download.server.files["/file.zip"] = OTHER
     assert download(published=None) == OTHER
     assert Record.of(download.path).content == Content(len(OTHER), hashlib.sha256(OTHER).hexdigest())
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"1"'])
+def test_a_part_that_does_not_repeat_its_version_is_not_mixed_in(download: Any, etag: str | None) -> None:
+    download.server.plan(drop=30_000)
+    download.server.plan(drop=10_000, body=OTHER, etag=etag, if_range=False)
+    assert download(published=None) == DATA
+    assert download.ranges == [None, "bytes=30000-", None]
+
+
+def test_a_date_names_a_version_also_where_the_part_does_not_repeat_it(download: Any) -> None:
+    date = {"Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
+    download.server.plan(drop=30_000, etag=None, headers=date)
+    download.server.plan(etag=None, if_range=False)
+    assert download(published=None) == DATA
+    assert download.ranges == [None, "bytes=30000-"]
 
 
 @pytest.mark.parametrize("etag", [None, 'W/"1"'])
@@ -171,6 +187,7 @@ def as_answer(plan: dict[str, Any]) -> dict[str, Any]:
     return {"body": VERSIONS[version], "etag": f'"{version}"', **rest}
 
 
+@example(plans=[{"drop": 1}, {"if_range": False, "drop": 1, "version": "2", "etag": 'W/"1"'}], known=False, calls=1)
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(plans=st.lists(MISBEHAVIOUR, max_size=6), known=st.booleans(), calls=st.integers(1, 3))
 def test_whatever_a_server_does_no_wrong_file_appears(
