@@ -202,7 +202,15 @@ def main(what: str, first: int, last: int) -> None:
     print(json.dumps(ended))
 
 
-@pytest.mark.parametrize(("what", "count"), [("pictures", 6000), ("stores", 1500)])
+@pytest.mark.parametrize(
+    ("what", "count"),
+    [
+        ("pictures", 1200),
+        ("stores", 300),
+        pytest.param("pictures", 6000, marks=pytest.mark.slow),
+        pytest.param("stores", 1500, marks=pytest.mark.slow),
+    ],
+)
 def test_damage_is_refused_or_harmless(what: str, count: int) -> None:
     command = [sys.executable, __file__, what, "0", str(count)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)

@@ -184,6 +184,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak memory of a process from /proc")
 def test_strips_take_less_than_half_of_the_whole_picture_s_memory() -> None:
     """Peak resident memory, each in its own process; a larger picture and more blocks change nothing about it."""

@@ -179,6 +179,7 @@ def test_the_champion_is_registered_once_and_follows_the_winner(shown: Any) -> N
     assert len(client.search_model_versions("name = 'small'")) == 2
 
 
+@pytest.mark.slow
 def test_the_champion_predicts_what_upscale_writes_wherever_the_root_is(shown: Any, tmp_path: Path) -> None:
     picture = tmp_path / "given.png"
     noise = torch.randint(0, 256, (20, 28, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)

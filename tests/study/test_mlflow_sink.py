@@ -486,6 +486,7 @@ def test_a_store_that_cannot_be_read_is_one_line(told: Any) -> None:
         show(told)
 
 
+@pytest.mark.slow
 def test_several_processes_may_prepare_one_store_at_once(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     script = f"from study.tracking.mlflow_store import prepare_store; prepare_store({uri!r})"

@@ -73,6 +73,7 @@ def started(command: list[str], cwd: Path) -> Iterator["subprocess.Popen[str]"]:
                 os.killpg(child.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_the_ui_shows_the_study_and_leaves_nothing_behind(story: Tell, elsewhere: Path) -> None:
     told = story().whole()
     root = told.folder.root
@@ -115,6 +116,7 @@ def test_the_ui_shows_the_study_and_leaves_nothing_behind(story: Tell, elsewhere
     assert [path for path in sorted(root.rglob("*")) if not path.name.startswith("mlflow.db-")] == before
 
 
+@pytest.mark.slow
 def test_both_dashboards_open_on_a_study_that_runs_and_leave_it_alone(story: Tell, elsewhere: Path) -> None:
     pytest.importorskip("optuna_dashboard", reason="needs Optuna Dashboard: pip install -e '.[dashboard]'")
     told = story()
@@ -147,6 +149,7 @@ def test_both_dashboards_open_on_a_study_that_runs_and_leave_it_alone(story: Tel
     assert list(elsewhere.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_printed_command_works_in_any_folder(story: Tell, elsewhere: Path) -> None:
     told = story().whole()
     root = told.folder.root
@@ -163,6 +166,7 @@ def test_the_printed_command_works_in_any_folder(story: Tell, elsewhere: Path) -
     assert list(elsewhere.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_server_that_comes_late_gets_everything(story: Tell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     told, port, there = story().whole(), a_port(), tmp_path / "server"
@@ -234,6 +238,7 @@ def test_ui_without_a_store_or_a_study_says_what_to_do(
     assert not (tmp_path / "nothing").exists()
 
 
+@pytest.mark.slow
 def test_sync_brings_both_views_up_to_date_and_says_so(story: Tell, elsewhere: Path) -> None:
     told = story().whole()
     command = [sys.executable, "-m", "study.sync", "--root", str(told.folder.root)]

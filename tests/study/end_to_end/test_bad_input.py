@@ -304,6 +304,7 @@ def test_an_address_that_no_tracker_can_have_is_refused(
     refused(tiny.argv(tmp_path / "root", *argv, views=True), tmp_path / "root", f"{argv[0]}: expected ")
 
 
+@pytest.mark.slow
 def test_a_tracker_that_cannot_be_used_does_not_cost_the_study(
     tiny: Any, commands: Any, tmp_path: Path, state_of: Any
 ) -> None:
@@ -526,6 +527,7 @@ def test_a_disk_that_is_really_full_ends_with_status_75_and_the_same_command_goe
     assert outcome_of(root) == outcome_of(finished.root)
 
 
+@pytest.mark.slow
 def test_a_root_that_is_lost_ends_with_status_75_and_the_study_goes_on_when_it_is_back(
     finished: Any, tiny: Any, commands: Any, tmp_path: Path, outcome_of: Any, wait_until: Any
 ) -> None:

@@ -109,6 +109,7 @@ def test_killed_amid_a_line_of_every_kind_a_study_comes_out_the_same(
     check(tmp_path / "root")
 
 
+@pytest.mark.slow
 def test_killed_before_any_file_gets_its_name_a_study_comes_out_the_same_and_no_part_stays(
     tiny: Any, commands: Any, tmp_path: Path, check: Check
 ) -> None:
@@ -130,6 +131,7 @@ def test_killed_before_any_file_gets_its_name_a_study_comes_out_the_same_and_no_
     check(tmp_path / "root")
 
 
+@pytest.mark.slow
 def test_killed_from_outside_with_both_views_open_nothing_is_left_running_or_doubled_in_them(
     finished_copy: Any, tiny: Any, commands: Any, tmp_path: Path, wait_until: Any, check: Check
 ) -> None:
@@ -270,6 +272,7 @@ def test_a_second_coordinator_is_refused_by_the_name_of_the_first_which_goes_on_
     assert state_of(root).session.epoch == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["proposed", "validated"])
 def test_an_owner_that_was_stopped_and_taken_over_does_no_harm_when_it_wakes(
     moment: str, tiny: Any, commands: Any, tmp_path: Path, wait_until: Any, check: Check, tree_of: Any, state_of: Any
@@ -306,6 +309,7 @@ study.trial.save_checkpoint = stopping
 """
 
 
+@pytest.mark.slow
 def test_an_owner_that_wakes_after_all_is_done_changes_nothing(
     tiny: Any, commands: Any, tmp_path: Path, wait_until: Any, check: Check, tree_of: Any
 ) -> None:

@@ -65,6 +65,7 @@ def test_a_tracker_that_is_down_for_the_middle_third_costs_nothing_and_lacks_not
     assert shown_in_mlflow(tracker.uri, "tiny") == shown_in_mlflow(default_tracking_uri(root), "tiny")
 
 
+@pytest.mark.slow
 def test_no_password_of_a_view_is_in_any_file_or_on_the_screen(
     tiny: Any, commands: Any, tmp_path: Path, tree_of: Any, postgres: Any
 ) -> None:

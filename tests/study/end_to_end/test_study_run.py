@@ -256,6 +256,7 @@ def test_a_study_of_references_alone_ends_and_asks_for_more_trials(
     assert ended.last_line != "next: python -m study.run " + " ".join(map(str, argv)), "that would change nothing"
 
 
+@pytest.mark.slow
 def test_two_studies_under_one_root_run_side_by_side(
     finished: Any, tiny: Any, commands: Any, tmp_path: Path, outcome_of: Any
 ) -> None:

@@ -253,6 +253,7 @@ def test_a_deleted_store_is_rebuilt_with_the_training_in_it(trained: Trained, co
     check_mlflow(trained, root)
 
 
+@pytest.mark.slow
 def test_where_mlflow_lacks_the_study_it_comes_with_its_training(
     trained: Trained, tmp_path: Path, commands: Any
 ) -> None:
@@ -317,6 +318,7 @@ def times_four(_workshop: Path, tiny: Any, commands: Any) -> TimesFour:
     return made
 
 
+@pytest.mark.slow
 def test_x4_starts_from_x2_weights_where_names_and_shapes_fit_and_says_what_is_fresh(
     times_four: TimesFour, finished: Any, commands: Any, tmp_path: Path
 ) -> None:

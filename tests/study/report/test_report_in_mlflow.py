@@ -29,6 +29,7 @@ def in_mlflow(told: Any) -> list[bytes]:
     return [path.read_bytes() for path in artifact_root(told.folder.root).rglob("report.html")]
 
 
+@pytest.mark.slow
 def test_the_page_is_added_to_the_study_s_run_and_comes_back_with_a_deleted_store(
     told: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
