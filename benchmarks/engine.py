@@ -346,7 +346,7 @@ def main() -> None:
         keep()
         report |= start_up(folder, many_points, small)
         keep()
-        report |= slots(folder, longer, 4 if args.quick else 8)
+        report |= slots(folder, longer, 4 if args.quick else 16)
     text = table(report)
     keep()
     (args.out / "engine.md").write_text(text)

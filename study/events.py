@@ -227,9 +227,8 @@ def from_json(stored: Mapping[str, Any]) -> Event:
     """The event that `to_json` described. Raises KeyError or TypeError for anything else."""
     values = dict(stored)
     kind = _KINDS[values.pop("event")]
-    if "per_image" in values:
+    if kind is Finished or kind is Concluded:
         values["per_image"] = tuple(tuple(row) for row in values["per_image"])
-    for name in ("files", "notes"):
-        if name in values:
-            values[name] = tuple(values[name])
+    if kind is Concluded:
+        values |= {name: tuple(values[name]) for name in ("files", "notes") if name in values}
     return kind(**values)

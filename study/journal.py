@@ -23,6 +23,9 @@ from sr_core.errors import SuiteError
 from study import events
 from study.events import Event
 
+_parse = json.JSONDecoder().raw_decode
+"""As json.loads, but for the checks that take half its time on a short line; the checksum makes them needless."""
+
 
 class JournalError(SuiteError):
     """The record is damaged or of another format."""
@@ -50,7 +53,7 @@ def decode(line: bytes) -> tuple[int, Event]:
     if not mark or rest != _checksum(body) + b'"}\n':
         raise TornLineError("does not match its checksum")
     try:
-        content: dict[str, Any] = json.loads(body.decode() + "}")
+        content: dict[str, Any] = _parse(body.decode() + "}")[0]
         return content.pop("seq"), events.from_json(content)
     except (KeyError, TypeError) as exc:
         raise ValueError(f"is no event of format {events.FORMAT} ({exc})") from exc

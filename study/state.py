@@ -101,13 +101,13 @@ class TrialState:
 
     def validated(self, point: Progress, before: int) -> "TrialState":
         """With one more point, which the study recorded after `before` others."""
-        return replace(self, curve=(*self.curve, point), arrivals=(*self.arrivals, before))
+        return self._moved((*self.curve, point), (*self.arrivals, before), self.checkpoint)
 
     def after(self, event: TrialEvent) -> "TrialState":
         """After an event that is neither its proposal nor a validation."""
         match event:
             case Checkpointed():
-                return replace(self, checkpoint=event.patches)
+                return self._moved(self.curve, self.arrivals, event.patches)
             case Started():
                 return replace(self, status="running", starts=(*self.starts, event))
             case Reduced():
@@ -121,6 +121,21 @@ class TrialState:
             case Finished() | Pruned() | Failed():
                 return replace(self, status=_ENDS[type(event)], end=event)
         raise TypeError(f"no rule for {type(event).__name__}")
+
+    def _moved(self, curve: tuple[Progress, ...], arrivals: tuple[int, ...], checkpoint: int) -> "TrialState":
+        """Written out: nearly every line of a journal ends here, and replace() takes 2.5 times as long."""
+        return TrialState(
+            self.proposed,
+            self.status,
+            curve,
+            arrivals,
+            checkpoint,
+            self.starts,
+            self.reductions,
+            self.losses,
+            self.promoted,
+            self.end,
+        )
 
 
 @dataclass(frozen=True, slots=True)
