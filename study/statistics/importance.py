@@ -156,9 +156,16 @@ def sentences(found: Sequence[Importance], sampler: str, left_out: int = 0) -> l
     if left_out:
         conditions.append(f"{left_out} stopped {'trials' if left_out > 1 else 'trial'} left out")
     where = f" ({'; '.join(conditions)})" if conditions else ""
-    told = [f"{one.label} {one.share:.0%} ({one.low:.0%}–{one.high:.0%})" for one in found if one.resolved]
+    told = [
+        f"{one.label} {_percent(one.share)} ({_percent(one.low)}–{_percent(one.high)})" for one in found if one.resolved
+    ]
     rest = [one.label for one in found if not one.resolved]
     lines = [f"importance{where}: {', '.join(told) or 'of no hyperparameter resolved from noise'}"]
     if told and rest:
         lines.append(f"not resolved from noise: {', '.join(rest)}")
     return lines
+
+
+def _percent(share: float) -> str:
+    """Whole per cents; what is little but no noise is not told as nothing."""
+    return "<1%" if 0 < share < 0.005 else f"{share:.0%}"

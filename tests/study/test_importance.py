@@ -100,6 +100,8 @@ def test_words_say_what_is_resolved_what_is_not_and_on_which_condition() -> None
         "importance (conditional on where the sampler looked): model.temperature 61% (40%–80%)",
         "not resolved from noise: train.loss",
     ]
+    little = Importance("train.loss", 0.01, 0.001, 0.5, True, 0.5)
+    assert sentences([little], "random") == ["importance: train.loss 1% (<1%–50%)"]
     assert sentences(found[1:], "random") == ["importance: of no hyperparameter resolved from noise"]
     assert sentences([], "tpe") == []
     assert sentences(found, "tpe", 12)[0].startswith(
