@@ -1,7 +1,8 @@
 """Where trials run: how many at once, on what, and with which share of it. Changes no result (contract 2).
 
 What changes results, the kind of device and the threads of a training, is resolved when a study begins and stays;
-which of several equal GPUs trains a trial, and how many trials run beside it, may differ from session to session.
+which of several equal GPUs trains a trial, and how many trials run beside it, may differ from session to session, as
+far as the cores go round.
 """
 
 import argparse
@@ -118,6 +119,10 @@ class Placement:
             raise SuiteError(
                 f"--slots {self.slots}: expected at most {max(1, cores // threads)}, for each trains with {threads} "
                 f"thread{'s' if threads > 1 else ''} and the machine offers {cores} core{'s' if cores > 1 else ''}"
+                + (
+                    "; a study keeps the threads that it began with: begin one under another --study-name"
+                    * (threads > 1)
+                )
             )
 
 

@@ -20,8 +20,8 @@ from hypothesis import settings
 # Studies of the tests train with one thread: several tests run at once, and none should measure which is faster.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# The same examples in every run, so that a failure tells of the change and not of the draw. Others are drawn with
-# `pytest --hypothesis-profile default`.
+# Nearly the same examples in every run, so that a failure tells of the change and not of the draw. Others are drawn
+# with `pytest --hypothesis-profile default`.
 settings.register_profile("suite", derandomize=True)
 settings.load_profile("suite")
 

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from email.message import Message
+from email.utils import parsedate
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -158,6 +159,9 @@ class _Download:
                 self._discard()
                 raise ConnectionError("the server sent another part than was asked for")
             total = self._checked(length, response.headers)
+            if start and (total <= start or (self.wanted is None and total != record.size)):
+                self._discard()
+                raise ConnectionError("the file has another length by now")
             self._check_room(total - start, total)
             if start == 0:  # also from a server that knows no ranges, or whose file has changed
                 self._discard()
@@ -169,7 +173,7 @@ class _Download:
         (RFC 9110, 15.3.7), so one without is of another file, unless a checksum will tell.
         """
         if version is None:
-            return self.wanted is not None or not validator.startswith('"')
+            return self.wanted is not None or parsedate(validator) is not None
         return version == validator
 
     def _receive(self, response: http.client.HTTPResponse, total: int) -> None:
@@ -224,9 +228,11 @@ def _extent(status: int, headers: Message) -> tuple[int, int | None]:
 
 
 def _validator(headers: Message) -> str | None:
-    """What If-Range may hold: a weak ETag may not."""
+    """What If-Range may hold: an ETag that is not weak, or a date where there is no ETag (RFC 9110, 13.1.5)."""
     etag = headers.get("ETag")
-    return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
+    if etag is None:
+        return headers.get("Last-Modified")
+    return None if etag.startswith("W/") else etag
 
 
 def _is_offline(exc: Exception) -> bool:

@@ -1,4 +1,7 @@
-"""Which settings train a study fastest on this machine: decided once, from measurements of a few seconds."""
+"""Which settings train a study fastest on this machine: decided once, from measurements.
+
+They take seconds for a small network, most of a minute for the full one on a CPU.
+"""
 
 import logging
 import os
@@ -47,12 +50,12 @@ def choose(
 ) -> Runtime:
     """Settings for training this configuration, and others like it, here. Leaves no trace but compiled code.
 
-    Threads: one per core, or as many as OMP_NUM_THREADS says, where that is faster than one: a step of a tiny network
-    is many short operations, and splitting each costs more than it gains, and far more where another process wants the
-    core. Memory format: channels last, unless contiguous is clearly faster. Precision: bf16 where a GPU has it. Engine:
-    the fastest of those whose time to warm up is paid back twice over the study, unless `train.engine` names one.
-    Micro-batch: as many patches as this training's share of a GPU's memory holds, found by real steps that may have no
-    more.
+    Threads on a CPU: one per core of its share, or as many as OMP_NUM_THREADS says, where that is faster than one: a
+    step of a tiny network is many short operations, and splitting each costs more than it gains, and far more where
+    another process wants the core. Memory format: channels last, unless contiguous is clearly faster. Precision: bf16
+    where a GPU has it. Engine: the fastest of those whose time to warm up is paid back twice over the study, unless
+    `train.engine` names one. Micro-batch: as many patches as this training's share of a GPU's memory holds, found by
+    real steps that may have no more.
 
     Args:
         train: with the largest batch that will be trained.
@@ -172,7 +175,7 @@ def _with_threads(model: ModelConfig, data: DataConfig, train: TrainConfig, one:
 def _threads_asked_for() -> int:
     """By the variable that torch, BLAS and batch systems share; 0 where it says nothing (it may be a list)."""
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return int(first) if first.isdecimal() else 0
+    return int(first) if first.isdecimal() and len(first) < 10 else 0
 
 
 def _with_layout(

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 5.0
 """How long news may wait when nobody pokes."""
-LEAST_REST, MOST_REST = 5.0, 10.0
+LEAST_REST, MOST_REST = 2.0, 10.0
 """Seconds between two hand-overs: events gather meanwhile, and one hand-over of many costs less than many of one."""
 REST_FACTOR = 20.0
 """A rest is this many times the hand-over before it, so that a slow view takes 5 % of a core and no more."""

@@ -68,15 +68,19 @@ def test_one_thread_trains_unless_more_are_faster(bench: Bench, one: float, both
     assert choose(MODEL, DATA, TRAIN, cores_to_use=4).threads == threads
 
 
-@pytest.mark.parametrize("slow", [0, 1, 4, 5])
-def test_one_hiccup_does_not_decide_the_threads(bench: Bench, monkeypatch: pytest.MonkeyPatch, slow: int) -> None:
+@pytest.mark.parametrize(("all_cores", "threads", "slow"), [(0.7, 4, 1), (0.7, 4, 5), (1.0, 1, 0), (1.0, 1, 4)])
+def test_one_hiccup_does_not_decide_the_threads(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, all_cores: float, threads: int, slow: int
+) -> None:
+    """The measurement number `slow`, of one thread and of all cores in turns, takes ten times as long."""
+
     def speed(*args: Any, **options: Any) -> Speed:
         found = bench(*args, **options)
         return replace(found, seconds_per_patch=found.seconds_per_patch * (10.0 if len(bench.tried) == slow + 1 else 1))
 
     monkeypatch.setattr(choice, "measure", speed)
-    bench.one, bench.all = 1.0, 0.7
-    assert choose(MODEL, DATA, TRAIN, cores_to_use=4).threads == 4
+    bench.one, bench.all = 1.0, all_cores
+    assert choose(MODEL, DATA, TRAIN, cores_to_use=4).threads == threads
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,27 @@ def test_a_date_names_a_version_also_where_the_part_does_not_repeat_it(download:
     assert download.ranges == [None, "bytes=30000-"]
 
 
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ({"etag": "abc123"}, {"etag": None}),  # an ETag as odd servers write it is no date
+        ({"etag": 'W/"1"', "headers": {"Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}}, {"etag": 'W/"2"'}),
+    ],
+)
+def test_a_version_that_is_named_oddly_is_not_mixed_either(download: Any, first: Any, then: Any) -> None:
+    download.server.plan(drop=30_000, **first)
+    download.server.plan(drop=10_000, body=OTHER, if_range=False, **then)
+    assert download(published=None) == DATA
+
+
+def test_a_part_of_a_file_of_another_length_is_not_mixed_in(download: Any) -> None:
+    date = {"Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
+    download.server.plan(drop=30_000, etag=None, headers=date)
+    download.server.plan(body=DATA + OTHER, etag=None, if_range=False)
+    assert download(published=None) == DATA
+    assert download.ranges == [None, "bytes=30000-", None]
+
+
 @pytest.mark.parametrize("etag", [None, 'W/"1"'])
 def test_without_a_name_for_the_version_only_a_checksum_allows_to_go_on(download: Any, etag: str | None) -> None:
     download.server.usual.etag = etag

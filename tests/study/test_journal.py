@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from study import events as ev
 from study.events import Event
-from study.journal import Journal, JournalError, Place, compressed, decode, encode, read
+from study.journal import Journal, JournalError, Place, TornLineError, compressed, decode, encode, read
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 PLAIN = st.recursive(
@@ -158,6 +158,15 @@ def test_what_json_has_no_number_for_is_refused_and_leaves_the_record_whole(path
 def test_what_is_no_recorded_event_is_refused() -> None:
     with pytest.raises(ValueError, match="no event of format"):
         decode(encode(0, ev.Ticked(time=1.0, trial=0, patches=8, loss=0.1)))
+
+
+@pytest.mark.parametrize(
+    "body", [b"5", b'"x"', b"null", b"[1]", b'{"seq":0,"event":"Warned","time":1.0,"message":"m"},{']
+)
+def test_what_is_not_one_object_is_refused(body: bytes) -> None:
+    with pytest.raises(ValueError) as caught:
+        decode(body + b',"sum":"' + hashlib.blake2b(body, digest_size=8).hexdigest().encode() + b'"}\n')
+    assert not isinstance(caught.value, TornLineError)
 
 
 def test_whoever_has_read_it_all_opens_it_without_reading_it_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,6 +88,35 @@ def test_killed_after_every_single_line_that_tells_something_new_a_study_comes_o
     check(tmp_path / "root")
 
 
+TWO_THREADS = """
+import os
+from sr_core.training import choice
+os.sched_setaffinity(0, range(os.cpu_count()))
+choice._THREADS_PAY = 1e9
+"""
+"""A study that is begun like this trains with two threads, whatever is faster."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
+def test_killed_a_study_of_two_threads_comes_out_the_same(
+    tiny: Any, commands: Any, tmp_path: Path, outcome_of: Any, state_of: Any
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+
+    def run(root: Path, first: str = "") -> int:
+        env = {"OMP_NUM_THREADS": "2"}
+        ended: int = commands.start("study.run", *tiny.argv(root), first=TWO_THREADS + first, env=env).wait().status
+        return ended
+
+    assert run(whole) == 0
+    for kind in ("Progress", "Checkpointed", "Started", "Progress", "Finished", "Progress", "Checkpointed", "Progress"):
+        assert run(killed, kinds(kind)) == -signal.SIGKILL
+    assert run(killed) == 0
+    assert [state_of(root).opened.runtime["threads"] for root in (whole, killed)] == [2, 2]
+    assert outcome_of(killed) == outcome_of(whole)
+
+
 def test_killed_amid_a_line_of_every_kind_a_study_comes_out_the_same(
     tiny: Any, commands: Any, tmp_path: Path, check: Check
 ) -> None:
