@@ -63,7 +63,8 @@ class Progress:
         rate = (done - first) / (now - began) if now > began else 0.0
         if rate == 0:
             return line
-        return f"{line}, {self._text(rate)}/s, {_duration((self._total - done) / rate)} left"
+        speed = f", {self._text(rate)}/s" if rate >= 0.5 else ""  # less would be told as nothing
+        return f"{line}{speed}, {_duration((self._total - done) / rate)} left"
 
 
 def bytes_text(count: float) -> str:

@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import replace
 
+from sr_core.cli import show_progress
 from sr_core.model.network import A2N
 from sr_core.seed import child_seed
 from sr_core.training.runtime import cores
@@ -14,11 +15,12 @@ from study.commandline import folder_from, typed
 from study.config import TrialConfig, differences, short_digest
 from study.events import FORMAT, Proposed, StudyOpened
 from study.experiment import Experiment
+from study.journal import read
 from study.opening import find_pictures, left_out, read_pictures, resolve_runtime
 from study.placement import Placement
 from study.screen.terminal import duration
 from study.search.sampler import propose
-from study.state import StudyState
+from study.state import StudyState, fold
 
 _FIRST = 5
 _LONG_SECONDS = 24 * 3600
@@ -33,10 +35,15 @@ def show(name: str, experiment: Experiment, args: argparse.Namespace, placement:
     placement.check({"threads": 1}, cores())
     base = experiment.base
     pictures = find_pictures(args.data, experiment)
-    manifest = read_pictures(folder_from(args, default=name).root, pictures).manifest
+    folder = folder_from(args, default=name)
+    manifest = read_pictures(folder.root, pictures).manifest
     small = left_out(experiment, manifest)
     train, valid = ([r for r in manifest if r.split == split] for split in ("train", "valid"))
     print(f"{name}: {experiment.question}")
+    if folder.journal.exists():
+        state = fold(read(folder.journal))
+        print(f"there is a study {folder.study} already, with {_counted(state.counted, 'trial')} counted (python -m "
+              "study.status); what follows is a new one")  # fmt: skip
     lost = ", ".join(f"{len(names)} too small for {whose}" for whose, names in small.items()) or "0 too small"
     print(f"pictures: {len(train)} to train ({lost}), {len(valid)} to validate, from {pictures.origin}")
     if experiment.space.dimensions:
@@ -66,6 +73,10 @@ def show(name: str, experiment: Experiment, args: argparse.Namespace, placement:
     _print_cost(experiment, args.trials, placement, sum(r.height * r.width * 3 for r in manifest))
     print(f"next: python -m study.run{typed(argument for argument in sys.argv[1:] if argument != '--dry-run')}")
     return 0
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _changes(config: TrialConfig, base: TrialConfig) -> str:
@@ -108,9 +119,11 @@ def _proposed(state: StudyState, config: TrialConfig, name: str, values: dict[st
 
 def _print_cost(experiment: Experiment, trials: int, placement: Placement, pixels_bytes: int) -> None:
     base = experiment.base
+    show_progress("measuring how fast this trains here")
     runtime = resolve_runtime(experiment, trials=trials, placement=placement)
     runtime.apply()
     rate = 1 / measure(base.model, base.data, base.train, runtime).seconds_per_patch
+    show_progress("")
     budget = base.train.budget_patches
     if experiment.space.size is not None:
         trials = min(trials, len(experiment.references) + experiment.space.size)
@@ -124,9 +137,10 @@ def _print_cost(experiment: Experiment, trials: int, placement: Placement, pixel
         passed = [math.ceil(trials / experiment.reduction_factor**i) for i in range(len(stretches))]
         likely = replicated + sum(n * patches for n, patches in zip(passed, stretches, strict=True))
     slots = f"{placement.slots} at once, " if placement.slots > 1 else ""
+    threads = _counted(runtime.threads, "thread")
     likely, most = math.ceil(likely / placement.slots), math.ceil(most / placement.slots)
     print(f"time: about {duration(likely / rate)} of training steps, at most {duration(most / rate)} "
-          f"({slots}measured {rate:.0f} patches/s on {runtime.device}, {runtime.threads} threads)")  # fmt: skip
+          f"({slots}measured {rate:.0f} patches/s on {runtime.device}, {threads})")  # fmt: skip
     if likely / rate > _LONG_SECONDS:
         gpu = "a GPU (--gpus 0), " if runtime.device == "cpu" else ""
         print(f"  to make it shorter: fewer --trials, {gpu}or in the experiment a lower train.budget_patches (with "

@@ -245,7 +245,9 @@ class Session:
 
     def show(self, out: Console, state: StudyState) -> None:
         """The result, where to look at it, and the next command to type."""
-        lines = self.result(out, state)
+        for line in self.result(out, state):
+            out.print(line, markup=False)  # wrapped between words
+        lines: list[str] = []
         if state.concluded is not None:
             lines.append(f"written to {self.folder.results}")
             if not self.folder.training:
@@ -261,7 +263,7 @@ class Session:
             out.print(line, markup=False, soft_wrap=True)  # a command that was broken in two cannot be copied
 
     def result(self, out: Console, state: StudyState) -> list[str]:
-        """What came of it: the table is printed, the lines are returned."""
+        """What came of it: the table is printed, the sentences are returned."""
         out.print(terminal.ranking_table(state))
         return terminal.summary(state)
 

@@ -5,6 +5,7 @@ They take seconds for a small network, most of a minute for the full one on a CP
 
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,7 +25,8 @@ logger = logging.getLogger(__name__)
 _THREADS_PAY = 0.85
 """Of one thread's time, at which all cores are worth it. With two the quickstart's network takes 0.65 to 0.75, a tiny
 one 1: the bound lies between, for a choice that differs from day to day makes the same command give other bits."""
-_ROUNDS_OF_THREADS = 3
+_ROUNDS_OF_THREADS, _LONG_ROUND_SECONDS = 3, 5.0
+"""How often, and after how long no further time."""
 _FASTER = {"cpu": 0.7, "cuda": 0.95}
 """Of the time with channels last, at which contiguous tensors are worth it. On a CPU they take 1.7 times as long for
 the full network; for a tiny one both take alike, and the same command should give the same bits tomorrow."""
@@ -163,10 +165,13 @@ def _with_threads(model: ModelConfig, data: DataConfig, train: TrainConfig, one:
         return one
     several = replace(one, threads=at_most)
     times: dict[int, list[float]] = {one.threads: [], several.threads: []}
+    begun = time.perf_counter()
     for _ in range(_ROUNDS_OF_THREADS):  # in turns, and the least of each: what else runs here must not decide it
         for runtime in (one, several):
             runtime.apply()
             times[runtime.threads].append(measure(model, data, train, runtime).seconds_per_patch)
+        if time.perf_counter() - begun > _LONG_ROUND_SECONDS:
+            break
     best = several if min(times[several.threads]) < _THREADS_PAY * min(times[one.threads]) else one
     best.apply()
     return best

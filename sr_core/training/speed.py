@@ -15,6 +15,8 @@ from sr_core.training.runtime import Runtime
 from sr_core.training.step import STEPS_BEFORE_CAPTURE, Step, start
 
 _STEPS = 5
+_ENOUGH_SECONDS = 3.0
+"""Of steps: those of a large network on a CPU take seconds each, and differ little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ def measure(
             if cuda:
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - begun)
+            if sum(times[alone:]) > _ENOUGH_SECONDS:
+                break
     typical = statistics.median(times[alone:])
     found = Speed(typical / batch, max(sum(times[:alone]) - alone * typical, 0.0), step.micro_batch)
     if cuda:  # the slots that train are other processes: what this one keeps they lack

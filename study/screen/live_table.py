@@ -132,7 +132,9 @@ def _phase(shown: Shown) -> str:
     longer = next((t for t in state.trials.values() if t.proposed.role == "training"), None)
     if longer is not None:  # study.train: the only trial there is
         return f"training trial {longer.number} with {pace.budget_of(longer):,} patches"
-    return f"training the finalists again; {counts}" if begun else f"searching; {counts}"
+    under_way = [t for t in state.trials.values() if t.status in ("waiting", "running")]
+    again = begun and all(t.is_replicate for t in under_way)  # else more trials were asked for since
+    return f"training the finalists again; {counts}" if again else f"searching; {counts}"
 
 
 def _bar(shown: Shown, width: int) -> Text:
