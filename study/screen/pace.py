@@ -74,14 +74,19 @@ def saved_wall_seconds(state: StudyState, rate: float) -> float:
 
 
 def replicates_to_come(state: StudyState) -> int:
-    """Replicates that have not begun: every seed of every finalist and of every reference that did not fail."""
+    """Replicates that have not begun: the missing seeds of every finalist, as the search stands, and reference.
+
+    A reference that failed has none. Where the search went on after its replicates, others may be the finalists by now.
+    """
     assert state.opened is not None
     question = state.opened.question
     search = question.get("search", {})
-    failed = sum(t.is_reference and t.status == "failed" for t in state.trials.values())
-    judged = search.get("finalists", 1) + len(question.get("references", {})) - failed
-    begun = sum(t.is_replicate for t in state.trials.values())
-    return max(0, int(search.get("replicates", 0)) * int(judged) - begun)
+    seeds, candidates = int(search.get("replicates", 0)), state.candidates()
+    references = [t for t in state.trials.values() if t.is_reference]
+    judged = [*candidates, *(t for t in references if t.status != "failed")]
+    unknown = int(search.get("finalists", 1)) - len(candidates)
+    unknown += len(question.get("references", {})) - len(references)
+    return sum(max(0, seeds - len(state.replicates_of(t.number))) for t in judged) + seeds * max(0, unknown)
 
 
 def to_do(state: StudyState, asked: int, laps: Mapping[int, Lap]) -> float:

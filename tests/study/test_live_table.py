@@ -138,6 +138,9 @@ def test_replicates_are_counted_beside_the_trials(history: Any) -> None:
     told.replicate(due(told.state, experiment), 30.1)
     given = Shown(state=told.state, asked=1, slots=1, now=told.state.session.time + 10)
     assert screen(given, 100, 10)[0].plain == "small: training the finalists again; 1 of 1 trials, 1 of 3 replicates"
+    told.start(told.propose({"train.loss": "l2"}))  # more trials were asked for
+    given = Shown(state=told.state, asked=2, slots=1, now=told.state.session.time + 20)
+    assert screen(given, 100, 10)[0].plain == "small: searching; 1 of 2 trials, 1 of 3 replicates"
 
 
 def test_a_longer_training_is_no_search(history: Any) -> None:

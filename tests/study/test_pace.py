@@ -115,6 +115,18 @@ def test_replicates_under_way_and_to_come_count_and_a_failed_reference_s_do_not(
     assert pace.to_do(told.state, asked, {}) == 0
 
 
+def test_a_better_trial_of_a_longer_search_needs_replicates_of_its_own(study: Any) -> None:
+    experiment = replace(EXPERIMENT, replicates=3, references={})
+    told = study(experiment)
+    told.try_out({}, 30.0)
+    while (one := due(told.state, experiment)) is not None:
+        told.replicate(one, 30.0)
+    told.try_out({"train.loss": "l2"}, 29.0)
+    assert pace.replicates_to_come(told.state) == 0
+    told.try_out({"train.loss": "charbonnier"}, 31.0)
+    assert pace.replicates_to_come(told.state) == 3
+
+
 def test_time_left_is_what_is_to_do_at_the_pace_of_this_session_alone(study: Any) -> None:
     told = study()
     told.try_out({}, 30.0)
