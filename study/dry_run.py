@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 
 from sr_core.cli import show_progress
+from sr_core.config import Engine
 from sr_core.model.network import A2N
 from sr_core.seed import child_seed
 from sr_core.training.runtime import cores
@@ -120,7 +121,9 @@ def _proposed(state: StudyState, config: TrialConfig, name: str, values: dict[st
 def _print_cost(experiment: Experiment, trials: int, placement: Placement, pixels_bytes: int) -> None:
     base = experiment.base
     show_progress("measuring how fast this trains here")
-    runtime = resolve_runtime(experiment, trials=trials, placement=placement)
+    # Compiling on a CPU saves less than a third of a step, and to try it takes minutes.
+    engine: Engine = "eager" if placement.device == "cpu" and base.train.engine == "auto" else base.train.engine
+    runtime = resolve_runtime(experiment, trials=trials, placement=placement, engine=engine)
     runtime.apply()
     rate = 1 / measure(base.model, base.data, base.train, runtime).seconds_per_patch
     show_progress("")

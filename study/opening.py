@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sr_core.config import Engine
 from sr_core.data.known import KnownPictures
 from sr_core.data.layers import Lr
 from sr_core.data.leaks import Findings, Leak, examine
@@ -201,8 +202,14 @@ def first_event(
     )
 
 
-def resolve_runtime(experiment: Experiment, *, trials: int, placement: Placement) -> Runtime:
-    """The settings under which that many trials of this experiment train fastest here, each on its slot's share."""
+def resolve_runtime(
+    experiment: Experiment, *, trials: int, placement: Placement, engine: Engine | None = None
+) -> Runtime:
+    """The settings under which that many trials of this experiment train fastest here, each on its slot's share.
+
+    Args:
+        engine: in place of the experiment's own.
+    """
     base, dimensions = experiment.base, experiment.space.dimensions
     batches, shapes = [base.train.batch_size], 1
     for dimension in dimensions:
@@ -212,7 +219,7 @@ def resolve_runtime(experiment: Experiment, *, trials: int, placement: Placement
     return choose(
         base.model,
         base.data,
-        replace(base.train, batch_size=max(batches), budget_patches=max(batches)),
+        replace(base.train, batch_size=(most := max(batches)), budget_patches=most, engine=engine or base.train.engine),
         device=placement.device,
         cores_to_use=placement.cores_each(cores()),
         beside=placement.slots_per_device,
