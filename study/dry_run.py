@@ -42,8 +42,8 @@ def show(name: str, experiment: Experiment, args: argparse.Namespace, placement:
     train, valid = ([r for r in manifest if r.split == split] for split in ("train", "valid"))
     print(f"{name}: {experiment.question}")
     if folder.journal.exists():
-        state = fold(read(folder.journal))
-        print(f"there is a study {folder.study} already, with {_counted(state.counted, 'trial')} counted (python -m "
+        count = fold(read(folder.journal)).counted
+        print(f"there is a study {folder.study} already, with {count} trial{'s' * (count != 1)} counted (python -m "
               "study.status); what follows is a new one")  # fmt: skip
     lost = ", ".join(f"{len(names)} too small for {whose}" for whose, names in small.items()) or "0 too small"
     print(f"pictures: {len(train)} to train ({lost}), {len(valid)} to validate, from {pictures.origin}")
@@ -74,10 +74,6 @@ def show(name: str, experiment: Experiment, args: argparse.Namespace, placement:
     _print_cost(experiment, args.trials, placement, sum(r.height * r.width * 3 for r in manifest))
     print(f"next: python -m study.run{typed(argument for argument in sys.argv[1:] if argument != '--dry-run')}")
     return 0
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _changes(config: TrialConfig, base: TrialConfig) -> str:
@@ -140,7 +136,7 @@ def _print_cost(experiment: Experiment, trials: int, placement: Placement, pixel
         passed = [math.ceil(trials / experiment.reduction_factor**i) for i in range(len(stretches))]
         likely = replicated + sum(n * patches for n, patches in zip(passed, stretches, strict=True))
     slots = f"{placement.slots} at once, " if placement.slots > 1 else ""
-    threads = _counted(runtime.threads, "thread")
+    threads = f"{runtime.threads} thread{'s' * (runtime.threads != 1)}"
     likely, most = math.ceil(likely / placement.slots), math.ceil(most / placement.slots)
     print(f"time: about {duration(likely / rate)} of training steps, at most {duration(most / rate)} "
           f"({slots}measured {rate:.0f} patches/s on {runtime.device}, {threads})")  # fmt: skip

@@ -18,6 +18,7 @@ ExecutorName = Literal["inline", "processes", "ray"]
 
 _HANG_SECONDS = 600.0
 _RETRIES = 2
+_THREADS_STAY = "; a study keeps the threads that it began with: begin one under another --study-name"
 
 
 def add_placement_flags(parser: argparse.ArgumentParser) -> None:
@@ -118,11 +119,8 @@ class Placement:
         if self.slots > 1 and self.slots * threads > cores:
             raise SuiteError(
                 f"--slots {self.slots}: expected at most {max(1, cores // threads)}, for each trains with {threads} "
-                f"thread{'s' if threads > 1 else ''} and the machine offers {cores} core{'s' if cores > 1 else ''}"
-                + (
-                    "; a study keeps the threads that it began with: begin one under another --study-name"
-                    * (threads > 1)
-                )
+                f"thread{'s' * (threads > 1)} and the machine offers {cores} core{'s' * (cores > 1)}"
+                f"{_THREADS_STAY * (threads > 1)}"
             )
 
 

@@ -1,6 +1,6 @@
 """Which settings train a study fastest on this machine: decided once, from measurements.
 
-They take seconds for a small network, most of a minute for the full one on a CPU.
+They take seconds for a small network, and longer for the full one on a CPU.
 """
 
 import logging

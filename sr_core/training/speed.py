@@ -16,7 +16,7 @@ from sr_core.training.step import STEPS_BEFORE_CAPTURE, Step, start
 
 _STEPS = 5
 _ENOUGH_SECONDS = 3.0
-"""Of steps: those of a large network on a CPU take seconds each, and differ little."""
+"""Of steps: those of a large network on a CPU take seconds each."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,6 +160,23 @@ def commands(_all_commands: Commands) -> Iterator[Commands]:
     _all_commands.end_all()
 
 
+UNHURRIED = """
+import time
+from study.journal import Journal
+append = Journal.append
+def unhurried(self, event):
+    append(self, event)
+    time.sleep(0.25)
+Journal.append = unhurried
+"""
+
+
+@pytest.fixture
+def unhurried() -> str:
+    """What a process runs first (`first=`) for its study to take a quarter of a second longer for every line."""
+    return UNHURRIED
+
+
 @dataclass(frozen=True)
 class Tiny:
     """The tiny study's question and pictures, at paths that stay the same for all tests."""

@@ -14,23 +14,23 @@ from study.tracking.databases import default_tracking_uri
 from study.tracking.follow import sync
 from study.tracking.mlflow_sink import MlflowSink
 
-UNHURRIED = """
-import time
+IMPATIENT = """
 from study.tracking import follower
-from study.journal import Journal
-append = Journal.append
-def unhurried(self, event):
-    append(self, event)
-    time.sleep(0.25)
-Journal.append = unhurried
 follower.MOST_BACKOFF = 2.0
 """
-"""A study that lasts about twenty seconds, whose follower tries again at least every two."""
+"""A study whose follower tries again at least every two seconds."""
 
 
 @pytest.mark.slow
 def test_a_tracker_that_is_down_for_the_middle_third_costs_nothing_and_lacks_nothing_afterwards(
-    tiny: Any, commands: Any, tmp_path: Path, make_tracker: Any, shown_in_mlflow: Any, wait_until: Any, state_of: Any
+    tiny: Any,
+    commands: Any,
+    tmp_path: Path,
+    make_tracker: Any,
+    shown_in_mlflow: Any,
+    wait_until: Any,
+    state_of: Any,
+    unhurried: str,
 ) -> None:
     root, tracker = tmp_path / "root", make_tracker()
     folder = StudyFolder(root, "tiny")
@@ -40,7 +40,7 @@ def test_a_tracker_that_is_down_for_the_middle_third_costs_nothing_and_lacks_not
         return folder.journal.read_bytes().count(b"\n") if folder.journal.exists() else 0
 
     argv = tiny.argv(root, "--tracking-uri", tracker.uri, "--storage", "none", views=True)
-    process = commands.start("study.run", *argv, first=UNHURRIED)
+    process = commands.start("study.run", *argv, first=unhurried + IMPATIENT)
     wait_until(lambda: lines() >= whole / 3)
     tracker.kill()
     wait_until(lambda: lines() >= whole * 2 / 3)
