@@ -125,7 +125,7 @@ def test_only_a_trial_and_the_winner_when_it_is_served_compute_in_the_study_pack
 
 def test_every_file_fits_in_the_head() -> None:
     lines = {name_of(p): len(p.read_text("utf-8").splitlines()) for p in FILES}
-    assert {name: count for name, count in lines.items() if count > 300} == {}
+    assert {name: count for name, count in lines.items() if count > 400} == {}
 
 
 def test_every_file_says_what_it_is() -> None:
