@@ -1,6 +1,6 @@
 """File names as text that every encoding can hold."""
 
-import os
+import re
 
 
 def printable(name: str) -> str:
@@ -9,4 +9,5 @@ def printable(name: str) -> str:
     Python keeps such bytes of a file name as lone surrogates, which no UTF-8 file, terminal or figure takes. The
     name itself still opens the file; this is the text to show for it.
     """
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    escaped = re.sub("[\udc80-\udcff]", lambda byte: f"\\x{ord(byte[0]) - 0xDC00:02x}", name)
+    return escaped.encode("utf-8", "backslashreplace").decode()
