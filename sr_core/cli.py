@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from sr_core.errors import SuiteError
+from sr_core.out_of_memory import is_out_of_memory, reason_of
 
 BAD_INPUT = 2
 """Exit status of bad usage or input."""
@@ -34,7 +35,8 @@ class Parser(argparse.ArgumentParser):
 def run_command(body: Callable[[], int]) -> int:
     """The exit status of a command's work.
 
-    A SuiteError becomes one line on stderr and 2, Ctrl-C becomes 130, a reader that closed stdout ends it quietly.
+    A SuiteError and a lack of memory become one line on stderr and 2, Ctrl-C becomes 130, a reader that closed stdout
+    ends it quietly.
     Anything else is a bug and keeps its traceback.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -53,6 +55,13 @@ def run_command(body: Callable[[], int]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the exit flushes into the pipe again
         return READER_GONE
+    except Exception as exc:
+        if not is_out_of_memory(exc):
+            raise
+        show_progress("")
+        print(f"error: out of memory: {_one_line(reason_of(exc))}; close other programs, or take a machine, device or "
+              "batch job with more memory", file=sys.stderr)  # fmt: skip
+        return BAD_INPUT
     return status
 
 

@@ -31,6 +31,9 @@ Protocol = Literal["canonical", "blog"]
 KERNELS: tuple[str, ...] = get_args(Kernel)
 SCALES: tuple[int, ...] = get_args(Scale)
 
+_ZERO_IN_FLOAT32 = 2.0**-150
+"""The largest number that becomes 0 when it is rounded to float32, whose least one above 0 is twice as large."""
+
 
 def _one_of(name: str, value: object, legal: tuple[Any, ...]) -> None:
     # 2.0 and True equal whole numbers, but a config that holds them has another hash.
@@ -39,12 +42,26 @@ def _one_of(name: str, value: object, legal: tuple[Any, ...]) -> None:
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return float(value) == float(value)
+    except OverflowError:  # a whole number that no float can hold
+        return False
 
 
 def _positive(name: str, value: float) -> None:
     if not (_is_number(value) and 0 < value < math.inf):
         raise ConfigError(f"{name} must be > 0 and finite, got {value!r}")
+
+
+def _positive_float32(name: str, value: float) -> None:
+    """As `_positive`, of a number that enters the arithmetic of training, which is float32."""
+    _positive(name, value)
+    if value <= _ZERO_IN_FLOAT32:
+        raise ConfigError(
+            f"{name} must be at least 1.4e-45, got {value!r}: training computes with 32-bit numbers, in which that is 0"
+        )
 
 
 def _decay(name: str, value: float) -> None:
@@ -88,7 +105,7 @@ class ModelConfig:
                 f"model.reduction must be at most model.n_feats ({self.n_feats}), got {self.reduction}: "
                 "the attention dropout module would have no hidden unit"
             )
-        _positive("model.temperature", self.temperature)
+        _positive_float32("model.temperature", self.temperature)
         _one_of("model.input_range", self.input_range, (1, 255))
         _one_of("model.non_attention_kernel_size", self.non_attention_kernel_size, (1, 3))
         _one_of("model.skip_interpolation", self.skip_interpolation, ("bilinear", "nearest"))
@@ -168,18 +185,18 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _count("train.budget_patches", self.budget_patches)
         _count("train.batch_size", self.batch_size)
-        _positive("train.learning_rate", self.learning_rate)
+        _positive_float32("train.learning_rate", self.learning_rate)
         _one_of("train.schedule", self.schedule, ("constant", "cosine", "step"))
-        _positive("train.step_interval", self.step_interval)
+        _positive_float32("train.step_interval", self.step_interval)
         _positive("train.step_factor", self.step_factor)
         if self.step_factor > 1:
             raise ConfigError(f"train.step_factor must be at most 1, got {self.step_factor!r}")
         _one_of("train.loss", self.loss, ("l1", "l2", "charbonnier"))
-        _positive("train.charbonnier_eps", self.charbonnier_eps)
+        _positive_float32("train.charbonnier_eps", self.charbonnier_eps)
         _one_of("train.loss_reduction", self.loss_reduction, ("mean", "sum"))
         _decay("train.adam_beta1", self.adam_beta1)
         _decay("train.adam_beta2", self.adam_beta2)
-        _positive("train.adam_eps", self.adam_eps)
+        _positive_float32("train.adam_eps", self.adam_eps)
         _positive("train.ema_horizon_patches", self.ema_horizon_patches)
         _one_of("train.engine", self.engine, get_args(Engine))
         _one_of("train.precision", self.precision, get_args(Precision))

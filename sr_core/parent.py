@@ -1,4 +1,4 @@
-"""No process that this suite starts outlives the one that started it."""
+"""Which processes are alive; none that this suite starts outlives the one that started it."""
 
 import ctypes
 import multiprocessing
@@ -28,3 +28,19 @@ def end_with_parent() -> None:
 def _follow(parent: multiprocessing.process.BaseProcess) -> None:
     parent.join()
     os._exit(1)
+
+
+def is_dead(pid: str) -> bool:
+    """Whether this text, from a file name, is the number of a process of this host that has ended.
+
+    Anybody may choose a file name in a shared folder, so a text that is no process number is not taken for a dead one.
+    """
+    if os.name != "posix" or not (pid.isascii() and pid.isdecimal()):  # elsewhere os.kill(pid, 0) ends the process
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # alive and another user's; no number that a process can have
+        return False
+    return False

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from sr_core.cli import show_progress
 from sr_core.config import Engine
+from sr_core.machine import cores
 from sr_core.model.network import A2N
 from sr_core.seed import child_seed
-from sr_core.training.runtime import cores
 from sr_core.training.speed import measure
 from study.commandline import folder_from, typed
 from study.config import TrialConfig, differences, short_digest

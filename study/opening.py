@@ -21,10 +21,11 @@ from sr_core.data.sources import Pictures, embedded_pictures, folder_pictures
 from sr_core.data.store import PatchStore, load_store
 from sr_core.data.validation import Crop, crop_side
 from sr_core.errors import ImageError, StoreError, SuiteError
+from sr_core.machine import cores
 from sr_core.metrics.evaluate import bicubic_baseline, mean_score, score
 from sr_core.progress import Progress, pixels_text
 from sr_core.training.choice import choose
-from sr_core.training.runtime import Runtime, cores
+from sr_core.training.runtime import Runtime
 from study.config import TrialConfig, short_digest
 from study.events import FORMAT, StudyOpened
 from study.experiment import Experiment
@@ -203,12 +204,13 @@ def first_event(
 
 
 def resolve_runtime(
-    experiment: Experiment, *, trials: int, placement: Placement, engine: Engine | None = None
+    experiment: Experiment, *, trials: int, placement: Placement, engine: Engine | None = None, pixels: int = 0
 ) -> Runtime:
     """The settings under which that many trials of this experiment train fastest here, each on its slot's share.
 
     Args:
         engine: in place of the experiment's own.
+        pixels: bytes of the training images, which each slot may keep on its GPU.
     """
     base, dimensions = experiment.base, experiment.space.dimensions
     batches, shapes = [base.train.batch_size], 1
@@ -223,6 +225,7 @@ def resolve_runtime(
         device=placement.device,
         cores_to_use=placement.cores_each(cores()),
         beside=placement.slots_per_device,
+        pixels=pixels,
         patches=trials * base.train.budget_patches,
         shapes=shapes * placement.slots,
     )

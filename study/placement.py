@@ -104,7 +104,9 @@ class Placement:
 
     @property
     def slots_per_device(self) -> int:
-        """Trials at once on each GPU, or on the CPU."""
+        """Trials at once on each GPU, or on the CPU; on Ray, on the GPU of a slot."""
+        if self.executor == "ray":
+            return self.trials_per_gpu or 1
         return self.slots // max(1, len(set(self.gpus)))
 
     def cores_each(self, cores: int) -> int:
@@ -176,10 +178,32 @@ def _visible(numbers: tuple[int, ...]) -> tuple[str, ...]:
     """
     if not numbers:
         return ()
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as nvidia-smi counts; CUDA's own order is by speed
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = allowed.split(",") if allowed else None
+    names = None if allowed is None else _devices_in(allowed)
     if names is not None and max(numbers) >= len(names):
-        raise SuiteError(f"--gpus {max(numbers)}: CUDA_VISIBLE_DEVICES={allowed} leaves {len(names)}, counted from 0")
-    chosen = tuple(names[n] if names else str(n) for n in numbers)
+        left = f"leaves {len(names)}, counted from 0" if names else "leaves none"
+        raise SuiteError(f"--gpus {max(numbers)}: CUDA_VISIBLE_DEVICES={allowed} {left}; leave --gpus out to train on "
+                         "the CPU, or ask the batch system for GPUs")  # fmt: skip
+    chosen = tuple(str(n) if names is None else names[n] for n in numbers)
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(chosen)
     return chosen
+
+
+def _devices_in(visible: str) -> tuple[str, ...]:
+    """The devices that this value of CUDA_VISIBLE_DEVICES leaves, as CUDA reads it.
+
+    The first word that names no device ends the list: batch systems write "", "-1" or "NoDevFiles" for none. A device
+    that is named twice makes the whole list void.
+    """
+    names: list[str] = []
+    for word in visible.split(","):
+        name = word.strip()
+        if name.isascii() and name.isdecimal():
+            name = str(int(name))
+        elif not name.startswith(("GPU-", "MIG-")):
+            break
+        if name in names:
+            return ()
+        names.append(name)
+    return tuple(names)

@@ -14,9 +14,11 @@ from rich.console import Console
 
 from sr_core.data.manifest import fingerprint
 from sr_core.errors import SuiteError, TakenOverError
+from sr_core.machine import cores
+from sr_core.out_of_memory import is_out_of_memory
 from sr_core.training.checkpoint import put_fence
 from sr_core.training.compiled import keep_compiled_in
-from sr_core.training.runtime import cores, gpu_models
+from sr_core.training.runtime import gpu_models
 from study import provenance
 from study.commandline import typed
 from study.coordinator import Coordinator, Observer
@@ -80,6 +82,8 @@ def run_session(session: "Session") -> int:
         print(f"error: {' '.join(str(exc).split())}; then type the same command again", file=sys.stderr)
         return TEMPORARY
     except OSError as exc:
+        if is_out_of_memory(exc):
+            raise  # the same command would meet it again
         print(f"error: {exc.strerror or exc}: {exc.filename or folder.path}; mend it and type the same command again "
               "to go on", file=sys.stderr)  # fmt: skip
         return TEMPORARY
@@ -121,7 +125,7 @@ class Session:
             wait_prepared(followers)  # before a worker starts, and before speed is measured
             opened = state.opened or first_event(
                 self.folder, self.name, self.experiment, seed, material, leaks,
-                data=args.data, runtime=runtime_for(self.experiment, args.trials, self.placement),
+                data=args.data, runtime=runtime_for(self.experiment, args.trials, self.placement, material.store),
             )  # fmt: skip
             for line in terminal.material(opened):
                 out.print(line, markup=False, soft_wrap=True)

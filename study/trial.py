@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from sr_core.data.homes import Home, HomeName, Patches, open_home
@@ -20,6 +19,7 @@ from sr_core.metrics.evaluate import Score, mean_score
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
 from sr_core.model.weights import load_exactly, read_weights
+from sr_core.out_of_memory import is_out_of_memory, reason_of
 from sr_core.seed import child_seed
 from sr_core.training import fit as training
 from sr_core.training.checkpoint import Mark, digest_of, load_checkpoint, save_checkpoint, save_weights
@@ -138,25 +138,29 @@ def run_trial(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, N
     """
     try:
         yield from _train(task, bench)
-    except DivergedError as exc:
-        yield Failed(time=time.time(), trial=task.number, cause="diverged", reason=str(exc))
-    except (torch.OutOfMemoryError, MemoryError) as exc:
-        reason = str(exc) or "the machine is out of memory"
-        yield Failed(time=time.time(), trial=task.number, cause="out of memory", reason=reason.splitlines()[0])
     except TakenOverError:
         raise  # it belongs to another owner: nothing has happened to the trial
-    except SuiteError as exc:
-        yield Failed(time=time.time(), trial=task.number, cause="input", reason=str(exc))
-    except OSError:
-        raise  # a full disk or a lost root is no trial's fault: the study stops and can go on later
-    except Exception as exc:  # ours: it fails this trial, and the coordinator judges whether it is everyone's
-        yield Failed(
-            time=time.time(),
-            trial=task.number,
-            cause="bug",
-            reason=f"{type(exc).__name__}: {exc}".splitlines()[0],
-            traceback=traceback.format_exc(),
-        )
+    except DivergedError as exc:
+        yield Failed(time=time.time(), trial=task.number, cause="diverged", reason=str(exc))
+    except Exception as exc:
+        yield _failure(task, exc)
+
+
+def _failure(task: TrialTask, error: Exception) -> Failed:
+    """How the trial failed; raises the error if it is no trial's fault."""
+    if is_out_of_memory(error):  # in whichever form: before the others
+        return Failed(time=time.time(), trial=task.number, cause="out of memory", reason=reason_of(error))
+    if isinstance(error, SuiteError):
+        return Failed(time=time.time(), trial=task.number, cause="input", reason=str(error))
+    if isinstance(error, OSError):
+        raise error  # a full disk or a lost root: the study stops and can go on later
+    return Failed(  # ours: it fails this trial, and the coordinator judges whether it is everyone's
+        time=time.time(),
+        trial=task.number,
+        cause="bug",
+        reason=f"{type(error).__name__}: {error}".splitlines()[0],
+        traceback="".join(traceback.format_exception(error)),
+    )
 
 
 def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None]:

@@ -4,8 +4,6 @@ The same patches come out of all three, bit for bit, so the choice is one of spe
 """
 
 import logging
-import os
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
@@ -17,6 +15,7 @@ from sr_core.data.host_home import HostHome
 from sr_core.data.layers import HR, Layer
 from sr_core.data.shared_pixels import shareable_memory
 from sr_core.data.store import PatchStore
+from sr_core.machine import available_memory
 
 logger = logging.getLogger(__name__)
 
@@ -98,16 +97,3 @@ def pixel_bytes(store: PatchStore, scale: int) -> int:
     layers = [HR, *(Layer(s, kernel) for split, s, kernel in store.lr if split == "train" and s == scale)]
     shapes = (layer.shape(record) for record in store.records("train") for layer in layers)
     return sum(height * width * channels for height, width, channels in shapes)
-
-
-def available_memory() -> int:
-    """Bytes that this process could take without making the machine swap, or its container end it."""
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2  # where nothing better is known
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        pages = int(lines["MemAvailable"].split()[0]) * 1024
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and (text := limit.read_text().strip()).isdecimal():
-        pages = min(pages, int(text) - int(used.read_text()))
-    return max(pages, 0)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from sr_core.errors import SuiteError
+from sr_core.machine import cores
 from sr_core.parent import end_with_parent
 
 Task = TypeVar("Task")
@@ -54,8 +55,7 @@ class Workers:
 def share_out(files: Iterable[Path]) -> int:
     """How many processes these picture files are worth: one per core, fewer for a few small files."""
     size = sum(path.stat().st_size for path in files if path.exists())
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, size // _WORTH_A_PROCESS))
+    return max(1, min(cores(), size // _WORTH_A_PROCESS))
 
 
 def _begin() -> None:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import torch
 
-from sr_core.data.homes import available_memory
 from sr_core.data.own_pictures import enlarged_png, read_own_picture
 from sr_core.durable import write_durably
 from sr_core.errors import ImageError, SuiteError
+from sr_core.machine import available_memory
 from sr_core.model.inference import Precision, peak_bytes, super_resolve
 from sr_core.model.network import A2N
+from sr_core.out_of_memory import is_out_of_memory
 
 _FOLDER_IS_UNUSABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 """Errors of writing that the next picture would meet as well."""
@@ -38,20 +39,31 @@ def enlarge_file(
     picture = read_own_picture(source)
     height, width = picture.rgb.shape[:2]
     device, needed = next(model.parameters()).device, peak_bytes(model, height, width, self_ensemble=self_ensemble)
-    room = available_memory() if device.type == "cpu" else torch.cuda.get_device_properties(device).total_memory
+    room = _room(device)
     if needed > room:  # the system would end this process, without a word and with all pictures that wait
         raise _too_large(source, width, height, f"about {needed / 1e9:.1f} GB, {room / 1e9:.1f} GB are there")
     try:
         sr = super_resolve(model, picture.rgb, self_ensemble=self_ensemble, precision=precision, progress=progress)
-    except (torch.OutOfMemoryError, MemoryError) as exc:
+        content = enlarged_png(picture, sr, model.scale)
+    except Exception as exc:
+        if not is_out_of_memory(exc):
+            raise
         raise _too_large(source, width, height, f"more than is free on {device}") from exc
-    content = enlarged_png(picture, sr, model.scale)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_durably(output, content)
     except OSError as exc:
         kind = SuiteError if exc.errno in _FOLDER_IS_UNUSABLE else ImageError
         raise kind(f"{output}: cannot be written ({exc.strerror}); make room or choose another --out") from exc
+
+
+def _room(device: torch.device) -> int:
+    """Bytes that an enlargement could take there now."""
+    if device.type == "cpu":
+        return available_memory()
+    free, _ = torch.cuda.mem_get_info(device)
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # of images before, for the next
+    return free + kept
 
 
 def _too_large(source: Path, width: int, height: int, lacking: str) -> ImageError:

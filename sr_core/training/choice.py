@@ -15,9 +15,13 @@ from typing import Literal
 import torch
 
 from sr_core.config import DataConfig, ModelConfig, TrainConfig
+from sr_core.data.homes import DEVICE_SHARE
 from sr_core.errors import ConfigError
+from sr_core.machine import cores
+from sr_core.out_of_memory import is_out_of_memory, reason_of
 from sr_core.training.compiled import can_compile
-from sr_core.training.runtime import Runtime, cores, resolve
+from sr_core.training.memory import GPU_SHARE
+from sr_core.training.runtime import Runtime, resolve
 from sr_core.training.speed import Speed, measure
 
 logger = logging.getLogger(__name__)
@@ -25,6 +29,9 @@ logger = logging.getLogger(__name__)
 _THREADS_PAY = 0.85
 """Of one thread's time, at which all cores are worth it. With two the quickstart's network takes 0.65 to 0.75, a tiny
 one 1: the bound lies between, for a choice that differs from day to day makes the same command give other bits."""
+_MANY_CORES = 16
+"""From so many on, numbers of threads between one and all are tried: a small network may be fastest with few."""
+_FEW_THREADS = (2, 4, 8)
 _ROUNDS_OF_THREADS, _LONG_ROUND_SECONDS = 3, 5.0
 """How often, and after how long no further time."""
 _FASTER = {"cpu": 0.7, "cuda": 0.95}
@@ -33,8 +40,6 @@ the full network; for a tiny one both take alike, and the same command should gi
 _COMPILATION_SECONDS = {"cpu": 30.0, "cuda": 60.0}
 _MOST_SAVED = {"cpu": 0.3, "cuda": 0.7}
 """What compilation has saved of a step's time at the very most: where even that does not pay, it is not tried."""
-_USED = 0.9
-"""Of the free memory; the rest is for CUDA itself in every process."""
 _MUST_PAY = 2.0
 """Times the compilation's own time that it must save over the study."""
 
@@ -47,6 +52,7 @@ def choose(
     device: str | None = None,
     cores_to_use: int | None = None,
     beside: int = 1,
+    pixels: int = 0,
     patches: int = 0,
     shapes: int = 1,
 ) -> Runtime:
@@ -54,20 +60,21 @@ def choose(
 
     Threads on a CPU: one per core of its share, or as many as OMP_NUM_THREADS says, where that is faster than one: a
     step of a tiny network is many short operations, and splitting each costs more than it gains, and far more where
-    another process wants the core. Memory format: channels last, unless contiguous is clearly faster. Precision: bf16
-    where a GPU has it. Engine: the fastest of those whose time to warm up is paid back twice over the study, unless
-    `train.engine` names one. Micro-batch: as many patches as this training's share of a GPU's memory holds, found by
-    real steps that may have no more.
+    another process wants the core. With 16 cores and more, 2, 4 and 8 threads are tried too. Memory format: channels
+    last, unless contiguous is clearly faster. Precision: bf16 where a GPU has it. Engine: the fastest of those whose
+    time to warm up is paid back twice over the study, unless `train.engine` names one. Micro-batch: as many patches
+    as this training's share of a GPU's memory holds, found by real steps that may have no more.
 
     Args:
         train: with the largest batch that will be trained.
         cores_to_use: by one training; by default all that this process may use.
         beside: trainings that share the device.
+        pixels: bytes of the training images, which each of them keeps on a GPU if they fit there.
         patches: that the whole study will train, by which compilation is judged.
         shapes: networks and shapes of batches among the study's configurations, each compiled anew; times the
             processes that train at once, for each may compile for itself.
     Raises:
-        ConfigError: the device is not there, or cannot do what `train.engine` asks.
+        ConfigError: the device is not there, or cannot do what `train.engine` asks, or has no memory for one patch.
     """
     plain = resolve(device=device, threads=1)
     on_cpu = plain.device == "cpu"
@@ -79,8 +86,16 @@ def choose(
     )
     _check_possible(train.engine, plain.device)
     plain.apply()
-    with _share_of_memory(plain.device, beside):
-        return _fastest(model, data, train, plain, cores_to_use or cores(), patches, shapes)
+    try:
+        with _share_of_memory(plain.device, beside, pixels):
+            return _fastest(model, data, train, plain, cores_to_use or cores(), patches, shapes)
+    except Exception as exc:
+        if not is_out_of_memory(exc):
+            raise
+        raise ConfigError(
+            f"out of memory on {plain.device} with a single patch ({reason_of(exc)}): expected room for one; take a "
+            "smaller model or data.lr_patch_size, or run fewer trials at once"
+        ) from exc
 
 
 def _fastest(
@@ -116,13 +131,14 @@ def _fastest(
 
 
 @contextmanager
-def _share_of_memory(device: str, beside: int) -> Iterator[None]:
-    """On a GPU, this process can allocate no more than one of `beside` equal parts of what is free."""
+def _share_of_memory(device: str, beside: int, pixels: int) -> Iterator[None]:
+    """On a GPU, this process can allocate no more than one of `beside` equal parts of what is free, less the pixels."""
     if device == "cpu":
         yield
         return
     free, total = torch.cuda.mem_get_info()  # of the device that the settings made the current one
-    torch.cuda.set_per_process_memory_fraction(_USED * free / total / beside)
+    kept = pixels if pixels * beside <= DEVICE_SHARE * free else 0  # as `choose_home` will decide
+    torch.cuda.set_per_process_memory_fraction((GPU_SHARE * free / beside - kept) / total)
     try:
         yield
     finally:
@@ -149,7 +165,7 @@ def _tried(
     """Its speed; None, with a line of why, where it does not work here: a compiler may be there but not its headers."""
     try:
         return measure(model, data, train, candidate, at_most=at_most)
-    except (RuntimeError, OSError, SubprocessError) as exc:  # what torch's compiler, Triton and CUDA raise
+    except (RuntimeError, OSError, MemoryError, SubprocessError) as exc:  # of torch's compiler, Triton and CUDA
         reason = next(filter(None, map(str.strip, str(exc).splitlines())), type(exc).__name__)
         logger.warning("engine %s cannot be used here: %s", _spoken(candidate), reason)
         return None
@@ -163,16 +179,20 @@ def _with_threads(model: ModelConfig, data: DataConfig, train: TrainConfig, one:
     at_most = min(available, _threads_asked_for() or available)
     if at_most == 1:
         return one
-    several = replace(one, threads=at_most)
-    times: dict[int, list[float]] = {one.threads: [], several.threads: []}
+    few = _FEW_THREADS if at_most >= _MANY_CORES else ()
+    candidates = [one, *(replace(one, threads=threads) for threads in (*few, at_most))]
+    times: dict[int, list[float]] = {runtime.threads: [] for runtime in candidates}
     begun = time.perf_counter()
     for _ in range(_ROUNDS_OF_THREADS):  # in turns, and the least of each: what else runs here must not decide it
-        for runtime in (one, several):
+        for runtime in candidates:
             runtime.apply()
             times[runtime.threads].append(measure(model, data, train, runtime).seconds_per_patch)
         if time.perf_counter() - begun > _LONG_ROUND_SECONDS:
             break
-    best = several if min(times[several.threads]) < _THREADS_PAY * min(times[one.threads]) else one
+    best = one
+    for runtime in candidates[1:]:  # more threads than before have to be worth it
+        if min(times[runtime.threads]) < _THREADS_PAY * min(times[best.threads]):
+            best = runtime
     best.apply()
     return best
 

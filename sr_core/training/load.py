@@ -1,5 +1,6 @@
 """How busy the device of a training is, and how much memory it takes: for people to look at, nothing depends on it."""
 
+import logging
 import resource
 import sys
 import time
@@ -7,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+logger = logging.getLogger(__name__)
 
 _MIB = 2**20
 _STATM = Path("/proc/self/statm")
@@ -29,9 +32,16 @@ class LoadMeter:
         self._begin()
 
     def sample(self) -> None:
-        """Look once. A GPU's driver is asked, not the GPU: what runs there is not waited for."""
-        for name, gauge in self._gauges.items():
-            self._seen[name].append(gauge())
+        """Look once. A GPU's driver is asked, not the GPU: what runs there is not waited for.
+
+        A gauge that fails is not asked again: the driver may be updated while a training runs, which must not end it.
+        """
+        for name, gauge in list(self._gauges.items()):
+            try:
+                self._seen[name].append(gauge())
+            except Exception as exc:  # the driver's library raises errors of its own, and more than it documents
+                del self._gauges[name]
+                logger.warning("%s is not told any more: %s", name, " ".join(str(exc).split()) or type(exc).__name__)
 
     def take(self) -> dict[str, float]:
         """The load since the last call or the start, after one more look, by MLflow's names of such metrics.
@@ -43,6 +53,8 @@ class LoadMeter:
         wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
         load = {"cpu_utilization_percentage": 100 * cpu / wall if wall > 0 else 0.0}
         for name, values in self._seen.items():
+            if not values:
+                continue  # its gauge has just failed
             load[name] = sum(values) / len(values) if name.endswith("_percentage") else max(values)
         self._begin()
         return load
@@ -62,12 +74,8 @@ def _can_tell_utilisation(device: str) -> bool:
     """Whether the driver's management library answers; a share of a GPU (MIG) or a container may lack it."""
     try:
         torch.cuda.utilization(device)
-    except (ImportError, RuntimeError):
+    except Exception:  # NVML's own errors derive from Exception alone; the module need not be there
         return False
-    except Exception as exc:  # NVML's own errors derive from Exception alone; the module need not be there
-        if type(exc).__module__ == "pynvml":
-            return False
-        raise
     return True
 
 

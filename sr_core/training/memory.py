@@ -1,10 +1,15 @@
-"""What the allocator of the C library does with memory that a training step frees."""
+"""What a training process may do with memory: what it frees on a CPU, how much it takes of a GPU."""
 
 import ctypes
 import sys
 
+import torch
+
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt's names for them, in malloc.h
 _LARGE = 1 << 30
+
+GPU_SHARE = 0.9
+"""Of a GPU's memory, what trainings may take in all; the rest is for CUDA itself in every process."""
 
 
 def keep_freed_memory() -> bool:
@@ -20,3 +25,17 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):  # another C library, musl's for one
         return False
     return bool(mallopt(_MMAP_THRESHOLD, _LARGE) and mallopt(_TRIM_THRESHOLD, _LARGE))
+
+
+def share_of_each(device: str, beside: int) -> float:
+    """The part of a GPU's whole memory that each of `beside` equal trainings may take, of what is free now."""
+    free, total = torch.cuda.mem_get_info(device)
+    return GPU_SHARE * free / total / beside
+
+
+def keep_to_share(share: float) -> None:
+    """Let this process allocate no more than this part of its GPU's memory.
+
+    So a training that is started first cannot take what another was measured to need.
+    """
+    torch.cuda.set_per_process_memory_fraction(share)

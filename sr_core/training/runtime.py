@@ -13,6 +13,7 @@ import torch.utils.deterministic
 from torch import nn
 
 from sr_core.errors import ConfigError
+from sr_core.machine import cores
 from sr_core.training.compiled import can_compile
 from sr_core.training.memory import keep_freed_memory
 
@@ -113,11 +114,6 @@ class Runtime:
     def promises_bits(self) -> bool:
         """Whether equal settings give equal bits; else kernels are free to add in any order."""
         return self.deterministic
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def resolve(*, device: str | None = None, threads: int | None = None) -> Runtime:

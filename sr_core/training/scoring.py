@@ -1,5 +1,6 @@
 """A validation: the network on the fixed crops, scored where it runs."""
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,8 +12,11 @@ from sr_core.data.images import Image
 from sr_core.data.validation import Crop
 from sr_core.metrics.batched import Originals, scores
 from sr_core.metrics.evaluate import Score
+from sr_core.out_of_memory import is_out_of_memory
 from sr_core.training.inputs import unit_range
 from sr_core.training.runtime import Runtime
+
+logger = logging.getLogger(__name__)
 
 _LR_PIXELS = 1 << 17
 """Of one batch on an accelerator: as many as a training step of the full network has, which needs more memory.
@@ -43,17 +47,33 @@ class CropScorer:
             lr = unit_range(_planes([crop.lr for crop in batch]), runtime)
             self._batches.append((lr, Originals(hr, scale=scale, protocol=protocol)))
         self._seen: Tensor | None = None
+        self._together = count
+        """The most crops that go through the network at once; fewer once memory has run out."""
 
     def __call__(self, model: nn.Module) -> list[tuple[str, Score]]:
         """Picture and score of each crop, in order; waits for the device once. The model is in evaluation mode."""
         with torch.inference_mode():
             compared: list[Tensor] = []
             for lr, originals in self._batches:
-                sr = model(lr) * 255
+                sr = self._enlarged(model, lr) * 255
                 if not compared:
                     self._seen = _centre(sr[0]).clone()  # the rest of the batch is not kept alive
                 compared.append(originals.compare(sr))
             return list(zip(self._names, scores(torch.cat(compared)), strict=True))
+
+    def _enlarged(self, model: nn.Module, lr: Tensor) -> Tensor:
+        """What the network makes of these crops: all at once, or in smaller parts where memory runs out."""
+        while True:
+            try:
+                parts = [model(part) for part in torch.split(lr, self._together)]
+                return parts[0] if len(parts) == 1 else torch.cat(parts)
+            except Exception as exc:
+                if self._together == 1 or not is_out_of_memory(exc):
+                    raise
+            # Outside of the handler: the exception holds the frames that hold the memory.
+            self._together = (min(self._together, len(lr)) + 1) // 2
+            torch.cuda.empty_cache()
+            logger.warning("out of memory in a validation; from now on %d crops at once", self._together)
 
     def picture(self) -> Image:
         """The first crop as the network scored last makes it: its centre, at most 256 pixels a side, for people."""

@@ -52,19 +52,39 @@ def measure(
         network = A2N(model, data.scale)
         initialise(network, 0)
         step = Step(start(network, steps, runtime), steps, runtime, lambda first, count: (lr, hr))
-        times: list[float] = []
-        for _ in range(alone + _STEPS):
-            begun = time.perf_counter()
-            step()
-            if cuda:
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - begun)
-            if sum(times[alone:]) > _ENOUGH_SECONDS:
-                break
-    typical = statistics.median(times[alone:])
-    found = Speed(typical / batch, max(sum(times[:alone]) - alone * typical, 0.0), step.micro_batch)
+        warm_up, times = _timed(step, alone, runtime)
+    typical = statistics.median(times)
+    found = Speed(typical / batch, max(sum(warm_up) - len(warm_up) * typical, 0.0), step.micro_batch)
     if cuda:  # the slots that train are other processes: what this one keeps they lack
         del network, step
         gc.collect()
         torch.cuda.empty_cache()
     return found
+
+
+def _timed(step: Step, alone: int, runtime: Runtime) -> tuple[list[float], list[float]]:
+    """Seconds of the steps until all has warmed up, and of those after it.
+
+    Where memory runs out, the step warms up again with smaller parts of the batch, which may take other kernels.
+    """
+    warm_up: list[float] = []
+    times: list[float] = []
+    left = alone
+    while len(times) < _STEPS and sum(times) <= _ENOUGH_SECONDS:
+        together = step.micro_batch
+        warm = left <= 0 and (step.replays or runtime.engine != "graphed")
+        begun = time.perf_counter()
+        step()
+        if runtime.device != "cpu":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - begun
+        left -= 1
+        if not warm:
+            warm_up.append(seconds)
+        elif step.micro_batch == together:
+            times.append(seconds)
+        else:
+            warm_up += [*times, seconds]
+            times.clear()
+            left = alone - 1  # this step was the first with the smaller parts
+    return warm_up, times

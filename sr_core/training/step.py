@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from sr_core.config import TrainConfig
+from sr_core.out_of_memory import is_out_of_memory
 from sr_core.training.compiled import compiled
 from sr_core.training.inputs import Inputs, Pixels
 from sr_core.training.loss import pixel_loss
@@ -90,6 +91,11 @@ class Step:
             state.average.update(share)
         state.loss_steps += 1
 
+    @property
+    def replays(self) -> bool:
+        """Whether the next call replays a captured step, unless memory runs out."""
+        return self._graph is not None and self._warm_for == self.micro_batch
+
     def _set_learning_rate(self, rate: float) -> None:
         for group in self._state.optimizer.param_groups:
             if isinstance(group["lr"], Tensor):
@@ -142,8 +148,8 @@ class Step:
         try:
             work()
             return True
-        except torch.OutOfMemoryError:
-            if together == 1:
+        except Exception as exc:
+            if together == 1 or not is_out_of_memory(exc):
                 raise
         # Outside of the handler: the exception holds the frames that hold the memory.
         self.micro_batch = (together + 1) // 2

@@ -4,9 +4,10 @@ import importlib.util
 import math
 from dataclasses import replace
 
-from sr_core.data.homes import choose_home
+from sr_core.data.homes import choose_home, pixel_bytes
 from sr_core.data.store import PatchStore
 from sr_core.errors import SuiteError
+from sr_core.training.memory import share_of_each
 from sr_core.training.runtime import Runtime
 from study.executors import Executor
 from study.executors.inline import InlineExecutor
@@ -22,9 +23,11 @@ _START_SECONDS = 120.0
 """What a process may take to start on a busy machine, however soon its later silence is to be noticed."""
 
 
-def runtime_for(experiment: Experiment, trials: int, placement: Placement) -> Runtime:
+def runtime_for(experiment: Experiment, trials: int, placement: Placement, store: PatchStore | None = None) -> Runtime:
     """The settings of a study that begins now, resolved where its trials will run; those of the study that it replays.
 
+    Args:
+        store: of the images that will be trained on, whose pixels take memory too.
     Raises:
         SuiteError: the replayed study ran on another kind of device.
     """
@@ -33,12 +36,13 @@ def runtime_for(experiment: Experiment, trials: int, placement: Placement) -> Ru
         if runtime.device.partition(":")[0] != placement.device:
             raise SuiteError(f"the study to be replayed ran on {runtime.device}, not on {placement.device}; see --gpus")
         return runtime
+    pixels = 0 if store is None else pixel_bytes(store, experiment.base.data.scale)
     if placement.executor != "ray":
-        return resolve_runtime(experiment, trials=trials, placement=placement)
+        return resolve_runtime(experiment, trials=trials, placement=placement, pixels=pixels)
     _require_ray()
     from study.executors.ray import resolve_there
 
-    return resolve_there(experiment, trials, placement)
+    return resolve_there(experiment, trials, placement, pixels)
 
 
 def _require_ray() -> None:
@@ -54,11 +58,14 @@ def open_executor(placement: Placement, store: PatchStore, runtime: Runtime, sca
         from study.executors.ray import RayCrew
 
         # A slot that waits for room in the cluster is silent for good reason.
-        return RemoteExecutor(RayCrew(placement, store, runtime), placement.slots, replace(limits, start=math.inf))
+        crew = RayCrew(placement, store, runtime, scale)
+        return RemoteExecutor(crew, placement.slots, replace(limits, start=math.inf), one_machine=False)
     runtime = runtime.here()
     limits = replace(limits, start=max(limits.silence, _START_SECONDS))
     home = choose_home(store, scale, runtime.device, slots=placement.slots, slots_per_device=placement.slots_per_device)
     if placement.executor == "inline":
         return InlineExecutor(Bench(store, runtime, home))
-    setup = Setup(store=store.path, runtime=runtime, home=home, gpus=placement.gpus)
+    beside = placement.slots_per_device
+    share = share_of_each(runtime.device, beside) if runtime.device != "cpu" and beside > 1 else 1.0
+    setup = Setup(store=store.path, runtime=runtime, home=home, gpus=placement.gpus, gpu_share=share)
     return RemoteExecutor(ProcessCrew(setup), placement.slots, limits)

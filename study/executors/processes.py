@@ -16,6 +16,7 @@ from sr_core.data.homes import HomeName
 from sr_core.data.shared_pixels import remove_abandoned
 from sr_core.data.store import load_store
 from sr_core.parent import end_with_parent
+from sr_core.training.memory import keep_to_share
 from sr_core.training.runtime import Runtime
 from study.executors.remote import WorkerGoneError
 from study.executors.worker import LogUp, Message, Order, serve
@@ -33,6 +34,8 @@ class Setup:
     home: HomeName
     gpus: tuple[str, ...] = ()
     """For each slot the GPU that it sees, as CUDA_VISIBLE_DEVICES names it; empty on the CPU."""
+    gpu_share: float = 1.0
+    """The part of its GPU's memory that a worker may take."""
 
 
 class ProcessWorker:
@@ -105,6 +108,8 @@ def _main(pipe: "Connection[Message, Order]", setup: Setup, slot: int) -> None:
     channel = _PipeChannel(pipe)
     logging.basicConfig(level=logging.WARNING, handlers=[LogUp(channel)])
     setup.runtime.apply()
+    if setup.gpu_share < 1:
+        keep_to_share(setup.gpu_share)
     try:
         serve(channel, Bench(load_store(setup.store), setup.runtime, setup.home))
     except (EOFError, ConnectionError):

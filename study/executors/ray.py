@@ -16,13 +16,14 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from sr_core.data.homes import HomeName
 from sr_core.data.store import PatchStore
 from sr_core.durable import write_durably
 from sr_core.errors import SuiteError
 from sr_core.training.runtime import Runtime
 from study import provenance
 from study.events import TrialEvent
-from study.executors.ray_actor import LOG, Consignment, Far, Lacking, Parcel, Pixels, Setup
+from study.executors.ray_actor import LOG, Consignment, Far, Home, Lacking, Parcel, Pixels, Setup, Suitable
 from study.executors.remote import WorkerGoneError
 from study.executors.worker import Begin, Logged, Message, Order
 from study.experiment import Experiment
@@ -36,8 +37,12 @@ _CHUNK = 64 << 20
 class RayWorker:
     """The coordinator's end of one actor."""
 
-    def __init__(self, actor: Any, store: "_Store") -> None:
-        self._actor, self._store = actor, store
+    def __init__(self, actor: Any, store: "_Store", homes: dict[str, HomeName]) -> None:
+        """
+        Args:
+            homes: by machine, what its first actor found suitable for the pixels.
+        """
+        self._actor, self._store, self._homes = actor, store, homes
         self._task: TrialTask | None = None
         self.coming = actor.next.remote()
 
@@ -60,6 +65,9 @@ class RayWorker:
         if isinstance(found, Lacking):
             self._actor.tell.remote(Pixels(self._store.parts()))
             return Logged(LOG, logging.DEBUG, "the pixels are sent to a node")
+        if isinstance(found, Suitable):
+            self._actor.tell.remote(Home(self._homes.setdefault(found.machine, found.home)))
+            return Logged(LOG, logging.DEBUG, f"pixels on {found.machine}: {self._homes[found.machine]}")
         assert isinstance(found, Parcel)
         message = found.message
         if isinstance(message, TrialEvent) and self._task is not None and message.trial == self._task.number:
@@ -92,22 +100,26 @@ class _Store:
 class RayCrew:
     """Hires actors; they wait for room in the cluster, and end with this process."""
 
-    def __init__(self, placement: Placement, store: PatchStore, runtime: Runtime) -> None:
+    def __init__(self, placement: Placement, store: PatchStore, runtime: Runtime, scale: int) -> None:
         connect(placement.ray_address)
         self._resources = _resources(placement)
         self._store = _Store(store.path)
+        self._homes: dict[str, HomeName] = {}
         self._setup = Setup(
             store=store.path.resolve(),
             fingerprint=store.fingerprint,
             runtime=runtime,
             source=provenance.source_hash(),
+            scale=scale,
+            slots=placement.slots,
+            slots_per_gpu=placement.slots_per_device,
         )
 
     def hire(self, slot: int) -> RayWorker:
         # A group of one thread each: orders keep their sequence, and none waits for the next message.
         actor = ray.remote(concurrency_groups={"up": 1, "down": 1})(Far)
         placed = actor.options(max_restarts=0, **self._resources)
-        return RayWorker(placed.remote(replace(self._setup, slot=slot)), self._store)
+        return RayWorker(placed.remote(replace(self._setup, slot=slot)), self._store, self._homes)
 
     def ready(self, workers: Sequence[RayWorker], timeout: float) -> list[RayWorker]:
         by_message = {worker.coming: worker for worker in workers}
@@ -119,14 +131,18 @@ class RayCrew:
         ray.shutdown()
 
 
-def resolve_there(experiment: Experiment, trials: int, placement: Placement) -> Runtime:
-    """The settings under which trials train fastest on a node of the cluster, with the share that a slot gets."""
+def resolve_there(experiment: Experiment, trials: int, placement: Placement, pixels: int) -> Runtime:
+    """The settings under which trials train fastest on a node of the cluster, with the share that a slot gets.
+
+    Args:
+        pixels: bytes of the training images.
+    """
     from study.opening import resolve_runtime
 
     connect(placement.ray_address)
     resolve = ray.remote(max_calls=1)(resolve_runtime).options(**_resources(placement))
     try:
-        found = ray.get(resolve.remote(experiment, trials=trials, placement=placement))
+        found = ray.get(resolve.remote(experiment, trials=trials, placement=placement, pixels=pixels))
     except RayError as exc:
         raise SuiteError(f"--ray-address {placement.ray_address}: {_reason(exc)}") from exc
     assert isinstance(found, Runtime)

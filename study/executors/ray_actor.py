@@ -1,5 +1,6 @@
 """The far end of a slot on a Ray cluster: a worker in one of the cluster's processes, and what it exchanges."""
 
+import glob
 import logging
 import os
 import queue
@@ -12,19 +13,22 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 
+from sr_core.data.homes import HomeName, choose_home
 from sr_core.data.store import PatchStore, load_store
 from sr_core.data.whole_file import whole_file
 from sr_core.durable import write_durably
 from sr_core.errors import StoreError
+from sr_core.parent import is_dead
+from sr_core.training.memory import GPU_SHARE, keep_to_share
 from sr_core.training.runtime import Runtime
 from study import provenance
 from study.events import Checkpointed, Finished
 from study.executors.remote import WorkerGoneError
-from study.executors.worker import Begin, LogUp, Message, Order, serve
+from study.executors.worker import Begin, LogUp, Message, Order, broken, serve
 from study.trial import Bench, TrialTask
 
 LOG = "study.executors.ray"
@@ -40,6 +44,10 @@ class Setup:
     runtime: Runtime
     source: str
     """Hash of the coordinator's code."""
+    scale: int
+    slots: int
+    """Of the session, which may all be on one node."""
+    slots_per_gpu: int
     slot: int = 0
 
 
@@ -71,20 +79,42 @@ class Pixels:
     parts: Sequence[Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Suitable:
+    """Up: where the pixels would fit, as this actor finds its machine."""
+
+    machine: str
+    """Node and GPU: actors with the same one share its memory."""
+    home: HomeName
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Down: where the pixels go, the same for all actors of a machine.
+
+    The second actor finds less memory free than the first, whose pixels are there already.
+    """
+
+    name: HomeName
+
+
+Awaited = TypeVar("Awaited", Pixels, Home)
+
+
 class Far:
     """The far end: a worker in a process of the cluster, whose channel is made of this actor's methods."""
 
     def __init__(self, setup: Setup) -> None:
-        self._up: queue.SimpleQueue[Parcel | Lacking | Exception] = queue.SimpleQueue()
-        self._down: queue.SimpleQueue[Order | Consignment | Pixels] = queue.SimpleQueue()
+        self._up: queue.SimpleQueue[Parcel | Lacking | Suitable | Exception] = queue.SimpleQueue()
+        self._down: queue.SimpleQueue[Order | Consignment | Pixels | Home] = queue.SimpleQueue()
         self._early: deque[Order | Consignment] = deque()
-        """Told while the pixels were awaited."""
+        """Told while the pixels or their home were awaited."""
         self._folder = _own_folder()
         self._task: TrialTask | None = None
         threading.Thread(target=self._work, args=(setup,), daemon=True).start()
 
     @ray.method(concurrency_group="up")  # type: ignore[untyped-decorator]
-    def next(self) -> Parcel | Lacking:
+    def next(self) -> Parcel | Lacking | Suitable:
         """The next message; waits for it."""
         found = self._up.get()
         if isinstance(found, Exception):
@@ -92,7 +122,7 @@ class Far:
         return found
 
     @ray.method(concurrency_group="down")  # type: ignore[untyped-decorator]
-    def tell(self, order: Order | Consignment | Pixels) -> None:
+    def tell(self, order: Order | Consignment | Pixels | Home) -> None:
         """Take an order."""
         self._down.put(order)
 
@@ -106,7 +136,12 @@ class Far:
             store = self._store(setup)
             runtime = setup.runtime.here()
             runtime.apply()  # in this thread, which trains
-            serve(self, Bench(store, runtime))
+            home = self._home(setup, store, runtime.device)
+            if runtime.device != "cpu" and setup.slots_per_gpu > 1:
+                keep_to_share(GPU_SHARE / setup.slots_per_gpu)
+            serve(self, Bench(store, runtime, home))
+        except OSError as exc:  # this node's disk or memory: no trial's fault
+            self.send(broken(exc, self._folder))
         except Exception as exc:  # whatever it is, the coordinator has to know
             self._up.put(exc)
 
@@ -115,7 +150,7 @@ class Far:
 
     def receive(self) -> Order:
         order = self._early.popleft() if self._early else self._down.get()
-        assert not isinstance(order, Pixels)
+        assert not isinstance(order, Pixels | Home)
         if not isinstance(order, Consignment):
             return order
         folder = self._folder / "trial"
@@ -143,28 +178,46 @@ class Far:
             if store.fingerprint == setup.fingerprint:
                 return store
         self._up.put(Lacking())
-        while not isinstance(order := self._down.get(), Pixels):
-            self._early.append(order)
+        order = self._awaited(Pixels)
         path = self._folder / setup.store.name
         with whole_file(path) as file:
             for part in order.parts:
                 file.write(ray.get(part))
         return load_store(path)
 
+    def _home(self, setup: Setup, store: PatchStore, device: str) -> HomeName:
+        """Where the pixels go; the coordinator sees to it that all actors of a machine do the same."""
+        slots = min(setup.slots, _slots_here(setup))
+        found = choose_home(store, setup.scale, device, slots=slots, slots_per_device=setup.slots_per_gpu)
+        self._up.put(Suitable(_machine(device), found))
+        return self._awaited(Home).name
+
+    def _awaited(self, kind: type[Awaited]) -> Awaited:
+        """The next order of this kind; what else is told meanwhile keeps its turn."""
+        while not isinstance(order := self._down.get(), kind):
+            assert not isinstance(order, Pixels | Home)
+            self._early.append(order)
+        return order
+
+
+def _machine(device: str) -> str:
+    """The node, and the GPU of this actor if it has one."""
+    node = str(ray.get_runtime_context().get_node_id())
+    return node if device == "cpu" else f"{node} GPU {','.join(map(str, ray.get_gpu_ids()))}"
+
+
+def _slots_here(setup: Setup) -> int:
+    """The most slots that this node can hold: each has a core."""
+    node = ray.get_runtime_context().get_node_id()
+    cores = [entry.get("Resources", {}).get("CPU", 0) for entry in ray.nodes() if entry.get("NodeID") == node]
+    return max(1, int(cores[0])) if cores else setup.slots
+
 
 def _own_folder() -> Path:
-    """A temporary folder of this process; those of processes that are gone are removed."""
-    prefix = f"a2n-study-{os.getuid()}-"
-    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+    """A temporary folder of this process; those of this host's processes that are gone are removed."""
+    prefix = f"a2n-study-{os.getuid()}-{socket.gethostname()}-"  # several hosts or containers may share the folder
+    for left in Path(tempfile.gettempdir()).glob(f"{glob.escape(prefix)}*"):
         pid = left.name.removeprefix(prefix).partition("-")[0]
-        if pid.isdecimal() and not _alive(int(pid)):
+        if is_dead(pid):
             shutil.rmtree(left, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-"))
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

@@ -13,6 +13,8 @@ from study.events import Ticked, TrialEvent, WorkerLost
 from study.executors.worker import Answer, Begin, Broken, Left, Logged, Message, Order, Ready, Suspend, TakenOver
 from study.trial import Command, TrialTask
 
+logger = logging.getLogger(__name__)
+
 _PATIENCE_SECONDS = 0.5
 """How long to wait for an event before the coordinator may look at the clock and at signals."""
 _AWAY_SECONDS = 5.0
@@ -86,6 +88,8 @@ class _Slot(Generic[W]):
     trial: int | None = None
     begun: float = 0.0
     heard: float = 0.0
+    given_up: bool = False
+    """Whether it gets no trial for the rest of the session."""
     suspended: float | None = None
     """When its trial was told to leave. Times are of the monotonic clock."""
 
@@ -93,8 +97,13 @@ class _Slot(Generic[W]):
 class RemoteExecutor(Generic[W]):
     """Runs a trial on each of several workers. Workers are hired when first needed, and again when they die."""
 
-    def __init__(self, crew: Crew[W], slots: int, limits: Limits) -> None:
-        self._crew, self._limits = crew, limits
+    def __init__(self, crew: Crew[W], slots: int, limits: Limits, *, one_machine: bool = True) -> None:
+        """
+        Args:
+            one_machine: all slots are on one machine, so that what breaks one breaks all: it ends the session. If
+                not, a broken machine costs its slots, and the session ends with the last of them.
+        """
+        self._crew, self._limits, self._one_machine = crew, limits, one_machine
         self._slots = [_Slot[W](number) for number in range(slots)]
         self._inbox: deque[tuple[_Slot[W], W, Message | WorkerGoneError]] = deque()
         self._owed: _Slot[W] | None = None
@@ -102,7 +111,7 @@ class RemoteExecutor(Generic[W]):
         self._looked = time.monotonic()
 
     def free_slots(self) -> list[int]:
-        return [slot.number for slot in self._slots if slot.trial is None]
+        return [slot.number for slot in self._slots if slot.trial is None and not slot.given_up]
 
     def running(self) -> list[int]:
         return [slot.trial for slot in self._slots if slot.trial is not None]
@@ -196,7 +205,11 @@ class RemoteExecutor(Generic[W]):
             case Logged():
                 logging.getLogger(message.logger).log(message.level, "%s", message.text)
             case Broken():
-                raise OSError(message.number, message.text, message.path)
+                if not self._can_give_up(slot):
+                    raise OSError(message.number, message.text, message.path)
+                reason = f"{message.text}: {message.path}"
+                self._give_up(slot, reason)
+                return self._lose(slot, reason)
             case TakenOver():
                 raise TakenOverError(message.text)
             case Left():
@@ -214,11 +227,25 @@ class RemoteExecutor(Generic[W]):
         if not was_ready:
             slot.deaths += 1
             if slot.deaths >= (_STARTS_HIT if hit else _STARTS):
-                raise SuiteError(f"the worker of slot {slot.number} does not start ({reason}); see the lines above")
+                if not self._can_give_up(slot):
+                    raise SuiteError(f"the worker of slot {slot.number} does not start ({reason}); see the lines above")
+                self._give_up(slot, reason)
             return None
         if trial is None:
             return None
         return WorkerLost(time=time.time(), trial=trial, slot=slot.number, reason=reason)
+
+    def _can_give_up(self, slot: _Slot[W]) -> bool:
+        """Whether the study can do without the slot: it is on a machine of its own, and another slot is left."""
+        return not self._one_machine and any(s is not slot and not s.given_up for s in self._slots)
+
+    def _give_up(self, slot: _Slot[W], reason: str) -> None:
+        slot.given_up = True
+        logger.warning(
+            "slot %d gets no more trials in this session, the others do: %s; mend its machine before the next session",
+            slot.number,
+            reason,
+        )
 
     def _dismiss(self, slot: _Slot[W]) -> tuple[int | None, bool]:
         """End the slot's worker; the trial that it had, and whether it had ever been ready."""

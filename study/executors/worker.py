@@ -6,6 +6,7 @@ is trained never depends on timing; a tick waits for nothing.
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from sr_core.errors import TakenOverError
@@ -88,6 +89,11 @@ class Channel(Protocol):
         """Whether there is an order."""
 
 
+def broken(error: OSError, folder: Path) -> Broken:
+    """What to tell of an error of the machine that was met in this folder or below."""
+    return Broken(error.errno or 0, error.strerror or str(error), str(error.filename or folder))
+
+
 def serve(channel: Channel, bench: Bench) -> None:
     """Train what comes down the channel, until it ends or this process should be replaced by a fresh one."""
     channel.send(Ready())
@@ -109,7 +115,7 @@ def _train(channel: Channel, task: TrialTask, bench: Bench) -> bool:
         except StopIteration:
             break
         except OSError as exc:
-            channel.send(Broken(exc.errno or 0, exc.strerror or str(exc), str(exc.filename or task.folder)))
+            channel.send(broken(exc, task.folder))
             break
         except TakenOverError as exc:
             channel.send(TakenOver(str(exc)))

@@ -78,7 +78,7 @@ def test_the_seed_is_set_like_a_value_and_is_part_of_the_hash() -> None:
 
 
 @settings(deadline=None)  # a busy machine is no fault
-@given(st.floats(min_value=1e-300, max_value=1e300), st.floats(min_value=1e-300, max_value=1e300))
+@given(st.floats(min_value=1.4e-45, max_value=1e300), st.floats(min_value=1.4e-45, max_value=1e300))
 def test_every_bit_of_a_real_value_survives_its_storage(temperature: float, learning_rate: float) -> None:
     config = TrialConfig().with_values({"model.temperature": temperature, "train.learning_rate": learning_rate})
     stored = json.loads(json.dumps(config.to_json()))
