@@ -69,8 +69,10 @@ def _free_memory(root: Path) -> int:
 
 def _memory_left(group: _Group) -> int | None:
     """What the group leaves to its processes; None if it limits nothing."""
-    lines = _text(group.folder / "memory.stat").splitlines()
-    statistics = dict(line.split(maxsplit=1) for line in lines if " " in line)
+    statistics: dict[str, str] = {}
+    for line in _text(group.folder / "memory.stat").splitlines():
+        name, _, value = line.partition(" ")
+        statistics[name] = value
     if group.version == 2:
         limits = [_number(group.folder / name) for name in ("memory.max", "memory.high")]
         used = _number(group.folder / "memory.current")
