@@ -204,3 +204,42 @@ def test_on_cuda_they_are_the_references_too_and_a_validation_waits_once(
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert scores(torch.stack([row for _, row in again])) == [one for _, one in first]  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no room"), RuntimeError("CUDA error: out of memory")])
+def test_a_validation_without_room_for_all_crops_takes_fewer_at_once_and_keeps_to_it(error: Exception) -> None:
+    fixed, runtime = crops(7, 20, 2), resolve(threads=1)
+    model = runtime.place(network(2))
+    whole = CropScorer(fixed, scale=2, protocol="canonical", runtime=runtime)
+    (_, originals) = whole._batches[0]
+    lr = torch.cat([one for one, _ in whole._batches])
+    hr = torch.from_numpy(np.stack([crop.hr for crop in fixed])).permute(0, 3, 1, 2)
+    scorer = CropScorer(fixed, scale=2, protocol="canonical", runtime=runtime)
+    scorer._batches = [(lr, type(originals)(hr, scale=2, protocol="canonical"))]  # as on a GPU
+    scorer._together = 7
+    seen: list[int] = []
+
+    class Confined(torch.nn.Module):
+        def forward(self, part: torch.Tensor) -> torch.Tensor:
+            seen.append(len(part))
+            if len(part) > 2:
+                raise error
+            sr: torch.Tensor = model(part)
+            return sr
+
+    found = scorer(Confined())
+    assert seen == [7, 4, 2, 2, 2, 1]
+    assert [score.psnr for _, score in found] == pytest.approx([score.psnr for _, score in whole(model)], abs=1e-4)
+    scorer(Confined())
+    assert seen[6:] == [2, 2, 2, 1], "what does not fit is not tried again"
+
+
+def test_a_validation_without_room_for_one_crop_is_the_end() -> None:
+    fixed, runtime = crops(2, 20, 2), resolve(threads=1)
+
+    class Confined(torch.nn.Module):
+        def forward(self, part: torch.Tensor) -> torch.Tensor:
+            raise torch.OutOfMemoryError("no room")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        CropScorer(fixed, scale=2, protocol="canonical", runtime=runtime)(Confined())

@@ -9,7 +9,7 @@ import torch
 
 from sr_core.config import DataConfig, ModelConfig, TrainConfig
 from sr_core.errors import ConfigError
-from sr_core.training import choice
+from sr_core.training import choice, speed
 from sr_core.training.choice import choose
 from sr_core.training.runtime import Runtime, resolve
 from sr_core.training.speed import Speed, measure
@@ -196,3 +196,126 @@ def test_measuring_leaves_no_trace_in_the_random_state() -> None:
     found = measure(MODEL, DATA, TRAIN, runtime)
     assert 0 < found.seconds_per_patch < 1 and found.micro_batch == 0
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_on_many_cores_a_few_threads_are_tried_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {1: 1.0, 2: 0.7, 4: 0.5, 8: 0.45, 32: 2.0}
+    tried: list[int] = []
+
+    def speed(*args: Any, **options: Any) -> Speed:
+        tried.append(args[3].threads)
+        return replace(bench(*args, **options), seconds_per_patch=seconds[args[3].threads])
+
+    monkeypatch.setattr(choice, "measure", speed)
+    assert choose(MODEL, DATA, TRAIN, cores_to_use=32).threads == 4, "eight save less than they are worth"
+    assert tried[:5] == [1, 2, 4, 8, 32]
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(15, {1, 15}), (16, {1, 2, 4, 8, 16})])
+def test_below_16_cores_one_thread_and_all_are_compared(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, cores: int, threads: set[int]
+) -> None:
+    tried: set[int] = set()
+
+    def speed(*args: Any, **options: Any) -> Speed:
+        tried.add(args[3].threads)
+        return bench(*args, **options)
+
+    monkeypatch.setattr(choice, "measure", speed)
+    choose(MODEL, DATA, TRAIN, cores_to_use=cores)
+    assert tried == threads
+
+
+def test_the_environment_s_threads_bound_those_that_are_tried(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    bench.one, bench.all = 1.0, 0.5
+    assert choose(MODEL, DATA, TRAIN, cores_to_use=64).threads == 4
+
+
+def test_the_micro_batch_is_looked_for_in_the_memory_that_the_pixels_leave(cuda: Bench) -> None:
+    choose(MODEL, DATA, TRAIN, device="cuda:0", pixels=8 << 30)
+    choose(MODEL, DATA, TRAIN, device="cuda:0", beside=2, pixels=8 << 30)
+    choose(MODEL, DATA, TRAIN, device="cuda:0", pixels=25 << 30)
+    assert cuda.shares[::2] == [
+        round((54 - 8) / 80, 4),
+        round((27 - 8) / 80, 4),
+        round(54 / 80, 4),
+    ], "pixels that take more than 40 % of what is free stay on the host"
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no room"), RuntimeError("CUDA error: out of memory")])
+def test_a_device_without_room_for_one_patch_is_one_line(
+    cuda: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def speed(*_: Any, **__: Any) -> Speed:
+        raise error
+
+    monkeypatch.setattr(choice, "measure", speed)
+    with pytest.raises(ConfigError, match="out of memory on cuda:0 with a single patch"):
+        choose(MODEL, DATA, TRAIN, device="cuda:0")
+    assert cuda.shares[-1] == 1.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+class Scripted:
+    """A captured step: three alone, then the capture, which fails for memory as often as told."""
+
+    def __init__(self, clock: Clock, failures: int) -> None:
+        self.clock, self.failures = clock, failures
+        self.micro_batch, self.replays, self.alone = 0, False, 0
+
+    def __call__(self) -> None:
+        if self.replays:
+            self.clock.now += 1.0
+        elif self.alone < 3:
+            self.clock.now += 100.0
+            self.alone += 1
+        elif self.failures:
+            self.failures -= 1
+            self.micro_batch, self.alone = 4, 1
+            self.clock.now += 150.0
+        else:
+            self.replays = True
+            self.clock.now += 51.0
+
+
+@pytest.mark.parametrize(("failures", "warm_up"), [(0, 347.0), (1, 694.0)])
+def test_steps_alone_after_a_capture_that_found_no_memory_are_not_timed_as_captured(
+    monkeypatch: pytest.MonkeyPatch, failures: int, warm_up: float
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(speed, "time", clock)
+    monkeypatch.setattr(speed, "_ENOUGH_SECONDS", 100.0)
+    monkeypatch.setattr(speed, "start", lambda *_: None)
+    monkeypatch.setattr(speed, "Step", lambda *_: Scripted(clock, failures))
+    found = measure(MODEL, DATA, TRAIN, replace(resolve(threads=1), engine="graphed"))
+    assert found.seconds_per_patch == 1.0 / 4
+    assert found.seconds_to_warm_up == warm_up
+    assert found.micro_batch == (4 if failures else 0)
+
+
+def test_where_memory_runs_out_later_the_time_is_that_of_the_smaller_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+
+    class Halved:
+        micro_batch, replays, steps = 0, False, 0
+
+        def __call__(self) -> None:
+            self.steps += 1
+            if self.steps == 4:
+                self.micro_batch = 2
+            clock.now += 1.0 if self.steps < 4 else 3.0
+
+    monkeypatch.setattr(speed, "time", clock)
+    monkeypatch.setattr(speed, "_ENOUGH_SECONDS", 100.0)
+    monkeypatch.setattr(speed, "start", lambda *_: None)
+    monkeypatch.setattr(speed, "Step", lambda *_: Halved())
+    found = measure(MODEL, DATA, TRAIN, resolve(threads=1))
+    assert (found.seconds_per_patch, found.micro_batch) == (3.0 / 4, 2)

@@ -6,6 +6,7 @@ import math
 from dataclasses import MISSING, FrozenInstanceError, fields
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sr_core import config
@@ -141,3 +142,27 @@ def test_the_networks_of_the_paper_are_the_defaults() -> None:
 
 def test_validation_and_its_kernel_stay_matlabs_by_default() -> None:
     assert EvaluationConfig().kernel == DataConfig().train_kernel == config.KERNELS[0] == "matlab_bicubic"
+
+
+@pytest.mark.parametrize(
+    ("section", "name"),
+    [
+        ("model", "temperature"),
+        ("train", "learning_rate"),
+        ("train", "charbonnier_eps"),
+        ("train", "adam_eps"),
+        ("train", "step_interval"),
+    ],
+)
+def test_a_number_that_training_would_take_for_0_is_refused(section: str, name: str) -> None:
+    for too_small in (1e-50, 1e-300, 7e-46):
+        with pytest.raises(ConfigError, match=rf"^{section}\.{name} must be at least 1\.4e-45, got .* that is 0$"):
+            SECTIONS[section](**{name: too_small})
+    SECTIONS[section](**{name: 1.4e-45})
+    assert float(np.float32(1.4e-45)) > 0 and float(np.float32(7e-46)) == 0
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "ema_horizon_patches", "adam_beta1"])
+def test_a_whole_number_that_no_real_one_can_hold_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^train\.{name} must be "):
+        SECTIONS["train"](**{name: 10**400})

@@ -13,12 +13,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from sr_core.cli import Parser, run_command
+from sr_core.config import ModelConfig
 from sr_core.data.images import read_image, write_png
 from sr_core.errors import SuiteError
 from sr_core.evaluate import main
+from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
+from sr_core.model.published import to_published
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -300,3 +304,30 @@ def test_help_and_usage_errors_answer_within_a_second_without_torch(argv: list[s
     assert "sr_core.config" in imported
     assert not imported & {"torch", "numpy", "cv2", "PIL", "safetensors"}
     assert seconds < 1
+
+
+@pytest.fixture
+def small_weights(tmp_path: Path) -> Path:
+    """A network that nobody trained."""
+    model = A2N(ModelConfig(n_feats=4, n_blocks=1), 2)
+    initialise(model, 1)
+    torch.save(to_published(model.state_dict()), tmp_path / "small.pt")
+    return tmp_path / "small.pt"
+
+
+def test_the_device_is_asked_for_by_name_and_one_that_is_not_there_is_refused(
+    small_weights: Path, benchmark: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("--weights", small_weights, "--benchmark", benchmark, "--scale", 2)
+    on_cpu = evaluated(capsys, *asked, "--device", "cpu")
+    assert len(on_cpu["images"]) == 3
+    assert "device cuda:99 is not available here" in refused(capsys, *asked, "--device", "cuda:99")
+
+
+def test_a_gpu_scores_where_there_is_one_unless_told_otherwise(
+    small_weights: Path, benchmark: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("--weights", small_weights, "--benchmark", benchmark, "--scale", 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert "device cuda:0 is not available" in refused(capsys, *asked), "this machine only claims to have one"
+    assert evaluated(capsys, *asked, "--device", "cpu")["mean"]["psnr"] > 0

@@ -300,3 +300,40 @@ def test_a_loss_that_is_not_finite_ends_the_run(plain: Runtime) -> None:
             fit(state, replace(TRAIN, learning_rate=1e30), plain, batches=batches,
                 validate=lambda model: {"val/psnr": 1.0}, validate_every=24)
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        MemoryError(),
+    ],
+    ids=["CPU", "cuBLAS", "Python"],
+)
+def test_every_form_of_a_lack_of_memory_makes_the_parts_smaller(
+    plain: Runtime, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    state, small = confined(plain, room=6)
+    whole = small.network.forward
+
+    def forward(lr: Tensor) -> Tensor:
+        if len(lr) > 3:
+            raise error
+        return whole(lr)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(small.network, "forward", forward)
+    step = Step(state, TRAIN, plain, batches)
+    step()
+    assert (small.seen, step.micro_batch) == ([6, 3, 3], 3)
+
+
+def test_another_error_in_a_step_comes_out_of_it(plain: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    state, small = confined(plain, room=6)
+
+    def forward(lr: Tensor) -> Tensor:
+        raise RuntimeError("CUDA error: misaligned address")
+
+    monkeypatch.setattr(small.network, "forward", forward)
+    with pytest.raises(RuntimeError, match="misaligned"):
+        Step(state, TRAIN, plain, batches)()

@@ -10,6 +10,7 @@ import time
 import tracemalloc
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -359,3 +360,36 @@ def test_a_killed_run_leaves_whole_pictures_and_the_same_command_goes_on(tmp_pat
     assert names(out) == [f"{number:02}_x2.png" for number in range(40)]
     assert {name: (out / name).stat().st_mtime_ns for name in made} == times
     assert all(opened(path).size == (300, 400) for path in out.iterdir())
+
+
+def test_on_a_gpu_the_room_is_what_is_free_and_not_all_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3 << 30, 80 << 30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5 << 30)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1 << 30)
+    assert enlarge._room(torch.device("cuda:0")) == 7 << 30, "what this process keeps for its next image is free too"
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
+)
+def test_a_picture_for_which_memory_runs_out_is_one_line_and_the_next_is_enlarged(
+    weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    write_png(tmp_path / "large.png", np.zeros((40, 40), dtype=np.uint8))
+    write_png(tmp_path / "small.png", PIXELS)
+    whole = enlarge.super_resolve
+
+    def confined(model: A2N, lr: np.ndarray, **options: Any) -> np.ndarray:
+        if len(lr) == 40:
+            raise error
+        return whole(model, lr, **options)
+
+    monkeypatch.setattr(enlarge, "super_resolve", confined)
+    upscaled(weights, tmp_path / "out", tmp_path / "large.png", tmp_path / "small.png", status=2)
+    told = capsys.readouterr().err
+    assert "large.png: enlarging 40x40 pixels takes more than is free on cpu" in told and told.count("\n") == 1
+    assert names(tmp_path / "out") == ["small_x2.png"]

@@ -47,11 +47,18 @@ def told_by(task: TrialTask, monkeypatch: pytest.MonkeyPatch, error: BaseExcepti
         (DivergedError("the training loss is nan after 16 patches"), "diverged", "the training loss is nan after 16"),
         (MemoryError(), "out of memory", "the machine is out of memory"),
         (torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate"), "out of memory", "CUDA out of memory."),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel"), "out of memory", "CUDA error: out of memory"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you"),
+            "out of memory",
+            "DefaultCPUAllocator: can't",
+        ),
+        (OSError(12, "Cannot allocate memory"), "out of memory", "[Errno 12] Cannot allocate memory"),
         (CheckpointError("c: not a whole checkpoint"), "input", "c: not a whole checkpoint"),
         (KeyError("x"), "bug", "KeyError: 'x'"),
         (RuntimeError("CUDA error: misaligned\nCUDA kernel"), "bug", "RuntimeError: CUDA error: misaligned"),
     ],
-    ids=["diverged", "host memory", "device memory", "input", "bug", "another bug"],
+    ids=["diverged", "host memory", "device memory", "CUDA", "CPU", "ENOMEM", "input", "bug", "another bug"],
 )
 def test_a_trial_that_breaks_ends_failed_with_its_cause(
     task: TrialTask, monkeypatch: pytest.MonkeyPatch, error: Exception, cause: str, reason: str
