@@ -1,12 +1,17 @@
 """What a study's settings are resolved for."""
 
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from sr_core.training.runtime import Runtime, resolve
 from study import opening
 from study.config import TrialConfig
+from study.executors import opening as executors
 from study.experiment import Experiment
 from study.placement import Placement
 from study.space import Choice, Float, Grid, Together
@@ -39,3 +44,34 @@ def test_what_each_value_makes_the_compiler_do_again_is_counted(
     assert asked["patches"] == 3 * experiment.base.train.budget_patches
     opening.resolve_runtime(experiment, trials=3, placement=Placement(slots=2, executor="processes"))
     assert asked["shapes"] == 2 * compilations, "two processes that train at once compile beside each other"
+
+
+def test_the_speed_is_measured_beside_the_pixels_that_will_be_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def choose(*_: object, **options: Any) -> Runtime:
+        asked.update(options)
+        return resolve(threads=1)
+
+    monkeypatch.setattr(opening, "choose", choose)
+    monkeypatch.setattr(executors, "pixel_bytes", lambda store, scale: 1_000 * scale)
+    experiment = Experiment(question="?", base=TrialConfig(seed=7), rungs=(960,))
+    placement = Placement(executor="processes", slots=4, gpus=("0", "0", "1", "1"))
+    executors.runtime_for(experiment, 3, placement, store=object())  # type: ignore[arg-type]
+    assert (asked["pixels"], asked["beside"]) == (2_000, 2)
+
+
+@pytest.mark.parametrize(("gpus", "share"), [(("0", "1"), 1.0), (("0", "0", "0"), 0.25)])
+def test_trials_that_share_a_gpu_may_each_take_their_part_of_its_memory(
+    monkeypatch: pytest.MonkeyPatch, gpus: tuple[str, ...], share: float
+) -> None:
+    gpu = replace(resolve(threads=1), device="cuda")
+    made: list[Any] = []
+    monkeypatch.setattr(Runtime, "here", lambda self: gpu)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (60 << 30, 72 << 30))
+    monkeypatch.setattr(executors, "choose_home", lambda *_, **__: "device")
+    monkeypatch.setattr(executors, "ProcessCrew", made.append)
+    store: Any = SimpleNamespace(path=Path("store.h5"))
+    placement = Placement(executor="processes", slots=len(gpus), gpus=gpus)
+    executors.open_executor(placement, store, gpu, 2)
+    assert made[0].gpu_share == pytest.approx(share), "of nine tenths of what is free"

@@ -285,3 +285,54 @@ def test_closing_ends_every_worker(stage: Stage) -> None:
     assert all(worker.ended for worker in workers)
     assert stage.crew.closed
     assert stage.executor.running() == []
+
+
+# Slots on machines of their own
+
+
+@pytest.fixture
+def cluster(stage: Stage) -> Stage:
+    stage.executor = RemoteExecutor(stage.crew, 3, Limits(), one_machine=False)
+    return stage
+
+
+def test_a_broken_machine_of_several_costs_its_slot_and_its_trial_goes_on_elsewhere(
+    cluster: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = cluster.begin(4, 0)
+    worker.said.append(Broken(28, "No space left on device", "/tmp/x"))
+    (lost,) = cluster.events()
+    assert isinstance(lost, ev.WorkerLost)
+    assert (lost.trial, lost.slot, lost.reason) == (4, 0, "No space left on device: /tmp/x")
+    assert worker.ended
+    assert (cluster.executor.free_slots(), cluster.executor.running()) == ([1, 2], [])
+    assert "slot 0 gets no more trials in this session" in caplog.text and "/tmp/x" in caplog.text
+    cluster.begin(4, 1).said.append(tick(4))
+    assert cluster.events() == [tick(4)]
+
+
+def test_a_machine_on_which_no_worker_starts_costs_its_slot(cluster: Stage) -> None:
+    for _ in range(3):
+        worker = cluster.begin(4, 2)
+        worker.said.clear()
+        worker.said.append(WorkerGoneError("node-7 has other code than the coordinator"))
+        assert cluster.events() == []
+    assert cluster.executor.free_slots() == [0, 1]
+
+
+def test_a_machine_that_breaks_before_its_worker_is_ready_loses_no_trial(cluster: Stage) -> None:
+    worker = cluster.begin(4, 0)
+    worker.said.clear()
+    worker.said.append(Broken(28, "No space left on device", "/tmp/x"))
+    assert cluster.events() == []
+    assert (cluster.executor.free_slots(), cluster.executor.running()) == ([1, 2], [])
+
+
+def test_the_last_slot_s_machine_is_the_coordinator_s_business_again(cluster: Stage) -> None:
+    for slot in (0, 1):
+        cluster.begin(4, slot).said.append(Broken(28, "No space left on device", "/tmp/x"))
+        cluster.events()
+    assert cluster.executor.free_slots() == [2]
+    cluster.begin(4, 2).said.append(Broken(28, "No space left on device", "/tmp/x"))
+    with pytest.raises(OSError, match="No space left on device"):
+        cluster.events()

@@ -1,0 +1,183 @@
+"""The far end of a Ray slot on a cluster that only pretends: its pixels, its folder, and a node that fails."""
+
+import importlib
+import os
+import queue
+import socket
+import sys
+import tempfile
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sr_core import parent
+from sr_core.training.runtime import resolve
+from study import provenance
+from study.executors.worker import Broken, Ready
+
+
+class Ray(types.ModuleType):
+    """As much of Ray as the far end asks for."""
+
+    def __init__(self) -> None:
+        super().__init__("ray")
+        self.exceptions = types.ModuleType("ray.exceptions")
+        self.exceptions.RayError = type("RayError", (Exception,), {})  # type: ignore[attr-defined]
+        self.exceptions.RayTaskError = type("RayTaskError", (self.exceptions.RayError,), {})  # type: ignore[attr-defined]
+        self.node, self.cores, self.gpu = "node-1", 4.0, [0]
+
+    def method(self, **_: Any) -> Any:
+        return lambda function: function
+
+    def get(self, value: Any) -> Any:
+        return value
+
+    def get_runtime_context(self) -> Any:
+        return types.SimpleNamespace(get_node_id=lambda: self.node)
+
+    def get_gpu_ids(self) -> list[int]:
+        return self.gpu
+
+    def nodes(self) -> list[dict[str, Any]]:
+        other = {"NodeID": "node-2", "Resources": {"CPU": 64.0}}
+        return [other, {"NodeID": self.node, "Resources": {"CPU": self.cores}}]
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
+    made = Ray()
+    monkeypatch.setitem(sys.modules, "ray", made)
+    monkeypatch.setitem(sys.modules, "ray.exceptions", made.exceptions)
+    return made
+
+
+@pytest.fixture
+def far(ray: Ray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[types.ModuleType]:
+    """The module of the far end, whose temporary folders go to one of this test."""
+    for name in ("study.executors.ray_actor", "study.executors.ray"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    module = importlib.import_module("study.executors.ray_actor")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(module, "load_store", lambda path: types.SimpleNamespace(fingerprint="f"))
+    monkeypatch.setattr(module, "LogUp", lambda channel: None)
+    monkeypatch.setattr(module.logging, "basicConfig", lambda **_: None)
+    yield module
+    for name in ("study.executors.ray_actor", "study.executors.ray"):
+        sys.modules.pop(name, None)
+
+
+def setup(far: types.ModuleType, **options: Any) -> Any:
+    common = {"store": Path("store.h5"), "fingerprint": "f", "runtime": resolve(threads=1), "scale": 2}
+    return far.Setup(**{**common, "source": provenance.source_hash(), "slots": 8, "slots_per_gpu": 1, **options})
+
+
+class Chosen:
+    """Notes with what shares a home is chosen."""
+
+    def __init__(self, home: str) -> None:
+        self.home = home
+        self.shares: list[tuple[str, int, int]] = []
+
+    def __call__(self, store: object, scale: int, device: str, *, slots: int, slots_per_device: int) -> str:
+        self.shares.append((device, slots, slots_per_device))
+        return self.home
+
+
+def heard(actor: Any) -> Any:
+    return actor._up.get(timeout=20)
+
+
+def test_an_actor_chooses_the_home_of_its_pixels_with_the_share_of_its_slot_and_takes_what_the_node_has(
+    far: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = Chosen("disk")
+    benches: list[Any] = []
+    monkeypatch.setattr(far, "choose_home", chosen)
+    monkeypatch.setattr(far, "Bench", lambda *given: benches.append(given))
+    monkeypatch.setattr(far, "serve", lambda channel, bench: channel.send(Ready()))
+    actor = far.Far(setup(far, slots_per_gpu=3))
+    assert heard(actor) == far.Suitable("node-1", "disk")
+    actor.tell(far.Home("host"))  # the first actor of this node has said so
+    assert heard(actor).message == Ready()
+    assert chosen.shares == [("cpu", 4, 3)], "the node has four cores, so no more than four of the eight slots"
+    assert benches[0][2] == "host"
+
+
+def test_a_trial_that_is_told_before_the_home_waits_its_turn(
+    far: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(far, "choose_home", Chosen("host"))
+    monkeypatch.setattr(far, "Bench", lambda *_: None)
+    orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    monkeypatch.setattr(far, "serve", lambda channel, bench: orders.put(channel.receive()))
+    actor = far.Far(setup(far))
+    actor.tell("a trial")
+    assert isinstance(heard(actor), far.Suitable)
+    actor.tell(far.Home("host"))
+    assert orders.get(timeout=20) == "a trial"
+
+
+def test_actors_that_share_a_gpu_are_told_from_those_of_another_on_the_node(far: types.ModuleType, ray: Ray) -> None:
+    first, ray.gpu = far._machine("cuda:0"), [1]
+    assert (first, far._machine("cuda:0"), far._machine("cpu")) == ("node-1 GPU 0", "node-1 GPU 1", "node-1")
+
+
+def test_the_first_actor_of_a_node_decides_for_all_of_it(far: types.ModuleType, ray: Ray) -> None:
+    near = importlib.import_module("study.executors.ray")
+    told: list[Any] = []
+    found: list[Any] = []
+    method = types.SimpleNamespace
+    actor = method(next=method(remote=lambda: found.pop(0)), tell=method(remote=told.append))
+    homes: dict[str, Any] = {}
+    for machine, home in (("n1", "device"), ("n1", "host"), ("n2", "disk")):
+        found[:] = [far.Suitable(machine, home), None]
+        near.RayWorker(actor, None, homes).receive()
+    assert told == [far.Home("device"), far.Home("device"), far.Home("disk")]
+
+
+def test_a_full_disk_of_the_node_is_told_as_the_node_s_and_not_as_an_error_of_the_code(
+    far: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> None:
+        raise OSError(28, "No space left on device", "/tmp/x")
+
+    monkeypatch.setattr(far, "choose_home", Chosen("host"))
+    monkeypatch.setattr(far, "Bench", lambda *_: None)
+    monkeypatch.setattr(far, "serve", lambda *_: full(Path()))
+    actor = far.Far(setup(far))
+    heard(actor)
+    actor.tell(far.Home("host"))
+    assert heard(actor).message == Broken(28, "No space left on device", "/tmp/x")
+
+
+# Folders of processes that are gone
+
+
+def test_only_folders_of_this_host_s_dead_processes_are_removed(
+    far: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.kill
+
+    def kill(pid: int, number: int) -> None:
+        if pid == 1:
+            raise PermissionError(1, "Operation not permitted")
+        real(pid, number)
+
+    monkeypatch.setattr(os, "kill", kill)
+    own = f"a2n-study-{os.getuid()}-{socket.gethostname()}"
+    dead = 2**22 + 17  # above the largest number that Linux gives
+    kept = [f"{own}-1-x", f"{own}-{os.getpid()}-x", f"{own}-{'9' * 40}-x", f"{own}-²-x", f"{own}--x", f"{own}-abc"]
+    kept += [f"a2n-study-{os.getuid()}-elsewhere-{dead}-x", f"a2n-study-{os.getuid()}-1-x"]
+    for name in (*kept, f"{own}-{dead}-x"):
+        (tmp_path / name).mkdir()
+    made = far._own_folder()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, made.name])
+    assert made.name.startswith(f"{own}-{os.getpid()}-")
+
+
+@pytest.mark.parametrize("pid", ["", "x", "-1", "²", "9" * 40, "1.5"])
+def test_a_text_that_is_no_process_number_is_not_taken_for_a_dead_process(pid: str) -> None:
+    assert not parent.is_dead(pid)
