@@ -219,6 +219,9 @@ class Session:
             )
         )
         put_fence(self.folder.fence, epoch)  # after the line, which an owner that was replaced cannot write
+        if "unknown" in (here["git"] or {}):
+            message = f"the commit of this code is not recorded: {here['git']['unknown']}"
+            coordinator.record(Warned(time=time.time(), message=message))
         if before not in (None, here["source"]):
             message = f"the code has changed since the last session ({before} then, {here['source']} now)"
             coordinator.record(Warned(time=time.time(), message=message))
