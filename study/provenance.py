@@ -4,7 +4,9 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,8 @@ _CODE = ("sr_core", "study", "experiments")
 """Folders of a checkout whose changes are recorded."""
 
 _LARGEST_PATCH_BYTES = 20_000_000
+
+_REQUIREMENT = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==([0-9A-Za-z.!+_-]+)")
 
 
 def collect() -> dict[str, Any]:
@@ -161,6 +165,21 @@ def _reason(exc: Exception) -> str:
         lines = exc.stderr.decode("utf-8", "replace").split("\n")
         return printable(lines[0]) or f"git ended with status {exc.returncode}"
     return str(exc)
+
+
+def recorded_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Package -> version of a record's lines `name==version`, names as package indexes compare them.
+
+    A record may come from others, and its lines go into files that pip installs from: a line that is anything but a
+    name and a version, such as one that adds an option for pip, is left out.
+    """
+    found = (_REQUIREMENT.fullmatch(line) for line in packages if isinstance(line, str))
+    return {plain_name(match[1]): match[2] for match in found if match}
+
+
+def plain_name(package: str) -> str:
+    """A package's name as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", package).lower()
 
 
 def _version(name: str) -> str:

@@ -18,6 +18,7 @@ from sr_core.training.checkpoint import put_fence
 from sr_core.training.compiled import keep_compiled_in
 from sr_core.training.runtime import cores, gpu_models
 from study import provenance
+from study.branching import require_own_name
 from study.commandline import typed
 from study.coordinator import Coordinator, Observer
 from study.events import SessionStarted, Warned
@@ -61,6 +62,7 @@ def run_session(session: "Session") -> int:
     terminal.set_up_logging()
     folder, experiment = session.folder, session.experiment
     folder.require_unpublished()
+    require_own_name(folder)
     try:
         with signals(session.stop):
             new = not folder.journal.exists()  # then its pictures are compared before there is anything of it

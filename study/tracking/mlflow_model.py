@@ -24,6 +24,7 @@ import sr_core
 from sr_core.data.images import png_bytes
 from study.events import Concluded, Finished
 from study.folder import StudyFolder
+from study.provenance import recorded_versions
 from study.state import StudyState
 from study.statistics.verdict import sentences, verdict
 from study.tracking import mlflow_content as content
@@ -191,7 +192,7 @@ def requirements(packages: Sequence[str]) -> list[str]:
 
     Without the mark of a local build (`+cpu`), which no package index knows.
     """
-    recorded = dict(line.lower().replace("_", "-").split("==", 1) for line in packages)
+    recorded = recorded_versions(packages)
     return [f"{name}=={(recorded.get(name) or metadata.version(name)).partition('+')[0]}" for name in LIBRARIES]
 
 
