@@ -70,7 +70,7 @@ def champion_of(
     """
     trial, opened = state.trials[result.best], state.opened
     weights = folder.trial(result.best) / "weights.safetensors"
-    if opened is None or not isinstance(trial.end, Finished) or not weights.is_file():
+    if opened is None or not isinstance(trial.end, Finished) or not folder.has(weights):
         return None
     told = verdict(state)
     epoch = trial.starts[-1].epoch if trial.starts else 0
