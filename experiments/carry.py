@@ -80,13 +80,13 @@ def needed(study: StudyFolder, *, every_seed: bool = False) -> Iterator[Path]:
         for number, trial in state.trials.items():
             place = folder.trial(number)
             if not trial.ended:
-                yield from sorted(place.glob("*.safetensors"))
+                yield from filter(folder.has, sorted(place.glob("*.safetensors")))
             elif trial is best or trial.proposed.role == "training" or number in wanted:
                 pair = place / "weights.safetensors", place / "config.json"  # none is read without the other
-                yield from (path for path in pair if path.is_file())
-        yield from sorted((folder.path / "sessions").glob("*.patch"))
+                yield from filter(folder.has, pair)
+        yield from filter(folder.has, sorted((folder.path / "sessions").glob("*.patch")))
         named = state.concluded.files if state.concluded else ()
-        yield from (p for p in [_inside(folder, name) for name in named] if p.is_file())
+        yield from filter(folder.has, [_inside(folder, name) for name in named])
 
 
 def _inside(folder: StudyFolder, name: str) -> Path:

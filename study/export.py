@@ -11,6 +11,7 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,10 @@ def export(folder: StudyFolder, state: StudyState, trial: TrialState, to: Path) 
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise SuiteError(f"--export {to}: expected a new or an empty folder, and this one is not; name another")
     session = _session_of(state, trial)
-    files = _files(folder, state.opened, trial, session)
+    opened = replace(
+        state.opened, study=folder.study
+    )  # the folder's name leads commands to it, whatever the record says
+    files = _files(folder, opened, trial, session)
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{to.name}.", dir=to.parent))  # complete under its name, or not there
@@ -142,8 +146,7 @@ def requirements(opened: StudyOpened, told: Mapping[str, Any]) -> list[str]:
 
     Versions of other builds (`torch 2.13.0+cpu`) have no place in an index of packages: they are named beside the pin.
     """
-    recorded = dict(line.split("==", 1) for line in told.get("packages", ()) if "==" in line)
-    versions = {_plain(name): version for name, version in recorded.items()}
+    versions = provenance.recorded_versions(told.get("packages", ()))
     wanted = [*_NEEDED, *((_PICTURES,) if opened.data["folder"] is None else ())]
     lines = []
     for name in _with_dependencies(wanted):
@@ -156,7 +159,7 @@ def requirements(opened: StudyOpened, told: Mapping[str, Any]) -> list[str]:
 def _with_dependencies(names: Iterable[str]) -> list[str]:
     """These packages and all that they require, as far as it is installed here, by name."""
     found: set[str] = set()
-    todo = [_plain(name) for name in names]
+    todo = [provenance.plain_name(name) for name in names]
     while todo:
         name = todo.pop()
         if name in found:
@@ -169,13 +172,8 @@ def _with_dependencies(names: Iterable[str]) -> list[str]:
         for line in requires:
             stem = re.match(r"[A-Za-z0-9._-]+", line)
             if stem and "extra" not in line.partition(";")[2]:
-                todo.append(_plain(stem[0]))
+                todo.append(provenance.plain_name(stem[0]))
     return sorted(found)
-
-
-def _plain(name: str) -> str:
-    """A package's name as indexes compare it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _pictures(opened: StudyOpened) -> bytes:

@@ -83,9 +83,16 @@ class StudyFolder:
         inside = (self.path / name).resolve().is_relative_to(self.path.resolve())
         return inside and ".." not in Path(name).parts and not Path(name).is_absolute()
 
+    def has(self, path: Path) -> bool:
+        """Whether that file is there and lies in the study's folder: a link that leads out of it does not count.
+
+        Ask this before a file is uploaded, published, exported or copied: the folder may come from others.
+        """
+        return path.is_file() and path.resolve().is_relative_to(self.path.resolve())
+
     def written(self, names: Iterable[str]) -> dict[str, Path]:
         """Those files that a record names and that are here, in the study."""
-        return {name: path for name in names if self.holds(name) and (path := self.path / name).is_file()}
+        return {name: path for name in names if self.holds(name) and self.has(path := self.path / name)}
 
     def trial(self, number: int) -> Path:
         return self.path / "trials" / f"{number:04d}"

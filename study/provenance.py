@@ -2,15 +2,19 @@
 
 import hashlib
 import importlib.metadata
-import importlib.util
 import os
 import platform
+import re
 import subprocess
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import sr_core
+import study
 from sr_core.durable import write_durably
+from sr_core.names import printable
 
 _PACKAGES = ("sr_core", "study")
 _LIBRARIES = (
@@ -28,8 +32,12 @@ _LIBRARIES = (
 NUMERIC_LIBRARIES = ("torch", "numpy", "opencv-python-headless", "pillow", "h5py")
 """Those that a trial's numbers pass through. The others decide what is tried and shown."""
 
-_MOST_CHANGES = 2_000_000
-"""Characters of uncommitted changes that are kept."""
+_CODE = ("sr_core", "study", "experiments")
+"""Folders of a checkout whose changes are recorded."""
+
+_LARGEST_PATCH_BYTES = 20_000_000
+
+_REQUIREMENT = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==([0-9A-Za-z.!+_-]+)")
 
 
 def collect() -> dict[str, Any]:
@@ -74,40 +82,104 @@ def source_paths() -> dict[str, Path]:
 
 
 def _folder(package: str) -> Path:
-    found = importlib.util.find_spec(package)
-    assert found is not None and found.submodule_search_locations
-    return Path(next(iter(found.submodule_search_locations)))
+    """The folder that this package was imported from: a folder of its name in the working directory is another one."""
+    return Path(study.__file__ if package == "study" else sr_core.__file__).resolve().parent
 
 
 def _git() -> dict[str, Any] | None:
-    """Commit of the checkout that the code runs from, and whether files differ from it; None outside of one."""
+    """Commit of the checkout that tracks this code, and whether files of the code differ from it.
 
+    None if the code is in no checkout: a repository around it that does not track it, such as a project with this
+    suite in its virtual environment, says nothing about this code and is not asked further. If a checkout is there
+    and cannot be asked, "unknown" says why.
+    """
     try:
-        return {"commit": _ask_git("rev-parse", "HEAD").strip(), "dirty": bool(_ask_git("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
-        return None
+        if not _is_tracked():
+            return None
+        commit = _ask_git("rev-parse", "HEAD").decode().strip()
+        changed = _ask_git("status", "--porcelain", "--untracked-files=all", "--ignore-submodules=none", "--", *_CODE)
+    except (OSError, subprocess.SubprocessError) as exc:
+        return {"unknown": _reason(exc)} if (_checkout() / ".git").exists() else None
+    return {"commit": commit, "dirty": bool(changed)}
 
 
 def keep_uncommitted_changes(path: Path) -> None:
-    """Write how the checkout's files differ from its commit, as `git diff` tells it, if they do.
+    """Write how the code's tracked files differ from their commit, as a patch for `git apply`, if they do.
 
-    Files that git does not know are not in it, and nothing is written outside of a checkout.
+    Binary files are included. Files that git does not track are not, and neither is anything outside `sr_core`,
+    `study` and `experiments`. Nothing is written unless the code runs from a checkout that tracks it, nor where the
+    patch is larger than 20 MB.
     """
     try:
-        changes = _ask_git("diff", "HEAD")
+        if not _is_tracked():
+            return
+        # Every option that a user's configuration could set otherwise is given, so that the patch can be applied.
+        changes = _ask_git(
+            "diff", "--binary", "--full-index", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames",
+            "--no-relative", "--src-prefix=a/", "--dst-prefix=b/", "--unified=3", "--inter-hunk-context=0",
+            "-O/dev/null", "--submodule=short", "--line-prefix=", "HEAD", "--", *_CODE,
+        )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return
-    if len(changes) > _MOST_CHANGES:
-        changes = f"{changes[:_MOST_CHANGES]}\n(cut off here)\n"
-    if changes:
+    if changes and len(changes) <= _LARGEST_PATCH_BYTES:
         path.parent.mkdir(exist_ok=True)
-        write_durably(path, changes.encode())
+        write_durably(path, changes)
 
 
-def _ask_git(*arguments: str) -> str:
-    command = ["git", "-C", str(_folder("study")), *arguments]
-    done = subprocess.run(command, capture_output=True, check=True, timeout=10)
-    return done.stdout.decode("utf-8", errors="replace")
+def _checkout() -> Path:
+    return _folder("study").parent
+
+
+def _is_tracked() -> bool:
+    """Whether git tracks the files that run here; raises SubprocessError or OSError if git cannot say."""
+    inside = _run_git("rev-parse", "--is-inside-work-tree")
+    if inside.returncode != 0 and b"not a git repository" in inside.stderr:
+        return False
+    inside.check_returncode()
+    return _run_git("ls-files", "--error-unmatch", "--", "study/provenance.py", "sr_core/seed.py").returncode == 0
+
+
+def _ask_git(*arguments: str) -> bytes:
+    done = _run_git(*arguments)
+    done.check_returncode()
+    return done.stdout
+
+
+def _run_git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    # GIT_DIR, GIT_INDEX_FILE, GIT_EXTERNAL_DIFF, … are about another repository, or the caller's own use of git.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment |= {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+    # The code of a checkout that belongs to another user runs here already, so git may read it as well.
+    options = ["-c", "safe.directory=*", "-c", "core.fsmonitor=false", "--no-pager", "-C", str(_checkout())]
+    return subprocess.run(
+        ["git", *options, *arguments], capture_output=True, check=False, timeout=10, env=environment,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def _reason(exc: Exception) -> str:
+    """Why git could not be asked, in a line."""
+    if isinstance(exc, FileNotFoundError):
+        return "git is not installed"
+    if isinstance(exc, subprocess.CalledProcessError):
+        lines = exc.stderr.decode("utf-8", "replace").split("\n")
+        return printable(lines[0]) or f"git ended with status {exc.returncode}"
+    return str(exc)
+
+
+def recorded_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Package -> version of a record's lines `name==version`, names as package indexes compare them.
+
+    A record may come from others, and its lines go into files that pip installs from: a line that is anything but a
+    name and a version, such as one that adds an option for pip, is left out.
+    """
+    found = (_REQUIREMENT.fullmatch(line) for line in packages if isinstance(line, str))
+    return {plain_name(match[1]): match[2] for match in found if match}
+
+
+def plain_name(package: str) -> str:
+    """A package's name as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", package).lower()
 
 
 def _version(name: str) -> str:

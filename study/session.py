@@ -20,6 +20,7 @@ from sr_core.training.checkpoint import put_fence
 from sr_core.training.compiled import keep_compiled_in
 from sr_core.training.runtime import gpu_models
 from study import provenance
+from study.branching import require_own_name
 from study.commandline import typed
 from study.coordinator import Coordinator, Observer
 from study.events import SessionStarted, Warned
@@ -63,6 +64,7 @@ def run_session(session: "Session") -> int:
     terminal.set_up_logging()
     folder, experiment = session.folder, session.experiment
     folder.require_unpublished()
+    require_own_name(folder)
     try:
         with signals(session.stop):
             new = not folder.journal.exists()  # then its pictures are compared before there is anything of it
@@ -223,6 +225,9 @@ class Session:
             )
         )
         put_fence(self.folder.fence, epoch)  # after the line, which an owner that was replaced cannot write
+        if "unknown" in (here["git"] or {}):
+            message = f"the commit of this code is not recorded: {here['git']['unknown']}"
+            coordinator.record(Warned(time=time.time(), message=message))
         if before not in (None, here["source"]):
             message = f"the code has changed since the last session ({before} then, {here['source']} now)"
             coordinator.record(Warned(time=time.time(), message=message))

@@ -41,7 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
 
     def body() -> int:
+        from study.branching import require_own_name
+
         folder = folder_from(args).require()
+        require_own_name(folder)
         if args.publish:
             from study.publication import publish
 

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 
 from sr_core.cli import Parser, run_command
 from sr_core.errors import SuiteError
+from study.branching import require_own_name
 from study.commandline import add_study_flags, at_least_one, folder_from
 from study.tracking.dashboards import (
     MLFLOW_PORT,
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def body() -> int:
         folder = folder_from(args).require()
+        require_own_name(folder)
         uri, storage = default_tracking_uri(folder.root), default_storage(folder.root)
         if args.optuna:
             check_optuna_dashboard()

@@ -52,8 +52,11 @@ def conclude(folder: StudyFolder, state: StudyState, experiment: Experiment, pic
     assert best is not None and state.opened is not None
     config = best.config
     weights = folder.trial(best.number) / "weights.safetensors"
-    if not weights.is_file():
-        raise SuiteError(f"{weights}: the winner's weights are missing; put them back from MLflow or a copy, run again")
+    if not folder.has(weights):
+        raise SuiteError(
+            f"{weights}: the winner's weights are not in the study's folder; put them back from MLflow or a copy (a "
+            "link that leads elsewhere is not followed), then run again"
+        )
     model = load_model(weights, config.data.scale)
     rows: list[tuple[str, str, float, float]] = []
     # pandas, Matplotlib and scikit-learn take seconds to load, and not every session concludes.

@@ -51,7 +51,7 @@ def network_of(record: Record, trial: TrialState) -> Network | None:
     best = record.folder.results / "best"
     for folder in (record.folder.trial(trial.number), best):
         weights, config = folder / "weights.safetensors", folder / "config.json"
-        if weights.is_file() and config.is_file() and (folder != best or _is_of(config, trial)):
+        if record.folder.has(weights) and record.folder.has(config) and (folder != best or _is_of(config, trial)):
             return Network(trial, weights)
     return None
 

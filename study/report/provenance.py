@@ -84,6 +84,8 @@ def _group(heading: str, rows: Sequence[tuple[str, object]]) -> Html:
 
 
 def _commit(git: Mapping[str, Any]) -> Html:
+    if "unknown" in git:
+        return joined([f"unknown: {git['unknown']}"])
     dirty = ", with uncommitted changes" if git.get("dirty") else ""
     return joined([element("code", git.get("commit", "")), dirty])
 
@@ -110,7 +112,7 @@ def commands(record: Record) -> Iterator[tuple[str, str]]:
     session = record.state.session
     commit = (session.provenance.get("git") or {}).get("commit") if session else None
     if commit:
-        yield "The code of the last session, in a checkout of the project:", f"git checkout {commit}"
+        yield "The code of the last session, in a checkout of the project:", f"git checkout {shlex.quote(commit)}"
     yield "The versions that were tested together:", "pip install -c constraints.txt -e ."
     if record.state.best() is not None and record.folder.training == "":
         yield (

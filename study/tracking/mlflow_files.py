@@ -35,7 +35,7 @@ def pictures(folder: StudyFolder, study_id: str, trial: TrialState, points: Sequ
     files: Files = {}
     for patches, time in moments:
         path = picture_file(folder.trial(trial.number), patches)
-        if path.is_file():
+        if folder.has(path):
             unique = uuid.uuid5(_SPACE, f"{study_id} {trial.number} {patches}")
             series = PICTURE.replace("/", "~")
             name = f"images/{series}+step+{patches}+timestamp+{int(time * 1000)}+{unique}"
@@ -53,7 +53,7 @@ def of_trial(folder: StudyFolder, end: Finished | Pruned | Failed) -> Files:
     if isinstance(end, Finished):
         weights = folder.trial(end.trial) / "weights.safetensors"
         scores = table(("picture", "val/psnr", "val/ssim"), end.per_image)
-        files: Files = {"weights.safetensors": weights} if weights.is_file() else {}
+        files: Files = {"weights.safetensors": weights} if folder.has(weights) else {}
         return files | {TABLE: scores}
     return {"traceback.txt": end.traceback} if isinstance(end, Failed) and end.traceback else {}
 
@@ -64,7 +64,7 @@ def of_session(folder: StudyFolder, session: SessionStarted) -> Files:
     files: Files = {}
     if "packages" in session.provenance:
         files[f"{place}/requirements.txt"] = "".join(f"{line}\n" for line in session.provenance["packages"])
-    if folder.changes(session.epoch).is_file():
+    if folder.has(folder.changes(session.epoch)):
         files[f"{place}/changes.patch"] = folder.changes(session.epoch)
     return files
 
@@ -72,7 +72,7 @@ def of_session(folder: StudyFolder, session: SessionStarted) -> Files:
 def of_conclusion(folder: StudyFolder, result: Concluded) -> Files:
     """The written results, the winner's scores on each picture, and the report if one was made by now."""
     files: Files = {**folder.written(result.files)}
-    if folder.report.is_file():
+    if folder.has(folder.report):
         files[folder.report.name] = folder.report
     return files | {f"results/{TABLE}": table(("set", "picture", "psnr", "ssim"), result.per_image)}
 

@@ -24,6 +24,7 @@ import sr_core
 from sr_core.data.images import png_bytes
 from study.events import Concluded, Finished
 from study.folder import StudyFolder
+from study.provenance import recorded_versions
 from study.state import StudyState
 from study.statistics.verdict import sentences, verdict
 from study.tracking import mlflow_content as content
@@ -69,7 +70,7 @@ def champion_of(
     """
     trial, opened = state.trials[result.best], state.opened
     weights = folder.trial(result.best) / "weights.safetensors"
-    if opened is None or not isinstance(trial.end, Finished) or not weights.is_file():
+    if opened is None or not isinstance(trial.end, Finished) or not folder.has(weights):
         return None
     told = verdict(state)
     epoch = trial.starts[-1].epoch if trial.starts else 0
@@ -191,7 +192,7 @@ def requirements(packages: Sequence[str]) -> list[str]:
 
     Without the mark of a local build (`+cpu`), which no package index knows.
     """
-    recorded = dict(line.lower().replace("_", "-").split("==", 1) for line in packages)
+    recorded = recorded_versions(packages)
     return [f"{name}=={(recorded.get(name) or metadata.version(name)).partition('+')[0]}" for name in LIBRARIES]
 
 

@@ -1,0 +1,44 @@
+"""`python -m study.branch NEW`: a copy of a study that continues as a study of its own."""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+
+from sr_core.cli import Parser, run_command
+from study.commandline import add_study_flags, folder_from
+
+
+def parser() -> argparse.ArgumentParser:
+    made = Parser(
+        "python -m study.branch",
+        description="Copy a study to the name NEW. The copy has all trials of the original and an identity of its own: "
+        "it continues separately, with separate runs in MLflow. Longer trainings (study.train) are not copied. If the "
+        "study's own folder was renamed or copied by hand, its new name as NEW gives it an identity in place.",
+    )
+    made.add_argument("new", metavar="NEW", help="name of the new study")
+    add_study_flags(made)
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 branched, 2 bad usage or input, 130 interrupted."""
+    args = parser().parse_args(argv)
+
+    def body() -> int:
+        from dataclasses import replace
+
+        from study.branching import branch
+
+        folder = folder_from(args).require()
+        for line in branch(folder, replace(folder, study=args.new)):
+            print(line)
+        where = f" --root {shlex.quote(str(folder.root))}" if args.root else ""
+        print(f"next: python -m study.status{where} --study-name {args.new}")
+        return 0
+
+    return run_command(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

