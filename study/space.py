@@ -114,6 +114,24 @@ class Dimension:
         return self.range.values if isinstance(self.range, _Listed) else None
 
     @property
+    def values(self) -> Sequence[Any]:
+        """Every value in order; empty for an interval of reals."""
+        if isinstance(self.range, Int):
+            return range(self.range.low, self.range.high + 1)
+        return self.listed or ()
+
+    @property
+    def size(self) -> int | None:
+        """How many values it has, or None for an interval of reals."""
+        match self.range:
+            case Float():
+                return None
+            case Int(low, high):
+                return high - low + 1
+            case Choice() | Grid():
+                return len(self.range.values)
+
+    @property
     def samples(self) -> tuple[Any, ...]:
         """Its values one by one, or the ends and the middle of an interval."""
         match self.range:
@@ -159,13 +177,9 @@ class Space:
         """Number of different configurations, or None if there is an interval of reals."""
         total = 1
         for dimension in self.dimensions:
-            match dimension.range:
-                case Float():
-                    return None
-                case Int(low, high):
-                    total *= high - low + 1
-                case Choice() | Grid():
-                    total *= len(dimension.range.values)
+            if dimension.size is None:
+                return None
+            total *= dimension.size
         return total
 
     @property
@@ -174,11 +188,7 @@ class Space:
 
     def cells(self) -> Iterator[dict[str, Any]]:
         """Every configuration as dimension label -> value; only for a space that has a size."""
-        lists = [
-            range(d.range.low, d.range.high + 1) if isinstance(d.range, Int) else (d.listed or ())
-            for d in self.dimensions
-        ]
-        for values in product(*lists):
+        for values in product(*(d.values for d in self.dimensions)):
             yield {d.label: v for d, v in zip(self.dimensions, values, strict=True)}
 
     def settings(self, point: Mapping[str, Any]) -> Values:
