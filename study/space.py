@@ -261,7 +261,7 @@ def build_space(base: TrialConfig, scientific: Ranges, nuisance: Ranges) -> Spac
 
 
 def _combined(dimensions: Sequence[Dimension], count: int) -> Iterator[tuple[tuple[Dimension, ...], tuple[Any, ...]]]:
-    """So many dimensions with values to be tried together: all there are up to MOST_TRIED, else a part of each group."""
+    """So many dimensions with values to be tried together: all up to MOST_TRIED, else a part of each group."""
     groups = list(combinations(dimensions, count))
     sizes = [prod(len(dimension.samples) for dimension in some) for some in groups]
     share = MOST_TRIED // max(1, len(groups))

@@ -16,6 +16,7 @@ from study.screen import pace
 from study.screen.sparkline import Scale, cells_of, scale_of, sparkline
 from study.screen.terminal import duration, in_words, settings
 from study.state import StudyState, TrialState
+from study.statistics.replication import interim, lost_winner
 
 _SILENT_SECONDS = 20.0
 """Without a word from a slot after which its row says so; a tick comes every second."""
@@ -118,6 +119,8 @@ def _head(shown: Shown, width: int) -> list[Text]:
     if best is not None and best.score is not None:
         gain = best.score - state.bicubic["val/psnr"]
         parts.append(f"best: trial {best.number}, {best.score:.3f} dB, {gain:+.3f} dB over bicubic")
+        if state.replicated and (lost := lost_winner(state)):
+            parts.append(lost)
     return lines + [Text(line) for line in _flow(parts, width)]
 
 
@@ -127,6 +130,7 @@ def _phase(shown: Shown) -> str:
     begun = [t for t in state.trials.values() if t.is_replicate]
     if begun:
         counts += f", {sum(t.ended for t in begun)} of {len(begun) + pace.replicates_to_come(state)} replicates"
+        counts += f" ({told})" if state.replicated and (told := interim(state)) else ""
     if shown.doing:
         return f"{shown.doing}; {counts}"
     longer = next((t for t in state.trials.values() if t.proposed.role == "training"), None)

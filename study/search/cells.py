@@ -95,7 +95,7 @@ def digits(number: int, sizes: Sequence[int]) -> list[int]:
 
 
 def shuffled(count: int, seed: int) -> Iterator[int]:
-    """Every number below `count` once, in an order drawn by the seed; of more than LISTED one by one, without a list."""
+    """Every number below `count` once, in an order drawn by the seed; of more than LISTED without a list."""
     if count > LISTED:
         yield from _permuted(count, seed)
         return

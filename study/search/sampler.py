@@ -68,7 +68,9 @@ def propose(state: StudyState, experiment: Experiment, number: int) -> Point | N
     return _nearest_unseen(space, arm, point, known, child_seed(state.opened.seed, "proposal", number, "nearest"))
 
 
-def _first_unseen(space: Space, arm: Point, free: tuple[Dimension, ...], known: set[Key], name: str, seed: int) -> Point:
+def _first_unseen(
+    space: Space, arm: Point, free: tuple[Dimension, ...], known: set[Key], name: str, seed: int
+) -> Point:
     """The first point of a sequence fixed by the seed that is not known.
 
     qmc: a scrambled Sobol' sequence (Owen 1998), read in blocks. grid: every cell, in an order that makes any part of
