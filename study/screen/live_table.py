@@ -119,8 +119,10 @@ def _head(shown: Shown, width: int) -> list[Text]:
     if best is not None and best.score is not None:
         gain = best.score - state.bicubic["val/psnr"]
         parts.append(f"best: trial {best.number}, {best.score:.3f} dB, {gain:+.3f} dB over bicubic")
-        if state.replicated and (lost := lost_winner(state)):
-            parts.append(lost)
+        if state.replicated:
+            so_far = interim(state)
+            parts += [f"{so_far}: no verdict yet"] if so_far else []
+            parts += [lost] if (lost := lost_winner(state)) else []
     return lines + [Text(line) for line in _flow(parts, width)]
 
 
@@ -130,7 +132,6 @@ def _phase(shown: Shown) -> str:
     begun = [t for t in state.trials.values() if t.is_replicate]
     if begun:
         counts += f", {sum(t.ended for t in begun)} of {len(begun) + pace.replicates_to_come(state)} replicates"
-        counts += f" ({told})" if state.replicated and (told := interim(state)) else ""
     if shown.doing:
         return f"{shown.doing}; {counts}"
     longer = next((t for t in state.trials.values() if t.proposed.role == "training"), None)

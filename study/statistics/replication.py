@@ -96,9 +96,8 @@ def _failure(state: StudyState, name: str, trial: TrialState) -> str:
     if not all_ended:
         return f"{text}: no verdict yet"
     after = next_candidate(state)
-    return f"{text}: no verdict; " + (
-        f"next candidate: trial {after.number}" if after else "there is no other candidate"
-    )
+    candidate = f"next candidate: trial {after.number}" if after else "there is no other candidate"
+    return f"{text}: no verdict; {candidate}"
 
 
 def causes(failed: Iterable[TrialState]) -> str:
