@@ -6,7 +6,6 @@ import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice, product
-from pathlib import Path
 from typing import Any
 
 import pytest
