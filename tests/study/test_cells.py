@@ -233,7 +233,10 @@ def test_of_43_million_configurations_one_is_proposed_in_little_time_and_memory(
 def test_arms_of_a_great_number_take_turns_without_a_list(history: Callable[..., Any]) -> None:
     asked = Experiment(
         question="?", base=BASE, rungs=(960,), sampler="random", nuisance={"train.loss": Choice("l1", "l2")},
-        scientific={"data.subimage_step": Grid(*range(1, 41)), "train.adam_eps": Grid(*(i * 1e-9 for i in range(1, 41)))},
+        scientific={
+            "data.subimage_step": Grid(*range(1, 41)),
+            "train.adam_eps": Grid(*(i * 1e-9 for i in range(1, 41))),
+        },
     )  # fmt: skip
     study = history(asked)
     for _ in range(3):

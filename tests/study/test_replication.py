@@ -95,7 +95,7 @@ def test_a_winner_that_failed_with_every_fresh_seed_is_told_with_its_cause_and_t
 
 
 def test_every_page_names_the_lost_winner(
-    searched: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    searched: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = train_again(searched(), WELL | {2: LOST})
     record = record_of(study, tmp_path)
@@ -108,7 +108,8 @@ def test_every_page_names_the_lost_winner(
     root = written(study, tmp_path / "root")
     assert status.main(["--root", str(root), "--study-name", "small"]) == 0
     assert WINNER_LOST in capsys.readouterr().out
-    reproduce.main(["best", "--root", str(root), "--study-name", "small"])
+    monkeypatch.setattr("study.inputs.changed_settings", lambda *given: ["what comes after the note"])
+    assert reproduce.main(["best", "--root", str(root), "--study-name", "small"]) == 4
     assert f"note: {WINNER_LOST}" in capsys.readouterr().out
 
 
