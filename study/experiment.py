@@ -22,6 +22,7 @@ SchedulerName = Literal["successive_halving", "asha", "none", "replay"]
 BASE = "base"
 """The name of an experiment's base configuration among the settings that it compares."""
 
+_TAKEN = re.compile(r"(finalist|trial) \d+")
 _THE_SAME_FOR_ALL = ("train.budget_patches", "data.scale", "train.engine", "train.precision", "train.deterministic")
 """With the evaluation section, what makes trials comparable (contract 1)."""
 
@@ -83,6 +84,8 @@ class Experiment:
             if name in _THE_SAME_FOR_ALL or name.startswith("evaluation."):
                 raise ConfigError(f"{name} is the same for every trial of a study; take it out of the search space")
         for name, reference in self.references.items():
+            if _TAKEN.fullmatch(name):
+                raise ConfigError(f"reference {name!r}: trials of the search are called so; give it another name")
             _check_comparable(name, reference, self.base)
         self._check_comparisons()
         self._check_counting()

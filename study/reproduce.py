@@ -39,6 +39,7 @@ def reproduce(args: argparse.Namespace) -> int:
     from study.judgement import Judgement, circumstances, different, judge
     from study.opening import runtime_of
     from study.state import fold
+    from study.statistics.replication import lost_winner
 
     def end(judgement: Judgement) -> int:
         print("\n".join(judgement.lines))
@@ -59,6 +60,8 @@ def reproduce(args: argparse.Namespace) -> int:
         return end(different([f"record: {exc}"]))
     trial = proof.find_trial(state, which, folder.study)
     assert state.opened is not None
+    if which == "best" and (lost := lost_winner(state)):
+        print(f"note: {lost}")
     print(f"trial {trial.number} of {folder.study}: config {trial.proposed.config_hash}, {trial.patches} patches")
     changed = [*inputs.changed_settings(folder, state, trial), *proof.contradictions(trial)]
     if changed:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
+from math import prod
+from random import Random
 from typing import Any, Literal
 
 from sr_core.errors import ConfigError, SuiteError
@@ -12,6 +14,8 @@ from study.config import TrialConfig, check_name
 Role = Literal["scientific", "nuisance"]
 Values = dict[str, Any]
 """Dotted names and their values."""
+MOST_TRIED = 5_000
+"""Combinations of two, and as many of three dimensions, that are tried when an experiment is loaded: 0.5 s of work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,24 @@ class Dimension:
         return self.range.values if isinstance(self.range, _Listed) else None
 
     @property
+    def values(self) -> Sequence[Any]:
+        """Every value in order; empty for an interval of reals."""
+        if isinstance(self.range, Int):
+            return range(self.range.low, self.range.high + 1)
+        return self.listed or ()
+
+    @property
+    def size(self) -> int | None:
+        """How many values it has, or None for an interval of reals."""
+        match self.range:
+            case Float():
+                return None
+            case Int(low, high):
+                return high - low + 1
+            case Choice() | Grid():
+                return len(self.range.values)
+
+    @property
     def samples(self) -> tuple[Any, ...]:
         """Its values one by one, or the ends and the middle of an interval."""
         match self.range:
@@ -159,13 +181,9 @@ class Space:
         """Number of different configurations, or None if there is an interval of reals."""
         total = 1
         for dimension in self.dimensions:
-            match dimension.range:
-                case Float():
-                    return None
-                case Int(low, high):
-                    total *= high - low + 1
-                case Choice() | Grid():
-                    total *= len(dimension.range.values)
+            if dimension.size is None:
+                return None
+            total *= dimension.size
         return total
 
     @property
@@ -174,11 +192,7 @@ class Space:
 
     def cells(self) -> Iterator[dict[str, Any]]:
         """Every configuration as dimension label -> value; only for a space that has a size."""
-        lists = [
-            range(d.range.low, d.range.high + 1) if isinstance(d.range, Int) else (d.listed or ())
-            for d in self.dimensions
-        ]
-        for values in product(*lists):
+        for values in product(*(d.values for d in self.dimensions)):
             yield {d.label: v for d, v in zip(self.dimensions, values, strict=True)}
 
     def settings(self, point: Mapping[str, Any]) -> Values:
@@ -222,7 +236,8 @@ def _recorded(content: Mapping[str, Any]) -> Dimension:
 def build_space(base: TrialConfig, scientific: Ranges, nuisance: Ranges) -> Space:
     """The space of an experiment; values of up to three dimensions at once are tried on its base config.
 
-    No rule of the config concerns more than three, so what a sampler combines later is legal.
+    No rule of the config concerns more than three, so what a sampler combines later is legal. Of very many
+    combinations a part is tried (`_combined`), the same part each time.
 
     Raises:
         ConfigError: a name is unknown or moves twice, or a value is not legal.
@@ -236,11 +251,41 @@ def build_space(base: TrialConfig, scientific: Ranges, nuisance: Ranges) -> Spac
     for name in space.names:
         if space.names.count(name) > 1:
             raise ConfigError(f"{name} is given two ranges; keep one")
-    for count in (1, 2, 3):
-        for some in combinations(dimensions, count):
-            for values in product(*(dimension.samples for dimension in some)):
-                _try(base, dict(zip(some, values, strict=True)))
+    for dimension in dimensions:
+        for value in dimension.samples:
+            _try(base, {dimension: value})
+    for count in (2, 3):
+        for some, values in _combined(dimensions, count):
+            _try(base, dict(zip(some, values, strict=True)))
     return space
+
+
+def _combined(dimensions: Sequence[Dimension], count: int) -> Iterator[tuple[tuple[Dimension, ...], tuple[Any, ...]]]:
+    """So many dimensions with values to be tried together: all up to MOST_TRIED, else a part of each group."""
+    groups = list(combinations(dimensions, count))
+    sizes = [prod(len(dimension.samples) for dimension in some) for some in groups]
+    share = MOST_TRIED // max(1, len(groups))
+    for some, size in zip(groups, sizes, strict=True):
+        if sum(sizes) <= MOST_TRIED or size <= share:
+            yield from ((some, values) for values in product(*(dimension.samples for dimension in some)))
+        else:
+            yield from ((some, values) for values in _part(some, share))
+
+
+def _part(some: Sequence[Dimension], share: int) -> Iterator[tuple[Any, ...]]:
+    """About `share` combinations of values, the same ones each time.
+
+    First the ends of what has an order, for most rules set a bound, with every value of what has none; then others,
+    drawn from all.
+    """
+    draw = Random(" ".join(dimension.label for dimension in some))
+    telling = [d.samples if isinstance(d.range, Choice) else (d.samples[0], d.samples[-1]) for d in some]
+    size = prod(map(len, telling))
+    if size <= share:
+        yield from product(*telling)
+        share, telling = share - size, [dimension.samples for dimension in some]
+    for _ in range(share):
+        yield tuple(draw.choice(values) for values in telling)
 
 
 def _try(base: TrialConfig, point: Mapping[Dimension, Any]) -> None:

@@ -1,6 +1,7 @@
 """What a study has come to: a pure fold over its events, never stored beside them."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -31,6 +32,8 @@ from study.events import (
 
 Status = Literal["waiting", "running", "paused", "finished", "pruned", "failed"]
 OBJECTIVE = "val/psnr"
+FINALIST = re.compile(r"finalist \d+")
+"""The names that replicates of search trials have in a journal."""
 _ENDS: dict[type[Event], Status] = {Finished: "finished", Pruned: "pruned", Failed: "failed"}
 _NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
@@ -66,6 +69,19 @@ class TrialState:
     @property
     def is_replicate(self) -> bool:
         return self.proposed.role == "replicate"
+
+    @property
+    def label(self) -> str:
+        """What it is called wherever people see it; no two trials of a study share it.
+
+        A replicate is named after the trial that it trains again: the place in the ranking that its journal calls
+        `finalist 1` is another trial's once more trials were asked for.
+        """
+        proposed = self.proposed
+        if self.is_replicate:
+            again = f"trial {proposed.of}" if FINALIST.fullmatch(proposed.name) else proposed.name
+            return f"{again} / seed {proposed.replicate}"
+        return proposed.name if self.is_reference else f"trial {proposed.trial}"
 
     @property
     def ended(self) -> bool:
@@ -245,7 +261,7 @@ class StudyState:
     def candidates(self) -> list[TrialState]:
         """The finalists of the search: the first finished trials of the ranking that are no reference."""
         finished = (t for t in self.ranking() if t.status == "finished" and not t.is_reference)
-        return list(islice(finished, self._asked_for("finalists", 1)))
+        return list(islice(finished, self.asked_for("finalists", 1)))
 
     def replicates_of(self, number: int) -> dict[int, TrialState]:
         """Replicates of a trial by their seed's number."""
@@ -254,9 +270,10 @@ class StudyState:
     def best(self) -> TrialState | None:
         """The winner: the first of the candidates or, once several were judged, the one chosen.
 
-        Chosen is the highest mean over replicates, of those that finished with every seed.
+        Chosen is the highest mean over replicates, of those that finished with every seed; where none did, the first
+        that finished with any. Without one the first of the search stays, and there is no verdict on it.
         """
-        candidates, seeds = self.candidates(), self._asked_for("replicates", 0)
+        candidates, seeds = self.candidates(), self.asked_for("replicates", 0)
         found = {t.number: self.replicates_of(t.number) for t in candidates}
         judged = all(len(r) == seeds and all(t.ended for t in r.values()) for r in found.values())
         means = {
@@ -266,9 +283,13 @@ class StudyState:
         }
         if len(candidates) > 1 and judged and means:
             return self.trials[max(means, key=means.__getitem__)]
+        standing = [t for t in candidates if any(r.status == "finished" for r in found[t.number].values())]
+        if len(candidates) > 1 and judged and standing:
+            return standing[0]
         return candidates[0] if candidates else None
 
-    def _asked_for(self, name: str, default: int) -> int:
+    def asked_for(self, name: str, default: int) -> int:
+        """A number of the experiment's search section: finalists, replicates."""
         question = self.opened.question if self.opened else {}
         return int(question.get("search", {}).get(name, default))
 

@@ -24,7 +24,8 @@ from study.experiment import Experiment
 from study.folder import StudyFolder
 from study.state import StudyState
 from study.statistics import roles
-from study.statistics.verdict import Comparison, sentences, verdict
+from study.statistics.replication import interim
+from study.statistics.verdict import Comparison, verdict, words
 
 _DETAIL = 96
 
@@ -89,14 +90,14 @@ def conclude(folder: StudyFolder, state: StudyState, experiment: Experiment, pic
     measured = importance.importances(state, experiment)
     if measured:
         files["importance.csv"] = results.importances(measured).to_csv(index=False).encode()
-    told = verdict(state)
-    if told is not None:
+    told, so_far = verdict(state), interim(state)
+    if told is not None or state.replicated:
         files |= {
             "replicates.csv": results.replicates(state).to_csv(index=False).encode(),
-            "verdict.txt": ("\n".join(sentences(told, state)) + "\n").encode(),
+            "verdict.txt": ("\n".join(words(state)) + "\n").encode(),
         }
-        if told.asked:
-            files["comparisons.csv"] = _table(told.asked)
+    if told is not None and told.asked:
+        files["comparisons.csv"] = _table(told.asked)
     for name, content in files.items():
         path = folder.results / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,6 +111,7 @@ def conclude(folder: StudyFolder, state: StudyState, experiment: Experiment, pic
         per_image=tuple(rows),
         files=tuple((Path("results") / name).as_posix() for name in files),
         notes=(
+            *([f"{so_far}: no verdict yet"] if so_far else ()),
             *roles.sentences(state, experiment),
             *importance.sentences(measured, experiment.sampler, importance.stopped(state)),
         ),

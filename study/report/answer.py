@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from study.report.markup import Html, bullets, element, joined, pairs, paragraph, said
 from study.report.record import Record, moment, short
 from study.state import TrialState
-from study.statistics.verdict import Verdict, sentences
+from study.statistics.verdict import Verdict, words
 
 _PHASES = {
     "running": ("running", "This study is running; what follows is what there is so far"),
@@ -58,13 +58,13 @@ def _standing(record: Record) -> str:
 def _verdict(record: Record, told: Verdict | None, best: TrialState | None) -> Html:
     if best is None:
         return paragraph(element("strong", "No answer yet: "), "no trial of the search has finished.", class_="verdict")
-    if told is None:
+    if told is None and not record.state.replicated:
         text = (
             f"Best so far after {best.patches:,} patches is trial {best.number}. One run each is a ranking, not a "
             "verdict: no finalist has been trained again with fresh seeds."
         )
         return paragraph(text, class_="verdict")
-    first, *rest = sentences(told, record.state)
+    first, *rest = words(record.state)
     lines = [element("li", line.strip()) for line in rest]
     return element("div", paragraph(first[:1].upper() + first[1:]), element("ul", *lines), class_="verdict")
 

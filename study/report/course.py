@@ -23,7 +23,7 @@ from study.report.drawing import (
 )
 from study.report.markup import Html, missing
 from study.report.page import Section
-from study.report.record import Record, title
+from study.report.record import Record
 from study.state import TrialState
 
 PSNR = "PSNR on the validation crops (Y) [dB]"
@@ -219,11 +219,11 @@ def _replicate_curves(record: Record) -> Drawn | None:
     figure, axes = canvas(9, 4)
     axes.set_ylim(*psnr_limits([p.scores["val/psnr"] for t in again for p in t.curve], record.bicubic))
     colours, lines = colours_of(record), ("-", "--", "-.", ":", (0, (4, 1, 1, 1, 1, 1)))
-    names = list(dict.fromkeys(t.proposed.name for t in again))
-    labelled: set[str] = set()
+    names = list(dict.fromkeys(t.proposed.of for t in again))
+    labelled: set[int | None] = set()
     for t in again:
-        name, of = t.proposed.name, record.state.trials[t.proposed.of or 0]
-        label = name if of.is_reference else f"{name}: {title(of)}"
+        name, of = t.proposed.of, record.state.trials[t.proposed.of or 0]
+        label = of.label
         axes.plot([p.patches for p in t.curve], [p.scores["val/psnr"] for p in t.curve], linewidth=1.5,
                   color=colours.get(of.number, GREY), linestyle=lines[names.index(name) % len(lines)], marker=".",
                   label=None if name in labelled else label)  # fmt: skip

@@ -118,7 +118,7 @@ def title(trial: TrialState) -> str:
     """A trial in a few words."""
     proposed = trial.proposed
     if trial.is_replicate:
-        return f"{proposed.name} / seed {proposed.replicate}"
+        return trial.label
     return f"{proposed.name} (trial {trial.number})" if trial.is_reference else f"trial {trial.number}"
 
 

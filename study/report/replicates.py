@@ -5,10 +5,11 @@ import math
 from study import results
 from study.report.course import colours_of
 from study.report.drawing import GREY, INK, Drawn, canvas, csv_text, drawn, shown, style
-from study.report.markup import Html, missing, paragraph, table
+from study.report.markup import Html, bullets, missing, paragraph, table
 from study.report.page import Section
 from study.report.record import Record
-from study.statistics.verdict import Comparison, Verdict
+from study.statistics.replication import failures
+from study.statistics.verdict import Comparison, Verdict, words
 
 
 def replicates(record: Record, told: Verdict | None) -> Section:
@@ -16,6 +17,9 @@ def replicates(record: Record, told: Verdict | None) -> Section:
     numbers = results.replicates(record.state).to_csv(index=False)
     files = {"figures/replicates.csv": numbers.encode()}
     asked = int(record.opened.question["search"].get("replicates", 0))
+    if told is None and record.state.replicated:
+        why = "; ".join(line.strip() for line in words(record.state))
+        return Section("replicates", "Replicates and verdict", missing(f"No verdict: {why}."), files)
     if told is None:
         text = (
             f"No verdict yet: the finalists are trained again with {asked} fresh seeds when the search is over."
@@ -32,8 +36,9 @@ def replicates(record: Record, told: Verdict | None) -> Section:
     )
     comparisons = table(
         ("against", "difference [dB]", "95 % interval [dB]", "seeds", "p (Holm)", "told apart", "crops ahead"),
-        [_row(c) for c in told.against],
-        caption=f"{told.winner.title} against the references, over the seeds that both share",
+        [_row(c, told.interim) for c in told.against],
+        caption=f"{told.winner.title} against the references, over the seeds that both share"
+        f"{f' ({told.interim}: no verdict yet)' if told.interim else ''}",
     )
     settings = table(
         (
@@ -59,19 +64,20 @@ def replicates(record: Record, told: Verdict | None) -> Section:
         ],
         caption="Settings over their replicates; the last column is the probability of being the best of these",
     )
-    words = paragraph(
+    note = paragraph(
         "An interval speaks of training seeds on these validation pictures, not of other pictures (docs/STATISTICS.md)."
     )
     parts = [
         shown(figure, alt=alt, caption=caption, least_width=480),
         comparisons if told.against else "",
         settings,
-        words,
+        bullets(failures(record.state)),
+        note,
     ]
     return Section("replicates", "Replicates and verdict", Html("".join(parts)), figure.files | files)
 
 
-def _row(found: Comparison) -> tuple[object, ...]:
+def _row(found: Comparison, interim: str) -> tuple[object, ...]:
     d = found.difference
     ahead = sum(c > 0 for c in found.crops)
     return (
@@ -80,7 +86,7 @@ def _row(found: Comparison) -> tuple[object, ...]:
         _interval(d.low, d.high, "+"),
         d.count,
         f"{found.p:.3g}",
-        "yes" if found.told else "no",
+        "interim" if interim else "yes" if found.told else "no",
         f"{ahead} of {len(found.crops)}" if found.crops else "",
     )
 

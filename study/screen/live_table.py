@@ -16,6 +16,7 @@ from study.screen import pace
 from study.screen.sparkline import Scale, cells_of, scale_of, sparkline
 from study.screen.terminal import duration, in_words, settings
 from study.state import StudyState, TrialState
+from study.statistics.replication import interim, lost_winner
 
 _SILENT_SECONDS = 20.0
 """Without a word from a slot after which its row says so; a tick comes every second."""
@@ -118,6 +119,10 @@ def _head(shown: Shown, width: int) -> list[Text]:
     if best is not None and best.score is not None:
         gain = best.score - state.bicubic["val/psnr"]
         parts.append(f"best: trial {best.number}, {best.score:.3f} dB, {gain:+.3f} dB over bicubic")
+        if state.replicated:
+            so_far = interim(state)
+            parts += [f"{so_far}: no verdict yet"] if so_far else []
+            parts += [lost] if (lost := lost_winner(state)) else []
     return lines + [Text(line) for line in _flow(parts, width)]
 
 

@@ -9,6 +9,7 @@ from study.ownership import has_begun
 from study.screen import pace
 from study.screen.pulse import pulse_of
 from study.state import StudyState
+from study.statistics.replication import failures, interim
 from study.tracking.standing import VIEWS, standing_of
 
 
@@ -37,10 +38,16 @@ def overview(folder: StudyFolder, state: StudyState) -> dict[str, Any]:
         "asked": asked,
         "counted": state.counted,
         "trials": dict(Counter(t.status for t in state.trials.values() if not t.is_replicate)),
-        "replicates": {"ended": state.replicated, "begun": sum(t.is_replicate for t in state.trials.values())},
+        "replicates": {
+            "ended": state.replicated,
+            "begun": sum(t.is_replicate for t in state.trials.values()),
+            "interim": interim(state),
+            "failures": failures(state),
+        },
         "running": [
             {
                 "trial": t.number,
+                "again": t.label if t.is_replicate else "",
                 "slot": t.starts[-1].slot,
                 "patches": pace.reached(t, laps) if begun else t.checkpoint,
                 "val/psnr": t.score,
@@ -114,16 +121,20 @@ def as_text(found: dict[str, Any]) -> str:
     ]
     if found["replicates"]["begun"]:
         lines.append(f"replicates of the finalists: {found['replicates']['ended']} ended")
+        if found["replicates"]["interim"]:
+            lines[-1] += f" ({found['replicates']['interim']})"
     for trial in found["running"]:
         score = "" if trial["val/psnr"] is None else f", {trial['val/psnr']:.3f} dB"
         where = f"on slot {trial['slot']}" if runs else "goes on from its checkpoint"
         if not runs and not trial["patches"]:
             where = "has no checkpoint and starts over"
-        lines.append(f"trial {trial['trial']} {where}: {trial['patches']} patches{score}")
+        again = f" ({trial['again']})" if trial["again"] else ""
+        lines.append(f"trial {trial['trial']}{again} {where}: {trial['patches']} patches{score}")
     if found["best"]:
         number, psnr = found["best"]["trial"], found["best"]["val/psnr"]
         gain = psnr - found["bicubic"]["val/psnr"]
         lines.append(f"best of the search: trial {number}, {psnr:.3f} dB, {gain:+.3f} over bicubic")
+    lines += found["replicates"]["failures"]
     rate = found["rate"]
     if runs and rate["patches_per_second"]:
         lines.append(f"{rate['patches_per_second']:.0f} patches/s, {rate['trials_per_hour']:.1f} trials/h")

@@ -30,7 +30,7 @@ from study.events import (
     WorkerLost,
 )
 from study.state import StudyState, TrialState
-from study.statistics.verdict import no_verdict, sentences, verdict
+from study.statistics.verdict import words
 
 _SHOWN = 10
 _PLAIN_WIDTH = 180
@@ -118,7 +118,7 @@ class PlainView:
 def settings(trial: TrialState) -> str:
     """What distinguishes a trial, briefly: a reference's name, or the values that were swept."""
     if trial.is_replicate:
-        return f"{trial.proposed.name} / seed {trial.proposed.replicate}: trial {trial.proposed.of} again"
+        return f"{trial.label}: trial {trial.proposed.of} again"
     if trial.is_reference:
         return f"reference: {trial.proposed.name}"
     return ", ".join(f"{name.rpartition('.')[2]} {in_words(v)}" for name, v in trial.proposed.values.items())
@@ -246,10 +246,9 @@ def summary(state: StudyState) -> list[str]:
         f"{crops['count']} crops of {crops['pictures']} pictures; {gains}",
         "references do not compete, and ranking.csv has all their settings",
     ]
-    told = verdict(state)
-    lines += [no_verdict(state)] if told is None else sentences(told, state)
-    if state.concluded is not None:
-        lines += state.concluded.notes
+    lines += words(state)
+    if state.concluded is not None:  # the words above say themselves how far the replicates have come
+        lines += [note for note in state.concluded.notes if not note.startswith("interim")]
     return lines + on_whole_pictures(state)
 
 

@@ -8,7 +8,8 @@ import itertools
 import math
 import random
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,14 +20,12 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sr_core.seed import child_seed
 from study.experiment import Experiment
+from study.search.cells import LISTED, Cells, Key, Point, digits
 from study.search.encoding import decode, distribution_of, encoded
 from study.search.replay import course_of
 from study.space import Choice, Dimension, Float, Grid, Int, Space
 from study.state import OBJECTIVE, StudyState
 from study.state import TrialState as Trial
-
-Point = dict[str, Any]
-"""Dimension label -> value."""
 
 _RETRIES = 20
 _STARTUP_TRIALS = 5
@@ -70,24 +69,29 @@ def propose(state: StudyState, experiment: Experiment, number: int) -> Point | N
 
 
 def _first_unseen(
-    space: Space, arm: Point, free: tuple[Dimension, ...], known: set[Any], name: str, seed: int
+    space: Space, arm: Point, free: tuple[Dimension, ...], known: set[Key], name: str, seed: int
 ) -> Point:
     """The first point of a sequence fixed by the seed that is not known.
 
     qmc: a scrambled Sobol' sequence (Owen 1998), read in blocks. grid: every cell, in an order that makes any part of
-    it a fair sample. Where the space is a list, each of its blocks brings new cells; should none for long, a cell of
-    the list does.
+    it a fair sample. Where the space is a list, each of the sequence's blocks brings new cells; should none for long,
+    a cell of the list does.
     """
     if name == "qmc":
-        sequence = scipy.stats.qmc.Sobol(len(free), scramble=True, rng=np.random.default_rng(seed)) if free else None
-        for _ in range(_BLOCKS):
-            for place in sequence.random(_BLOCK) if sequence is not None else ():
-                point = arm | {d.label: _at(d, u) for d, u in zip(free, place.tolist(), strict=True)}
-                if _key(space, point) not in known:
-                    return point
-    cells = [cell for cell in space.cells() if arm.items() <= cell.items()]
-    random.Random(seed).shuffle(cells)
-    return next(cell for cell in cells if _key(space, cell) not in known)
+        for point in _sobol(space, arm, free, seed):
+            if _key(space, point) not in known:
+                return point
+    return next(cell for cell in Cells(space, arm).in_order(seed) if _key(space, cell) not in known)
+
+
+def _sobol(space: Space, arm: Point, free: tuple[Dimension, ...], seed: int) -> Iterator[Point]:
+    """Points of a Sobol' sequence; without an end among real numbers, where no list could take its place."""
+    if not free:
+        return
+    sequence = scipy.stats.qmc.Sobol(len(free), scramble=True, rng=np.random.default_rng(seed))
+    for _ in range(_BLOCKS) if space.size is not None else itertools.count():
+        for place in sequence.random(_BLOCK):
+            yield arm | {d.label: _at(d, u) for d, u in zip(free, place.tolist(), strict=True)}
 
 
 def _at(dimension: Dimension, u: float) -> Any:
@@ -119,27 +123,27 @@ def _dotted(trial: Trial, base: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**base, **trial.proposed.values} if trial.proposed.role == "search" else trial.config.dotted()
 
 
-def _arm(space: Space, state: StudyState, number: int, known: set[Any]) -> Point | None:
+def _arm(space: Space, state: StudyState, number: int, known: set[Key]) -> Point | None:
     """The scientific choices of this trial: arms take turns, those with nothing left untried are passed over."""
     choices = [d for d in space.dimensions if d.role == "scientific" and d.listed is not None]
-    arms = [
-        {d.label: value for d, value in zip(choices, values, strict=True)}
-        for values in itertools.product(*(d.listed or () for d in choices))
-    ]
+    sizes = [len(d.values) for d in choices]
+    count = math.prod(sizes)
+
+    def arm(place: int) -> Point:
+        return {d.label: d.values[i] for d, i in zip(choices, digits(place, sizes), strict=True)}
+
     first = sum(t.is_reference for t in state.trials.values())
-    turn = (number - first) % len(arms)
+    turn = (number - first) % count
     if space.size is None:
-        return arms[turn]
-    per_arm = space.size // len(arms)
-    for arm in arms[turn:] + arms[:turn]:
-        places = [space.dimensions.index(d) for d in choices]
-        tried = sum(all(key[i] == arm[d.label] for i, d in zip(places, choices, strict=True)) for key in known)
-        if tried < per_arm:
-            return arm
-    return None
+        return arm(turn)
+    places = [space.dimensions.index(d) for d in choices]
+    tried = Counter(tuple(key[i] for i in places) for key in known)
+    per_arm = space.size // count
+    turns = (arm((turn + later) % count) for later in range(count))
+    return next((found for found in turns if tried[tuple(found.values())] < per_arm), None)
 
 
-def _key(space: Space, point: Mapping[str, Any]) -> tuple[Any, ...]:
+def _key(space: Space, point: Mapping[str, Any]) -> Key:
     return tuple(point[d.label] for d in space.dimensions)
 
 
@@ -270,15 +274,18 @@ def _frozen(
     )
 
 
-def _untried(space: Space, arm: Point, known: set[Any]) -> list[Point]:
+def _untried(space: Space, arm: Point, known: set[Key]) -> list[Point]:
     """What this arm has left, where the space is a list short enough to look at all of it."""
     if space.size is None or space.size > _SHORT:
         return []
-    return [cell for cell in space.cells() if arm.items() <= cell.items() and _key(space, cell) not in known]
+    return Cells(space, arm).unseen(known)
 
 
-def _nearest_unseen(space: Space, arm: Point, point: Point, known: set[Any], seed: int) -> Point:
+def _nearest_unseen(space: Space, arm: Point, point: Point, known: set[Key], seed: int) -> Point:
     """The untried configuration of this arm that differs from `point` in the fewest dimensions; ties by seed."""
-    unseen = [cell for cell in space.cells() if arm.items() <= cell.items() and _key(space, cell) not in known]
+    cells = Cells(space, arm)
+    if cells.size > LISTED:
+        return next(cell for cell in cells.nearest_first(point, seed) if _key(space, cell) not in known)
+    unseen = cells.unseen(known)
     random.Random(seed).shuffle(unseen)
     return min(unseen, key=lambda cell: sum(cell[label] != point[label] for label in point))

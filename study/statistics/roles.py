@@ -12,6 +12,8 @@ from study.state import StudyState, TrialState
 
 _EDGE = 0.02
 """A value within this share of an interval's length from its end lies at the edge."""
+_ALL_ARMS = 1_000
+"""That are told, the untried ones too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +31,20 @@ class Arm:
 
 
 def arms(state: StudyState, experiment: Experiment) -> list[Arm]:
-    """Every arm of the scientific choices, the best first; empty for an experiment that has none."""
+    """Every arm of the scientific choices, the best first; empty for an experiment that has none.
+
+    Of more than 1,000 only those that were tried.
+    """
     choices = [d for d in experiment.space.dimensions if d.role == "scientific" and d.listed is not None]
     if not choices:
         return []
     searched = [t for t in state.ranking() if t.proposed.role == "search"]
+    if math.prod(len(d.values) for d in choices) <= _ALL_ARMS:
+        chosen = list(itertools.product(*(d.values for d in choices)))
+    else:
+        chosen = list(dict.fromkeys(tuple(d.value_in(t.config.dotted()) for d in choices) for t in searched))
     found = []
-    for values in itertools.product(*(d.listed or () for d in choices)):
+    for values in chosen:
         choice = {k: v for d, value in zip(choices, values, strict=True) for k, v in d.settings(value).items()}
         own = [t for t in searched if choice.items() <= dict(t.proposed.values).items()]
         best = next((t for t in own if t.status == "finished"), None)

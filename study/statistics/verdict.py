@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from study.events import Finished
-from study.experiment import BASE
 from study.state import StudyState, TrialState
-from study.statistics.finalists import finalists
+from study.statistics import replication
+from study.statistics.replication import comparisons, failures, interim, settings
 from study.statistics.stats import (
     CONFIDENCE,
     AgainstBest,
@@ -44,8 +44,7 @@ class Judged:
 
     @property
     def title(self) -> str:
-        named = self.trial.is_reference or self.name == BASE
-        return f"the {self.name} setting" if named else f"trial {self.trial.number}"
+        return replication.title(self.name, self.trial)
 
     @property
     def estimate(self) -> Estimate:
@@ -86,7 +85,13 @@ class Verdict:
     winner: Judged
     """The first of the search's ranking or, once several finalists were judged, the one chosen."""
     judged: tuple[Judged, ...]
-    """Every finalist, then the references."""
+    """Every finalist that finished with a seed, then the references."""
+    lost: tuple[Judged, ...]
+    """Finalists and references that failed with every seed so far."""
+    finalists: int
+    """How many might have been the winner: as many as the experiment asks for."""
+    interim: str
+    """`interim, 2 of 3 seeds` until all replicates have ended: numbers, and no verdict yet. Then empty."""
     against: tuple[Comparison, ...]
     """The winner against each reference; empty where the experiment says what to compare."""
     asked: Mapping[str, tuple[Comparison, ...]]
@@ -107,21 +112,28 @@ def verdict(state: StudyState) -> Verdict | None:
     best, first = state.best(), next(iter(state.candidates()), None)
     if best is None or first is None:
         return None
-    pairs = _comparisons(state)
-    named = {BASE if pairs and trial is first else name: trial for name, trial in finalists(state).items()}
-    judged = [j for name, trial in named.items() if (j := _judge(state, name, trial, own=bool(pairs))).scores]
+    pairs = comparisons(state)
+    tried = [_judge(state, name, trial, own=bool(pairs)) for name, trial in settings(state).items()]
+    judged = [j for j in tried if j.scores]
     winner = next((j for j in judged if j.trial.number == best.number), None)
     if winner is None or best.score is None:
         return None
     references = [j for j in judged if j.trial.is_reference]
     candidates = [j for j in judged if not j.trial.is_reference]
     known, primary = {j.name: j for j in judged}, best.number == first.number
-    # A winner chosen after its replicates were seen is one of K that might have been: all their comparisons count.
+    # A winner chosen after its replicates were seen is one of K that might have been: all their comparisons count,
+    # those too that failures have made impossible.
     families = [winner] if primary else [winner, *(c for c in candidates if c is not winner)]
+    asked = state.asked_for("finalists", 1)
+    planned = len(_references(state)) * (1 if primary else asked)
+    compared = () if pairs else compare(families, references, planned)
     return Verdict(
         winner=winner,
         judged=tuple(judged),
-        against=() if pairs else tuple(compare(families, references)[: len(references)]),
+        lost=tuple(j for j in tried if j.failed and not j.scores),
+        finalists=asked,
+        interim=interim(state),
+        against=tuple(c for c in compared if c.one is winner),
         asked={
             question: tuple(_compared([(known[a], known[b]) for a, b in of if {a, b} <= known.keys()], len(of)))
             for question, of in pairs.items()
@@ -133,10 +145,11 @@ def verdict(state: StudyState) -> Verdict | None:
     )
 
 
-def _comparisons(state: StudyState) -> Mapping[str, list[list[str]]]:
-    """What the experiment says is to be compared: question -> pairs of names."""
+def _references(state: StudyState) -> Mapping[str, object]:
+    """Those that the experiment names, whatever became of them."""
     assert state.opened is not None
-    return dict(state.opened.question["search"].get("comparisons", ()))
+    found: Mapping[str, object] = state.opened.question.get("references", {})
+    return found
 
 
 def _judge(state: StudyState, name: str, trial: TrialState, *, own: bool) -> Judged:
@@ -152,9 +165,13 @@ def _judge(state: StudyState, name: str, trial: TrialState, *, own: bool) -> Jud
     )
 
 
-def compare(ones: list[Judged], others: list[Judged]) -> list[Comparison]:
-    """Each of `ones` against each of `others`, those of the first one first; p-values adjusted over all of them."""
-    return _compared([(one, other) for one in ones for other in others])
+def compare(ones: list[Judged], others: list[Judged], planned: int = 0) -> list[Comparison]:
+    """Each of `ones` against each of `others`, those of the first one first; p-values adjusted over all of them.
+
+    Args:
+        planned: how many comparisons there were to be, where failures may have left fewer.
+    """
+    return _compared([(one, other) for one in ones for other in others], planned)
 
 
 def _compared(asked: list[tuple[Judged, Judged]], planned: int = 0) -> list[Comparison]:
@@ -199,63 +216,90 @@ def _choice(candidates: list[Judged]) -> dict[int, tuple[float, float, float]]:
 
 
 def sentences(found: Verdict, state: StudyState) -> list[str]:
-    """The verdict in words, first what it holds for."""
-    assert state.opened is not None
-    config, crops = found.winner.trial.config, state.opened.data["crops"]
-    title = (
-        f"verdict after {config.train.budget_patches:,} patches, on {crops['count']} crops of {crops['pictures']} "
-        f"pictures"
-    )
+    """The verdict in words, first what it holds for; before all replicates have ended, the numbers so far."""
+    title = _title(state, found.winner.trial, found.interim or "verdict")
+    failed = [f"  {line}" for line in failures(state)]
     if found.asked:
-        asked = {name for pairs in _comparisons(state).values() for pair in pairs for name in pair}
+        asked = {name for pairs in comparisons(state).values() for pair in pairs for name in pair}
         absent = sorted(asked - {j.name for j in found.judged})
         lost = [f"  the {name} setting has not finished and is in no comparison" for name in absent]
-        return [f"{title}:", *_answers(found), *_failures(found), *lost]
-    lines = [f"{title}, {found.winner.title} with batch {config.train.batch_size}:"]
-    lines += [f"  it {_comparison(c)}" for c in found.against]
-    if not found.primary and found.against:
-        lines.append(
-            f"  chosen among {len(found.choice)} finalists after their replicates were seen: Holm's procedure over "
-            f"all {found.against[0].family} comparisons of finalists with references"
-        )
-    lines += _rivals(found)
+        return [f"{title}:", *_answers(found), *failed, *lost]
+    lines = [f"{title}, {found.winner.title} with batch {found.winner.trial.config.train.batch_size}:"]
+    lines += [f"  {_so_far(c) if found.interim else f'it {_comparison(c)}'}" for c in found.against]
+    if not found.interim:
+        lines += _choosing(found)
     own = found.winner.estimate
     spread = f", standard deviation {own.sd:.3f}" if own.count > 1 else ""
-    chance = found.probability_best.get(found.winner.trial.number)
+    chance = None if found.interim else found.probability_best.get(found.winner.trial.number)
     best = "" if chance is None else f"; the best of these {len(found.judged)} with probability {chance:.2f}"
     lines.append(
         f"  its replicates: {own.mean:.3f} dB{spread} ({_seeds(own.count)}); "
         f"its run in the search showed {found.flattered:+.3f} dB beside that{best}"
     )
-    return [*lines, *_failures(found)]
+    return [*lines, *failed]
+
+
+def _title(state: StudyState, winner: TrialState, what: str) -> str:
+    """What this is, and what it holds for."""
+    assert state.opened is not None
+    crops = state.opened.data["crops"]
+    return (
+        f"{what}{',' * what.startswith('interim')} after {winner.config.train.budget_patches:,} patches, on "
+        f"{crops['count']} crops of {crops['pictures']} pictures"
+    )
+
+
+def words(state: StudyState) -> list[str]:
+    """What the replicates tell, or why they tell nothing: what is shown of a study that has a winner."""
+    found = verdict(state)
+    if found is not None:
+        return sentences(found, state)
+    first = no_verdict(state)
+    return [first, *(f"  {line}" for line in failures(state) if line != first)]
+
+
+def _choosing(found: Verdict) -> list[str]:
+    """What it means that the winner is one of several finalists."""
+    lines = []
+    if not found.primary and found.against:
+        lines.append(
+            f"  chosen among {found.finalists} finalists after their replicates were seen: Holm's procedure over "
+            f"all {found.against[0].family} comparisons of finalists with references"
+        )
+    return lines + _rivals(found)
 
 
 def _answers(found: Verdict) -> list[str]:
     """Every question with its comparisons."""
     lines = []
-    for question, comparisons in found.asked.items():
+    for question, compared in found.asked.items():
         lines.append(f"  {question}")
-        lines += [f"    {c.one.title} {_comparison(c)}" for c in comparisons]
-        if len(comparisons) > 1:
-            lines.append(f"    told apart by Holm's procedure over the {comparisons[0].family} that were asked")
+        if found.interim:
+            lines += [f"    {c.one.title} {_so_far(c)}" for c in compared]
+            continue
+        lines += [f"    {c.one.title} {_comparison(c)}" for c in compared]
+        if len(compared) > 1:
+            lines.append(f"    told apart by Holm's procedure over the {compared[0].family} that were asked")
     return lines
 
 
-def _failures(found: Verdict) -> list[str]:
-    return [
-        f"  {j.title} failed with {len(j.failed)} of {len(j.failed) + len(j.scores)} seeds"
-        for j in found.judged
-        if j.failed
-    ]
-
-
 def no_verdict(state: StudyState) -> str:
-    """What a study without replicates has come to."""
-    assert state.opened is not None
+    """What a study has come to whose winner has no replicate that finished."""
+    lost = replication.lost_winner(state)
+    if lost:
+        return lost
     text = "one run each is a ranking, not a verdict"
-    if state.opened.question["search"]["replicates"]:
-        return text
+    if state.asked_for("replicates", 0):
+        begun = any(trial.is_replicate for trial in state.trials.values())
+        return f"{text} ({interim(state)})" if begun and interim(state) else text
     return f"{text}; a new study with replicates=3 in its experiment trains the winner and the references again"
+
+
+def _so_far(found: Comparison) -> str:
+    """The numbers of a comparison that is not complete, and no claim."""
+    d = found.difference
+    interval = f"95 % {d.low:.2f} to {d.high:.2f}, " if d.count > 1 else ""
+    return f"against {found.other.title}: {d.mean:+.2f} dB ({interval}{_seeds(d.count)})"
 
 
 def _comparison(found: Comparison) -> str:

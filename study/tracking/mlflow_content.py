@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from study.events import Concluded, Finished, Progress, StudyOpened
 from study.state import OBJECTIVE, StudyState, TrialState
-from study.statistics.verdict import sentences, verdict
+from study.statistics.verdict import words
 
 GAIN = "val/psnr_gain_over_bicubic"
 
@@ -55,7 +55,7 @@ def plain(value: Any) -> str:
 def run_name(trial: TrialState) -> str:
     proposed = trial.proposed
     if trial.is_replicate:
-        return f"{proposed.name} / seed {proposed.replicate}"
+        return trial.label
     return f"reference: {proposed.name}" if trial.is_reference else f"trial {proposed.trial:04d}"
 
 
@@ -185,7 +185,6 @@ def study_tags(state: StudyState) -> Tags:
 def winner_tags(result: Concluded, state: StudyState, run_id: str) -> Tags:
     """Which trial won, with which values, and how far that holds."""
     values = {f"best.{name}": value for name, value in state.trials[result.best].proposed.values.items()}
-    told = verdict(state)
-    if told is not None:
-        values["study.verdict"] = "\n".join(sentences(told, state))
+    if state.replicated:
+        values["study.verdict"] = "\n".join(words(state))
     return {"study.best": result.best, "study.best_run": run_id} | values

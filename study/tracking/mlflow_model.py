@@ -26,7 +26,7 @@ from study.events import Concluded, Finished
 from study.folder import StudyFolder
 from study.provenance import recorded_versions
 from study.state import StudyState
-from study.statistics.verdict import sentences, verdict
+from study.statistics.verdict import words
 from study.tracking import mlflow_content as content
 from study.tracking.mlflow_store import milliseconds
 
@@ -72,7 +72,6 @@ def champion_of(
     weights = folder.trial(result.best) / "weights.safetensors"
     if opened is None or not isinstance(trial.end, Finished) or not folder.has(weights):
         return None
-    told = verdict(state)
     epoch = trial.starts[-1].epoch if trial.starts else 0
     session = next((s for s in state.sessions if s.epoch == epoch), None)
     last = trial.curve[-1]  # with its time, so that the run has each point once
@@ -88,7 +87,7 @@ def champion_of(
         packages=session.provenance.get("packages", ()) if session else (),
         points=content.separate(points)[0],
         dataset=content.dataset_inputs(opened)[1],
-        description="\n".join([opened.text, *(sentences(told, state) if told else ())]),
+        description="\n".join([opened.text, *(words(state) if state.replicated else ())]),
     )
 
 

@@ -113,7 +113,7 @@ def test_a_setting_that_failed_is_left_out_and_told(compared: Callable[..., Any]
     study = compared(SCORES | {"pillow": [30.0, None, 30.12]})
     found = told(study)
     assert found.asked[KERNELS][0].difference.count == 2
-    assert sentences(found, study.state)[-1] == "  the pillow setting failed with 1 of 3 seeds"
+    assert sentences(found, study.state)[-1] == "  the pillow setting failed with 1 of 3 seeds (diverged: no luck)"
 
 
 def test_a_setting_that_never_finished_is_told(history: Callable[..., Any]) -> None:

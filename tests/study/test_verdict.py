@@ -102,7 +102,7 @@ def test_only_seeds_that_both_finished_are_compared_and_failures_are_told(judged
     study = judged(CLEAR | {"blog": [29.0, None, 29.1]})
     found = told(study)
     assert [c.difference.count for c in found.against] == [3, 2]
-    assert "  the blog setting failed with 1 of 3 seeds" in sentences(found, study.state)
+    assert "  the blog setting failed with 1 of 3 seeds (diverged: no luck)" in sentences(found, study.state)
 
 
 def test_one_shared_seed_is_no_comparison(judged: Callable[..., Any]) -> None:

@@ -45,7 +45,8 @@ def test_a_promoted_trial_is_the_same_trial_and_run_and_bit_for_bit_one_that_nev
         steps = [m.step for m in client.get_metric_history(run.info.run_id, "val/psnr")]
         assert steps == [60, 120, 180, 240]
     names = {r.info.run_name for r in runs.values()}
-    assert {"finalist 1 / seed 1", "finalist 1 / seed 2", "authors / seed 1", "blog / seed 2"} <= names
+    again = f"trial {state.best().number} / seed"
+    assert {f"{again} 1", f"{again} 2", "authors / seed 1", "blog / seed 2"} <= names
     assert runs[str(state.best().number)].data.tags["study.state"] == "finished"
 
 
