@@ -1,12 +1,21 @@
 """What a user names as an output is written as a shell would write it, and whole where that is possible."""
 
+import fcntl
 import os
+import platform
 import stat
+import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from sr_core import evaluate, prepare
+from sr_core.data.images import write_png
+from sr_core.data.whole_file import whole_file
+from sr_core.durable import temporary_name
 from sr_core.errors import SuiteError
 from sr_core.output import check_output, make_output_folder, write_output
 
@@ -154,3 +163,79 @@ def test_what_cannot_be_written_is_refused_beforehand(tmp_path: Path, monkeypatc
         check_output(tmp_path / "there.csv", "--csv")
     with pytest.raises(SuiteError, match=r"new\.csv: the folder .* is read-only; choose another place"):
         check_output(tmp_path / "new.csv", "--csv")
+
+
+# The commands
+
+
+@pytest.fixture
+def scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[Path], int]:
+    """scored(csv): the status of scoring bicubic on one image with `--csv`."""
+    image = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    (tmp_path / "bench").mkdir()
+    write_png(tmp_path / "bench/a.png", image)
+    flags = ["--weights", "bicubic", "--scale", "2", "--benchmark", str(tmp_path / "bench")]
+    return lambda csv: evaluate.main([*flags, "--csv", str(csv)])
+
+
+def test_scores_go_through_a_link_and_into_a_fifo(tmp_path: Path, scored: Callable[[Path], int]) -> None:
+    (tmp_path / "link.csv").symlink_to("target.csv")
+    assert scored(tmp_path / "link.csv") == 0
+    table = (tmp_path / "target.csv").read_bytes()
+    assert table.startswith(b"name,psnr,ssim\na,") and (tmp_path / "link.csv").is_symlink()
+
+    os.mkfifo(tmp_path / "pipe")
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_bytes()), daemon=True)
+    reader.start()
+    assert scored(tmp_path / "pipe") == 0
+    reader.join(10)
+    assert read == [table]
+
+
+def test_a_table_that_cannot_be_written_is_told_before_the_work(
+    tmp_path: Path, scored: Callable[[Path], int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert scored(tmp_path / "scores.csv") == 2
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err.count("\n")) == ("", 1)
+    assert printed.err.endswith("is read-only; choose another place\n")
+
+
+def test_a_store_goes_through_a_link_and_keeps_its_mode(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "disk").mkdir()
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 44, 3), dtype=np.uint8)
+        write_png(tmp_path / f"images/{number}.png", pixels)
+    link = tmp_path / "store.h5"
+    link.symlink_to("disk/big.h5")
+    command = ["--images", str(tmp_path / "images"), "--out", str(link), "--workers", "1"]
+    assert prepare.main([*command, "--scale", "2"]) == 0
+    (tmp_path / "disk/big.h5").chmod(0o600)
+    assert prepare.main([*command, "--scale", "3", "--verify"]) == 0
+    assert link.is_symlink() and mode_of(tmp_path / "disk/big.h5") == 0o600
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["big.h5"]
+    os.mkfifo(tmp_path / "pipe")
+    assert prepare.main([*command[:2], "--out", str(tmp_path / "pipe")]) == 2
+    assert "pipe: expected a file, this is a pipe or a device" in capsys.readouterr().err
+
+
+def test_what_unfinished_copies_are_of_dead_writers_goes_and_others_stay(tmp_path: Path) -> None:
+    path = tmp_path / ("ж" * 126 + ".h5")
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    ours = temporary_name(path, "partial").name
+    of_dead = ours.replace(f"-{os.getpid()}-", f"-{dead.pid}-")
+    earlier = f".known.json.{platform.node()}.{dead.pid}.partial"  # as older versions named them
+    in_another_container = of_dead.replace(of_dead[-12:-8], "beef")
+    for name in (ours, of_dead, in_another_container, earlier):
+        (tmp_path / name).touch()
+    with (tmp_path / in_another_container).open() as written:
+        fcntl.flock(written, fcntl.LOCK_EX)
+        for whole in (path, tmp_path / "known.json"):
+            with whole_file(whole) as file:
+                file.write(b"new")
+    assert {p.name for p in tmp_path.iterdir()} == {path.name, "known.json", ours, in_another_container}
+    assert path.read_bytes() == b"new"
