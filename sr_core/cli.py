@@ -1,13 +1,13 @@
 """What every command shares: usage errors, expected errors and interrupts as one line and an exit status."""
 
 import argparse
-import io
 import os
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from sr_core.errors import SuiteError
+from sr_core.streams import make_streams_safe
 
 BAD_INPUT = 2
 """Exit status of bad usage or input."""
@@ -25,6 +25,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, prog: str, **kwargs: Any) -> None:
+        make_streams_safe()  # the first thing that a command does
         super().__init__(prog, allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
@@ -37,8 +38,7 @@ def run_command(body: Callable[[], int]) -> int:
     A SuiteError becomes one line on stderr and 2, Ctrl-C becomes 130, a reader that closed stdout ends it quietly.
     Anything else is a bug and keeps its traceback.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: what cannot be shown must not end the work
+    make_streams_safe()
     try:
         status = body()
         sys.stdout.flush()  # a closed pipe shows here rather than in the interpreter's exit
