@@ -1,7 +1,8 @@
-"""Daemons close streams, locales lack characters and terminals go away: the work is done all the same."""
+"""Daemons close streams, locales lack characters and terminals go away: the work is done, or ends as it should."""
 
 import os
 import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sr_core.cli import run_command
 from sr_core.data.images import write_png
+from sr_core.data.whole_file import whole_file
 
 POOR = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "COLUMNS": "0"}
 
@@ -102,3 +105,27 @@ def test_names_and_messages_show_in_every_locale(scoring: str, tmp_path: Path) -
     assert (tmp_path / "scores.csv").exists()
     done = run(f'"$P" -m study.run --experiment жук.py --root {tmp_path}', **POOR)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_that_ends_a_command_leaves_no_unfinished_file(
+    tmp_path: Path, number: signal.Signals, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def body() -> int:
+        with whole_file(tmp_path / "store") as file:
+            file.write(b"half")
+            signal.raise_signal(number)
+        return 0
+
+    assert run_command(body) == status
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().err == "terminated\n"
+    assert signal.getsignal(number) == signal.SIG_DFL
+
+
+def test_a_command_under_nohup_does_not_hear_that_its_terminal_closes() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run_command(lambda: signal.raise_signal(signal.SIGHUP) or 0) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
