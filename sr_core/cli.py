@@ -1,14 +1,17 @@
 """What every command shares: usage errors, expected errors and interrupts as one line and an exit status."""
 
 import argparse
-import io
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from sr_core.errors import SuiteError
 from sr_core.out_of_memory import is_out_of_memory, reason_of
+from sr_core.streams import make_streams_safe
 
 BAD_INPUT = 2
 """Exit status of bad usage or input."""
@@ -26,6 +29,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, prog: str, **kwargs: Any) -> None:
+        make_streams_safe()  # the first thing that a command does
         super().__init__(prog, allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
@@ -37,12 +41,13 @@ def run_command(body: Callable[[], int]) -> int:
 
     A SuiteError and a lack of memory become one line on stderr and 2, Ctrl-C becomes 130, a reader that closed stdout
     ends it quietly.
-    Anything else is a bug and keeps its traceback.
+    SIGTERM and SIGHUP end it as a shell reports them (143, 129), after unfinished files are removed. Anything else is a
+    bug and keeps its traceback.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: what cannot be shown must not end the work
+    make_streams_safe()
     try:
-        status = body()
+        with _unwinding():
+            status = body()
         sys.stdout.flush()  # a closed pipe shows here rather than in the interpreter's exit
     except SuiteError as exc:
         show_progress("")
@@ -52,6 +57,10 @@ def run_command(body: Callable[[], int]) -> int:
         show_progress("")
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+    except _EndedError as exc:
+        show_progress("")
+        print("terminated", file=sys.stderr)
+        return 128 + exc.number
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the exit flushes into the pipe again
         return READER_GONE
@@ -63,6 +72,38 @@ def run_command(body: Callable[[], int]) -> int:
               "batch job with more memory", file=sys.stderr)  # fmt: skip
         return BAD_INPUT
     return status
+
+
+class _EndedError(BaseException):
+    """A signal that ends this process."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def _unwinding() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind the block instead of ending the process where it stands.
+
+    A second SIGTERM does end it there. A signal that is ignored, as SIGHUP by nohup, stays ignored, and one that has a
+    handler keeps it.
+    """
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else signal.SIG_DFL)  # that comes twice
+        raise _EndedError(number)
+
+    ours: list[int] = []
+    if threading.current_thread() is threading.main_thread():
+        ours = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def has_status_line() -> bool:

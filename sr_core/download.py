@@ -16,6 +16,7 @@ from sr_core.data.fetch import fetch
 from sr_core.data.fetch_record import Content, Record, writing
 from sr_core.data.unpack import BadArchiveError, damaged, unpack
 from sr_core.errors import DownloadError
+from sr_core.output import make_output_folder
 from sr_core.progress import Progress, bytes_text
 
 PROG = "python -m sr_core.download"
@@ -109,7 +110,8 @@ def _download(args: Namespace) -> int:
     to: Path = args.to
     state = to / STATE
     with writing(state):
-        state.mkdir(parents=True, exist_ok=True)
+        make_output_folder(to)
+        state.mkdir(exist_ok=True)
     with _alone(state):
         missing = [(archive, _missing(archive, to, state / archive.name)) for archive in PACKS[args.pack]]
         for archive, folders in missing:

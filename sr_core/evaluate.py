@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, get_args
 
 from sr_core.cli import Parser, run_command, show_progress
 from sr_core.config import KERNELS, SCALES, Kernel, Protocol, Scale
-from sr_core.durable import write_durably
 from sr_core.errors import ImageError, SuiteError
+from sr_core.names import printable
+from sr_core.output import cannot_write, check_output, write_output
 
 if TYPE_CHECKING:  # loaded after the arguments are parsed: --help answers at once
     import numpy as np
@@ -66,8 +67,8 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
 def _evaluate(args: Namespace) -> int:
     from sr_core.metrics.evaluate import describe, mean_score
 
-    if args.csv is not None and (args.csv.is_dir() or not args.csv.parent.is_dir()):
-        raise SuiteError(f"--csv {args.csv}: expected a file in a folder that exists")
+    if args.csv is not None:
+        check_output(args.csv, "--csv")
     pictures = _pictures(args.benchmark)
     lr_pictures = None if args.lr is None else _matched(pictures, args.lr, args.scale)
     kernel: Kernel = "pillow_bicubic" if args.protocol == "blog" else args.kernel or "matlab_bicubic"
@@ -225,11 +226,13 @@ def _write_csv(path: Path, rows: "Sequence[tuple[str, Score]]") -> None:
     table = io.StringIO(newline="")
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["name", "psnr", "ssim"])
-    writer.writerows([name, score.psnr, score.ssim] for name, score in rows)
+    writer.writerows([printable(name), score.psnr, score.ssim] for name, score in rows)
     try:
-        write_durably(path, table.getvalue().encode())
+        write_output(path, table.getvalue().encode())
+    except BrokenPipeError:
+        return  # the reader of the pipe wanted no more
     except OSError as exc:
-        raise SuiteError(f"--csv {path}: cannot be written ({exc.strerror})") from exc
+        raise SuiteError(cannot_write("--csv", path, exc)) from exc
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """`python -m sr_core.prepare --images DIR --scale 2 3 4 --out FILE`: a patch store from folders of pictures."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -57,14 +58,21 @@ def prepare(args: argparse.Namespace) -> int:
 
 
 def _check_out(path: Path) -> None:
-    """Raises StoreError, before anything is written beside it, where the path holds what was never a store."""
+    """Raises StoreError, before anything is written, if no store can be there or something else is."""
     if path.is_dir():
         raise StoreError(f"--out {path}: expected a file, this is a folder; give a name in it, such as {path / 'a.h5'}")
+    if path.exists() and not path.is_file():
+        raise StoreError(f"--out {path}: expected a file, this is a pipe or a device; give the name of a file")
     if path.exists():
         with path.open("rb") as file:
             start = file.read(len(_HDF5))
         if start != _HDF5:
             raise StoreError(f"--out {path}: is there and no patch store; choose another name, it stays as it is")
+    target = Path(os.path.realpath(path))
+    folder = next(parent for parent in target.parents if parent.is_dir())
+    for place in (folder, target) if target.exists() else (folder,):
+        if not os.access(place, os.W_OK):
+            raise StoreError(f"--out {path}: {place} is read-only; choose another place")
 
 
 def _prepare(args: argparse.Namespace) -> None:
@@ -93,8 +101,9 @@ def _prepare(args: argparse.Namespace) -> None:
         pictures = Pictures(", ".join(map(str, args.images)), named("train"), named("valid"))  # type: ignore[arg-type]
     lr: set[Lr] = {(split, s, kernel) for split in ("train", "valid") for s in args.scale for kernel in args.kernel}
     known = KnownPictures(args.out.with_name(f"{args.out.name}.pictures.json"))
+    target = Path(os.path.realpath(args.out))  # a link stays, and what it points to is written
     with Progress("preparing", text=pixels_text) as progress:
-        store = prepare_store(args.out, pictures, lr, known=known, workers=args.workers, progress=progress.at)
+        store = prepare_store(target, pictures, lr, known=known, workers=args.workers, progress=progress.at)
     lines = sorted({f"x{scale} {kernel}" for _, scale, kernel in store.lr})
     print(f"{args.out}: {len(store.records('train'))} pictures to train and {len(store.records('valid'))} to validate")
     print(f"LR: {', '.join(lines)}; {args.out.stat().st_size / 1e6:.0f} MB; fingerprint {store.fingerprint[:16]}")

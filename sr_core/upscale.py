@@ -8,6 +8,7 @@ from pathlib import Path
 from sr_core.cli import BAD_INPUT, Parser, run_command, show_progress
 from sr_core.config import SCALES
 from sr_core.errors import ImageError, SuiteError
+from sr_core.output import make_output_folder
 from sr_core.progress import Progress, pixels_text
 
 PROG = "python -m sr_core.upscale"
@@ -50,10 +51,12 @@ def _upscale(args: Namespace) -> int:
     if others := left_out(args.inputs):
         print(f"left out: {len(others)} files of other formats, such as {others[0]}", file=sys.stderr, flush=True)
     try:
-        args.out.mkdir(parents=True, exist_ok=True)
+        make_output_folder(args.out)
+    except PermissionError as exc:
+        raise SuiteError(f"--out {args.out}: cannot be written ({exc.strerror}); choose another folder") from exc
     except OSError as exc:
         raise SuiteError(f"--out {args.out}: expected a folder, or a place for one ({exc.strerror})") from exc
-    waiting = {output: source for output, source in outputs.items() if args.overwrite or not output.exists()}
+    waiting = {output: source for output, source in outputs.items() if args.overwrite or not _is_there(output)}
     if kept := len(outputs) - len(waiting):
         print(
             f"{kept} of {len(outputs)} are in {args.out} already and stay; --overwrite enlarges them anew", flush=True
@@ -80,6 +83,13 @@ def _upscale(args: Namespace) -> int:
             done += pixels[output]
     print(f"{len(waiting) + len(faults) - failed} enlarged {model.scale} times, {kept} kept, {failed} failed")
     return BAD_INPUT if failed else 0
+
+
+def _is_there(output: Path) -> bool:
+    try:
+        return output.exists()
+    except OSError:  # such as a name that is too long, which is told when its turn comes
+        return False
 
 
 def _say_error(message: str) -> None:

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
+from sr_core.errors import SuiteError
 from study.folder import StudyFolder, default_root, recorded
 from study.tracking.databases import redact
 
@@ -38,7 +39,12 @@ def folder_from(args: argparse.Namespace, default: str | None = None) -> StudyFo
     root = (args.root or default_root()).expanduser().resolve()
     if args.study_name is not None:
         return StudyFolder(root, args.study_name)
-    return StudyFolder(root, default or _only_study(root) or "quickstart")
+    if default is None:
+        return StudyFolder(root, _only_study(root) or "quickstart")
+    try:
+        return StudyFolder(root, default)
+    except SuiteError as exc:
+        raise SuiteError(f"{exc}; the file keeps its name if you name the study: --study-name NAME") from exc
 
 
 def _only_study(root: Path) -> str | None:

@@ -2,7 +2,9 @@
 
 import difflib
 import importlib.util
+import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -13,6 +15,7 @@ from typing import Any, Literal, get_args
 from sr_core.errors import ConfigError, SuiteError
 from study.config import SECTIONS, TrialConfig, differences
 from study.counting import Counts
+from study.neighbours import bind_experiments, neighbours_of
 from study.search.replay import course_of
 from study.space import Ranges, Space, build_space
 
@@ -179,43 +182,80 @@ def available() -> list[str]:
 
 
 def _folder() -> Path:
-    found = importlib.util.find_spec("experiments")
-    if found is None or not found.submodule_search_locations:
-        raise SuiteError("the package `experiments` is not installed; run: pip install -c constraints.txt -e .")
-    return Path(next(iter(found.submodule_search_locations)))
+    """The package `experiments`, which lies next to this one: never the first folder of that name on the path."""
+    folder = Path(__file__).resolve().parent.parent / "experiments"
+    if not (folder / "__init__.py").is_file():
+        raise SuiteError(
+            f"the package `experiments` is not in {folder.parent}; run: pip install -c constraints.txt -e ."
+        )
+    return folder
 
 
 def load_experiment(name: str) -> tuple[str, Experiment]:
     """(short name, experiment) for a name of `available()` or the path of a Python file.
 
+    While a file is executed, it may import the modules of its own folder by their names.
+
     Raises:
         SuiteError: there is no such experiment, the file defines none, or it fails to run.
         ConfigError: the experiment asks for something illegal.
     """
-    if name.endswith(".py"):
-        path = Path(name)
-        if not path.is_file():
-            raise SuiteError(f"experiment {name}: no such file")
-    else:
-        path = _folder() / f"{name}.py"
-        if name not in available():
-            raise SuiteError(f"no experiment {name!r}: expected {', '.join(available())}, or the path of a .py file")
+    bind_experiments(_folder())
+    path = _path_of(name)
     spec = importlib.util.spec_from_file_location(f"_experiment_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
         sys.modules[spec.name] = module
-        spec.loader.exec_module(module)
+        with neighbours_of(path):
+            spec.loader.exec_module(module)
     except ConfigError as exc:
         raise ConfigError(f"{path.name}: {exc}") from exc
     except (Exception, SystemExit) as exc:  # a user's file may fail in any way; whatever it is belongs to that file
         lines = [frame.lineno for frame in traceback.extract_tb(exc.__traceback__) if frame.filename == str(path)]
         where = f"experiment {path}, line {lines[-1]}" if lines else f"experiment {path}"
-        raise SuiteError(f"{where}: {_unknown_field(exc) or f'{type(exc).__name__}: {exc}'}") from exc
+        raise SuiteError(f"{where}: {_unknown_field(exc) or _fault(exc, path)}") from exc
     experiment = getattr(module, "EXPERIMENT", None)
     if not isinstance(experiment, Experiment):
         raise SuiteError(f"experiment {path}: expected a module-level EXPERIMENT = Experiment(…)")
     return path.stem, experiment
+
+
+def _path_of(name: str) -> Path:
+    path = Path(name)
+    if path.suffix == ".ipynb":
+        raise SuiteError(
+            f"experiment {name}: expected a Python file, this is a notebook; export it, "
+            f"jupyter nbconvert --to script {shlex.quote(name)}, and name the .py file"
+        )
+    if path.suffix == ".py":
+        if path.is_dir():
+            raise SuiteError(f"experiment {name}: no such file, this is a folder; name a .py file in it")
+        if not path.is_file():
+            raise SuiteError(f"experiment {name}: no such file")
+        return path
+    if name not in available():
+        hint = ""
+        if path.is_dir() and os.sep in name:
+            hint = f"; {name} is a folder, name a .py file in it"
+        elif Path(f"{name}.py").is_file():
+            hint = f"; there is a file {name}.py here, add its suffix"
+        raise SuiteError(f"no experiment {name!r}: expected {', '.join(available())}, or the path of a .py file{hint}")
+    return _folder() / f"{name}.py"
+
+
+def _fault(exc: BaseException, path: Path) -> str:
+    """What went wrong in a user's file, and what to do where that is known."""
+    told = f"{type(exc).__name__}: {exc}"
+    if isinstance(exc, SystemExit):
+        return f"it calls sys.exit({exc.code!r}) while it is loaded; remove that"
+    if isinstance(exc, ImportError) and "relative import" in str(exc):
+        return f"{told}; files in {path.parent} are imported by their names alone: from base import …, without a dot"
+    if isinstance(exc, ModuleNotFoundError) and exc.name and "." not in exc.name:
+        return f"{told}; expected an installed package, or {exc.name}.py in {path.parent}"
+    if isinstance(exc, SyntaxError | UnicodeError) and "decode" in str(exc):
+        return f"{told}; save the file as UTF-8"
+    return told
 
 
 def _unknown_field(exc: BaseException) -> str | None:

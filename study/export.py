@@ -9,12 +9,13 @@ import json
 import re
 import shlex
 import shutil
-import tempfile
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sr_core.durable import temporary_name
 from sr_core.errors import SuiteError
 from study import provenance, standalone
 from study.events import Event, SessionStarted, StudyOpened, TrialEvent
@@ -48,13 +49,15 @@ def export(folder: StudyFolder, state: StudyState, trial: TrialState, to: Path) 
     files = _files(folder, opened, trial, session)
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{to.name}.", dir=to.parent))  # complete under its name, or not there
+        aside = temporary_name(to, "export")  # complete under its name, or not there
+        aside.mkdir()
         try:
             for name, content in files.items():
                 path = aside / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-            aside.chmod(0o755)
+            if to.exists():
+                aside.chmod(stat.S_IMODE(to.stat().st_mode))
             aside.replace(to)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)

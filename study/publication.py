@@ -8,8 +8,8 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from sr_core.durable import write_durably
 from sr_core.errors import SuiteError
+from sr_core.output import write_output
 from study.folder import StudyFolder
 from study.journal import compressed, read
 from study.state import StudyState, fold
@@ -35,7 +35,7 @@ def publish(folder: StudyFolder, to: Path) -> list[str]:
         for source in (folder, *folder.trainings()):
             for path, content in _files(source, StudyFolder(target.root, folder.study, source.training)):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_durably(path, content)
+                write_output(path, content)
                 written.append(path)
     except OSError as exc:
         raise SuiteError(f"--publish {to}: cannot be written ({exc.strerror or exc}); choose another folder") from exc

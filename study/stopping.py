@@ -1,4 +1,4 @@
-"""Ending a session from outside: by Ctrl-C, SIGTERM or a time limit."""
+"""Ending a session from outside: by Ctrl-C, SIGTERM, a terminal that is closed (SIGHUP), or a time limit."""
 
 import signal
 import sys
@@ -10,7 +10,7 @@ from typing import Literal
 
 
 class Terminated(BaseException):
-    """SIGTERM while nothing was running that a checkpoint could keep."""
+    """SIGTERM or SIGHUP while nothing was running that a checkpoint could keep."""
 
 
 @dataclass(slots=True)
@@ -32,7 +32,9 @@ class StopSignal:
 
 @contextmanager
 def signals(stop: StopSignal) -> Iterator[None]:
-    """While trials run, SIGTERM and a first Ctrl-C end the session at the next event, a second Ctrl-C at once.
+    """While trials run, SIGTERM, SIGHUP and a first Ctrl-C end the session at the next event, a second Ctrl-C at once.
+
+    SIGHUP comes when an ssh connection drops or a terminal is closed. If it was ignored, as by nohup, it stays ignored.
 
     Raises:
         KeyboardInterrupt, Terminated: in the block, where there is nothing to wait for.
@@ -44,8 +46,14 @@ def signals(stop: StopSignal) -> Iterator[None]:
         stop.reason = "interrupted"
         print("stopping after a checkpoint; Ctrl-C again to stop at once", file=sys.stderr)
 
+    is_ending = False
+
     def terminated(number: int, frame: object) -> None:
+        nonlocal is_ending
+        if is_ending:
+            return  # a terminal that closes sends SIGHUP twice: the shell does and the kernel does
         if not stop.searching:
+            is_ending = True
             raise Terminated
         stop.reason = "terminated"
 
@@ -53,6 +61,8 @@ def signals(stop: StopSignal) -> Iterator[None]:
         signal.SIGINT: signal.signal(signal.SIGINT, interrupted),
         signal.SIGTERM: signal.signal(signal.SIGTERM, terminated),
     }
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, terminated)
     try:
         yield
     finally:

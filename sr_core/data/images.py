@@ -6,16 +6,19 @@ import struct
 import sys
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import PIL.ImageFile
+import PIL.TiffTags
 from numpy.typing import NDArray
 from PIL.Image import Transpose
 
+from sr_core.data.metadata import without_metadata
 from sr_core.errors import ImageError
 
 Image = NDArray[np.uint8]
@@ -26,7 +29,6 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 """Known by content, whatever the suffix; Pillow's forty others stay shut (one of them starts Ghostscript)."""
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _FILL_ORDER, _PLANAR, _SAMPLE_FORMAT = 258, 262, 266, 284, 339  # TIFF tags
 _SIGNED, _FLOAT = 2, 3  # values of the last
 _EXIF_ORIENTATION = 0x0112
@@ -73,8 +75,10 @@ def read_image(path: Path) -> Image:
     | several pictures | the first of a camera's MPO; animations and multi-page files are refused |
     | more than 178,956,970 pixels | refused |
 
-    A damaged PNG is refused, by the checksum of each of its chunks; so is any file that was cut off, unless all pixels
-    are there. The other formats hold no checksum: a flipped bit is refused as far as the decoder notices it.
+    A damaged PNG is refused, by the checksum of each of the chunks that its pixels need; so is any file that was cut
+    off, unless all pixels are there. The other formats hold no checksum: a flipped bit is refused as far as the decoder
+    notices it. Metadata decides nothing: text and profiles may be of any size, and an orientation that cannot be read
+    leaves the pixels as stored.
 
     Raises:
         ImageError: the file is missing, empty, damaged, truncated or no such picture, or refused by a rule.
@@ -92,8 +96,6 @@ def read_upright(path: Path) -> PIL.Image.Image:
     data = path.read_bytes()
     if not data:
         raise ImageError(f"{path}: the file is empty; replace it or take it out of the folder")
-    if data.startswith(_PNG_SIGNATURE):
-        _check_png(data)
     return _decoded(data)
 
 
@@ -128,12 +130,21 @@ def image_sides(path: Path) -> tuple[int, int]:
         ImageError: as `read_image` does, where not even the header can be read.
     """
     try:
-        with PIL.Image.open(path, formats=FORMATS) as picture:
-            shorter, longer = sorted(picture.size)
-            return shorter, longer
+        width, height = stated_size(path)
     except (PIL.Image.DecompressionBombError, *_DECODER_ERRORS):
         height, width = read_image(path).shape[:2]
-        return min(height, width), max(height, width)
+    return min(height, width), max(height, width)
+
+
+def stated_size(path: Path) -> tuple[int, int]:
+    """Width and height as stored, by the header; to be called under `naming_faults`."""
+    try:
+        with PIL.Image.open(path, formats=FORMATS) as picture:
+            return picture.size
+    except (*_DECODER_ERRORS, Warning):  # perhaps metadata that comes first
+        data, _ = without_metadata(path.read_bytes())
+        with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            return picture.size
 
 
 class _RefusedError(Exception):
@@ -143,30 +154,42 @@ class _RefusedError(Exception):
         super().__init__(f"{reason}; expected an opaque RGB or grey picture of 8 or 16 bits: {remedy} first")
 
 
-def _check_png(data: bytes) -> None:
-    """Raises ValueError unless every chunk matches its checksum; Pillow skips those of the pixels."""
-    at, kind = len(_PNG_SIGNATURE), b""
-    try:
-        while kind != b"IEND":
-            length, kind = struct.unpack_from(">I4s", data, at)
-            (checksum,) = struct.unpack_from(">I", data, at + 8 + length)
-            if zlib.crc32(memoryview(data)[at + 4 : at + 8 + length]) != checksum:
-                raise ValueError(f"checksum of its chunk {kind!r} at byte {at}")
-            at += 12 + length
-    except struct.error as exc:
-        raise ValueError(f"it ends within the chunk at byte {at}") from exc
-
-
-def _decoded(data: bytes) -> PIL.Image.Image:
+def _decoded(file: bytes) -> PIL.Image.Image:
+    data, metadata = without_metadata(file)
     with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as picture:
         deep = _is_deep(picture)  # before load(), which forgets how many bits the file has
+        if picture.format == "TIFF":
+            _forget_subdirectories(picture)
         picture.load()
-        # TIFF is already upright after load(), and has lost its tag
-        upright = _UPRIGHT.get(picture.getexif().get(_EXIF_ORIENTATION, 1))
+        picture.info.update(metadata)
+        is_upright = picture.format == "TIFF"  # since load(), which also removed its tag
+        upright = None if is_upright else _UPRIGHT.get(_orientation(picture.info))
         shallow = _rounded(picture, data) if deep else picture
         if deep and "icc_profile" in picture.info:
             shallow.info["icc_profile"] = picture.info["icc_profile"]
         return shallow if upright is None else shallow.transpose(upright)
+
+
+def _orientation(info: Mapping[str | tuple[int, int], Any]) -> int:
+    """The orientation by an image's EXIF, or else by its XMP; 1 (as stored) if neither has one that can be read."""
+    xmp_alone = {name: value for name, value in info.items() if name in ("xmp", "XML:com.adobe.xmp")}
+    sources: list[dict[Any, Any]] = [dict(info), dict(xmp_alone)]
+    for metadata in sources:
+        reader = PIL.Image.Image()
+        reader.info = metadata
+        try:
+            return int(reader.getexif().get(_EXIF_ORIENTATION, 1))
+        except (*_DECODER_ERRORS, Warning):
+            continue
+    return 1
+
+
+def _forget_subdirectories(picture: PIL.Image.Image) -> None:
+    """Let Pillow not follow a TIFF's references to EXIF, GPS and the like, which may be damaged."""
+    exif = picture.getexif()
+    for tag in PIL.TiffTags.TAGS_V2_GROUPS:
+        if tag in exif:
+            del exif[tag]
 
 
 def _is_deep(picture: PIL.ImageFile.ImageFile) -> bool:

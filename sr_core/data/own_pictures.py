@@ -20,7 +20,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from sr_core.data.images import FORMATS, Image, list_images, naming_faults, read_upright
+from sr_core.data.images import Image, list_images, naming_faults, read_upright, stated_size
 from sr_core.data.resize import imresize
 from sr_core.errors import ImageError
 
@@ -75,8 +75,9 @@ def enlarged_png(picture: OwnPicture, sr: NDArray[np.float32], scale: int) -> by
 def count_pixels(path: Path) -> int:
     """Pixels of a picture by its header; 0 where that cannot be read."""
     try:
-        with naming_faults(path), PIL.Image.open(path, formats=FORMATS) as picture:
-            return picture.width * picture.height
+        with naming_faults(path):
+            width, height = stated_size(path)
+            return width * height
     except ImageError:
         return 0
 

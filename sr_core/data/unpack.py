@@ -14,10 +14,13 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from sr_core.data.fetch_record import Record, append, writing
+from sr_core.durable import name_digest
 from sr_core.errors import DownloadError
 from sr_core.progress import bytes_text
 
 _BLOCK = 2**20
+_LONGEST_NAME = 128
+"""In bytes; even file systems that encrypt names take a few more."""
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError)
 """What the two modules raise on a damaged, encrypted or exotic archive."""
 
@@ -162,7 +165,7 @@ def _extract(archive: Path, name: str, member: Member, to: Path) -> int:
     """Puts one member at `to`, unless it is there already; its CRC-32."""
     if member.crc32 is not None and _is_right(to, member.size, member.crc32):
         return member.crc32
-    aside = to.with_name(f".{to.name}.partial")
+    aside = to.with_name(f".{_short(to)}.partial")
     crc = size = 0
     with writing(to):
         to.parent.mkdir(parents=True, exist_ok=True)
@@ -179,6 +182,11 @@ def _extract(archive: Path, name: str, member: Member, to: Path) -> int:
     with writing(to):
         aside.replace(to)
     return crc
+
+
+def _short(path: Path) -> str:
+    """The file's name, or what stands for it if there is no room for more characters."""
+    return path.name if len(os.fsencode(path.name)) <= _LONGEST_NAME else name_digest(path)
 
 
 def _is_right(path: Path, size: int, crc32: int) -> bool:

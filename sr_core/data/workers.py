@@ -59,7 +59,8 @@ def share_out(files: Iterable[Path]) -> int:
 
 
 def _begin() -> None:
-    """In a new worker: Ctrl-C is the starter's business, and if the starter dies so does this process."""
+    """In a new worker: Ctrl-C and SIGHUP are the starter's business, and if the starter dies so does this process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.environ["OPENCV_FOR_THREADS_NUM"] = "1"  # read when cv2 is imported, with the first task
     end_with_parent()

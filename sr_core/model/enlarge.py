@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 
 from sr_core.data.own_pictures import enlarged_png, read_own_picture
-from sr_core.durable import write_durably
 from sr_core.errors import ImageError, SuiteError
 from sr_core.machine import available_memory
 from sr_core.model.inference import Precision, peak_bytes, super_resolve
 from sr_core.model.network import A2N
 from sr_core.out_of_memory import is_out_of_memory
+from sr_core.output import make_output_folder, write_output
 
 _FOLDER_IS_UNUSABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 """Errors of writing that the next picture would meet as well."""
@@ -36,6 +36,7 @@ def enlarge_file(
         ImageError: this picture cannot be read, enlarged in the memory there is, or written under this name.
         SuiteError: nothing can be written there.
     """
+    _check_name(source, output)
     picture = read_own_picture(source)
     height, width = picture.rgb.shape[:2]
     device, needed = next(model.parameters()).device, peak_bytes(model, height, width, self_ensemble=self_ensemble)
@@ -50,8 +51,9 @@ def enlarge_file(
             raise
         raise _too_large(source, width, height, f"more than is free on {device}") from exc
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(output, content)
+        make_output_folder(output.parent)
+        _check_name(source, output)  # again: its folder may be new
+        write_output(output, content)
     except OSError as exc:
         kind = SuiteError if exc.errno in _FOLDER_IS_UNUSABLE else ImageError
         raise kind(f"{output}: cannot be written ({exc.strerror}); make room or choose another --out") from exc
@@ -64,6 +66,18 @@ def _room(device: torch.device) -> int:
     free, _ = torch.cuda.mem_get_info(device)
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # of images before, for the next
     return free + kept
+
+
+def _check_name(source: Path, output: Path) -> None:
+    """Raises ImageError, before the work, if the file system takes no name of that length."""
+    try:
+        output.lstat()
+    except OSError as exc:
+        if exc.errno == errno.ENAMETOOLONG:
+            raise ImageError(
+                f"{source}: {output.name} is too long a name for the file system of {output.parent}; give the image a "
+                "shorter name"
+            ) from exc
 
 
 def _too_large(source: Path, width: int, height: int, lacking: str) -> ImageError:

@@ -101,8 +101,8 @@ class _PipeChannel:
 def _main(pipe: "Connection[Message, Order]", setup: Setup, slot: int) -> None:
     """A worker's life."""
     end_with_parent()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # both may go to a whole group; the coordinator then says what to do
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # they may go to a whole group; the coordinator then says what to do
     if setup.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = setup.gpus[slot]  # read when CUDA is first used, which is later
     channel = _PipeChannel(pipe)

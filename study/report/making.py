@@ -5,8 +5,8 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from sr_core.durable import write_durably
 from sr_core.errors import SuiteError
+from sr_core.output import make_output_folder, write_output
 from study.events import Event
 from study.folder import StudyFolder
 from study.report.answer import answer
@@ -50,14 +50,14 @@ def write_report(
     record = record_of(folder, events, folder.owner())
     target = out or folder.report.parent
     try:
-        target.mkdir(parents=True, exist_ok=True)
+        make_output_folder(target)
         cache = Cache(target / "cache")
         content = contents(record, data, cache, show)
         for name, file in content.items():
             path = target / name
             path.parent.mkdir(exist_ok=True)
             if not path.is_file() or path.read_bytes() != file:
-                write_durably(path, file)
+                write_output(path, file)
         remove_stale(target / "figures", {Path(name).name: file for name, file in content.items() if "/" in name})
         cache.sweep()
     except OSError as exc:
@@ -86,7 +86,7 @@ def remove_stale(figures: Path, content: Mapping[str, bytes]) -> None:
             path.unlink()
     text = json.dumps({name: _digest(file) for name, file in sorted(content.items())}, indent=0) + "\n"
     if (content or noted) and (not manifest.is_file() or manifest.read_text("utf-8") != text):
-        write_durably(manifest, text.encode())
+        write_output(manifest, text.encode())
 
 
 def _digest(content: bytes) -> str:

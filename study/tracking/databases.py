@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import secrets
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -76,7 +77,7 @@ def create_once(path: Path, build: Callable[[str], None]) -> bool:
             return False
         for left in path.parent.glob(f".{path.name}-*"):  # by a kill amid an earlier attempt
             left.unlink()
-        fresh = path.with_name(f".{path.name}-{os.getpid()}")
+        fresh = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
         build(sqlite_uri(fresh))
         with closing(sqlite3.connect(fresh)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")  # a third of the time per write; kept in the file

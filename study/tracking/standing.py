@@ -1,10 +1,11 @@
 """How far a view is and what it costs: a small file beside the journal, for `study.status` and for measurements."""
 
 import json
-import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from sr_core.durable import temporary_name
 
 VIEWS = ("mlflow", "optuna")
 
@@ -29,7 +30,7 @@ class Standing:
     def save(self, journal: Path, view: str) -> None:
         """Put it beside the journal. Where that cannot be written nothing happens: it is for information alone."""
         path = _path(journal, view)
-        aside = path.with_name(f"{path.name}.{os.getpid()}")
+        aside = temporary_name(path)
         with suppress(OSError):
             aside.write_text(json.dumps(asdict(self)))
             aside.replace(path)

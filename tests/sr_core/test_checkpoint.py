@@ -1,8 +1,11 @@
 """Files that a run goes on from: whole or refused, never executed, and never half-replaced."""
 
+import errno
 import json
 import os
 import pickle
+from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from sr_core.config import TrainConfig
-from sr_core.durable import remove_parts, write_durably
+from sr_core.durable import remove_parts, temporary_name, write_durably
 from sr_core.errors import CheckpointError, TakenOverError
 from sr_core.training.checkpoint import (
     Mark,
@@ -239,16 +242,66 @@ def test_a_kill_before_the_rename_leaves_the_old_checkpoint(
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_half_written_file_aside_is_written_over(tmp_path: Path) -> None:
-    (tmp_path / f".weights.{os.getpid()}.writing").write_bytes(b"a long remainder of an earlier life")
+def test_two_writers_of_one_file_with_the_same_process_id_do_not_meet(tmp_path: Path) -> None:
+    # In containers ids are small and equal: a stalled owner and its successor may both be process 7.
+    names = {temporary_name(tmp_path / "weights") for _ in range(100)}
+    assert len(names) == 100
+    assert all(fnmatch(name.name, ".*.writing") for name in names)  # what remove_parts looks for
+
+
+@pytest.mark.parametrize("name", ["ж" * 122 + "_x2.png", "画" * 80 + ".png", "a" * 255, "€" * 85])
+def test_a_file_is_written_whose_name_is_as_long_as_a_name_may_be(tmp_path: Path, name: str) -> None:
+    write_durably(tmp_path / name, b"new")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes() == b"new"
+
+
+def test_what_an_interrupt_cuts_off_leaves_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_durably(tmp_path / "weights", b"new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def _folders_fail_to_sync(number: int, folder: Path) -> Callable[[int], None]:
+    def sync(descriptor: int) -> None:
+        if os.path.samestat(os.fstat(descriptor), folder.stat()):
+            raise OSError(number, os.strerror(number))
+
+    return sync
+
+
+@pytest.mark.parametrize("name", ["EINVAL", "ENOTSUP", "EACCES", "EBADF", "EPERM", "ENOSYS"])
+def test_a_file_system_that_cannot_sync_folders_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(os, "fsync", _folders_fail_to_sync(getattr(errno, name), tmp_path))
     write_durably(tmp_path / "weights", b"new")
-    assert list(tmp_path.iterdir()) == [tmp_path / "weights"]
     assert (tmp_path / "weights").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("name", ["EIO", "ENOSPC"])
+def test_a_disk_that_fails_is_an_error_also_when_a_folder_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(os, "fsync", _folders_fail_to_sync(getattr(errno, name), tmp_path))
+    with pytest.raises(OSError) as failure:
+        write_durably(tmp_path / "weights", b"new")
+    assert failure.value.errno == getattr(errno, name)
 
 
 def test_parts_that_kills_left_are_removed_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
-    for name in (".weights.7.writing", "deep/.config.json.8.writing", "deep/weights", ".hidden"):
+    for name in (
+        ".weights.7.writing",
+        "deep/.config.json.8.writing",
+        temporary_name(Path("weights")).name,
+        "deep/weights",
+        ".hidden",
+    ):
         (tmp_path / name).touch()
     remove_parts(tmp_path)
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == [".hidden", "weights"]

@@ -72,6 +72,16 @@ def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return make_archive(tmp_path / "to" / ".download" / "pack", request.param)
 
 
+@pytest.mark.parametrize("name", ["a/" + "ж" * 122 + "_x2.png", "画" * 80 + "/" + "€" * 85])
+def test_members_with_the_longest_names_are_unpacked(tmp_path: Path, name: str) -> None:
+    archive = tmp_path / "state" / "a.zip"
+    archive.parent.mkdir()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr(name, b"pixels")
+    run(archive, tmp_path, only=[name])
+    assert (tmp_path / name).read_bytes() == b"pixels"
+
+
 def test_everything_comes_out_and_is_known_by_checksum(archive: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     run(archive, tmp_path / "to", lambda done, total: seen.append((done, total)))

@@ -393,3 +393,38 @@ def test_a_picture_for_which_memory_runs_out_is_one_line_and_the_next_is_enlarge
     told = capsys.readouterr().err
     assert "large.png: enlarging 40x40 pixels takes more than is free on cpu" in told and told.count("\n") == 1
     assert names(tmp_path / "out") == ["small_x2.png"]
+
+
+# Names and links
+
+
+@pytest.mark.parametrize("stem", ["ж" * 122, "画" * 80])
+def test_a_name_that_fits_is_written(weights: Path, tmp_path: Path, stem: str) -> None:
+    write_png(tmp_path / f"{stem}.png", PIXELS)
+    upscaled(weights, tmp_path / "out", tmp_path / f"{stem}.png")
+    assert names(tmp_path / "out") == [f"{stem}_x2.png"]
+
+
+def test_a_name_that_is_too_long_is_told_and_the_others_are_enlarged(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for stem in ("x" * 251, "y"):  # with _x2 the first has 258 bytes
+        write_png(folder / f"{stem}.png", PIXELS)
+    upscaled(weights, tmp_path / "out", folder, status=2)
+    assert names(tmp_path / "out") == ["y_x2.png"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {folder / ('x' * 251)}.png: ")
+    assert line.endswith(f"is too long a name for the file system of {tmp_path / 'out'}; give the image a shorter name")
+
+
+def test_an_output_that_is_a_link_is_written_through(weights: Path, tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", PIXELS)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to("disk/out")
+    (tmp_path / "disk/out").mkdir()
+    (tmp_path / "out/a_x2.png").symlink_to("../target.png")
+    upscaled(weights, tmp_path / "out", tmp_path / "a.png")
+    assert (tmp_path / "out/a_x2.png").is_symlink()
+    assert opened(tmp_path / "disk/target.png").size == (34, 26)

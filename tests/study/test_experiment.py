@@ -1,6 +1,8 @@
 """An experiment is checked whole when it is loaded; those that come with the suite ask what they should."""
 
 import math
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from sr_core.errors import ConfigError, SuiteError
 from study.config import TrialConfig, differences, short_digest
 from study.counting import MIN_STEPS_AT_A_RUNG, Counts
 from study.experiment import Experiment, available, load_experiment
+from study.run import main
 from study.space import Choice, Float, Grid, Int, Together
 
 BASE = TrialConfig(
@@ -278,6 +281,120 @@ def test_a_folder_named_like_a_file_is_no_experiment(tmp_path: Path) -> None:
     (tmp_path / "folder.py").mkdir()
     with pytest.raises(SuiteError, match="no such file"):
         load_experiment(str(tmp_path / "folder.py"))
+
+
+# Files next to an experiment
+
+
+MINE = """from base import BASE
+from study.experiment import Experiment
+EXPERIMENT = Experiment(question=BASE.question, base=BASE.base, nuisance=BASE.nuisance, scheduler="none")
+"""
+
+
+@pytest.fixture
+def with_neighbour(tmp_path: Path, tiny_experiment_file: Path) -> Callable[[str, str], Path]:
+    """with_neighbour(folder, question): an experiment there that takes all from `base.py` in the same folder."""
+    content = tiny_experiment_file.read_text("utf-8") + "\nBASE = EXPERIMENT\n"
+
+    def make(folder: str, question: str) -> Path:
+        (tmp_path / folder).mkdir()
+        neighbour = content + f"\nobject.__setattr__(BASE, 'question', {question!r})\n"
+        (tmp_path / folder / "base.py").write_text(neighbour, "utf-8")
+        (tmp_path / folder / "mine.py").write_text(MINE, "utf-8")
+        return tmp_path / folder / "mine.py"
+
+    return make
+
+
+def test_an_experiment_imports_its_neighbour_wherever_the_command_is_typed(
+    tmp_path: Path, with_neighbour: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = with_neighbour("one", "One?"), with_neighbour("other", "Other?")
+    (tmp_path / "base.py").write_text("raise RuntimeError('the wrong one')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))  # as python -m does it
+    path, modules = list(sys.path), set(sys.modules)
+    for file, question in ((one, "One?"), (other, "Other?"), (Path("one/mine.py"), "One?")):
+        assert load_experiment(str(file))[1].question == question
+    assert sys.path == path
+    assert "base" not in set(sys.modules) - modules
+
+
+def test_a_neighbour_does_not_take_the_place_of_an_installed_package(
+    with_neighbour: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = with_neighbour("folder", "Mine?")
+    for name in ("study", "torch", "experiments", "json", "yaml", "sr_core"):
+        (file.parent / f"{name}.py").write_text("raise RuntimeError('the wrong one')\n")
+    monkeypatch.delitem(sys.modules, "yaml", raising=False)
+    imports = "import experiments.literature, json, sr_core, study.space, torch, yaml\n"
+    file.write_text(imports + MINE, "utf-8")
+    assert load_experiment(str(file))[1].question == "Mine?"
+
+
+def test_folders_of_the_same_names_do_not_take_the_place_of_the_suite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("experiments", "study", "tests"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "quickstart.py").write_text("raise RuntimeError('the wrong one')\n")
+    before = available()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "experiments"]:
+        monkeypatch.delitem(sys.modules, name)
+    assert available() == before
+    assert load_experiment("quickstart")[1].question.startswith("Which loss")
+    assert Path(str(sys.modules["experiments"].__file__)).parent == Path(__file__).parents[2] / "experiments"
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (
+            b"from .base import BASE\n",
+            r"line 1: ImportError: .*imported by their names alone: from base import …, with",
+        ),
+        (b"import base2\n", r"No module named 'base2'; expected an installed package, or base2\.py in "),
+        (b"import sys\nsys.exit(3)\n", r"line 2: it calls sys\.exit\(3\) while it is loaded; remove that$"),
+        ("x = 'Größe'\n".encode("latin-1"), r"save the file as UTF-8$"),
+        (
+            b"\x00\x01",
+            r"experiment .*mine\.py: (SyntaxError|ValueError): source code (string )?cannot contain null bytes",
+        ),
+    ],
+)
+def test_a_file_that_fails_says_in_one_line_what_to_do(tmp_path: Path, content: bytes, match: str) -> None:
+    path = tmp_path / "mine.py"
+    path.write_bytes(content)
+    with pytest.raises(SuiteError, match=match):
+        load_experiment(str(path))
+
+
+def test_what_is_no_python_file_is_refused_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.ipynb").touch()
+    (tmp_path / "mine.py").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(SuiteError, match=r"this is a notebook; export it, jupyter nbconvert --to script mine\.ipynb"):
+        load_experiment("mine.ipynb")
+    with pytest.raises(SuiteError, match=r"there is a file mine\.py here, add its suffix"):
+        load_experiment("mine")
+    with pytest.raises(SuiteError, match=r"\./folder is a folder, name a \.py file in it"):
+        load_experiment("./folder")
+
+
+def test_a_file_whose_name_is_no_study_name_runs_under_another_name(
+    tmp_path: Path, tiny_experiment_file: Path, picture_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tiny_experiment_file.rename(tmp_path / "größere Netze.py")
+    flags = ["--experiment", str(file), "--root", str(tmp_path / "r"), "--data", str(picture_folder), "--dry-run"]
+    assert main(flags) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.endswith("the file keeps its name if you name the study: --study-name NAME\n")
+    assert main([*flags, "--study-name", "larger"]) == 0
 
 
 # The experiments that come with the suite

@@ -215,7 +215,7 @@ def views_of(root: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGHUP, 75)])
 def test_asked_to_stop_it_writes_a_checkpoint_and_says_that_the_same_command_goes_on(
     number: int, status: int, tiny: Any, commands: Any, tmp_path: Path, state_of: Any, wait_until: Any, check: Check
 ) -> None:
@@ -271,7 +271,11 @@ def test_a_second_ctrl_c_stops_at_once_and_the_study_goes_on_from_the_last_check
 
 @pytest.mark.parametrize(
     ("number", "status", "said"),
-    [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 75, "terminated; the same command goes on from here\n")],
+    [
+        (signal.SIGINT, 130, "interrupted\n"),
+        (signal.SIGTERM, 75, "terminated; the same command goes on from here\n"),
+        (signal.SIGHUP, 75, "terminated; the same command goes on from here\n"),
+    ],
 )
 def test_stopped_while_the_pictures_are_prepared_it_leaves_nothing_behind(
     number: int, status: int, said: str, tiny: Any, commands: Any, tmp_path: Path, wait_until: Any
@@ -283,6 +287,26 @@ def test_stopped_while_the_pictures_are_prepared_it_leaves_nothing_behind(
     ended = process.wait()
     assert (ended.status, ended.err) == (status, said)
     assert not (tmp_path / "root" / "tiny").exists()
+
+
+@pytest.mark.slow
+def test_a_terminal_that_closes_ends_a_study_with_worker_processes_after_a_checkpoint(
+    tiny: Any, commands: Any, tmp_path: Path, state_of: Any, wait_until: Any
+) -> None:
+    root = tmp_path / "root"
+    argv = tiny.argv(root, "--executor", "processes", views=True)
+    process = commands.start("study.run", *argv)
+    wait_until(lambda: process.out.count("validated") >= 3)
+    os.killpg(process.pid, signal.SIGHUP)  # as the kernel does it: to the workers too
+    ended = process.wait()
+    assert (ended.status, ended.err.splitlines()[-1]) == (75, "terminated; the same command goes on from here")
+    state = state_of(root)
+    assert (state.ended.reason, sum(len(t.losses) for t in state.trials.values())) == ("terminated", 0)
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    assert "terminated" in {run.data.tags["study.state"] for run in runs}  # the study's run says so, as after SIGTERM
 
 
 def test_a_second_coordinator_is_refused_by_the_name_of_the_first_which_goes_on_unharmed(
