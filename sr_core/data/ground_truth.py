@@ -1,0 +1,356 @@
+"""Which images of a folder are ground truth (HR), and which are LR images or results of the same scenes.
+
+Downloads mix them in a few ways that recur. These are known:
+
+| in the folder | ground truth | left out |
+|---|---|---|
+| `HR`, `GT`, `GTmod12` or `original`, next to others | the first of these, in this order; of `GTmodN` the largest N | the others |
+| subfolders `LR*`, `LQ*`, `*_LR_*`, `X2`, `lowres`, … | what is outside of them | these subfolders |
+| `a_HR.png` next to `a_LR.png`, `a_bicubic.png`, … | `a_HR.png` (or `a_GT.png`) | other names that begin with `a_` |
+| `HR_a.png` next to `LR_a.png` | `HR_a.png` (or `GT_a.png`) | `LR_a.png` (or `LQ_a.png`) |
+| `a.png` next to `ax2.png`, `a_x2.png`, `a_LRBI_x2.png`, `a_lr.png` of a half or twice its size | `a.png` | the others |
+| `a_SRF_2_HR.png` and `a_SRF_3_HR.png` (HR cropped for each scale) | that of the scale asked for, else the smallest | the others |
+
+Only names below the folder decide, so a folder of LR images that is asked for by its own name is taken as it is.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+from sr_core.data.images import image_sides
+from sr_core.data.scan import LeftOut, Scan, holds_image, is_image_name, scan, subfolders
+from sr_core.errors import ImageError
+from sr_core.names import folded, printable
+
+LR_FOLDER = "LR folder"
+UNUSED_FOLDER = "unused folder"
+COUNTERPART = "LR image or result of an HR image"
+OTHER_SCALE = "image of another scale"
+
+_LR = r"(?:lr|lq)"
+_DEGRADED = r"(?:bi|bic|bicubic|bd|dn|blur|down|unknown|mild|wild|difficult|jpe?g|noise|real)?"
+_LR_TOKEN = re.compile(rf"{_LR}{_DEGRADED}(?:x?\d{{1,2}}x?)?[mdw]?s?", re.IGNORECASE)
+_LOW_RESOLUTION = re.compile(r"(?<![a-z])low[\W_]*(?:res|resolution|quality)(?![a-z])", re.IGNORECASE)
+_SCALE_FOLDER = re.compile(r"(?:x(?P<n>\d)|(?P<m>\d)x)(?:[_-]sub)?", re.IGNORECASE)
+_CAPITALS = re.compile(r"(?<=[A-Z])(?=[A-Z][a-z])|(?<=[a-z0-9])(?=[A-Z])")
+_CONTAINERS = (r"hr", r"gt|ground[_ -]?truth", r"gtmod(?P<n>\d+)", r"original")
+
+_SEPARATOR = r"[_\-. ]"
+_TRUTH_LAST = re.compile(rf"(?P<scene>.+){_SEPARATOR}(?:hr|gt)(?:{_SEPARATOR}?x\d)?", re.IGNORECASE)
+_TRUTH_FIRST = re.compile(rf"(?:hr|gt){_SEPARATOR}(?P<scene>.+)", re.IGNORECASE)
+_LR_FIRST = re.compile(rf"{_LR}{_DEGRADED}{_SEPARATOR}(?P<scene>.+)", re.IGNORECASE)
+_METHOD = re.compile(r"[^\W\d]")
+"""How what follows the name of a scene begins; a digit would number another scene."""
+_OF_A_SCALE = re.compile(rf"(?P<before>.+?){_SEPARATOR}?x(?P<n>\d)[mdw]?", re.IGNORECASE)
+_OF_ANY_SCALE = re.compile(rf"(?P<before>.+?){_SEPARATOR}(?:{_LR}{_DEGRADED}|bicubic)", re.IGNORECASE)
+_CROPPED_FOR = re.compile(rf"(?:srf[_-]?|{_SEPARATOR}(?:hr|gt){_SEPARATOR}?x)(\d)", re.IGNORECASE)
+_LARGEST_SCALE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class GroundTruth:
+    """The HR images of a folder."""
+
+    folder: Path
+    """The folder asked for, or the one in it that holds the HR images."""
+    names: tuple[str, ...]
+    """Relative to `folder`, with forward slashes, sorted."""
+    left_out: LeftOut
+    """Named relative to the folder asked for."""
+
+    @property
+    def paths(self) -> list[Path]:
+        return [self.folder / name for name in self.names]
+
+
+def ground_truth(folder: Path, *, scale: int | None = None) -> GroundTruth:
+    """The HR images of a benchmark or of another folder that holds one set.
+
+    Args:
+        scale: for sets that hold HR images cropped for each scale.
+    Raises:
+        ImageError: there is no such folder, no ground truth in it or no telling which it is, or an entry is unusable.
+    """
+    container = None if not folder.is_dir() or _has_images(folder) else container_of(folder)
+    if container is None:
+        return ground_truth_among(scan(folder), scale=scale)
+    found = ground_truth_among(scan(container), scale=scale)
+    others = tuple(
+        (LR_FOLDER if is_lr_folder(child.name) else UNUSED_FOLDER, child.name)
+        for child in subfolders(folder)
+        if child != container and holds_image(child)
+    )
+    return GroundTruth(container, found.names, found.left_out.below(container.name) + LeftOut(others))
+
+
+def container_of(folder: Path) -> Path | None:
+    """The subfolder that holds the HR images by its name (`HR`, `GT`, `GTmod12`, `original`); None if there is none."""
+    named = [child for child in subfolders(folder) if _container_rank(child.name) is not None]
+    holding = [child for child in named if holds_image(child)]
+    return min(holding or named, key=lambda child: _rank(child.name), default=None)
+
+
+def ground_truth_among(
+    found: Scan, *, scale: int | None = None, ignored: Callable[[tuple[str, ...]], bool] = lambda parts: False
+) -> GroundTruth:
+    """The HR images among those of a folder.
+
+    Args:
+        ignored: whether something is no part of the set, from its path below the folder, part by part.
+    Raises:
+        ImageError: there are none or no telling which, or an entry that may be one cannot be used.
+    """
+
+    def belongs(name: str) -> bool:
+        return not ignored(PurePosixPath(name).parts)
+
+    names = [name for name in sorted((*found.images, *found.unusable)) if belongs(name)]
+    folders = _folders_left_out(found.folder, names)
+    kept, below_left_out = [], _is_below(folders)
+    for name in names:
+        if not below_left_out(name):
+            kept.append(name)
+    faults = {name: fault for name, fault in found.closed.items() if belongs(name) and not below_left_out(f"{name}/")}
+
+    counterparts = _counterparts(found.folder, kept)
+    kept = [name for name in kept if name not in counterparts]
+    cropped = _of_other_scales(kept, scale)
+    kept = [name for name in kept if name not in cropped]
+
+    faults |= {name: found.unusable[name] for name in kept if name in found.unusable}
+    if faults:
+        raise ImageError(faults[min(faults)])
+    left_out = LeftOut(
+        tuple(entry for entry in found.left_out.entries if belongs(entry[1]) and not below_left_out(entry[1]))
+        + tuple((noun, name) for name, noun in folders.items())
+        + tuple((COUNTERPART, name) for name in sorted(counterparts))
+        + tuple((OTHER_SCALE, name) for name in sorted(cropped))
+    )
+    if not kept:
+        raise _no_ground_truth(found, left_out, folders)
+    return GroundTruth(found.folder, tuple(kept), left_out)
+
+
+def is_lr_folder(name: str) -> bool:
+    """Whether a folder of this name holds LR images: `LR_bicubic`, `LRBI`, `LQ`, `DIV2K_train_LR_x8`, `X2`, `low-res`."""
+    if _SCALE_FOLDER.fullmatch(name) or _LOW_RESOLUTION.search(name):
+        return True
+    tokens = re.split(r"[\W_]+", name)
+    tokens += re.split(r"[\W_]+", _CAPITALS.sub("_", name))
+    if any(token.lower() in ("hr", "gt") for token in tokens):
+        return False
+    return any(_LR_TOKEN.fullmatch(token) for token in tokens)
+
+
+def scales_named(folder: str) -> set[int]:
+    """The scales in a folder's name: 2 of `X2`, `2x`, `LRbicx2`, `DIV2K_train_LR_bicubic_X2` and `image_SRF_2`."""
+    found = re.findall(r"(?:x|srf_?)(\d)(?!\d)|(?<!\d)(\d)x", folder, re.IGNORECASE)
+    return {int(before or after) for before, after in found}
+
+
+def _no_ground_truth(found: Scan, left_out: LeftOut, folders: Mapping[str, str]) -> ImageError:
+    if not folders:
+        return found.nothing()
+    example = found.folder / min(folders)
+    return ImageError(
+        f"{found.folder}: expected HR images, and by their names all below it are LR images or results "
+        f"({left_out.line()}); if some are ground truth, name their folder itself, such as {example}"
+    )
+
+
+# Folders
+
+
+@cache
+def _container_rank(name: str) -> tuple[int, int] | None:
+    for rank, pattern in enumerate(_CONTAINERS):
+        match = re.fullmatch(pattern, name, re.IGNORECASE)
+        if match:
+            cropped_to = int(match.groupdict().get("n") or 0)
+            return rank, -cropped_to
+    return None
+
+
+def _rank(name: str) -> tuple[tuple[int, int], bool, str]:
+    return _container_rank(name) or (len(_CONTAINERS), 0), name != name.upper(), name
+
+
+def _has_images(folder: Path) -> bool:
+    return any(is_image_name(e.name) and not e.name.startswith(".") and not e.is_dir() for e in folder.iterdir())
+
+
+def _folders_left_out(root: Path, names: Sequence[str]) -> dict[str, str]:
+    """Folders that hold no ground truth by their names, and what they are."""
+    direct: dict[str, list[str]] = {}
+    for name in names:
+        direct.setdefault(PurePosixPath(name).parent.as_posix(), []).append(name)
+    children: dict[str, set[str]] = {}
+    for place in direct:
+        while place != ".":
+            above = PurePosixPath(place).parent.as_posix()
+            children.setdefault(above, set()).add(place)
+            place = above
+
+    left_out: dict[str, str] = {}
+    waiting = ["."]
+    while waiting:
+        place = waiting.pop()
+        inside = sorted(children.get(place, ()))
+        containers = [child for child in inside if _container_rank(PurePosixPath(child).name) is not None]
+        chosen = min(containers, key=lambda child: _rank(PurePosixPath(child).name), default=None)
+        if chosen is not None and place in direct:
+            _check_different(root, place, direct[place], chosen, names)
+        for child in inside:
+            base = PurePosixPath(child).name
+            if is_lr_folder(base) and not _all_marked(child, names):
+                left_out[child] = LR_FOLDER
+            elif child in containers and child != chosen and place not in direct:
+                left_out[child] = UNUSED_FOLDER
+            else:
+                waiting.append(child)
+    return dict(sorted(left_out.items()))
+
+
+def _all_marked(folder: str, names: Iterable[str]) -> bool:
+    """Whether every image below a folder says in its own name that it is ground truth."""
+    stems = [PurePosixPath(name).stem for name in names if name.startswith(f"{folder}/")]
+    return all(_truth_of(stem) is not None for stem in stems)
+
+
+def _check_different(root: Path, place: str, direct: Iterable[str], container: str, names: Iterable[str]) -> None:
+    """Raises ImageError if images next to an HR folder have the names of images in it."""
+    inside = {_scene(name) for name in names if name.startswith(f"{container}/")}
+    both = [PurePosixPath(name).name for name in direct if _scene(name) in inside]
+    if both:
+        raise ImageError(
+            f"{root / place}: holds images of its own, and images of the same names in its folder "
+            f"{PurePosixPath(container).name} ({printable(both[0])}{', …' if len(both) > 1 else ''}), so it is not "
+            f"clear which are ground truth; name their folder itself, such as {root / container}"
+        )
+
+
+def _is_below(folders: Iterable[str]) -> Callable[[str], bool]:
+    beginnings = tuple(f"{folder}/" for folder in folders)
+    return lambda name: name.startswith(beginnings)
+
+
+# Names of one scene
+
+
+def _truth_of(stem: str) -> str | None:
+    """The scene of a name that is marked as ground truth: `a` of `a_HR`, `HR_a`, `a_HR_x2`."""
+    match = _TRUTH_LAST.fullmatch(stem) or _TRUTH_FIRST.fullmatch(stem)
+    return match["scene"] if match else None
+
+
+def _scene(name: str) -> str:
+    """What is left of a name without marks of HR, LR or scale."""
+    stem = PurePosixPath(name).stem
+    for pattern in (_TRUTH_LAST, _TRUTH_FIRST, _LR_FIRST):
+        match = pattern.fullmatch(stem)
+        if match:
+            return folded(match["scene"])
+    bases = [base for base, _ in _bases(stem)]
+    return folded(bases[-1] if bases else stem)
+
+
+def _bases(stem: str) -> list[tuple[str, int | None]]:
+    """Names that this one may be an LR image or a result of, and by which scale if it says so."""
+    bases: list[tuple[str, int | None]] = []
+    scale = None
+    match = _OF_A_SCALE.fullmatch(stem)
+    if match:
+        stem, scale = match["before"], int(match["n"])
+        bases.append((stem, scale))
+    match = _OF_ANY_SCALE.fullmatch(stem)
+    if match:
+        bases.append((match["before"], scale))
+    return bases
+
+
+def _counterparts(root: Path, names: Sequence[str]) -> set[str]:
+    """Images that are LR images or results of others among these."""
+    found = _marked_counterparts(names)
+    known = {(PurePosixPath(name).parent.parts, folded(PurePosixPath(name).stem)): name for name in names}
+    sides = cache(lambda name: _sides(root / name))
+    for name in names:
+        path = PurePosixPath(name)
+        for base, scale in _bases(path.stem):
+            for place in _places(path.parent.parts):
+                original = known.get((place, folded(base)))
+                if original is None or original == name:
+                    continue
+                if _is_enlarged_or_reduced(sides(original), sides(name), scale):
+                    found.add(name)
+    return found
+
+
+def _marked_counterparts(names: Sequence[str]) -> set[str]:
+    """Those of which the ground truth next to them is marked: `a_LR` next to `a_HR`, `LR_a` next to `HR_a`."""
+    last: set[tuple[str, str]] = set()
+    first: set[tuple[str, str]] = set()
+    for name in names:
+        place, stem = PurePosixPath(name).parent.as_posix(), PurePosixPath(name).stem
+        if match := _TRUTH_LAST.fullmatch(stem):
+            last.add((place, folded(match["scene"])))
+        elif match := _TRUTH_FIRST.fullmatch(stem):
+            first.add((place, folded(match["scene"])))
+    found = set()
+    for name in names:
+        place, stem = PurePosixPath(name).parent.as_posix(), PurePosixPath(name).stem
+        if _truth_of(stem) is not None:
+            continue
+        lr = _LR_FIRST.fullmatch(stem)
+        beginnings = [match for match in re.finditer(_SEPARATOR, stem) if _METHOD.match(stem, match.end())]
+        scenes = [folded(stem), *(folded(stem[: match.start()]) for match in beginnings)]
+        if any((place, scene) in last for scene in scenes) or (lr and (place, folded(lr["scene"])) in first):
+            found.add(name)
+    return found
+
+
+def _places(parts: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The folder itself and those that it is a copy of, with one folder more on the way."""
+    return [parts, *(parts[:i] + parts[i + 1 :] for i in range(len(parts)))]
+
+
+def _sides(path: Path) -> tuple[int, int] | None:
+    try:
+        return image_sides(path)
+    except ImageError:  # is told when its pixels are read
+        return None
+
+
+def _is_enlarged_or_reduced(
+    original: tuple[int, int] | None, other: tuple[int, int] | None, scale: int | None
+) -> bool:
+    if original is None or other is None:
+        return False
+    scales = [scale] if scale else range(2, _LARGEST_SCALE + 1)
+    for s in scales:
+        enlarged = all(side * s == result for side, result in zip(original, other, strict=True))
+        reduced = all(lr in (side // s, -(-side // s)) for side, lr in zip(original, other, strict=True))
+        if s > 1 and (enlarged or reduced):
+            return True
+    return False
+
+
+def _of_other_scales(names: Sequence[str], scale: int | None) -> set[str]:
+    """HR images of which there is one for each scale, except those for this one, or for the smallest."""
+    alike: dict[str, dict[int, list[str]]] = {}
+    for name in names:
+        stem = PurePosixPath(name).stem
+        match = _CROPPED_FOR.search(stem)
+        if match:
+            folder = re.sub(r"(?i)(srf_?|x)\d", "*", PurePosixPath(name).parent.as_posix())
+            key = f"{folder}/{_CROPPED_FOR.sub('*', stem)}"
+            alike.setdefault(folded(key), {}).setdefault(int(match[1]), []).append(name)
+    others: set[str] = set()
+    for by_scale in alike.values():
+        chosen = scale if scale in by_scale else min(by_scale)
+        for cropped_for, files in by_scale.items():
+            if cropped_for != chosen:
+                others.update(files)
+    return others
