@@ -2,39 +2,43 @@
 
 Downloads mix them in a few ways that recur. These are known:
 
-| in the folder | ground truth | left out |
-|---|---|---|
-| `HR`, `GT`, `GTmod12` or `original`, next to others | the first of these, in this order; of `GTmodN` the largest N | the others |
-| subfolders `LR*`, `LQ*`, `*_LR_*`, `X2`, `lowres`, … | what is outside of them | these subfolders |
-| `a_HR.png` next to `a_LR.png`, `a_bicubic.png`, … | `a_HR.png` (or `a_GT.png`) | other names that begin with `a_` |
-| `HR_a.png` next to `LR_a.png` | `HR_a.png` (or `GT_a.png`) | `LR_a.png` (or `LQ_a.png`) |
-| `a.png` next to `ax2.png`, `a_x2.png`, `a_LRBI_x2.png`, `a_lr.png` of a half or twice its size | `a.png` | the others |
-| `a_SRF_2_HR.png` and `a_SRF_3_HR.png` (HR cropped for each scale) | that of the scale asked for, else the smallest | the others |
+| in the folder | ground truth |
+|---|---|
+| `HR`, `GT`, `GTmod12` or `original`, next to other folders | the first of these; of `GTmodN` the largest N |
+| subfolders `LR*`, `LQ*`, `*_LR_*`, `X2`, `lowres`, … | what is outside of them |
+| `a_HR.png` (or `a_GT.png`) next to `a_LR.png`, `a_bicubic.png`, … | `a_HR.png` |
+| `HR_a.png` next to `LR_a.png` | `HR_a.png` |
+| `a.png` next to `ax2.png`, `a_x2.png`, `a_LRBI_x2.png`, `a_lr.png` smaller or larger by that factor | `a.png` |
+| `a_SRF_2_HR.png` and `a_SRF_3_HR.png`, cropped for each scale | that of the scale asked for, else the smallest |
 
+Whatever else is there of the same scenes is left out and told.
 Only names below the folder decide, so a folder of LR images that is asked for by its own name is taken as it is.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 
 from sr_core.data.images import image_sides
-from sr_core.data.scan import LeftOut, Scan, holds_image, is_image_name, scan, subfolders
+from sr_core.data.scan import LeftOut, Scan, holds_image, scan, subfolders
 from sr_core.errors import ImageError
 from sr_core.names import folded, printable
 
 LR_FOLDER = "LR folder"
 UNUSED_FOLDER = "unused folder"
-COUNTERPART = "LR image or result of an HR image"
+COUNTERPART = "LR or result image"
 OTHER_SCALE = "image of another scale"
 
 _LR = r"(?:lr|lq)"
 _DEGRADED = r"(?:bi|bic|bicubic|bd|dn|blur|down|unknown|mild|wild|difficult|jpe?g|noise|real)?"
 _LR_TOKEN = re.compile(rf"{_LR}{_DEGRADED}(?:x?\d{{1,2}}x?)?[mdw]?s?", re.IGNORECASE)
 _LOW_RESOLUTION = re.compile(r"(?<![a-z])low[\W_]*(?:res|resolution|quality)(?![a-z])", re.IGNORECASE)
-_SCALE_FOLDER = re.compile(r"(?:x(?P<n>\d)|(?P<m>\d)x)(?:[_-]sub)?", re.IGNORECASE)
+_SCALE_FOLDER = re.compile(r"(?:x[2-8]|[2-8]x)(?:[_-]sub)?", re.IGNORECASE)
+_SCALE_NAMED = re.compile(
+    r"(?:(?:\b|_)(?:(?:lr|lq)[a-z]*?)?x|srf_?)([2-8])(?![\da-z])|(?<![\da-z])([2-8])x(?![\da-z])", re.IGNORECASE
+)
 _CAPITALS = re.compile(r"(?<=[A-Z])(?=[A-Z][a-z])|(?<=[a-z0-9])(?=[A-Z])")
 _CONTAINERS = (r"hr", r"gt|ground[_ -]?truth", r"gtmod(?P<n>\d+)", r"original")
 
@@ -44,10 +48,13 @@ _TRUTH_FIRST = re.compile(rf"(?:hr|gt){_SEPARATOR}(?P<scene>.+)", re.IGNORECASE)
 _LR_FIRST = re.compile(rf"{_LR}{_DEGRADED}{_SEPARATOR}(?P<scene>.+)", re.IGNORECASE)
 _METHOD = re.compile(r"[^\W\d]")
 """How what follows the name of a scene begins; a digit would number another scene."""
-_OF_A_SCALE = re.compile(rf"(?P<before>.+?){_SEPARATOR}?x(?P<n>\d)[mdw]?", re.IGNORECASE)
+_LR_LAST = re.compile(rf"{_LR}{_DEGRADED}(?![a-z])", re.IGNORECASE)
+_OF_A_SCALE = re.compile(rf"(?P<before>.+?){_SEPARATOR}?x(?P<n>[2-8])[mdw]?", re.IGNORECASE)
 _OF_ANY_SCALE = re.compile(rf"(?P<before>.+?){_SEPARATOR}(?:{_LR}{_DEGRADED}|bicubic)", re.IGNORECASE)
 _CROPPED_FOR = re.compile(rf"(?:srf[_-]?|{_SEPARATOR}(?:hr|gt){_SEPARATOR}?x)(\d)", re.IGNORECASE)
-_LARGEST_SCALE = 8
+_SCALES = range(2, 9)
+
+_SidesOf = Callable[[str], tuple[int, int] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +81,25 @@ def ground_truth(folder: Path, *, scale: int | None = None) -> GroundTruth:
     Raises:
         ImageError: there is no such folder, no ground truth in it or no telling which it is, or an entry is unusable.
     """
-    container = None if not folder.is_dir() or _has_images(folder) else container_of(folder)
+    container = None if not folder.is_dir() or holds_image(folder, below=False) else container_of(folder)
     if container is None:
         return ground_truth_among(scan(folder), scale=scale)
     found = ground_truth_among(scan(container), scale=scale)
-    others = tuple(
-        (LR_FOLDER if is_lr_folder(child.name) else UNUSED_FOLDER, child.name)
-        for child in subfolders(folder)
-        if child != container and holds_image(child)
+    return GroundTruth(
+        container, found.names, found.left_out.below(container.name) + unused_folders(folder, [container])
     )
-    return GroundTruth(container, found.names, found.left_out.below(container.name) + LeftOut(others))
+
+
+def unused_folders(folder: Path, used: Collection[Path]) -> LeftOut:
+    """The subfolders that hold images and are not used."""
+    others = [child for child in subfolders(folder) if child not in used]
+    return LeftOut(
+        tuple(
+            (LR_FOLDER if is_lr_folder(child.name) else UNUSED_FOLDER, child.name)
+            for child in others
+            if holds_image(child)
+        )
+    )
 
 
 def container_of(folder: Path) -> Path | None:
@@ -99,7 +115,8 @@ def ground_truth_among(
     """The HR images among those of a folder.
 
     Args:
-        ignored: whether something is no part of the set, from its path below the folder, part by part.
+        ignored: whether something is no part of the set, from its path below the folder, part by part. If that is so
+            of every image, the result is empty.
     Raises:
         ImageError: there are none or no telling which, or an entry that may be one cannot be used.
     """
@@ -109,33 +126,30 @@ def ground_truth_among(
 
     names = [name for name in sorted((*found.images, *found.unusable)) if belongs(name)]
     folders = _folders_left_out(found.folder, names)
-    kept, below_left_out = [], _is_below(folders)
-    for name in names:
-        if not below_left_out(name):
-            kept.append(name)
-    faults = {name: fault for name, fault in found.closed.items() if belongs(name) and not below_left_out(f"{name}/")}
+    below_left_out = _is_below(folders)
+    kept = [name for name in names if not below_left_out(name)]
+    faults = {name: found.unusable[name] for name in kept if name in found.unusable}
+    faults |= {name: fault for name, fault in found.closed.items() if belongs(name) and not below_left_out(f"{name}/")}
+    if faults:
+        raise ImageError(faults[min(faults)])
 
     counterparts = _counterparts(found.folder, kept)
     kept = [name for name in kept if name not in counterparts]
     cropped = _of_other_scales(kept, scale)
     kept = [name for name in kept if name not in cropped]
-
-    faults |= {name: found.unusable[name] for name in kept if name in found.unusable}
-    if faults:
-        raise ImageError(faults[min(faults)])
     left_out = LeftOut(
         tuple(entry for entry in found.left_out.entries if belongs(entry[1]) and not below_left_out(entry[1]))
         + tuple((noun, name) for name, noun in folders.items())
         + tuple((COUNTERPART, name) for name in sorted(counterparts))
         + tuple((OTHER_SCALE, name) for name in sorted(cropped))
     )
-    if not kept:
+    if not kept and (names or not found.images):
         raise _no_ground_truth(found, left_out, folders)
     return GroundTruth(found.folder, tuple(kept), left_out)
 
 
 def is_lr_folder(name: str) -> bool:
-    """Whether a folder of this name holds LR images: `LR_bicubic`, `LRBI`, `LQ`, `DIV2K_train_LR_x8`, `X2`, `low-res`."""
+    """Whether a folder of this name holds LR images, such as `LR_bicubic`, `DIV2K_train_LR_x8`, `X2`, `low-res`."""
     if _SCALE_FOLDER.fullmatch(name) or _LOW_RESOLUTION.search(name):
         return True
     tokens = re.split(r"[\W_]+", name)
@@ -147,8 +161,7 @@ def is_lr_folder(name: str) -> bool:
 
 def scales_named(folder: str) -> set[int]:
     """The scales in a folder's name: 2 of `X2`, `2x`, `LRbicx2`, `DIV2K_train_LR_bicubic_X2` and `image_SRF_2`."""
-    found = re.findall(r"(?:x|srf_?)(\d)(?!\d)|(?<!\d)(\d)x", folder, re.IGNORECASE)
-    return {int(before or after) for before, after in found}
+    return {int(before or after) for before, after in _SCALE_NAMED.findall(folder)}
 
 
 def _no_ground_truth(found: Scan, left_out: LeftOut, folders: Mapping[str, str]) -> ImageError:
@@ -176,10 +189,6 @@ def _container_rank(name: str) -> tuple[int, int] | None:
 
 def _rank(name: str) -> tuple[tuple[int, int], bool, str]:
     return _container_rank(name) or (len(_CONTAINERS), 0), name != name.upper(), name
-
-
-def _has_images(folder: Path) -> bool:
-    return any(is_image_name(e.name) and not e.name.startswith(".") and not e.is_dir() for e in folder.iterdir())
 
 
 def _folders_left_out(root: Path, names: Sequence[str]) -> dict[str, str]:
@@ -273,42 +282,51 @@ def _bases(stem: str) -> list[tuple[str, int | None]]:
 
 def _counterparts(root: Path, names: Sequence[str]) -> set[str]:
     """Images that are LR images or results of others among these."""
-    found = _marked_counterparts(names)
     known = {(PurePosixPath(name).parent.parts, folded(PurePosixPath(name).stem)): name for name in names}
     sides = cache(lambda name: _sides(root / name))
+    found = _marked_counterparts(names, sides)
     for name in names:
         path = PurePosixPath(name)
         for base, scale in _bases(path.stem):
+            scales = [scale] if scale else _SCALES
             for place in _places(path.parent.parts):
                 original = known.get((place, folded(base)))
                 if original is None or original == name:
                     continue
-                if _is_enlarged_or_reduced(sides(original), sides(name), scale):
+                if _is_resized(sides(original), sides(name), scales):
                     found.add(name)
     return found
 
 
-def _marked_counterparts(names: Sequence[str]) -> set[str]:
+def _marked_counterparts(names: Sequence[str], sides: _SidesOf) -> set[str]:
     """Those of which the ground truth next to them is marked: `a_LR` next to `a_HR`, `LR_a` next to `HR_a`."""
-    last: set[tuple[str, str]] = set()
+    last: dict[tuple[str, str], str] = {}
     first: set[tuple[str, str]] = set()
     for name in names:
         place, stem = PurePosixPath(name).parent.as_posix(), PurePosixPath(name).stem
         if match := _TRUTH_LAST.fullmatch(stem):
-            last.add((place, folded(match["scene"])))
+            last[place, folded(match["scene"])] = name
         elif match := _TRUTH_FIRST.fullmatch(stem):
             first.add((place, folded(match["scene"])))
     found = set()
-    for name in names:
+    for name in names if last or first else ():
         place, stem = PurePosixPath(name).parent.as_posix(), PurePosixPath(name).stem
         if _truth_of(stem) is not None:
             continue
         lr = _LR_FIRST.fullmatch(stem)
-        beginnings = [match for match in re.finditer(_SEPARATOR, stem) if _METHOD.match(stem, match.end())]
-        scenes = [folded(stem), *(folded(stem[: match.start()]) for match in beginnings)]
-        if any((place, scene) in last for scene in scenes) or (lr and (place, folded(lr["scene"])) in first):
+        if lr and (place, folded(lr["scene"])) in first:
             found.add(name)
+        for scene, rest in _split_at_separators(stem):
+            truth = last.get((place, folded(scene)))
+            if truth and (_LR_LAST.match(rest) or _is_resized(sides(truth), sides(name), (1, *_SCALES))):
+                found.add(name)
     return found
+
+
+def _split_at_separators(stem: str) -> list[tuple[str, str]]:
+    """Each beginning of a name that may be that of a scene, and what follows: a method, not a number."""
+    separators = [match for match in re.finditer(_SEPARATOR, stem) if _METHOD.match(stem, match.end())]
+    return [(stem, ""), *((stem[: match.start()], stem[match.end() :]) for match in separators)]
 
 
 def _places(parts: tuple[str, ...]) -> list[tuple[str, ...]]:
@@ -323,16 +341,14 @@ def _sides(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def _is_enlarged_or_reduced(
-    original: tuple[int, int] | None, other: tuple[int, int] | None, scale: int | None
-) -> bool:
+def _is_resized(original: tuple[int, int] | None, other: tuple[int, int] | None, scales: Iterable[int]) -> bool:
+    """Whether one is as large as the other reduced or enlarged by one of these scales."""
     if original is None or other is None:
         return False
-    scales = [scale] if scale else range(2, _LARGEST_SCALE + 1)
     for s in scales:
         enlarged = all(side * s == result for side, result in zip(original, other, strict=True))
         reduced = all(lr in (side // s, -(-side // s)) for side, lr in zip(original, other, strict=True))
-        if s > 1 and (enlarged or reduced):
+        if enlarged or reduced:
             return True
     return False
 

@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,13 +19,14 @@ SUFFIXES = frozenset(
 )
 """Names of the formats that are read, in any case. The content decides what a file is."""
 
-OTHER_FORMATS = frozenset(
-    ".apng .gif .heic .heics .heif .hif .avif .avifs .jxl .jxr .wdp .hdp .jp2 .j2k .j2c .jpc .jpf .jpx .jpm "  # photos
-    ".dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .raf .orf .rw2 .pef .srw .x3f .3fr .iiq .raw "  # of cameras
-    ".svg .svgz .psd .psb .xcf .kra .ora .eps .emf .wmf .ico .icns .cur "  # of drawing programs
-    ".ppm .pgm .pbm .pnm .pam .pfm .tga .dds .pcx .qoi .sgi .ras .xbm .xpm .bpg .flif "
-    ".exr .hdr .rgbe .fits .fit .fts .dcm .npy .npz".split()  # of science
-)
+_OTHER_FORMATS = """
+    apng gif heic heics heif hif avif avifs jxl jxr wdp hdp jp2 j2k j2c jpc jpf jpx jpm
+    dng cr2 cr3 crw nef nrw arw srf sr2 raf orf rw2 pef srw x3f 3fr iiq raw
+    svg svgz psd psb xcf kra ora eps emf wmf ico icns cur
+    ppm pgm pbm pnm pam pfm tga dds pcx qoi sgi ras xbm xpm bpg flif
+    exr hdr rgbe fits fit fts dcm npy npz
+"""
+OTHER_FORMATS = frozenset(f".{suffix}" for suffix in _OTHER_FORMATS.split())
 """Names of image formats that are not read."""
 
 HIDDEN = "hidden image"
@@ -60,6 +61,10 @@ class LeftOut:
         """The same with names that begin with this place."""
         return LeftOut(tuple((noun, Path(place, name).as_posix()) for noun, name in self.entries))
 
+    def without(self, names: Callable[[str], bool]) -> "LeftOut":
+        """The same less entries of certain names."""
+        return LeftOut(tuple((noun, name) for noun, name in self.entries if not names(name)))
+
     def names(self) -> dict[str, list[str]]:
         """Names by what they are."""
         named: dict[str, list[str]] = {}
@@ -72,6 +77,9 @@ class LeftOut:
         if not self:
             return ""
         return "left out: " + ", ".join(_counted(noun, names) for noun, names in self.names().items())
+
+
+NOTHING = LeftOut()
 
 
 def _counted(noun: str, names: list[str]) -> str:
@@ -95,7 +103,7 @@ class Scan:
     folder: Path
     images: tuple[str, ...]
     """Regular files that are named as images, sorted."""
-    left_out: LeftOut = LeftOut()
+    left_out: LeftOut = NOTHING
     unusable: Mapping[str, str] = field(default_factory=dict)
     """Names as of an image that no file is behind, and what to say of them."""
     closed: Mapping[str, str] = field(default_factory=dict)
@@ -160,8 +168,12 @@ def scan(folder: Path) -> Scan:
     return Scan(folder, tuple(sorted(walk.images)), left_out, walk.unusable, walk.closed)
 
 
-def holds_image(folder: Path) -> bool:
-    """Whether an image lies below a folder, as far as can be told soon; what cannot be read is passed over."""
+def holds_image(folder: Path, *, below: bool = True) -> bool:
+    """Whether an image lies in a folder, as far as can be told soon; what cannot be read is passed over.
+
+    Args:
+        below: look into its subfolders too.
+    """
     waiting, looked_at = deque([folder]), 0
     while waiting and looked_at < _LOOKED_AT:
         for entry in _entries_or_none(waiting.popleft()):
@@ -169,8 +181,9 @@ def holds_image(folder: Path) -> bool:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir(follow_symlinks=False):
-                waiting.append(Path(entry.path))
-            elif is_image_name(entry.name):
+                if below:
+                    waiting.append(Path(entry.path))
+            elif is_image_name(entry.name) and not _is_folder(entry):
                 return True
     return False
 
@@ -265,7 +278,7 @@ def _fault(path: Path) -> str:
         if path.is_symlink():
             circle = exc.errno == errno.ELOOP
             why = "which leads in a circle" if circle else f"which cannot be followed ({exc.strerror})"
-            return f"{path}: is a link to {os.readlink(path)}, {why}; mend the link or take it out of the folder"
+            return f"{path}: is a link to {path.readlink()}, {why}; mend the link or take it out of the folder"
         return f"{path}: cannot be looked at ({exc.strerror}); make it readable or take it out of the folder"
     if stat.S_ISREG(mode):
         return ""
@@ -298,7 +311,5 @@ def _suffix(name: str) -> str:
 def subfolders(folder: Path) -> Iterable[Path]:
     """Folders in a folder, links to folders among them, sorted by name; hidden ones are passed over."""
     return [
-        Path(entry.path)
-        for entry in _entries_or_none(folder)
-        if not entry.name.startswith(".") and _is_folder(entry)
+        Path(entry.path) for entry in _entries_or_none(folder) if not entry.name.startswith(".") and _is_folder(entry)
     ]
