@@ -195,6 +195,7 @@ def first_event(
             "fingerprint": material.store.fingerprint,
             "pictures": [[r.split, r.name, r.sha256] for r in material.store.manifest],
             "left_out": left_out(experiment, material.store.manifest),
+            "not_used": material.pictures.left_out.summary(),
             "crops": {"count": len(crops), "pictures": len({c.name for c in crops}), "lr_side": crops[0].lr.shape[0]},
             "baseline": baseline(crops, experiment),
             "leaks": [[leak.kind, leak.training, leak.set_name, leak.held_out] for leak in leaks],

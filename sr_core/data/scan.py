@@ -72,6 +72,10 @@ class LeftOut:
             named.setdefault(noun, []).append(name)
         return named
 
+    def summary(self) -> dict[str, dict[str, int | str]]:
+        """How many there are of each kind and the name of the first, as values that JSON holds."""
+        return {noun: {"count": len(names), "first": printable(names[0])} for noun, names in self.names().items()}
+
     def line(self) -> str:
         """E.g. "left out: 2 linked folders (a, b), 3 GIF files (c.gif, …)"; empty if nothing is left out."""
         if not self:

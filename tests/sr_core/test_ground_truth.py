@@ -31,20 +31,22 @@ def truth(folder: Path, scale: int | None = None) -> tuple[list[str], str]:
     return [path.relative_to(folder).with_suffix("").as_posix() for path in found.paths], found.left_out.line()
 
 
-@pytest.mark.parametrize(
-    "name",
+LR_FOLDERS = (
     "LR lr LQ lq LRBI LRBI_rcan LR_bicubic LRbicx2 LRbicx3 LRBIx4 LRx8 LR2 x2 X4 X2_sub 4x DIV2K_train_LR_bicubic "
-    "DIV2K_valid_LR_x8 DIV2K_train_LR_wild my_lr_images LRImages lowres low_res LowResolution low-resolution".split(),
+    "DIV2K_valid_LR_x8 DIV2K_train_LR_wild my_lr_images LRImages lowres low_res LowResolution low-resolution"
 )
+OTHER_FOLDERS = (
+    "HR GT GTmod12 lrwatches Lroom LRoom slow_results flow BMW_X3 x22 alright 2019 HR_LR_pairs train SRF_2 lract "
+    "qualrun x1 max2 photos.x"
+)
+
+
+@pytest.mark.parametrize("name", LR_FOLDERS.split())
 def test_names_of_lr_folders_are_known(name: str) -> None:
     assert is_lr_folder(name)
 
 
-@pytest.mark.parametrize(
-    "name",
-    "HR GT GTmod12 lrwatches Lroom LRoom slow_results flow BMW_X3 x22 alright 2019 HR_LR_pairs train SRF_2 lract "
-    "qualrun x1 max2 photos.x".split(),
-)
+@pytest.mark.parametrize("name", OTHER_FOLDERS.split())
 def test_names_that_only_resemble_those_of_lr_folders_are_not_taken_for_them(name: str) -> None:
     assert not is_lr_folder(name)
 
@@ -182,7 +184,7 @@ def test_a_folder_of_the_scale_is_preferred_and_one_of_another_never_taken() -> 
     assert pairs(["a", "b"], lr, 3) == {"a": "LR/X3/a.png", "b": "LR/X3/b.png"}
     assert pairs(["000/a"], ["X2/000/a", "X3/000/a", "X2/001/a"]) == {"000/a": "X2/000/a.png"}
     assert pairs(["a"], ["LRbicx2/a", "LRbicx3/a"]) == {"a": "LRbicx2/a.png"}
-    with pytest.raises(ImageError, match="no LR picture of a; expected .* at scale 2"):
+    with pytest.raises(ImageError, match=r"no LR picture of a; expected .* at scale 2"):
         pairs(["a"], ["X3/a", "LRbicx4/a"])
 
 
@@ -296,9 +298,7 @@ def test_an_lr_set_as_clips_is_scored_clip_by_clip_and_the_rest_is_counted(
     assert evaluated(tmp_path / "GT", "--lr", tmp_path / "LQ")[2] == [left_out]
 
 
-def test_set5_scores_the_same_in_the_layouts_of_known_downloads(
-    shared: Path, tmp_path: Path, evaluated: Any
-) -> None:
+def test_set5_scores_the_same_in_the_layouts_of_known_downloads(shared: Path, tmp_path: Path, evaluated: Any) -> None:
     set5 = shared / "data/Set5"
     (tmp_path / "srf").mkdir()
     for hr in sorted((set5 / "HR").iterdir()):

@@ -106,9 +106,7 @@ def test_what_is_named_as_an_image_and_is_no_file_is_refused_and_the_first_is_na
         list_images(tmp_path)
 
 
-def test_a_subfolder_that_cannot_be_listed_is_refused_by_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_subfolder_that_cannot_be_listed_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add(tmp_path, "a.png", "locked/b.png", ".trash/c.png")
     scandir = os.scandir
 
