@@ -76,7 +76,7 @@ def _prepare(args: argparse.Namespace) -> None:
     from sr_core.data.sources import Pictures, folder_pictures
     from sr_core.progress import Progress, pixels_text
 
-    sets = [(folder, folder_pictures(folder.resolve())) for folder in args.images]
+    sets = [(folder, folder_pictures(folder)) for folder in args.images]
     if len(sets) == 1:
         pictures = sets[0][1]
         left_out = pictures.left_out

@@ -46,7 +46,7 @@ class Material:
 def find_pictures(data: Path | None, experiment: Experiment) -> Pictures:
     """The pictures that `--data` names, or the photographs inside scikit-image's wheel."""
     if data is not None:
-        return folder_pictures(data.resolve(), experiment.benchmarks)
+        return folder_pictures(data, experiment.benchmarks)
     if experiment.benchmarks:
         raise SuiteError(
             f"this experiment reports {', '.join(experiment.benchmarks)}: give --data DIR with DIR/<set>/HR in it"

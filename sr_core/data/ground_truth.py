@@ -22,7 +22,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 
 from sr_core.data.images import image_sides
-from sr_core.data.scan import LeftOut, Scan, holds_image, scan, subfolders
+from sr_core.data.scan import LeftOut, Scan, holds_image, images_in, is_folder, scan, subfolders
 from sr_core.errors import ImageError
 from sr_core.names import folded, printable
 
@@ -49,8 +49,12 @@ _LR_FIRST = re.compile(rf"{_LR}{_DEGRADED}{_SEPARATOR}(?P<scene>.+)", re.IGNOREC
 _METHOD = re.compile(r"[^\W\d]")
 """How what follows the name of a scene begins; a digit would number another scene."""
 _LR_LAST = re.compile(rf"{_LR}{_DEGRADED}(?![a-z])", re.IGNORECASE)
+_KNOWN_METHOD = re.compile(
+    r"(?:sr|bicubic|bilinear|nearest|lanczos|srcnn|selfexsr|glasner|scsr|a\+|kim|vdsr|edsr|rcan|esrgan)(?![a-z])",
+    re.IGNORECASE,
+)
 _OF_A_SCALE = re.compile(rf"(?P<before>.+?){_SEPARATOR}?x(?P<n>[2-8])[mdw]?", re.IGNORECASE)
-_OF_ANY_SCALE = re.compile(rf"(?P<before>.+?){_SEPARATOR}(?:{_LR}{_DEGRADED}|bicubic)", re.IGNORECASE)
+_OF_ANY_SCALE = re.compile(rf"(?P<before>.+?){_SEPARATOR}(?P<mark>{_LR}{_DEGRADED}|bicubic)", re.IGNORECASE)
 _CROPPED_FOR = re.compile(rf"(?:srf[_-]?|{_SEPARATOR}(?:hr|gt){_SEPARATOR}?x)(\d)", re.IGNORECASE)
 _SCALES = range(2, 9)
 
@@ -81,7 +85,7 @@ def ground_truth(folder: Path, *, scale: int | None = None) -> GroundTruth:
     Raises:
         ImageError: there is no such folder, no ground truth in it or no telling which it is, or an entry is unusable.
     """
-    container = None if not folder.is_dir() or holds_image(folder, below=False) else container_of(folder)
+    container = None if not is_folder(folder) or images_in(folder) else container_of(folder)
     if container is None:
         return ground_truth_among(scan(folder), scale=scale)
     found = ground_truth_among(scan(container), scale=scale)
@@ -266,17 +270,18 @@ def _scene(name: str) -> str:
     return folded(bases[-1] if bases else stem)
 
 
-def _bases(stem: str) -> list[tuple[str, int | None]]:
-    """Names that this one may be an LR image or a result of, and by which scale if it says so."""
-    bases: list[tuple[str, int | None]] = []
-    scale = None
+def _bases(stem: str) -> list[tuple[str, Iterable[int]]]:
+    """Names that this one may be an LR image or a result of, and by which scales."""
+    bases: list[tuple[str, Iterable[int]]] = []
+    scales: Iterable[int] = _SCALES
     match = _OF_A_SCALE.fullmatch(stem)
     if match:
-        stem, scale = match["before"], int(match["n"])
-        bases.append((stem, scale))
+        stem, scales = match["before"], [int(match["n"])]
+        bases.append((stem, scales))
     match = _OF_ANY_SCALE.fullmatch(stem)
     if match:
-        bases.append((match["before"], scale))
+        made = match["mark"].lower() not in ("lr", "lq")  # which may be lower right as well
+        bases.append((match["before"], [1, *scales] if made else scales))
     return bases
 
 
@@ -284,11 +289,15 @@ def _counterparts(root: Path, names: Sequence[str]) -> set[str]:
     """Images that are LR images or results of others among these."""
     known = {(PurePosixPath(name).parent.parts, folded(PurePosixPath(name).stem)): name for name in names}
     sides = cache(lambda name: _sides(root / name))
-    found = _marked_counterparts(names, sides)
+    found: set[str] = set()
+    by_folder: dict[str, list[str]] = {}
+    for name in names:
+        by_folder.setdefault(PurePosixPath(name).parent.as_posix(), []).append(name)
+    for inside in by_folder.values():
+        found |= _marked_counterparts(inside, sides)
     for name in names:
         path = PurePosixPath(name)
-        for base, scale in _bases(path.stem):
-            scales = [scale] if scale else _SCALES
+        for base, scales in _bases(path.stem):
             for place in _places(path.parent.parts):
                 original = known.get((place, folded(base)))
                 if original is None or original == name:
@@ -299,27 +308,40 @@ def _counterparts(root: Path, names: Sequence[str]) -> set[str]:
 
 
 def _marked_counterparts(names: Sequence[str], sides: _SidesOf) -> set[str]:
-    """Those of which the ground truth next to them is marked: `a_LR` next to `a_HR`, `LR_a` next to `HR_a`."""
-    last: dict[tuple[str, str], str] = {}
-    first: set[tuple[str, str]] = set()
+    """Those in one folder of which the ground truth is marked: `a_LR` next to `a_HR`, `LR_a` next to `HR_a`."""
+    last: dict[str, str] = {}
+    first: set[str] = set()
+    unmarked: list[str] = []
     for name in names:
-        place, stem = PurePosixPath(name).parent.as_posix(), PurePosixPath(name).stem
+        stem = PurePosixPath(name).stem
         if match := _TRUTH_LAST.fullmatch(stem):
-            last[place, folded(match["scene"])] = name
+            last[folded(match["scene"])] = name
         elif match := _TRUTH_FIRST.fullmatch(stem):
-            first.add((place, folded(match["scene"])))
-    found = set()
-    for name in names if last or first else ():
-        place, stem = PurePosixPath(name).parent.as_posix(), PurePosixPath(name).stem
-        if _truth_of(stem) is not None:
-            continue
+            first.add(folded(match["scene"]))
+        else:
+            unmarked.append(name)
+
+    found: set[str] = set()
+    scenes_of: dict[str, set[str]] = {}
+    perhaps: list[tuple[str, str]] = []
+    for name in unmarked if last or first else ():
+        stem = PurePosixPath(name).stem
         lr = _LR_FIRST.fullmatch(stem)
-        if lr and (place, folded(lr["scene"])) in first:
+        if lr and folded(lr["scene"]) in first:
             found.add(name)
-        for scene, rest in _split_at_separators(stem):
-            truth = last.get((place, folded(scene)))
-            if truth and (_LR_LAST.match(rest) or _is_resized(sides(truth), sides(name), (1, *_SCALES))):
+        for scene, method in _split_at_separators(stem):
+            truth = last.get(folded(scene))
+            if truth is None:
+                continue
+            scenes_of.setdefault(folded(method), set()).add(truth)
+            if _LR_LAST.match(method) or (not method and _is_resized(sides(truth), sides(name), _SCALES)):
                 found.add(name)
+            else:
+                perhaps.append((name, truth))
+    # Ford_GT next to Ford_Mustang is no pair
+    are_pairs = found or any(_KNOWN_METHOD.match(m) or len(scenes) > 1 for m, scenes in scenes_of.items())
+    if are_pairs:
+        found |= {name for name, truth in perhaps if _is_resized(sides(truth), sides(name), (1, *_SCALES))}
     return found
 
 

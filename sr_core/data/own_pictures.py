@@ -12,6 +12,7 @@ The colours as stored go through the network, as the field's benchmarks do it. B
 """
 
 import io
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from sr_core.data.images import FORMATS, Image, naming_faults, read_upright
 from sr_core.data.resize import imresize
-from sr_core.data.scan import LeftOut, check_file, scan
+from sr_core.data.scan import LeftOut, check_file, is_folder, resolved, scan
 from sr_core.errors import ImageError
 from sr_core.names import folded
 
@@ -44,6 +45,7 @@ class OwnPicture:
 
 def read_own_picture(path: Path) -> OwnPicture:
     """One picture with its alpha; raises ImageError as `read_image` does, but not for what is transparent."""
+    check_file(path)
     with naming_faults(path):
         picture = read_upright(path)
         is_grey = picture.mode in ("1", "L", "LA")
@@ -116,11 +118,11 @@ def plan_outputs(inputs: Iterable[Path], out: Path, scale: int) -> Plan:
     first: dict[str, Path] = {}
     originals: dict[str, set[Path]] = {}
     for source, _ in found:
-        originals.setdefault(folded(str(source.resolve())), set()).add(source.resolve())
+        originals.setdefault(folded(str(resolved(source))), set()).add(resolved(source))
     for source, relative in found:
         output = out / relative.with_name(f"{relative.stem}_x{scale}.png")
         before = first.setdefault(folded(str(output)), source)
-        if before.resolve() != source.resolve():
+        if resolved(before) != resolved(source):
             faults.append(f"{source}: {before} becomes {output} too; rename one, or give each its own --out")
         elif _is_one_of(output, originals):
             faults.append(f"{source}: would become {output}, which is an input; choose another --out")
@@ -132,19 +134,19 @@ def plan_outputs(inputs: Iterable[Path], out: Path, scale: int) -> Plan:
 
 def _is_one_of(output: Path, originals: Mapping[str, set[Path]]) -> bool:
     """Whether a file is one of these, perhaps by another of its names on this disk."""
-    resolved = output.resolve()
-    alike = originals.get(folded(str(resolved)), set())
-    return resolved in alike or (output.exists() and any(output.samefile(original) for original in alike))
+    place = resolved(output)
+    alike = originals.get(folded(str(place)), set())
+    return place in alike or (output.exists() and any(output.samefile(original) for original in alike))
 
 
 def _found(given: Path, out: Path, faults: list[str]) -> tuple[list[tuple[Path, Path]], LeftOut]:
     """Pictures, their paths below the output folder but for the name, and what is left out; faults are added."""
-    if not given.is_dir():
-        if not given.exists() and not given.is_symlink():
+    if not is_folder(given):
+        if not os.path.lexists(given):
             raise ImageError(f"{given}: no such picture or folder; check the path")
         check_file(given)
         return [(given, Path(given.name))], LeftOut()
-    if given.resolve() == out.resolve():
+    if resolved(given) == resolved(out):
         raise ImageError(
             f"{given}: is --out as well; choose another folder, or one below it, for the enlarged pictures"
         )
@@ -165,5 +167,5 @@ def _found(given: Path, out: Path, faults: list[str]) -> tuple[list[tuple[Path, 
 
 def _below(folder: Path, out: Path) -> Path | None:
     """The output folder's path below a folder of inputs, if it is there."""
-    resolved = out.resolve()
-    return resolved.relative_to(folder.resolve()) if resolved.is_relative_to(folder.resolve()) else None
+    place, top = resolved(out), resolved(folder)
+    return place.relative_to(top) if place.is_relative_to(top) else None

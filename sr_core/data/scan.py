@@ -192,11 +192,30 @@ def holds_image(folder: Path, *, below: bool = True) -> bool:
     return False
 
 
+def images_in(folder: Path) -> list[str]:
+    """Names of the images right in a folder, sorted; what cannot be read is passed over."""
+    names = [entry.name for entry in _entries_or_none(folder) if is_image_name(entry.name) and not _is_folder(entry)]
+    return [name for name in names if not name.startswith(".")]
+
+
 def check_file(path: Path) -> None:
     """Raises ImageError unless this is a file that can be opened without waiting: no pipe, no device, no folder."""
     fault = _fault(path)
     if fault:
         raise ImageError(fault)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether this is a folder, or a link to one, as far as can be told."""
+    try:
+        return path.is_dir()
+    except OSError:  # no permission
+        return False
+
+
+def resolved(path: Path) -> Path:
+    """The path without links; a link that leads in a circle stays, to be told when it is opened."""
+    return Path(os.path.realpath(path))
 
 
 def is_image_name(name: str) -> bool:
@@ -283,6 +302,8 @@ def _fault(path: Path) -> str:
             circle = exc.errno == errno.ELOOP
             why = "which leads in a circle" if circle else f"which cannot be followed ({exc.strerror})"
             return f"{path}: is a link to {path.readlink()}, {why}; mend the link or take it out of the folder"
+        if isinstance(exc, FileNotFoundError):
+            return f"{path}: no such picture; check the path"
         return f"{path}: cannot be looked at ({exc.strerror}); make it readable or take it out of the folder"
     if stat.S_ISREG(mode):
         return ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sr_core.data.ground_truth import container_of, ground_truth_among, unused_folders
-from sr_core.data.scan import NOTHING, LeftOut, holds_image, is_image_name, scan, subfolders
+from sr_core.data.scan import NOTHING, LeftOut, holds_image, images_in, is_folder, resolved, scan, subfolders
 from sr_core.errors import ImageError
 
 EMBEDDED_TRAIN = (
@@ -112,8 +112,8 @@ def folder_pictures(folder: Path, benchmarks: Sequence[str] = ()) -> Pictures:
         ImageError: no such folder, a benchmark asked for is absent, two folders have a claim to validate, an entry
             cannot be used, or nothing is left to train or to validate on.
     """
-    folder = folder.resolve()
-    if not folder.is_dir():
+    folder = resolved(folder)
+    if not is_folder(folder):
         raise ImageError(f"{folder}: expected a folder of pictures, and there is no such folder")
     tests, left_out = _benchmarks(folder, benchmarks)
     taken = {name.lower() for name in (*BENCHMARKS, *benchmarks)}
@@ -195,7 +195,7 @@ def _file_digest(path: Path) -> str:
 
 def _subfolder(folder: Path, name: str) -> Path | None:
     """The subfolder of that name in any case; where there are several, the exact one, else the first by name."""
-    alike = [child for child in folder.iterdir() if child.name.lower() == name.lower() and child.is_dir()]
+    alike = [child for child in subfolders(folder) if child.name.lower() == name.lower()]
     return min(alike, key=lambda child: (child.name != name, child.name), default=None)
 
 
@@ -210,7 +210,7 @@ def _place_of_splits(folder: Path) -> Path:
         names = {name.lower() for name in (*TRAIN_FOLDERS, *DIV2K_TRAIN)}
         return any(child.name.lower() in names for child in subfolders(place))
 
-    if has_splits(folder) or holds_image(folder, below=False):
+    if has_splits(folder) or images_in(folder):
         return folder
     container = container_of(folder)
     return container if container is not None and has_splits(container) else folder
@@ -237,9 +237,8 @@ def _split(place: Path, names: Sequence[str], of_div2k: Sequence[str]) -> Path |
 def _unused(folder: Path, used: Collection[Path | None], taken: Collection[str]) -> LeftOut:
     """Images, and folders with images, that are next to those that are used; benchmarks are expected there."""
     expected = [child for child in subfolders(folder) if child in used or child.name.lower() in taken]
-    files = sorted(file.name for file in folder.iterdir() if is_image_name(file.name) and file.is_file())
-    images = [name for name in files if not name.startswith(".")]
-    return unused_folders(folder, expected) + LeftOut(tuple((_UNUSED_IMAGE, name) for name in images))
+    images = LeftOut(tuple((_UNUSED_IMAGE, name) for name in images_in(folder)))
+    return unused_folders(folder, expected) + images
 
 
 def _pictures(

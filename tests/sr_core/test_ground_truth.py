@@ -93,15 +93,18 @@ def test_lr_images_and_results_next_to_an_image_are_known_by_name_and_size(scale
 
 
 def test_the_name_alone_makes_no_lr_image(tmp_path: Path) -> None:
-    images(tmp_path, "a", "ax2", "a_x4", "a_lr", "2x2", "2")  # all of one size
+    images(tmp_path, "a", "ax2", "a_x4", "a_lr", "2x2", "2", "a_night")  # all of one size
     images(tmp_path, "bx2", "c_lr", height=24, width=20)  # no b, no c
-    assert len(truth(tmp_path)[0]) == 8
+    assert len(truth(tmp_path)[0]) == 9
 
 
 def test_a_photograph_marked_hr_leaves_numbered_and_other_photographs_alone(tmp_path: Path) -> None:
     images(tmp_path, "IMG_HR", "IMG_0001", "IMG_0002")
     images(tmp_path, "IMG_harbour", height=31, width=77)
-    assert truth(tmp_path) == (["IMG_0001", "IMG_0002", "IMG_HR", "IMG_harbour"], "")
+    images(tmp_path, "Ford_GT", "Ford", "Ford_Mustang", "Porsche_GT", "Porsche_Targa")
+    assert len(truth(tmp_path)[0]) == 9
+    images(tmp_path, "Ford_bicubic")
+    assert truth(tmp_path)[0] == ["Ford_GT", "IMG_0001", "IMG_0002", "IMG_HR", "IMG_harbour", "Porsche_GT"]
 
 
 def test_marks_may_come_first(tmp_path: Path) -> None:
