@@ -4,7 +4,7 @@ Downloads mix them in a few ways that recur. These are known:
 
 | in the folder | ground truth |
 |---|---|
-| `HR`, `GT`, `GTmod12` or `original`, next to other folders | the first of these; of `GTmodN` the largest N |
+| `HR`, `GT`, `GTmod12`, `original` or `target`, next to other folders | the first of these; of `GTmodN` the largest N |
 | subfolders `LR*`, `LQ*`, `*_LR_*`, `X2`, `lowres`, … | what is outside of them |
 | `a_HR.png` (or `a_GT.png`) next to `a_LR.png`, `a_bicubic.png`, … | `a_HR.png` |
 | `HR_a.png` next to `LR_a.png` | `HR_a.png` |
@@ -33,14 +33,26 @@ OTHER_SCALE = "image of another scale"
 
 _LR = r"(?:lr|lq)"
 _DEGRADED = r"(?:bi|bic|bicubic|bd|dn|blur|down|unknown|mild|wild|difficult|jpe?g|noise|real)?"
-_LR_TOKEN = re.compile(rf"{_LR}{_DEGRADED}(?:x?\d{{1,2}}x?)?[mdw]?s?", re.IGNORECASE)
+_LR_TOKEN = re.compile(
+    rf"{_LR}{_DEGRADED}(?:x?\d{{1,2}}x?)?[mdw]?s?|(?:bi|bd|dn|bic|bicubic)x\d|bicubic|downsampled|downscaled",
+    re.IGNORECASE,
+)
 _LOW_RESOLUTION = re.compile(r"(?<![a-z])low[\W_]*(?:res|resolution|quality)(?![a-z])", re.IGNORECASE)
 _SCALE_FOLDER = re.compile(r"(?:x[2-8]|[2-8]x)(?:[_-]sub)?", re.IGNORECASE)
 _SCALE_NAMED = re.compile(
-    r"(?:(?:\b|_)(?:(?:lr|lq)[a-z]*?)?x|srf_?)([2-8])(?![\da-z])|(?<![\da-z])([2-8])x(?![\da-z])", re.IGNORECASE
+    r"(?:(?:\b|_)(?:(?:lr|lq)[a-z]*?|bi|bd|dn|bic|bicubic)?x|srf_?)([2-8])(?![\da-z])|(?<![\da-z])([2-8])x(?![\da-z])",
+    re.IGNORECASE,
 )
-_CAPITALS = re.compile(r"(?<=[A-Z])(?=[A-Z][a-z])|(?<=[a-z0-9])(?=[A-Z])")
-_CONTAINERS = (r"hr", r"gt|ground[_ -]?truth", r"gtmod(?P<n>\d+)", r"original")
+_CAPITALS = (re.compile(r"(?<=[a-z0-9])(?=[A-Z])"), re.compile(r"(?<=[A-Z])(?=[A-Z][a-z])"))
+"""Where a word begins without a separator: `matlabLRx4`, `LRImages`."""
+_CONTAINERS = (
+    r"hr|high[_ -]?res(?:olution)?",
+    r"gt|ground[_ -]?truth",
+    r"gtmod(?P<n>\d+)",
+    r"original",
+    r"targets?",
+)
+_OF_TARGETS = ("input", "inputs")
 
 _SEPARATOR = r"[_\-. ]"
 _TRUTH_LAST = re.compile(rf"(?P<scene>.+){_SEPARATOR}(?:hr|gt)(?:{_SEPARATOR}?x\d)?", re.IGNORECASE)
@@ -107,7 +119,7 @@ def unused_folders(folder: Path, used: Collection[Path]) -> LeftOut:
 
 
 def container_of(folder: Path) -> Path | None:
-    """The subfolder that holds the HR images by its name (`HR`, `GT`, `GTmod12`, `original`); None if there is none."""
+    """The subfolder that by its name holds the HR images (`HR`, `GT`, `GTmod12`, `original`, …), or None."""
     named = [child for child in subfolders(folder) if _container_rank(child.name) is not None]
     holding = [child for child in named if holds_image(child)]
     return min(holding or named, key=lambda child: _rank(child.name), default=None)
@@ -157,7 +169,8 @@ def is_lr_folder(name: str) -> bool:
     if _SCALE_FOLDER.fullmatch(name) or _LOW_RESOLUTION.search(name):
         return True
     tokens = re.split(r"[\W_]+", name)
-    tokens += re.split(r"[\W_]+", _CAPITALS.sub("_", name))
+    for word_begins in _CAPITALS:
+        tokens += re.split(r"[\W_]+", word_begins.sub("_", name))
     if any(token.lower() in ("hr", "gt") for token in tokens):
         return False
     return any(_LR_TOKEN.fullmatch(token) for token in tokens)
@@ -218,7 +231,8 @@ def _folders_left_out(root: Path, names: Sequence[str]) -> dict[str, str]:
             _check_different(root, place, direct[place], chosen, names)
         for child in inside:
             base = PurePosixPath(child).name
-            if is_lr_folder(base) and not _all_marked(child, names):
+            is_input = base.lower() in _OF_TARGETS and bool(containers)
+            if is_input or (is_lr_folder(base) and not _all_marked(child, names)):
                 left_out[child] = LR_FOLDER
             elif child in containers and child != chosen and place not in direct:
                 left_out[child] = UNUSED_FOLDER

@@ -33,6 +33,9 @@ HIDDEN = "hidden image"
 LINKED_FOLDER = "linked folder"
 BROKEN_LINK = "broken link"
 
+_SYSTEM_FOLDERS = {"lost+found", "$RECYCLE.BIN", "System Volume Information", "#recycle", "@eaDir", "__MACOSX"}
+"""What systems and their disks keep in a folder, thumbnails among it; taken for hidden."""
+
 _NAMES_SHOWN = {"folder": 3, "link": 3}
 _LOOKED_AT = 20_000
 """Entries that `holds_image` looks at before it gives up."""
@@ -148,7 +151,7 @@ def scan(folder: Path) -> Scan:
     | any other entry with such a suffix: a link to nothing, a pipe, a device | unusable |
     | a subfolder, whatever its name | entered; unusable if it cannot be listed |
     | a link to a folder | left out, because it may lead in a circle or to images that were listed already |
-    | hidden, or below a hidden folder | left out if it is an image |
+    | hidden, or below a hidden folder or one that a system keeps for itself | left out if it is an image |
     | a file with a suffix of `OTHER_FORMATS` | left out |
     | a link to nothing, with another name | left out |
     | anything else | not mentioned |
@@ -182,7 +185,7 @@ def holds_image(folder: Path, *, below: bool = True) -> bool:
     while waiting and looked_at < _LOOKED_AT:
         for entry in _entries_or_none(waiting.popleft()):
             looked_at += 1
-            if entry.name.startswith("."):
+            if _is_hidden(entry.name):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 if below:
@@ -195,7 +198,7 @@ def holds_image(folder: Path, *, below: bool = True) -> bool:
 def images_in(folder: Path) -> list[str]:
     """Names of the images right in a folder, sorted; what cannot be read is passed over."""
     names = [entry.name for entry in _entries_or_none(folder) if is_image_name(entry.name) and not _is_folder(entry)]
-    return [name for name in names if not name.startswith(".")]
+    return [name for name in names if not _is_hidden(name)]
 
 
 def check_file(path: Path) -> None:
@@ -243,7 +246,7 @@ class _Walk:
                 continue
             for entry in entries:
                 name = f"{place}/{entry.name}" if place else entry.name
-                below_hidden = hidden or entry.name.startswith(".")
+                below_hidden = hidden or _is_hidden(entry.name)
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append((name, below_hidden))
                 elif below_hidden:
@@ -329,12 +332,14 @@ def _entries_or_none(folder: Path) -> Iterator["os.DirEntry[str]"]:
         return
 
 
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in _SYSTEM_FOLDERS
+
+
 def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()  # noqa: PTH122  # a name, not a path
 
 
 def subfolders(folder: Path) -> Iterable[Path]:
     """Folders in a folder, links to folders among them, sorted by name; hidden ones are passed over."""
-    return [
-        Path(entry.path) for entry in _entries_or_none(folder) if not entry.name.startswith(".") and _is_folder(entry)
-    ]
+    return [Path(entry.path) for entry in _entries_or_none(folder) if not _is_hidden(entry.name) and _is_folder(entry)]

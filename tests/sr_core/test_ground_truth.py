@@ -33,11 +33,12 @@ def truth(folder: Path, scale: int | None = None) -> tuple[list[str], str]:
 
 LR_FOLDERS = (
     "LR lr LQ lq LRBI LRBI_rcan LR_bicubic LRbicx2 LRbicx3 LRBIx4 LRx8 LR2 x2 X4 X2_sub 4x DIV2K_train_LR_bicubic "
-    "DIV2K_valid_LR_x8 DIV2K_train_LR_wild my_lr_images LRImages lowres low_res LowResolution low-resolution"
+    "DIV2K_valid_LR_x8 DIV2K_train_LR_wild my_lr_images LRImages lowres low_res LowResolution low-resolution "
+    "BIx4 BDx3 train_sharp_bicubic vimeo_septuplet_matlabLRx4"
 )
 OTHER_FOLDERS = (
     "HR GT GTmod12 lrwatches Lroom LRoom slow_results flow BMW_X3 x22 alright 2019 HR_LR_pairs train SRF_2 lract "
-    "qualrun x1 max2 photos.x"
+    "qualrun x1 max2 photos.x bi input train_sharp cubic"
 )
 
 
@@ -52,7 +53,7 @@ def test_names_that_only_resemble_those_of_lr_folders_are_not_taken_for_them(nam
 
 
 def test_the_scale_is_read_from_a_folder_s_name() -> None:
-    named = {"X2": {2}, "4x": {4}, "LRbicx3": {3}, "DIV2K_train_LR_bicubic_X2": {2}, "image_SRF_4": {4}}
+    named = {"BIx4": {4}, "X2": {2}, "4x": {4}, "LRbicx3": {3}, "DIV2K_train_LR_bicubic_X2": {2}, "image_SRF_4": {4}}
     assert {name: scales_named(name) for name in named} == named
     assert not any(map(scales_named, ("box3", "1920x1080", "000", "x22", "LR_bicubic", "2019")))
 
@@ -123,6 +124,8 @@ def test_marks_may_come_first(tmp_path: Path) -> None:
         (["GTmod4", "GTmod12", "GTmod3"], "GTmod12"),
         (["original", "LRbicx4"], "original"),
         (["GT", "HR", "original"], "HR"),
+        (["GT", "BIx4", "BDx4"], "GT"),
+        (["target", "input"], "target"),
     ],
 )
 def test_the_folder_of_hr_images_is_known_by_its_name_and_the_others_are_named(
@@ -134,6 +137,14 @@ def test_the_folder_of_hr_images_is_known_by_its_name_and_the_others_are_named(
     assert kept == [f"{chosen}/baby", f"{chosen}/bird"]
     assert all(folder in line for folder in folders if folder != chosen)
     assert ground_truth(tmp_path).names == ("baby.png", "bird.png")
+
+
+def test_inputs_of_targets_are_lr_also_further_down(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        images(tmp_path / name / "target", "1")
+        images(tmp_path / name / "input", "1")
+    images(tmp_path / "c" / "input", "1")
+    assert truth(tmp_path)[0] == ["a/target/1", "b/target/1", "c/input/1"]
 
 
 def test_an_hr_folder_may_be_a_link_and_an_empty_one_does_not_count(tmp_path: Path) -> None:

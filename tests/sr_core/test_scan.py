@@ -47,6 +47,14 @@ def test_documents_and_what_systems_put_into_folders_are_not_mentioned(tmp_path:
     assert found.left_out.line() == ""
 
 
+def test_thumbnails_that_a_system_keeps_are_hidden(tmp_path: Path) -> None:
+    add(tmp_path, "a.jpg", "@eaDir/a.jpg/THUMB.jpg")
+    assert (scan(tmp_path).images, scan(tmp_path).left_out.names()) == (
+        ("a.jpg",),
+        {"hidden image": ["@eaDir/a.jpg/THUMB.jpg"]},
+    )
+
+
 def test_a_name_that_is_not_utf8_or_breaks_the_line_is_told_in_printable_text() -> None:
     assert LeftOut((("GIF file", "caf\udce9\n.gif"),)).line() == "left out: 1 GIF file (caf\\xe9 .gif)"
 
@@ -107,11 +115,11 @@ def test_what_is_named_as_an_image_and_is_no_file_is_refused_and_the_first_is_na
 
 
 def test_a_subfolder_that_cannot_be_listed_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    add(tmp_path, "a.png", "locked/b.png", ".trash/c.png")
+    add(tmp_path, "a.png", "locked/b.png", ".trash/c.png", "lost+found/d.png")
     scandir = os.scandir
 
     def refusing(path: Path) -> Any:
-        if path.name in ("locked", ".trash"):
+        if path.name in ("locked", ".trash", "lost+found"):
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
