@@ -21,20 +21,18 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-from sr_core.data.images import image_sides
+from sr_core.data.counterparts import DEGRADED, LR, counterparts_among, of_other_scales, scene_of, truth_of
 from sr_core.data.scan import LeftOut, Scan, holds_image, images_in, is_folder, scan, subfolders
 from sr_core.errors import ImageError
-from sr_core.names import folded, printable
+from sr_core.names import printable
 
 LR_FOLDER = "LR folder"
 UNUSED_FOLDER = "unused folder"
 COUNTERPART = "LR or result image"
 OTHER_SCALE = "image of another scale"
 
-_LR = r"(?:lr|lq)"
-_DEGRADED = r"(?:bi|bic|bicubic|bd|dn|blur|down|unknown|mild|wild|difficult|jpe?g|noise|real)?"
 _LR_TOKEN = re.compile(
-    rf"{_LR}{_DEGRADED}(?:x?\d{{1,2}}x?)?[mdw]?s?|(?:bi|bd|dn|bic|bicubic)x\d|bicubic|downsampled|downscaled",
+    rf"{LR}{DEGRADED}(?:x?\d{{1,2}}x?)?[mdw]?s?|(?:bi|bd|dn|bic|bicubic)x\d|bicubic|downsampled|downscaled",
     re.IGNORECASE,
 )
 _LOW_RESOLUTION = re.compile(r"(?<![a-z])low[\W_]*(?:res|resolution|quality)(?![a-z])", re.IGNORECASE)
@@ -53,24 +51,6 @@ _CONTAINERS = (
     r"targets?",
 )
 _OF_TARGETS = ("input", "inputs")
-
-_SEPARATOR = r"[_\-. ]"
-_TRUTH_LAST = re.compile(rf"(?P<scene>.+){_SEPARATOR}(?:hr|gt)(?:{_SEPARATOR}?x\d)?", re.IGNORECASE)
-_TRUTH_FIRST = re.compile(rf"(?:hr|gt){_SEPARATOR}(?P<scene>.+)", re.IGNORECASE)
-_LR_FIRST = re.compile(rf"{_LR}{_DEGRADED}{_SEPARATOR}(?P<scene>.+)", re.IGNORECASE)
-_METHOD = re.compile(r"[^\W\d]")
-"""How what follows the name of a scene begins; a digit would number another scene."""
-_LR_LAST = re.compile(rf"{_LR}{_DEGRADED}(?![a-z])", re.IGNORECASE)
-_KNOWN_METHOD = re.compile(
-    r"(?:sr|bicubic|bilinear|nearest|lanczos|srcnn|selfexsr|glasner|scsr|a\+|kim|vdsr|edsr|rcan|esrgan)(?![a-z])",
-    re.IGNORECASE,
-)
-_OF_A_SCALE = re.compile(rf"(?P<before>.+?){_SEPARATOR}?x(?P<n>[2-8])[mdw]?", re.IGNORECASE)
-_OF_ANY_SCALE = re.compile(rf"(?P<before>.+?){_SEPARATOR}(?P<mark>{_LR}{_DEGRADED}|bicubic)", re.IGNORECASE)
-_CROPPED_FOR = re.compile(rf"(?:srf[_-]?|{_SEPARATOR}(?:hr|gt){_SEPARATOR}?x)(\d)", re.IGNORECASE)
-_SCALES = range(2, 9)
-
-_SidesOf = Callable[[str], tuple[int, int] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +129,9 @@ def ground_truth_among(
     if faults:
         raise ImageError(faults[min(faults)])
 
-    counterparts = _counterparts(found.folder, kept)
+    counterparts = counterparts_among(found.folder, kept)
     kept = [name for name in kept if name not in counterparts]
-    cropped = _of_other_scales(kept, scale)
+    cropped = of_other_scales(kept, scale)
     kept = [name for name in kept if name not in cropped]
     left_out = LeftOut(
         tuple(entry for entry in found.left_out.entries if belongs(entry[1]) and not below_left_out(entry[1]))
@@ -244,13 +224,13 @@ def _folders_left_out(root: Path, names: Sequence[str]) -> dict[str, str]:
 def _all_marked(folder: str, names: Iterable[str]) -> bool:
     """Whether every image below a folder says in its own name that it is ground truth."""
     stems = [PurePosixPath(name).stem for name in names if name.startswith(f"{folder}/")]
-    return all(_truth_of(stem) is not None for stem in stems)
+    return all(truth_of(stem) is not None for stem in stems)
 
 
 def _check_different(root: Path, place: str, direct: Iterable[str], container: str, names: Iterable[str]) -> None:
     """Raises ImageError if images next to an HR folder have the names of images in it."""
-    inside = {_scene(name) for name in names if name.startswith(f"{container}/")}
-    both = [PurePosixPath(name).name for name in direct if _scene(name) in inside]
+    inside = {scene_of(name) for name in names if name.startswith(f"{container}/")}
+    both = [PurePosixPath(name).name for name in direct if scene_of(name) in inside]
     if both:
         raise ImageError(
             f"{root / place}: holds images of its own, and images of the same names in its folder "
@@ -262,147 +242,3 @@ def _check_different(root: Path, place: str, direct: Iterable[str], container: s
 def _is_below(folders: Iterable[str]) -> Callable[[str], bool]:
     beginnings = tuple(f"{folder}/" for folder in folders)
     return lambda name: name.startswith(beginnings)
-
-
-# Names of one scene
-
-
-def _truth_of(stem: str) -> str | None:
-    """The scene of a name that is marked as ground truth: `a` of `a_HR`, `HR_a`, `a_HR_x2`."""
-    match = _TRUTH_LAST.fullmatch(stem) or _TRUTH_FIRST.fullmatch(stem)
-    return match["scene"] if match else None
-
-
-def _scene(name: str) -> str:
-    """What is left of a name without marks of HR, LR or scale."""
-    stem = PurePosixPath(name).stem
-    for pattern in (_TRUTH_LAST, _TRUTH_FIRST, _LR_FIRST):
-        match = pattern.fullmatch(stem)
-        if match:
-            return folded(match["scene"])
-    bases = [base for base, _ in _bases(stem)]
-    return folded(bases[-1] if bases else stem)
-
-
-def _bases(stem: str) -> list[tuple[str, Iterable[int]]]:
-    """Names that this one may be an LR image or a result of, and by which scales."""
-    bases: list[tuple[str, Iterable[int]]] = []
-    scales: Iterable[int] = _SCALES
-    match = _OF_A_SCALE.fullmatch(stem)
-    if match:
-        stem, scales = match["before"], [int(match["n"])]
-        bases.append((stem, scales))
-    match = _OF_ANY_SCALE.fullmatch(stem)
-    if match:
-        made = match["mark"].lower() not in ("lr", "lq")  # which may be lower right as well
-        bases.append((match["before"], [1, *scales] if made else scales))
-    return bases
-
-
-def _counterparts(root: Path, names: Sequence[str]) -> set[str]:
-    """Images that are LR images or results of others among these."""
-    known = {(PurePosixPath(name).parent.parts, folded(PurePosixPath(name).stem)): name for name in names}
-    sides = cache(lambda name: _sides(root / name))
-    found: set[str] = set()
-    by_folder: dict[str, list[str]] = {}
-    for name in names:
-        by_folder.setdefault(PurePosixPath(name).parent.as_posix(), []).append(name)
-    for inside in by_folder.values():
-        found |= _marked_counterparts(inside, sides)
-    for name in names:
-        path = PurePosixPath(name)
-        for base, scales in _bases(path.stem):
-            for place in _places(path.parent.parts):
-                original = known.get((place, folded(base)))
-                if original is None or original == name:
-                    continue
-                if _is_resized(sides(original), sides(name), scales):
-                    found.add(name)
-    return found
-
-
-def _marked_counterparts(names: Sequence[str], sides: _SidesOf) -> set[str]:
-    """Those in one folder of which the ground truth is marked: `a_LR` next to `a_HR`, `LR_a` next to `HR_a`."""
-    last: dict[str, str] = {}
-    first: set[str] = set()
-    unmarked: list[str] = []
-    for name in names:
-        stem = PurePosixPath(name).stem
-        if match := _TRUTH_LAST.fullmatch(stem):
-            last[folded(match["scene"])] = name
-        elif match := _TRUTH_FIRST.fullmatch(stem):
-            first.add(folded(match["scene"]))
-        else:
-            unmarked.append(name)
-
-    found: set[str] = set()
-    scenes_of: dict[str, set[str]] = {}
-    perhaps: list[tuple[str, str]] = []
-    for name in unmarked if last or first else ():
-        stem = PurePosixPath(name).stem
-        lr = _LR_FIRST.fullmatch(stem)
-        if lr and folded(lr["scene"]) in first:
-            found.add(name)
-        for scene, method in _split_at_separators(stem):
-            truth = last.get(folded(scene))
-            if truth is None:
-                continue
-            scenes_of.setdefault(folded(method), set()).add(truth)
-            if _LR_LAST.match(method) or (not method and _is_resized(sides(truth), sides(name), _SCALES)):
-                found.add(name)
-            else:
-                perhaps.append((name, truth))
-    # Ford_GT next to Ford_Mustang is no pair
-    are_pairs = found or any(_KNOWN_METHOD.match(m) or len(scenes) > 1 for m, scenes in scenes_of.items())
-    if are_pairs:
-        found |= {name for name, truth in perhaps if _is_resized(sides(truth), sides(name), (1, *_SCALES))}
-    return found
-
-
-def _split_at_separators(stem: str) -> list[tuple[str, str]]:
-    """Each beginning of a name that may be that of a scene, and what follows: a method, not a number."""
-    separators = [match for match in re.finditer(_SEPARATOR, stem) if _METHOD.match(stem, match.end())]
-    return [(stem, ""), *((stem[: match.start()], stem[match.end() :]) for match in separators)]
-
-
-def _places(parts: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """The folder itself and those that it is a copy of, with one folder more on the way."""
-    return [parts, *(parts[:i] + parts[i + 1 :] for i in range(len(parts)))]
-
-
-def _sides(path: Path) -> tuple[int, int] | None:
-    try:
-        return image_sides(path)
-    except ImageError:  # is told when its pixels are read
-        return None
-
-
-def _is_resized(original: tuple[int, int] | None, other: tuple[int, int] | None, scales: Iterable[int]) -> bool:
-    """Whether one is as large as the other reduced or enlarged by one of these scales."""
-    if original is None or other is None:
-        return False
-    for s in scales:
-        enlarged = all(side * s == result for side, result in zip(original, other, strict=True))
-        reduced = all(lr in (side // s, -(-side // s)) for side, lr in zip(original, other, strict=True))
-        if enlarged or reduced:
-            return True
-    return False
-
-
-def _of_other_scales(names: Sequence[str], scale: int | None) -> set[str]:
-    """HR images of which there is one for each scale, except those for this one, or for the smallest."""
-    alike: dict[str, dict[int, list[str]]] = {}
-    for name in names:
-        stem = PurePosixPath(name).stem
-        match = _CROPPED_FOR.search(stem)
-        if match:
-            folder = re.sub(r"(?i)(srf_?|x)\d", "*", PurePosixPath(name).parent.as_posix())
-            key = f"{folder}/{_CROPPED_FOR.sub('*', stem)}"
-            alike.setdefault(folded(key), {}).setdefault(int(match[1]), []).append(name)
-    others: set[str] = set()
-    for by_scale in alike.values():
-        chosen = scale if scale in by_scale else min(by_scale)
-        for cropped_for, files in by_scale.items():
-            if cropped_for != chosen:
-                others.update(files)
-    return others
