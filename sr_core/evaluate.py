@@ -50,7 +50,7 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     hr_help = "HR pictures, or a folder whose HR/ or GT/ holds them; LR pictures next to them are left out"
     add("--benchmark", required=True, type=Path, metavar="DIR", help=hr_help)
     add("--scale", required=True, type=int, choices=SCALES, help="enlargement factor")
-    add("--lr", type=Path, metavar="DIR", help="read LR pictures from here (NAMEx2, NAME_LRBI_x2 or NAME)")
+    add("--lr", type=Path, metavar="DIR", help="read LR pictures from here (NAMEx2, NAME_LRBI_x2, NAME, …)")
     add("--kernel", choices=KERNELS, metavar="K", help=f"make LR by one of {', '.join(KERNELS)} (default: the first)")
     add("--protocol", choices=get_args(Protocol), default="canonical", help="what is compared (default: canonical)")
     add("--self-ensemble", action="store_true", help="average over eight flips and turns (eight times the work)")
@@ -94,10 +94,10 @@ def _evaluate(args: Namespace) -> int:
             print(_row(name, scores[name], width), flush=True)
     mean = mean_score(list(scores.values()))
 
-    if left_out:
-        print(left_out.line(), file=sys.stderr, flush=True)
     if args.csv is not None:
         _write_csv(args.csv, [*scores.items(), ("mean", mean)])
+    if left_out:
+        print(left_out.line(), file=sys.stderr, flush=True)
     if args.json:
         lr_origin = f"made by {kernel}" if args.lr is None else f"read from {args.lr}"
         images = [{"name": name, **_numbers(score)} for name, score in scores.items()]
@@ -141,10 +141,10 @@ def _matched(
     used = set(pairs.values())
     unused = LeftOut(tuple((_UNUSED_LR, name) for name in images if name not in used))
 
-    lr_root = folder.resolve()
+    hr_root, lr_root = benchmark.resolve(), folder.resolve()
     needed = {place for name in used for place in (lr_root / name, *(lr_root / name).parents)}
-    left_out = hr.left_out.without(lambda name: benchmark.resolve() / name in needed)
-    told = {benchmark.resolve() / name for _, name in left_out.entries}
+    left_out = hr.left_out.without(lambda name: hr_root / name in needed)
+    told = {hr_root / name for _, name in left_out.entries}
     others = (found.left_out + unused).without(
         lambda name: not told.isdisjoint((lr_root / name, *(lr_root / name).parents))
     )
