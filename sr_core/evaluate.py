@@ -21,13 +21,16 @@ if TYPE_CHECKING:  # loaded after the arguments are parsed: --help answers at on
     import numpy as np
     from numpy.typing import NDArray
 
+    from sr_core.data.ground_truth import GroundTruth
     from sr_core.data.images import Image
+    from sr_core.data.scan import LeftOut
     from sr_core.metrics.evaluate import Score
 
     Enlarge = Callable[[Image], NDArray[np.float32] | Image]
 
 PROG = "python -m sr_core.evaluate"
 BICUBIC = "bicubic"
+_UNUSED_LR = "unused LR image"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,9 +48,10 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
         metavar="FILE",
         help="a .safetensors with its config.json, a released .pt, or bicubic",
     )
-    add("--benchmark", required=True, type=Path, metavar="DIR", help="HR pictures, or a folder whose HR/ holds them")
+    hr_help = "HR pictures, or a folder whose HR/ or GT/ holds them; LR pictures next to them are left out"
+    add("--benchmark", required=True, type=Path, metavar="DIR", help=hr_help)
     add("--scale", required=True, type=int, choices=SCALES, help="enlargement factor")
-    add("--lr", type=Path, metavar="DIR", help="read LR pictures from here (NAMEx2, NAME_LRBI_x2 or NAME)")
+    add("--lr", type=Path, metavar="DIR", help="read LR pictures from here (NAMEx2, NAME_LRBI_x2, NAME, …)")
     add("--kernel", choices=KERNELS, metavar="K", help=f"make LR by one of {', '.join(KERNELS)} (default: the first)")
     add("--protocol", choices=get_args(Protocol), default="canonical", help="what is compared (default: canonical)")
     add("--self-ensemble", action="store_true", help="average over eight flips and turns (eight times the work)")
@@ -65,12 +69,16 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
 
 
 def _evaluate(args: Namespace) -> int:
+    from sr_core.data.ground_truth import ground_truth
     from sr_core.metrics.evaluate import describe, mean_score
 
     if args.csv is not None:
         check_output(args.csv, "--csv")
-    pictures = _pictures(args.benchmark)
-    lr_pictures = None if args.lr is None else _matched(pictures, args.lr, args.scale)
+    found = ground_truth(args.benchmark, scale=args.scale)
+    pictures, left_out = _named(found), found.left_out
+    lr_pictures = None
+    if args.lr is not None:
+        lr_pictures, left_out = _matched(pictures, found, args.benchmark, args.lr, args.scale)
     kernel: Kernel = "pillow_bicubic" if args.protocol == "blog" else args.kernel or "matlab_bicubic"
     _check_sizes(pictures, lr_pictures, scale=args.scale, kernel=kernel, protocol=args.protocol)
     enlarge = _enlarger(args.weights, args.scale, args.self_ensemble, args.device)
@@ -90,6 +98,8 @@ def _evaluate(args: Namespace) -> int:
 
     if args.csv is not None:
         _write_csv(args.csv, [*scores.items(), ("mean", mean)])
+    if left_out:
+        print(left_out.line(), file=sys.stderr, flush=True)
     if args.json:
         lr_origin = f"made by {kernel}" if args.lr is None else f"read from {args.lr}"
         images = [{"name": name, **_numbers(score)} for name, score in scores.items()]
@@ -102,40 +112,45 @@ def _evaluate(args: Namespace) -> int:
     return 0
 
 
-def _pictures(folder: Path) -> dict[str, Path]:
-    """HR pictures by name: the path below the folder without suffix, which in a flat folder is the stem."""
-    from sr_core.data.images import SUFFIXES, list_images
+def _named(found: "GroundTruth") -> dict[str, Path]:
+    """HR pictures by name: the path below their folder without suffix, which in a flat folder is the stem."""
+    from sr_core.names import printable
 
-    hr = folder / "HR"
-    if hr.is_dir() and not any(entry.suffix.lower() in SUFFIXES for entry in folder.iterdir()):
-        folder = hr
     named: dict[str, Path] = {}
-    for path in list_images(folder):
-        first = named.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
+    for path in found.paths:
+        name = printable(path.relative_to(found.folder).with_suffix("").as_posix())
+        first = named.setdefault(name, path)
         if first is not path:
-            raise ImageError(f"{path}: {first.name} has the same name; keep one of the two")
+            raise ImageError(f"{path}: {first.name} has the same name; rename one of the two")
     return named
 
 
-def _matched(pictures: dict[str, Path], folder: Path, scale: int) -> dict[str, Path]:
-    from sr_core.data.images import list_images
+def _matched(
+    pictures: dict[str, Path], hr: "GroundTruth", benchmark: Path, folder: Path, scale: int
+) -> "tuple[dict[str, Path], LeftOut]":
+    """The LR picture of each HR picture, and what of both folders is not used."""
+    from sr_core.data.lr_pairs import matched
+    from sr_core.data.scan import LeftOut, scan
 
-    by_stem: dict[str, list[Path]] = {}
-    for path in list_images(folder):
-        by_stem.setdefault(path.stem, []).append(path)
-    return {name: _match(path.stem, by_stem, folder, scale) for name, path in pictures.items()}
+    found = scan(folder)
+    found.check()
+    if not found.images:
+        raise found.nothing()
+    same = {path.resolve() for path in pictures.values()}  # --lr may hold the HR pictures too
+    images = [name for name in found.images if (folder / name).resolve() not in same]
+    relative = {name: path.relative_to(hr.folder).as_posix() for name, path in pictures.items()}
+    pairs = matched(relative, images, folder, scale)
+    used = set(pairs.values())
+    unused = LeftOut(tuple((_UNUSED_LR, name) for name in images if name not in used))
 
-
-def _match(stem: str, by_stem: dict[str, list[Path]], folder: Path, scale: int) -> Path:
-    wanted = (f"{stem}x{scale}", f"{stem}_LRBI_x{scale}", stem)
-    found = next((by_stem[candidate] for candidate in wanted if candidate in by_stem), [])
-    match found:
-        case [path]:
-            return path
-        case []:
-            raise ImageError(f"{folder}: no LR picture of {stem}; expected a file named {', '.join(wanted)}")
-        case _:
-            raise ImageError(f"{folder}: {len(found)} LR pictures of {stem}: {', '.join(map(str, found))}; keep one")
+    hr_root, lr_root = benchmark.resolve(), folder.resolve()
+    needed = {place for name in used for place in (lr_root / name, *(lr_root / name).parents)}
+    left_out = hr.left_out.without(lambda name: hr_root / name in needed)
+    told = {hr_root / name for _, name in left_out.entries}
+    others = (found.left_out + unused).without(
+        lambda name: not told.isdisjoint((lr_root / name, *(lr_root / name).parents))
+    )
+    return {name: folder / lr for name, lr in pairs.items()}, left_out + others.below(folder)
 
 
 def _enlarger(weights: str, scale: Scale, self_ensemble: bool, device: str | None) -> "Enlarge":

@@ -1,6 +1,7 @@
 """File names as text that every encoding can hold."""
 
 import re
+import unicodedata
 
 
 def printable(name: str) -> str:
@@ -11,3 +12,8 @@ def printable(name: str) -> str:
     """
     escaped = re.sub("[\udc80-\udcff]", lambda byte: f"\\x{ord(byte[0]) - 0xDC00:02x}", name)
     return escaped.encode("utf-8", "backslashreplace").decode()
+
+
+def folded(name: str) -> str:
+    """The same text for all names that some file system takes for one: upper and lower case, composed or not."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

@@ -80,12 +80,14 @@ def _prepare(args: argparse.Namespace) -> None:
     from sr_core.data.known import KnownPictures
     from sr_core.data.layers import Lr
     from sr_core.data.preparation import prepare_store
+    from sr_core.data.scan import LeftOut
     from sr_core.data.sources import Pictures, folder_pictures
     from sr_core.progress import Progress, pixels_text
 
-    sets = [(folder, folder_pictures(folder.resolve())) for folder in args.images]
+    sets = [(folder, folder_pictures(folder)) for folder in args.images]
     if len(sets) == 1:
         pictures = sets[0][1]
+        left_out = pictures.left_out
     else:
         names = [folder.resolve().name for folder, _ in sets]
         if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -98,12 +100,17 @@ def _prepare(args: argparse.Namespace) -> None:
                 for picture in getattr(part, split)
             )
 
+        left_out = LeftOut()
+        for name, (_, part) in zip(names, sets, strict=True):
+            left_out += part.left_out.below(name)
         pictures = Pictures(", ".join(map(str, args.images)), named("train"), named("valid"))  # type: ignore[arg-type]
     lr: set[Lr] = {(split, s, kernel) for split in ("train", "valid") for s in args.scale for kernel in args.kernel}
     known = KnownPictures(args.out.with_name(f"{args.out.name}.pictures.json"))
     target = Path(os.path.realpath(args.out))  # a link stays, and what it points to is written
     with Progress("preparing", text=pixels_text) as progress:
         store = prepare_store(target, pictures, lr, known=known, workers=args.workers, progress=progress.at)
+    if left_out:
+        print(left_out.line(), file=sys.stderr, flush=True)
     lines = sorted({f"x{scale} {kernel}" for _, scale, kernel in store.lr})
     print(f"{args.out}: {len(store.records('train'))} pictures to train and {len(store.records('valid'))} to validate")
     print(f"LR: {', '.join(lines)}; {args.out.stat().st_size / 1e6:.0f} MB; fingerprint {store.fingerprint[:16]}")

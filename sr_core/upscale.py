@@ -38,18 +38,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _upscale(args: Namespace) -> int:
     import torch
 
-    from sr_core.data.own_pictures import count_pixels, left_out, plan_outputs
+    from sr_core.data.own_pictures import count_pixels, plan_outputs
     from sr_core.model.enlarge import enlarge_file
     from sr_core.model.weights import load_model
     from sr_core.training.runtime import resolve
 
     device = resolve(device=args.device or ("cuda:0" if torch.cuda.is_available() else "cpu")).device
     model = load_model(args.weights, args.scale).to(device)
-    outputs, faults = plan_outputs(args.inputs, args.out, model.scale)
+    plan = plan_outputs(args.inputs, args.out, model.scale)
+    outputs, faults = plan.sources, plan.faults
     for fault in faults:
         _say_error(fault)
-    if others := left_out(args.inputs):
-        print(f"left out: {len(others)} files of other formats, such as {others[0]}", file=sys.stderr, flush=True)
+    if plan.left_out:
+        print(plan.left_out.line(), file=sys.stderr, flush=True)
     try:
         make_output_folder(args.out)
     except PermissionError as exc:

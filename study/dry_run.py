@@ -47,6 +47,8 @@ def show(name: str, experiment: Experiment, args: argparse.Namespace, placement:
               "study.status); what follows is a new one")  # fmt: skip
     lost = ", ".join(f"{len(names)} too small for {whose}" for whose, names in small.items()) or "0 too small"
     print(f"pictures: {len(train)} to train ({lost}), {len(valid)} to validate, from {pictures.origin}")
+    if pictures.left_out:
+        print(pictures.left_out.line(), file=sys.stderr, flush=True)
     if experiment.space.dimensions:
         print(f"space: {experiment.space.size or 'infinitely many'} configurations")
     for dimension in experiment.space.describe():

@@ -35,7 +35,8 @@ class StudyOpened(Event):
     """Resolved settings that decide bits (sr_core.training.runtime)."""
     data: Mapping[str, Any]
     """origin, folder (what --data was), store (relative to the root), pictures [split, name, pixel digest], left_out
-    (names by the settings that leave them out), crops, baseline (bicubic's scores on them), leaks [kind, training
+    (names by the settings that leave them out), not_used (count and first name of what else the folder holds, by kind;
+    absent in older journals), crops, baseline (bicubic's scores on them), leaks [kind, training
     picture, set, held-out picture] that were allowed."""
 
 

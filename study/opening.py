@@ -47,7 +47,7 @@ class Material:
 def find_pictures(data: Path | None, experiment: Experiment) -> Pictures:
     """The pictures that `--data` names, or the photographs inside scikit-image's wheel."""
     if data is not None:
-        return folder_pictures(data.resolve(), experiment.benchmarks)
+        return folder_pictures(data, experiment.benchmarks)
     if experiment.benchmarks:
         raise SuiteError(
             f"this experiment reports {', '.join(experiment.benchmarks)}: give --data DIR with DIR/<set>/HR in it"
@@ -196,6 +196,7 @@ def first_event(
             "fingerprint": material.store.fingerprint,
             "pictures": [[r.split, r.name, r.sha256] for r in material.store.manifest],
             "left_out": left_out(experiment, material.store.manifest),
+            "not_used": material.pictures.left_out.summary(),
             "crops": {"count": len(crops), "pictures": len({c.name for c in crops}), "lr_side": crops[0].lr.shape[0]},
             "baseline": baseline(crops, experiment),
             "leaks": [[leak.kind, leak.training, leak.set_name, leak.held_out] for leak in leaks],

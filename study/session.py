@@ -131,6 +131,8 @@ class Session:
             )  # fmt: skip
             for line in terminal.material(opened):
                 out.print(line, markup=False, soft_wrap=True)
+            if left_out := found.pictures.left_out.line():
+                print(left_out, file=sys.stderr, flush=True)
             journal = Journal(self.folder.journal, ownership.check, place)
             stack.callback(journal.close)
             if state.opened is None:

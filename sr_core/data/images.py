@@ -24,8 +24,6 @@ from sr_core.errors import ImageError
 Image = NDArray[np.uint8]
 """(H, W, 3) RGB or (H, W) grey, 0..255, gamma-encoded as stored."""
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 """Known by content, whatever the suffix; Pillow's forty others stay shut (one of them starts Ghostscript)."""
 
@@ -261,33 +259,6 @@ def _rgb(picture: PIL.Image.Image) -> Image:
         if least < 255:
             raise _RefusedError(f"is transparent in places (alpha down to {least})", "flatten it onto a background")
     return np.array(picture.convert("RGB"), dtype=np.uint8)
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Every picture file at any depth below a folder, sorted by its relative path with forward slashes.
-
-    A picture is known by its suffix (`SUFFIXES`, any case). Hidden files and whatever is in hidden folders are left
-    out; folders that are symbolic links are not entered.
-
-    Raises:
-        ImageError: the folder is missing or is a file, or no picture lies below it.
-    """
-    if not folder.exists():
-        raise ImageError(f"{folder}: no such folder; check the path")
-    if not folder.is_dir():
-        raise ImageError(f"{folder}: expected a folder of pictures, this is a file")
-    found = {
-        path.relative_to(folder).as_posix(): path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not _is_hidden(path.relative_to(folder))
-    }
-    if not found:
-        raise ImageError(f"{folder}: no picture below this folder; expected {', '.join(sorted(SUFFIXES))} files")
-    return [found[name] for name in sorted(found)]
-
-
-def _is_hidden(relative: Path) -> bool:
-    return any(part.startswith(".") for part in relative.parts)
 
 
 def png_bytes(image: Image) -> bytes:

@@ -12,7 +12,8 @@ The colours as stored go through the network, as the field's benchmarks do it. B
 """
 
 import io
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +21,12 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from sr_core.data.images import Image, list_images, naming_faults, read_upright, stated_size
+from sr_core.data.images import Image, naming_faults, read_upright, stated_size
 from sr_core.data.resize import imresize
+from sr_core.data.scan import LeftOut, check_file, is_folder, resolved, scan
 from sr_core.errors import ImageError
+from sr_core.names import folded
 
-_NOT_READ = frozenset({".gif", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd"})
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 """Of R, G, B, full range (BT.601), as Pillow's grey; a colourless sample keeps its value."""
 
@@ -43,6 +45,7 @@ class OwnPicture:
 
 def read_own_picture(path: Path) -> OwnPicture:
     """One picture with its alpha; raises ImageError as `read_image` does, but not for what is transparent."""
+    check_file(path)
     with naming_faults(path):
         picture = read_upright(path)
         is_grey = picture.mode in ("1", "L", "LA")
@@ -82,46 +85,88 @@ def count_pixels(path: Path) -> int:
         return 0
 
 
-def plan_outputs(inputs: Iterable[Path], out: Path, scale: int) -> tuple[dict[Path, Path], list[str]]:
-    """Which file each picture becomes, source by output, and what is wrong with inputs, a line each.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be enlarged."""
+
+    sources: dict[Path, Path]
+    """Source by output."""
+    faults: list[str]
+    """What is wrong with inputs, a line each."""
+    left_out: LeftOut
+    """What the folders among the inputs hold and is not enlarged."""
+
+
+def plan_outputs(inputs: Iterable[Path], out: Path, scale: int) -> Plan:
+    """Which file each picture becomes.
 
     `a.jpg` becomes `out/a_x2.png`; a picture `DIR/b/a.jpg` of a folder DIR that was given, `out/b/a_x2.png`. Hidden
     pictures and those below `out` are left out of a folder, so that a second run does not enlarge the first one's.
+    Outputs of which the names differ in upper and lower case alone are one file on some disks, so they are one here.
     """
-    sources: dict[Path, Path] = {}
     faults: list[str] = []
     found: list[tuple[Path, Path]] = []
+    left_out = LeftOut()
     for given in inputs:
         try:
-            found += _found(given, out)
+            pictures, others = _found(given, out, faults)
         except ImageError as exc:
             faults.append(str(exc))
-    originals = {source.resolve() for source, _ in found}
+        else:
+            found += pictures
+            left_out += others
+    sources: dict[Path, Path] = {}
+    first: dict[str, Path] = {}
+    originals: dict[str, set[Path]] = {}
+    for source, _ in found:
+        originals.setdefault(folded(str(resolved(source))), set()).add(resolved(source))
     for source, relative in found:
         output = out / relative.with_name(f"{relative.stem}_x{scale}.png")
-        first = sources.setdefault(output, source)
-        if first.resolve() != source.resolve():
-            faults.append(f"{source}: {first} becomes {output} too; rename one, or give each its own --out")
-        elif output.resolve() in originals:
+        before = first.setdefault(folded(str(output)), source)
+        if resolved(before) != resolved(source):
+            faults.append(f"{source}: {before} becomes {output} too; rename one, or give each its own --out")
+        elif _is_one_of(output, originals):
             faults.append(f"{source}: would become {output}, which is an input; choose another --out")
-            del sources[output]
-    return sources, faults
+            sources.pop(output, None)
+        else:
+            sources[output] = source
+    return Plan(sources, faults, left_out)
 
 
-def left_out(inputs: Iterable[Path]) -> list[Path]:
-    """Files of formats that are not read, such as GIF, in the folders among the inputs: known by their suffix."""
-    below = (path for given in inputs if given.is_dir() for path in given.rglob("*"))
-    return sorted(path for path in below if path.suffix.lower() in _NOT_READ and path.is_file())
+def _is_one_of(output: Path, originals: Mapping[str, set[Path]]) -> bool:
+    """Whether a file is one of these, perhaps by another of its names on this disk."""
+    place = resolved(output)
+    alike = originals.get(folded(str(place)), set())
+    return place in alike or (output.exists() and any(output.samefile(original) for original in alike))
 
 
-def _found(given: Path, out: Path) -> list[tuple[Path, Path]]:
-    """Pictures, and their paths below the output folder but for the name."""
-    if not given.is_dir():
-        if not given.exists():
+def _found(given: Path, out: Path, faults: list[str]) -> tuple[list[tuple[Path, Path]], LeftOut]:
+    """Pictures, their paths below the output folder but for the name, and what is left out; faults are added."""
+    if not is_folder(given):
+        if not os.path.lexists(given):
             raise ImageError(f"{given}: no such picture or folder; check the path")
-        return [(given, Path(given.name))]
-    if given.resolve() == out.resolve():
+        check_file(given)
+        return [(given, Path(given.name))], LeftOut()
+    if resolved(given) == resolved(out):
         raise ImageError(
             f"{given}: is --out as well; choose another folder, or one below it, for the enlarged pictures"
         )
-    return [(p, p.relative_to(given)) for p in list_images(given) if out.resolve() not in p.resolve().parents]
+    found = scan(given)
+    outputs = _below(given, out)
+
+    def is_output(name: str) -> bool:
+        return outputs is not None and Path(name).is_relative_to(outputs)
+
+    unusable = {name: fault for name, fault in {**found.unusable, **found.closed}.items() if not is_output(name)}
+    faults += [unusable[name] for name in sorted(unusable)]
+    images = [Path(name) for name in found.images if not is_output(name)]
+    if not found.images and not unusable:
+        raise found.nothing()
+    left_out = LeftOut(tuple(entry for entry in found.left_out.entries if not is_output(entry[1])))
+    return [(given / name, name) for name in images], left_out.below(given)
+
+
+def _below(folder: Path, out: Path) -> Path | None:
+    """The output folder's path below a folder of inputs, if it is there."""
+    place, top = resolved(out), resolved(folder)
+    return place.relative_to(top) if place.is_relative_to(top) else None

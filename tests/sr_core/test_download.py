@@ -20,7 +20,7 @@ import pytest
 from sr_core import download
 from sr_core.data import fetch, unpack
 from sr_core.data.fetch_record import Record, content_of
-from sr_core.data.images import list_images
+from sr_core.data.scan import list_images
 from sr_core.data.sources import folder_pictures
 
 PNG = np.random.default_rng(5).bytes(300)

@@ -225,6 +225,37 @@ def test_bad_input_is_one_line_and_status_2(
     assert "b.png has 12 pixels on its shorter side: to be scored at scale 2 a picture needs at least 16" in line
 
 
+def test_what_cannot_be_an_image_is_refused_before_anything_is_scored(
+    benchmark: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bicubic = ("--weights", "bicubic", "--scale", 2, "--benchmark")
+    (benchmark / "HR" / "g.gif").touch()  # an error is one line, whatever is left out
+    (benchmark / "HR" / "z.png").symlink_to("gone.png")
+    assert "z.png: is a link to gone.png" in refused(capsys, *bicubic, benchmark, "--json")
+    os.mkfifo(benchmark / "HR" / "d.jfif")
+    assert "d.jfif: expected an image file, this is a named pipe" in refused(capsys, *bicubic, benchmark)
+    os.mkfifo(tmp_path / "pipe")
+    assert "expected a folder of pictures, this is a named pipe" in refused(capsys, *bicubic, tmp_path / "pipe")
+    (tmp_path / "lr").mkdir()
+    (tmp_path / "lr" / "a.png").symlink_to("a.png")
+    (benchmark / "HR" / "z.png").unlink()
+    (benchmark / "HR" / "d.jfif").unlink()
+    assert "lr/a.png: is a link to a.png, which leads in a circle" in refused(
+        capsys, *bicubic, benchmark, "--lr", tmp_path / "lr"
+    )
+
+
+def test_what_is_left_out_is_a_line_on_stderr_and_json_stays_alone_on_stdout(
+    benchmark: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (benchmark / "HR" / "g.gif").touch()
+    shutil.copytree(benchmark / "HR", benchmark / "LR_bicubic" / "X2")
+    assert main(["--weights", "bicubic", "--scale", "2", "--benchmark", str(benchmark), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert [row["name"] for row in json.loads(printed.out)["images"]] == ["a", "b", "c"]
+    assert printed.err == "left out: 1 GIF file (HR/g.gif), 1 LR folder (LR_bicubic)\n"
+
+
 def test_sizes_are_checked_before_anything_is_scored(
     benchmark: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -192,6 +192,99 @@ def test_folders_that_hold_nothing_to_train_on_say_what_was_expected(tmp_path: P
         folder_pictures(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("train", "valid"),
+    [
+        ("train/HR", "valid/HR"),
+        ("train", "val"),
+        ("Train", "Validation"),
+        ("train_HR", "val_HR"),
+        ("DIV2K_train_HR", "validation_HR"),
+        ("DIV2K_train_HR", "DIV2K_val_HR"),
+        ("HR/train", "HR/val"),
+        ("train/GT", "valid/GTmod12"),
+    ],
+)
+def test_ground_truth_is_found_in_the_usual_layouts_and_lr_is_named(tmp_path: Path, train: str, valid: str) -> None:
+    many(tmp_path / train, 6)
+    add_pictures(tmp_path / valid, "v1", "v2")
+    lr = train.replace("HR", "LR_bicubic").replace("GT", "LQ")
+    lr = "train_LR" if lr.lower() == "train" else lr
+    many(tmp_path / lr, 6)
+    pictures = folder_pictures(tmp_path)
+    assert names(pictures.train) == [f"{train}/p{i:03}.png" for i in range(6)]
+    assert names(pictures.valid) == [f"{valid}/v1.png", f"{valid}/v2.png"]
+    named = "LR_bicubic" if lr == "LR_bicubic/train" else lr
+    assert pictures.left_out.line() == f"left out: 1 LR folder ({named})"
+
+
+def test_two_folders_that_may_validate_are_both_named(tmp_path: Path) -> None:
+    many(tmp_path / "train", 6)
+    (tmp_path / "valid").mkdir()
+    add_pictures(tmp_path / "val", "v")
+    assert names(folder_pictures(tmp_path).valid) == ["val/v.png"]  # an empty one has no say
+    add_pictures(tmp_path / "valid", "w")
+    with pytest.raises(ImageError, match=r"expected one of the folders valid, val, .*, found valid and val; rename"):
+        folder_pictures(tmp_path)
+
+
+def test_what_lies_next_to_the_folders_that_are_used_is_counted(tmp_path: Path) -> None:
+    many(tmp_path / "train", 6)
+    add_pictures(tmp_path / "valid", "v")
+    add_pictures(tmp_path / "test" / "deep", "t")
+    add_pictures(tmp_path / "foo", "f")
+    add_pictures(tmp_path / "Set5" / "HR", "woman")  # benchmarks are expected there
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "train" / "x.gif").touch()
+    add_pictures(tmp_path, "stray")
+    assert folder_pictures(tmp_path).left_out.line() == (
+        "left out: 1 GIF file (train/x.gif), 2 unused folders (foo, test), 1 unused image (stray.png)"
+    )
+
+
+def test_without_a_train_folder_lr_folders_do_not_train(tmp_path: Path) -> None:
+    many(tmp_path / "photos", 6)
+    many(tmp_path / "photos" / "LR_bicubic" / "X2", 6)
+    add_pictures(tmp_path / "lrwatches", "w1", "w2")
+    pictures = folder_pictures(tmp_path)
+    assert len(pictures.train + pictures.valid) == 6 + 2
+    assert pictures.left_out.names()["LR folder"] == ["photos/LR_bicubic"]
+    assert len(folder_pictures(tmp_path / "photos" / "LR_bicubic" / "X2").train) == 2  # asked for by name
+
+
+def test_a_benchmark_may_be_in_gt_folders_and_its_lr_is_left_out(tmp_path: Path) -> None:
+    many(tmp_path / "train", 6)
+    for folder in ("GTmod12", "LRbicx2", "original"):
+        add_pictures(tmp_path / "Set5" / folder, "woman")
+    add_pictures(tmp_path / "Set14" / "HR", "zebra")
+    pictures = folder_pictures(tmp_path, ["Set5", "Set14"])
+    assert {name: names(test) for name, test in pictures.benchmarks.items()} == {
+        "Set5": ["Set5/GTmod12/woman.png"], "Set14": ["Set14/HR/zebra.png"]
+    }  # fmt: skip
+    assert pictures.left_out.line() == ("left out: 1 LR folder (Set5/LRbicx2), 1 unused folder (Set5/original)")
+
+
+@pytest.mark.parametrize("where", ["train", "valid", "Set5/HR"])
+def test_an_entry_that_cannot_be_used_is_refused_in_each_part_that_is_used(tmp_path: Path, where: str) -> None:
+    many(tmp_path / "train", 6)
+    for folder in ("valid", "Set5/HR", "unused"):
+        add_pictures(tmp_path / folder, "a")
+    (tmp_path / "unused" / "b.png").symlink_to("gone.png")
+    assert len(folder_pictures(tmp_path, ["Set5"]).train) == 6
+    (tmp_path / where / "b.png").symlink_to("gone.png")
+    with pytest.raises(ImageError, match=rf"{where}/b\.png: is a link to gone\.png"):
+        folder_pictures(tmp_path, ["Set5"])
+
+
+def test_div2k_s_validation_images_and_copies_of_held_out_ones_are_counted(tmp_path: Path) -> None:
+    add_pictures(tmp_path / "DIV2K_train_HR", *(f"{i:04}" for i in (1, 2, 3, 801, 900)))
+    for path in sorted((tmp_path / "DIV2K_train_HR").iterdir())[:3]:
+        shutil.copy(path, path.with_name(f"copy_of_{path.name}"))
+    line = folder_pictures(tmp_path).left_out.line()
+    assert "2 DIV2K validation images (DIV2K_train_HR/0801.png, …)" in line
+    assert "2 copies of a validation image (DIV2K_train_HR/copy_of_000" in line
+
+
 def test_an_unreadable_picture_is_named_when_the_held_out_part_is_chosen(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"gone\.png: cannot be read"):
         held_out([Picture("gone", tmp_path / "gone.png"), Picture("too", tmp_path / "too.png")])

@@ -16,7 +16,7 @@ import pytest
 
 from sr_core.data import unpack as unpack_module
 from sr_core.data.fetch_record import Record
-from sr_core.data.images import list_images
+from sr_core.data.scan import list_images
 from sr_core.data.unpack import BadArchiveError, damaged, unpack
 from sr_core.errors import DownloadError, ImageError
 

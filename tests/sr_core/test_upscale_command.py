@@ -150,7 +150,7 @@ def test_a_folder_s_gifs_are_left_out_and_one_line_says_so(
     (folder / "notes.txt").write_text("no picture")
     upscaled(weights, tmp_path / "out", folder)
     assert names(tmp_path / "out") == ["a_x2.png"]
-    assert f"left out: 2 files of other formats, such as {folder / 'b.gif'}\n" in capsys.readouterr().err
+    assert f"left out: 2 GIF files ({folder / 'b.gif'}, …)\n" in capsys.readouterr().err
 
 
 def test_a_webp_with_alpha_keeps_it(weights: Path, tmp_path: Path) -> None:
@@ -240,6 +240,56 @@ def test_an_input_is_never_overwritten(weights: Path, tmp_path: Path, capsys: py
     upscaled(weights, photos, photos, status=2)
     assert "is --out as well" in capsys.readouterr().err
     assert names(photos) == ["a.png", "a_x2.png", "a_x2_x2.png"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("A.png", "a.jpg"), ("B/a.png", "b/a.png"), ("\u00e9.png", "e\u0301.png")]
+)
+def test_outputs_that_are_one_file_on_some_disks_are_a_fault_of_the_second(
+    first: str, second: str, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    for name in (first, second):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(PIXELS).save(photos / name)
+    in_order = sorted((first, second))
+    upscaled(weights, tmp_path / "out", photos, status=2)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {photos / in_order[1]}: {photos / in_order[0]} becomes ")
+    made = [path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*.png")]
+    assert made == [Path(in_order[0]).with_name(f"{Path(in_order[0]).stem}_x2.png")]
+
+
+def test_entries_that_are_no_files_are_a_line_each_and_block_nothing(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    write_png(photos / "a.png", PIXELS)
+    os.mkfifo(photos / "b.png")
+    (photos / "c.png").symlink_to("gone.png")
+    (tmp_path / "elsewhere").mkdir()
+    (photos / "linked").symlink_to(tmp_path / "elsewhere")
+    upscaled(weights, tmp_path / "out", photos, photos / "b.png", status=2)
+    *errors, left_out = capsys.readouterr().err.splitlines()
+    assert [line.partition(";")[0] for line in errors] == [
+        f"error: {photos / 'b.png'}: expected an image file, this is a named pipe",
+        f"error: {photos / 'c.png'}: is a link to gone.png, which cannot be followed (No such file or directory)",
+        f"error: {photos / 'b.png'}: expected an image file, this is a named pipe",
+    ]
+    assert left_out == f"left out: 1 linked folder ({photos / 'linked'})"
+    assert names(tmp_path / "out") == ["a_x2.png"]
+
+
+def test_what_lies_below_the_output_folder_is_no_fault(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in/out").mkdir(parents=True)
+    write_png(tmp_path / "in/a.png", PIXELS)
+    (tmp_path / "in/out/b.png").symlink_to("gone.png")
+    (tmp_path / "in/out/c.gif").touch()
+    upscaled(weights, tmp_path / "in/out", tmp_path / "in")
+    assert capsys.readouterr().err == ""
 
 
 def test_bad_inputs_are_a_line_each_and_the_others_are_enlarged(

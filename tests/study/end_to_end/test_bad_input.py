@@ -108,6 +108,41 @@ def test_some_pictures_that_are_too_small_are_left_out_counted_in_one_line_and_r
     assert left_out["the search"] == ["train/small1.png", "train/small2.png"]
 
 
+def test_what_of_a_folder_is_not_used_is_told_once_and_recorded(
+    tiny: Any, commands: Any, tmp_path: Path, state_of: Any
+) -> None:
+    data = tmp_path / "paired"
+    for split in ("train", "valid"):
+        shutil.copytree(tiny.data / split, data / split / "HR")
+        for path in sorted((data / split / "HR").glob("*.png")):
+            with Image.open(path) as hr:
+                small = hr.resize((hr.width // 2, hr.height // 2))
+            (data / split / "LR").mkdir(exist_ok=True)
+            small.save(data / split / "LR" / path.name)
+    (data / "train" / "HR" / "b.gif").touch()
+    line = "left out: 1 GIF file (train/HR/b.gif), 2 LR folders (train/LR, valid/LR)\n"
+    planned = commands.run("study.run", *tiny.argv(tmp_path / "root", "--data", data, "--dry-run"))
+    assert (planned.status, planned.err) == (0, line)
+    ended = commands.run("study.run", *tiny.argv(tmp_path / "root", "--data", data, trials=1))
+    assert (ended.status, ended.err) == (0, line)
+    opened = state_of(tmp_path / "root").opened
+    assert opened.data["not_used"]["LR folder"] == {"count": 2, "first": "train/LR"}
+    assert all("/HR/" in name for _, name, _ in opened.data["pictures"])
+
+
+@pytest.mark.parametrize("where", ["train", "valid"])
+def test_an_image_that_is_a_dangling_link_is_refused(where: str, tiny: Any, refused: Refused, tmp_path: Path) -> None:
+    data = shutil.copytree(tiny.data, tmp_path / "linked")
+    (data / where / "z.png").symlink_to("gone.png")
+    refused(tiny.argv(tmp_path / "root", "--data", data), tmp_path / "root", f"{where}/z.png", "is a link to gone.png")
+
+
+def test_two_validation_folders_are_refused(tiny: Any, refused: Refused, tmp_path: Path) -> None:
+    data = shutil.copytree(tiny.data, tmp_path / "both")
+    shutil.copytree(data / "valid", data / "val")
+    refused(tiny.argv(tmp_path / "root", "--data", data), tmp_path / "root", "found valid and val")
+
+
 # The patch store
 
 
