@@ -1,8 +1,8 @@
 """Locks between processes, and what stands in for them on file systems that have none.
 
-Lustre without its `flock` option, some NFS and some FUSE mounts refuse `flock`. Every caller of `lock` therefore gets one
-of three answers, and has a rule for the third. Every file system can create a file exclusively and tell its own time:
-claims and leases rest on these two.
+Lustre without its `flock` option, some NFS and some FUSE mounts refuse `flock`. Every caller of `lock` therefore gets
+one of three answers, and has a rule for the third. Every file system can create a file exclusively and tell its own
+time: claims and leases rest on these two.
 """
 
 import errno
@@ -85,14 +85,14 @@ def create_exclusively(path: Path, content: bytes) -> bool:
     """
     aside = unique_name(path)
     try:
-        _write_new(aside, content)
+        write_new(aside, content)
         created = _linked(aside, path)
     finally:
         with suppress(OSError):
             aside.unlink()
     if created is None:
         try:
-            _write_new(path, content)
+            write_new(path, content)
         except FileExistsError:
             return False
         created = True
@@ -121,7 +121,8 @@ def _same_file(one: Path, other: Path) -> bool:
     return False
 
 
-def _write_new(path: Path, content: bytes) -> None:
+def write_new(path: Path, content: bytes) -> None:
+    """Write a file that is not there yet; it is on the disk when this returns. Raises FileExistsError if it is there."""
     opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with os.fdopen(opened, "wb") as file:

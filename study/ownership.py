@@ -19,15 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from sr_core.durable import write_durably
 from sr_core.errors import SuiteError, TakenOverError
-from sr_core.locks import Lock, age, has_effect, lock, sync_names, unique_name
+from sr_core.locks import Lock, age, has_effect, lock, sync_names, unique_name, write_new
 from study.claims import Claims, Owner, Renewal, content_of, in_words, read_content, rewrite
 
 RENEW_SECONDS, STALE_SECONDS = 10.0, 60.0
 """How often an owner renews its lease, and after how long without that it is taken for gone by other machines."""
 _LOOK_SECONDS = 0.5
 """Far longer than another process holds the lock only to see whether there is an owner."""
+_COPY = ".copy-"
+"""In the name of a journal's copy before it takes the journal's place; the epoch of its owner follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,12 +184,14 @@ def _gained(
         if claims.claim(epoch, content):
             break
         newest = epoch  # another process was faster, or this host saw an old listing
-    rewrite(file, content)
-    if aside is not None:
-        _fence(aside, path, journal)
-    sync_names(path.parent)
     held = Ownership(path, what, file, epoch)
-    held.check()  # another process may have taken it over by now
+    try:
+        rewrite(file, content)
+        if aside is not None:
+            _fence(held, aside, journal)
+        sync_names(path.parent)
+    finally:
+        held.check()  # another process may have taken it over by now
     return held, content
 
 
@@ -265,16 +268,32 @@ def _new_lock_file(aside: Path) -> Iterator[IO[str]]:
             aside.unlink(missing_ok=True)
 
 
-def _fence(aside: Path, path: Path, journal: Path) -> None:
+def _fence(held: Ownership, aside: Path, journal: Path) -> None:
     """Put our lock file and a copy of the journal in their places: what a former owner may write is read by no process.
 
-    Only after the claim: what that owner wrote before it is in the copy, and what it writes later it sees refused.
+    Only after the claim: what that owner wrote before it is in the copy, and what it writes later it sees refused. A
+    former owner may be doing the same at this moment. Its copy must not take the place of ours: it asks whether it is
+    still the owner once its copy is there under another name, and we remove that before we make ours.
     """
-    aside.replace(path)
-    for view in path.parent.glob(".*.lock"):
+    held.check()
+    aside.replace(held.path)
+    for view in held.path.parent.glob(".*.lock"):
         view.unlink(missing_ok=True)
-    if journal.exists():
-        write_durably(journal, journal.read_bytes())
+    os.utime(journal.parent)  # then this host sees the names that others made
+    for copy in journal.parent.glob(f".{journal.name}{_COPY}*"):
+        copy.unlink(missing_ok=True)
+    if not journal.exists():
+        return
+    copy = journal.with_name(f".{journal.name}{_COPY}{held.epoch}")
+    try:
+        write_new(copy, journal.read_bytes())
+        held.check()
+        copy.replace(journal)
+    except OSError:
+        with suppress(OSError):
+            copy.unlink()
+        raise
+    sync_names(journal.parent)
 
 
 def _myself(epoch: int, file: IO[str], *, effective: bool) -> dict[str, Any]:
