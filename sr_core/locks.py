@@ -122,7 +122,7 @@ def _same_file(one: Path, other: Path) -> bool:
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Write a file that is not there yet; it is on the disk when this returns. Raises FileExistsError if it is there."""
+    """Write a new file; it is on the disk when this returns. Raises FileExistsError if there is one."""
     opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with os.fdopen(opened, "wb") as file:

@@ -27,8 +27,6 @@ RENEW_SECONDS, STALE_SECONDS = 10.0, 60.0
 """How often an owner renews its lease, and after how long without that it is taken for gone by other machines."""
 _LOOK_SECONDS = 0.5
 """Far longer than another process holds the lock only to see whether there is an owner."""
-_COPY = ".copy-"
-"""In the name of a journal's copy before it takes the journal's place; the epoch of its owner follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,12 @@ class Ownership:
     @property
     def lasts(self) -> bool:
         """Whether no other process has taken it over; it lasts too if the whole folder is gone."""
-        return claims_of(self.path).newest() <= self.epoch and not self._replaced_by_an_old_version()
+        return self.is_newest and not self._replaced_by_an_old_version()
+
+    @property
+    def is_newest(self) -> bool:
+        """Whether no other process has made a later claim."""
+        return claims_of(self.path).newest() <= self.epoch
 
     def check(self) -> None:
         """Raises TakenOverError, which names the present owner, if that is another one by now."""
@@ -187,7 +190,9 @@ def _gained(
     held = Ownership(path, what, file, epoch)
     try:
         rewrite(file, content)
-        if aside is not None:
+        if aside is None:
+            _remove_copies(held, journal)
+        else:
             _fence(held, aside, journal)
         sync_names(path.parent)
     finally:
@@ -275,25 +280,34 @@ def _fence(held: Ownership, aside: Path, journal: Path) -> None:
     former owner may be doing the same at this moment. Its copy must not take the place of ours: it asks whether it is
     still the owner once its copy is there under another name, and we remove that before we make ours.
     """
-    held.check()
+    if not held.is_newest:
+        return
     aside.replace(held.path)
     for view in held.path.parent.glob(".*.lock"):
         view.unlink(missing_ok=True)
-    os.utime(journal.parent)  # then this host sees the names that others made
-    for copy in journal.parent.glob(f".{journal.name}{_COPY}*"):
-        copy.unlink(missing_ok=True)
+    _remove_copies(held, journal)
     if not journal.exists():
         return
-    copy = journal.with_name(f".{journal.name}{_COPY}{held.epoch}")
+    copy = _copy(journal, held.epoch)
     try:
         write_new(copy, journal.read_bytes())
-        held.check()
-        copy.replace(journal)
-    except OSError:
+        if held.is_newest:
+            copy.replace(journal)
+    finally:
         with suppress(OSError):
             copy.unlink()
-        raise
-    sync_names(journal.parent)
+
+
+def _remove_copies(held: Ownership, journal: Path) -> None:
+    """Remove what former owners have not put in the journal's place."""
+    os.utime(journal.parent)  # then this host sees the names that others made
+    for epoch in range(1, held.epoch):
+        _copy(journal, epoch).unlink(missing_ok=True)
+
+
+def _copy(journal: Path, epoch: int) -> Path:
+    """The name of an owner's copy of the journal before it takes the journal's place."""
+    return journal.with_name(f".{journal.name}.copy-{epoch}")
 
 
 def _myself(epoch: int, file: IO[str], *, effective: bool) -> dict[str, Any]:

@@ -53,6 +53,8 @@ class TrialState:
     """Of workers that died or hung while they trained it."""
     promoted: int = 0
     """Patches of the last rung from which it went on after a pause; 0 if it never paused."""
+    known_at_start: int = 0
+    """How many points the curve had when it was last started."""
     end: Finished | Pruned | Failed | None = None
 
     @property
@@ -85,9 +87,25 @@ class TrialState:
         return self.curve[-1].patches if self.curve else 0
 
     @property
+    def scores(self) -> Mapping[str, float]:
+        """The metrics of its weights: those of its end if it finished, else of its last validation; empty before that.
+
+        The two differ where a kill came between them and the bits of the rest were not repeated: the weights are those
+        of the end.
+        """
+        if isinstance(self.end, Finished):
+            return self.end.scores
+        return self.curve[-1].scores if self.curve else _NOTHING
+
+    @property
     def score(self) -> float | None:
-        """The objective at the last validation, in dB; the trial's result only if it finished."""
-        return self.curve[-1].scores[OBJECTIVE] if self.curve else None
+        """The objective, in dB; the trial's result only if it finished."""
+        return self.scores.get(OBJECTIVE)
+
+    @property
+    def last_repeated(self) -> bool:
+        """Whether the last validation was known when the trial was last started, so that its end repeated it."""
+        return isinstance(self.end, Finished) and 0 < len(self.curve) <= self.known_at_start
 
     def score_at(self, patches: int, before: float = math.inf) -> float | None:
         """The objective at exactly that many patches, in dB.
@@ -109,7 +127,7 @@ class TrialState:
             case Checkpointed():
                 return self._moved(self.curve, self.arrivals, event.patches)
             case Started():
-                return replace(self, status="running", starts=(*self.starts, event))
+                return replace(self, status="running", starts=(*self.starts, event), known_at_start=len(self.curve))
             case Reduced():
                 return replace(self, reductions=(*self.reductions, (event.patches, event.micro_batch)))
             case WorkerLost():
@@ -134,6 +152,7 @@ class TrialState:
             self.reductions,
             self.losses,
             self.promoted,
+            self.known_at_start,
             self.end,
         )
 

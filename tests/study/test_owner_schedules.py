@@ -231,7 +231,7 @@ class Race:
         for host in self.hosts:
             mine = sum(host.name == line.split()[0] for _, line in self.acknowledged)
             assert (mine == LINES) == (not host.said)
-        assert self.acknowledged, "no host got anywhere"
+        assert self.acknowledged, f"no host got anywhere: {[host.said for host in self.hosts]}"
 
 
 def both_start_in_the_same_second(race: Race) -> None:
