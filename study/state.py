@@ -93,14 +93,15 @@ class TrialState:
         The two differ where a kill came between them and the bits of the rest were not repeated: the weights are those
         of the end.
         """
-        if isinstance(self.end, Finished):
-            return self.end.scores
-        return self.curve[-1].scores if self.curve else _NOTHING
+        last = self.curve[-1].scores if self.curve else _NOTHING
+        return {**last, **self.end.scores} if isinstance(self.end, Finished) else last
 
     @property
     def score(self) -> float | None:
         """The objective, in dB; the trial's result only if it finished."""
-        return self.scores.get(OBJECTIVE)
+        if isinstance(self.end, Finished) and OBJECTIVE in self.end.scores:
+            return self.end.scores[OBJECTIVE]
+        return self.curve[-1].scores[OBJECTIVE] if self.curve else None
 
     @property
     def last_repeated(self) -> bool:
