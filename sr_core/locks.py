@@ -26,7 +26,7 @@ _NO_LOCKS = _NO_SUCH_OPERATION | {errno.ENOLCK}
 _NO_HARD_LINKS = _NO_SUCH_OPERATION | {errno.EPERM, errno.EACCES, errno.EMLINK, errno.EINVAL}
 _NO_FOLDER_SYNC = _NO_SUCH_OPERATION | {errno.EINVAL}
 CANNOT_EXCLUDE = _NO_SUCH_OPERATION | {errno.EPERM, errno.EINVAL}
-"""What creating a file fails with where the file system cannot do it exclusively."""
+"""Errors of creating a file if the file system cannot do so exclusively."""
 REMEDIES = (
     "choose a folder on a local disk, or mount the file system with locks "
     "(Lustre: option flock or localflock; NFS: without nolock, with a running lock service)"
