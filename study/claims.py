@@ -1,8 +1,8 @@
 """The folder `owners`: one file for each owner that a study ever had, named by its epoch.
 
 A file is created exclusively, and that is the claim: however many processes try from however many hosts, one of them
-has the epoch. It is the fence too: an owner whose epoch is not the highest has been replaced. No file is removed as
-long as there is a study, so a host that sees an old listing cannot claim an epoch again. The file's time is the lease.
+has the epoch. It is the fence too: an owner whose epoch is not the highest has been replaced. The file of an owner that
+recorded anything stays, so a host that sees an old listing cannot claim its epoch again. The file's time is the lease.
 """
 
 import json
@@ -91,7 +91,7 @@ class Claims:
         aside.replace(path)
 
     def forget(self, epoch: int) -> None:
-        """Remove the claim of a study that came to nothing."""
+        """Remove the claim of an owner that recorded nothing."""
         self._path(epoch).unlink(missing_ok=True)
         with suppress(OSError):  # not the only one
             self.folder.rmdir()

@@ -156,7 +156,7 @@ class Journal:
         self._next, self._end = read_to.count, read_to.end
         self._file = _open_to_append(path)
         try:
-            guard()  # only now: a new owner puts a copy in its place, so what was opened before that is read by nobody
+            guard()  # only now: a new owner puts a copy in its place, so no process reads what was opened before that
             sync_folder(path.parent)
             self._drop_torn_tail()
         except BaseException:

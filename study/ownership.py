@@ -6,8 +6,8 @@ does. Where the file system has locks, the owner also holds the file `lock`: the
 dies, so that a restart on the same machine need not wait. Where it has none, claim and lease do.
 
 Version 0.1 had the file `lock` alone. For one release its owners are respected, and a present owner fills that file in
-as they expect it. Whoever replaces an owner that may live on puts a new `lock` and a copy of the journal in the place
-of the old ones: what the former one may still write goes to files that no process reads.
+as they expect it. A process that replaces an owner that may be alive puts a new `lock` and a copy of the journal in
+the place of the old ones: what the former one may still write goes to files that no process reads.
 """
 
 import os
@@ -93,7 +93,8 @@ def owned(path: Path, what: str, journal: Path, *, take_over: bool = False, afte
     """
     claims = claims_of(path)
     with ExitStack() as stack:
-        held, content = _gained(path, what, journal, stack, take_over=take_over, after=after)
+        held, content, fenced = _gained(path, what, journal, stack, take_over=take_over, after=after)
+        size = _size(journal)
         renewal = Renewal(RENEW_SECONDS, lambda: claims.renew(held.epoch), lambda: os.utime(held.file.fileno()))
         try:
             yield held
@@ -105,7 +106,10 @@ def owned(path: Path, what: str, journal: Path, *, take_over: bool = False, afte
             renewal.end()
             with suppress(OSError):  # a lost root: then others wait until the lease is stale
                 if held.lasts:  # left by itself: the next one, from any machine, need not wait
-                    claims.leave(held.epoch, content)
+                    if fenced or _size(journal) != size:
+                        claims.leave(held.epoch, content)
+                    else:
+                        claims.forget(held.epoch)  # it recorded nothing, and no former owner is kept out by it
                     rewrite(held.file, None)
 
 
@@ -164,8 +168,12 @@ class _Last:
 
 def _gained(
     path: Path, what: str, journal: Path, stack: ExitStack, *, take_over: bool, after: int
-) -> tuple[Ownership, dict[str, Any]]:
-    """The study as ours, and what its other processes read of this one. Raises SuiteError if another one owns it."""
+) -> tuple[Ownership, dict[str, Any], bool]:
+    """The study as ours, what other processes read of this one, and whether a former owner may still be alive.
+
+    Raises:
+        SuiteError: another process owns it.
+    """
     claims = claims_of(path)
     existed = path.exists()
     lock_file: IO[str] = stack.enter_context(path.open("a+"))
@@ -197,7 +205,7 @@ def _gained(
         sync_names(path.parent)
     finally:
         held.check()  # another process may have taken it over by now
-    return held, content
+    return held, content, aside is not None
 
 
 def _last(claim: Owner | None, file: IO[str], existed: Path | None, locked: Lock) -> _Last:
@@ -303,6 +311,11 @@ def _remove_copies(held: Ownership, journal: Path) -> None:
     os.utime(journal.parent)  # then this host sees the names that others made
     for epoch in range(1, held.epoch):
         _copy(journal, epoch).unlink(missing_ok=True)
+
+
+def _size(journal: Path) -> int | None:
+    """The journal's bytes; None without one."""
+    return journal.stat().st_size if journal.exists() else None
 
 
 def _copy(journal: Path, epoch: int) -> Path:

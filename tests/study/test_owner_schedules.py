@@ -72,7 +72,7 @@ class FileSystem:
     """What the hosts share, and what each sees of it."""
 
     locks: str = "local"
-    """local: kept by each host for itself; pretended: whoever asks gets it; none: refused."""
+    """local: kept by each host for itself; pretended: every process that asks gets it; none: refused."""
     links: bool = True
     holders: dict[tuple[str, int], int] = field(default_factory=dict)
     unsynced: dict[int, Host] = field(default_factory=dict)

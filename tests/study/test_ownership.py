@@ -196,14 +196,35 @@ def claim(folder: StudyFolder, epoch: int, *, machine: str = "another boot", sil
     return path
 
 
+def record(folder: StudyFolder, held: ownership.Ownership) -> None:
+    """Write a line."""
+    journal = Journal(folder.journal, held.check)
+    journal.append(Warned(time=1.0, message="a line"))
+    journal.close()
+
+
 def test_each_owner_makes_a_claim_of_the_next_epoch_that_says_who_it_is(folder: StudyFolder) -> None:
-    folder.journal.touch()
     for epoch in (1, 2, 3):
         with folder.owned() as held:
             assert held.epoch == epoch
+            record(folder, held)
             said = json.loads((folder.owners / str(epoch)).read_text())
             assert (said["host"], said["pid"]) == (socket.gethostname(), os.getpid())
     assert sorted(path.name for path in folder.owners.iterdir()) == ["1", "2", "3"]
+
+
+def test_an_owner_that_recorded_nothing_leaves_no_claim_unless_it_keeps_a_former_one_out(folder: StudyFolder) -> None:
+    with folder.owned() as held:
+        record(folder, held)
+    with folder.owned() as held:
+        assert held.epoch == 2
+        assert (folder.owners / "2").exists()
+    assert [path.name for path in folder.owners.iterdir()] == ["1"]
+    with folder.owned() as former:
+        with folder.owned(take_over=True) as held:
+            assert held.epoch == 3
+        assert not former.lasts, "it may wake at any time"
+    assert (folder.owners / "3").exists()
 
 
 def test_epochs_go_on_from_those_in_a_record_that_came_without_claims(story: Tell) -> None:
@@ -213,6 +234,7 @@ def test_epochs_go_on_from_those_in_a_record_that_came_without_claims(story: Tel
     told.close()
     with told.folder.owned() as held:
         assert held.epoch == 7
+        record(told.folder, held)
     with told.folder.owned() as held:
         assert held.epoch == 8
 
@@ -313,8 +335,8 @@ def test_without_locks_claim_and_lease_decide(
     flock: Callable[..., None], folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fcntl, "flock", flock)
-    folder.journal.touch()
     with folder.owned() as held:
+        record(folder, held)
         assert f"process {os.getpid()} on" in str(folder.owner())
         with pytest.raises(SuiteError, match=rf"is being run by process {os.getpid()} on .* sign of life was 0 s ago"):
             folder.lock().__enter__()
