@@ -1,6 +1,5 @@
 """Fetch the field's pictures where there is a network: python -m sr_core.download --help."""
 
-import fcntl
 import re
 import shlex
 import sys
@@ -16,6 +15,7 @@ from sr_core.data.fetch import fetch
 from sr_core.data.fetch_record import Content, Record, writing
 from sr_core.data.unpack import BadArchiveError, damaged, unpack
 from sr_core.errors import DownloadError
+from sr_core.locks import lock
 from sr_core.output import make_output_folder
 from sr_core.progress import Progress, bytes_text
 
@@ -199,10 +199,11 @@ def _alone(state: Path) -> Iterator[None]:
     with writing(state / "lock"):
         file = (state / "lock").open("a")
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise DownloadError(f"{state.parent}: another download into this folder is running; wait for it") from exc
+        held = lock(file)
+        if held == "theirs":
+            raise DownloadError(f"{state.parent}: another download into this folder is running; wait for it")
+        if held == "unsupported":
+            _say(f"{state.parent}: this file system has no locks; start no second download into this folder")
         yield
 
 

@@ -219,7 +219,7 @@ class Coordinator:
             source=self._source,
             initial=trial.proposed.initial,
             reductions=trial.reductions,
-            fence=self._folder.fence,
+            fence=self._folder.owners,
         )
 
     def _take(self, event: TrialEvent) -> None:
@@ -289,11 +289,11 @@ class Coordinator:
         self._drop_checkpoint(number)
 
     def _drop_leftovers(self) -> None:
-        """A kill may have come between a trial's end and the removal; a former owner may have been amid its writing."""
+        """A kill may have come between a trial's end and the removal; a former owner may have been writing it then."""
         for trial in self.state.trials.values():
             if trial.ended:
                 self._drop_checkpoint(trial.number)
 
     def _drop_checkpoint(self, number: int) -> None:
         for left in self._folder.trial(number).glob("*checkpoint.safetensors*"):  # a kill may leave half a one
-            left.unlink()
+            left.unlink(missing_ok=True)  # the half one may get its name this moment

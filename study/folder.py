@@ -1,6 +1,5 @@
 """Where a study's files lie under the root."""
 
-import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -9,9 +8,12 @@ from pathlib import Path
 
 from sr_core.durable import remove_parts
 from sr_core.errors import SuiteError
+from sr_core.locks import unique_name
+from study.claims import Claims
 from study.ownership import Ownership, owned, owner
 
 _RESERVED = {"artifacts", "compiled", "stores"}
+_SESSION = re.compile(rb'\{"seq":\d+,"event":"SessionStarted","time":[^,]+,"epoch":(\d+),')
 JOURNALS = ("journal.jsonl", "journal.jsonl.gz")
 """The record as it is written, and as it is published."""
 
@@ -61,8 +63,13 @@ class StudyFolder:
         return packed if packed.is_file() and not live.is_file() else live
 
     @property
+    def owners(self) -> Path:
+        """Holds a file for each owner, named by its epoch: an earlier one, should it wake, writes no checkpoint."""
+        return self.path / "owners"
+
+    @property
     def fence(self) -> Path:
-        """Holds the epoch of the present owner: an earlier one, should it wake, writes no checkpoint."""
+        """Holds the epoch of the present owner for processes of version 0.1, which do not look at `owners`."""
         return self.path / "epoch"
 
     @property
@@ -122,7 +129,7 @@ class StudyFolder:
         """Make the root and the study's folder. Raises SuiteError where that cannot be written."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / f".probe-{os.getpid()}"
+            probe = unique_name(self.path / "probe")
             probe.touch()
             probe.unlink()
         except OSError as exc:
@@ -134,25 +141,49 @@ class StudyFolder:
         made = [path for path in (self.path, *self.path.parents) if not path.exists()]
         self.create()
         with self.lock(take_over=take_over) as ownership:
-            remove_parts(self.path)
+            self._remove_parts()
             try:
                 yield ownership
             finally:
                 if ownership.lasts and not self.journal.exists():
                     (self.path / "lock").unlink(missing_ok=True)
+                    Claims(self.owners).forget(ownership.epoch)
                     with suppress(OSError):  # there is more in it by now
                         for path in made:
                             path.rmdir()
 
     def lock(self, *, take_over: bool = False) -> AbstractContextManager[Ownership]:
-        """Own the study while the block runs; the kernel gives it back however this process ends.
+        """Own the study while the block runs; it is free again however this process ends.
 
         Raises:
             SuiteError: a live process owns it; names it.
         """
         what = f"training {self.training}" if self.training else f"study {self.study!r}"
-        return owned(self.path / "lock", what, self.journal, take_over=take_over)
+        return owned(self.path / "lock", what, self.journal, take_over=take_over, after=self._recorded_epoch())
 
     def owner(self) -> str | None:
         """The live process that owns the study, in words; None if there is none."""
         return owner(self.path / "lock")
+
+    def _recorded_epoch(self) -> int:
+        """The epoch of the last session in the record: a folder may be carried without its owners' files."""
+        last = 0
+        if self.journal.suffix == ".gz" or not self.journal.is_file():
+            return last
+        with self.journal.open("rb") as file:
+            for line in file:
+                if found := _SESSION.match(line):
+                    last = max(last, int(found[1]))
+        return last
+
+    def _remove_parts(self) -> None:
+        """Remove what kills left of files that the study's owner writes.
+
+        Not what others write: a longer training has an owner of its own, and a report has none.
+        """
+        others = {"trainings", self.report.parent.name}
+        for path in self.path.iterdir():
+            if path.is_dir() and not path.is_symlink() and path.name not in others:
+                remove_parts(path)
+        for part in self.path.glob(".*.writing"):
+            part.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from sr_core.durable import sync_folder
-from sr_core.errors import SuiteError
+from sr_core.errors import SuiteError, TakenOverError
 from study import events
 from study.events import Event
 
@@ -139,11 +139,11 @@ def _lines(path: Path) -> Iterator[tuple[Event, int]]:
 
 
 class Journal:
-    """The one writer of a study's record. Open it only while holding the study's lock.
+    """The one writer of a study's record. Open it only while owning the study.
 
     Args:
-        guard: raises if the study belongs to another owner by now; asked before each line.
-        read_to: where the reading of the whole journal ended, if the holder of this lock has read it already.
+        guard: raises if the study belongs to another owner by now; asked before and after each line.
+        read_to: where the reading of the whole journal ended, if its owner has read it already.
     """
 
     def __init__(self, path: Path, guard: Callable[[], None] = lambda: None, read_to: Place | None = None) -> None:
@@ -153,27 +153,79 @@ class Journal:
             read_to = Place()
             if path.exists():
                 deque(read(path, read_to), maxlen=0)
-        self._next, end = read_to.count, read_to.end
-        self._file = path.open("r+b" if path.exists() else "x+b")
+        self._next, self._end = read_to.count, read_to.end
+        self._file = _open_to_append(path)
         try:
-            guard()  # only now: a new owner puts a copy in its place, so what was opened before that is read by nobody
+            guard()  # only now: a new owner puts a copy in its place, so no process reads what was opened before that
+            sync_folder(path.parent)
+            self._drop_torn_tail()
         except BaseException:
             self._file.close()
             raise
-        sync_folder(path.parent)
-        self._file.truncate(end)
-        self._file.seek(end)
 
     def append(self, event: Event) -> None:
-        """Write the event; it is on the disk when this returns.
+        """Write the event; when this returns it is on the disk, and the next owner of the study reads it.
 
         Validations too: a checkpoint that outlived the line before it in a power cut would lose that point for good.
+
+        Raises:
+            TakenOverError: the study belongs to another owner, or another process wrote to its journal. Then the line
+                does not count: either it was not written, or the process that has the study decides about it.
         """
+        line = encode(self._next, event)
         self._guard()
-        self._file.write(encode(self._next, event))
+        self._check_end(self._end)
+        self._file.write(line)
         self._file.flush()
         os.fsync(self._file.fileno())
+        self._check_end(self._end + len(line))
+        self._guard()  # asked again: this process may have been stopped since the first time
         self._next += 1
+        self._end += len(line)
 
     def close(self) -> None:
         self._file.close()
+
+    def _drop_torn_tail(self) -> None:
+        """Cut off what a kill left after the last whole line."""
+        size = self._size()
+        if size == self._end:
+            return
+        if size < self._end or self._has_another_line():
+            self._check_end(self._end)
+        os.ftruncate(self._file.fileno(), self._end)
+        os.fsync(self._file.fileno())
+        self._guard()
+
+    def _has_another_line(self) -> bool:
+        """Whether a whole line follows the last one that was read: a line of another process, and no torn one."""
+        with self._path.open("rb") as file:
+            file.seek(self._end)
+            line = file.readline()
+        if not line.endswith(b"\n"):
+            return False
+        try:
+            return decode(line)[0] == self._next
+        except ValueError:
+            return False
+
+    def _size(self) -> int:
+        return os.fstat(self._file.fileno()).st_size
+
+    def _check_end(self, expected: int) -> None:
+        """Raises TakenOverError unless the journal ends where this owner's last line does."""
+        found = self._size()
+        if found != expected:
+            self._guard()  # names the owner, if there is another one
+            raise TakenOverError(
+                f"{self._path}: expected to end after {expected} bytes, found {found}: another process has written to "
+                "it; end that process; this one has stopped"
+            )
+
+
+def _open_to_append(path: Path) -> BinaryIO:
+    """The file, made if there is none. Whatever is written goes to its end, so that no line is ever overwritten."""
+    how = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+    if not path.exists():
+        how |= os.O_CREAT | os.O_EXCL
+    return os.fdopen(os.open(path, how, 0o666), "ab")

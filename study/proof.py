@@ -159,10 +159,16 @@ def retrain(
                     end = event
                 case Failed():
                     comparison.failure = f"{event.cause}: {event.reason}"
-    comparison.points = [(then, now.get(then.patches)) for then in trial.curve]
+    comparison.points = [(then, now.get(then.patches)) for then in _points_of_the_weights(trial)]
     if isinstance(trial.end, Finished):
         comparison.finished = (trial.end, end)
     return comparison
+
+
+def _points_of_the_weights(trial: TrialState) -> tuple[Progress, ...]:
+    """The curve, without its last point if the end repeated that validation with other bits, and so replaced it."""
+    replaced = trial.last_repeated and dict(trial.scores) != dict(trial.curve[-1].scores)
+    return trial.curve[:-1] if replaced else trial.curve
 
 
 def contradictions(trial: TrialState) -> list[str]:
@@ -170,7 +176,7 @@ def contradictions(trial: TrialState) -> list[str]:
     if not isinstance(trial.end, Finished) or not trial.curve:
         return []
     found = []
-    if dict(trial.end.scores) != dict(trial.curve[-1].scores):
+    if dict(trial.end.scores) != dict(trial.curve[-1].scores) and not trial.last_repeated:
         found.append("record: the trial's final scores are not those of its last validation")
     mean = sum(psnr for _, psnr, _ in trial.end.per_image) / max(1, len(trial.end.per_image))
     if abs(mean - trial.end.scores[OBJECTIVE]) > _ROUNDING:

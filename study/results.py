@@ -120,7 +120,7 @@ def _trial(folder: StudyFolder, found: TrialState) -> Trial:
         name=found.proposed.name,
         state=found.status,
         config=found.config,
-        scores=dict(found.curve[-1].scores) if found.curve else {},
+        scores=dict(found.scores),
         curve=pd.DataFrame(curve, columns=["patches", "val/psnr", "val/ssim", "train/loss"]),
         folder=folder.trial(found.number),
     )
@@ -162,7 +162,7 @@ def trials(study: str | StudyState = "quickstart", root: str | Path | None = Non
 
 
 def _row(one: TrialState, rank: int, bicubic: float) -> dict[str, Any]:
-    scores = one.curve[-1].scores if one.curve else {}
+    scores = one.scores
     psnr = scores.get(OBJECTIVE)
     return {
         "rank": rank if one.status == "finished" else None,
@@ -209,7 +209,7 @@ def replicates(study: str | StudyState = "quickstart", root: str | Path | None =
             "trial": t.number,
             "state": t.status,
             "patches": t.patches,
-            **(t.curve[-1].scores if t.curve else {}),
+            **t.scores,
         }
         for t in _state(study, root).trials.values()
         if t.is_replicate

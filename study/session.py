@@ -103,9 +103,12 @@ class Session:
     wall_time: WallTime
     placement: Placement = field(default_factory=Placement)
     stop: StopSignal = field(default_factory=StopSignal)
+    epoch: int = 0
+    """Of this session as the study's owner; 0 before it is one."""
 
     def run(self, found: Found, ownership: Ownership) -> int:
         """Open or continue the study, search, conclude, show; returns the exit status."""
+        self.epoch = ownership.epoch
         out = terminal.console()
         place = Place()
         state = fold(read(self.folder.journal, place)) if self.folder.journal.exists() else StudyState()
@@ -214,7 +217,7 @@ class Session:
         state = coordinator.state
         here = provenance.collect()
         before = state.session.provenance.get("source") if state.session else None
-        epoch = state.session.epoch + 1 if state.session else 1
+        epoch = self.epoch
         provenance.keep_uncommitted_changes(self.folder.changes(epoch))
         coordinator.record(
             SessionStarted(
@@ -226,7 +229,7 @@ class Session:
                 provenance=here,
             )
         )
-        put_fence(self.folder.fence, epoch)  # after the line, which an owner that was replaced cannot write
+        put_fence(self.folder.fence, epoch)  # for processes of version 0.1
         if "unknown" in (here["git"] or {}):
             message = f"the commit of this code is not recorded: {here['git']['unknown']}"
             coordinator.record(Warned(time=time.time(), message=message))

@@ -56,6 +56,8 @@ class TrialState:
     """Of workers that died or hung while they trained it."""
     promoted: int = 0
     """Patches of the last rung from which it went on after a pause; 0 if it never paused."""
+    known_at_start: int = 0
+    """How many points the curve had when it was last started."""
     end: Finished | Pruned | Failed | None = None
 
     @property
@@ -101,9 +103,26 @@ class TrialState:
         return self.curve[-1].patches if self.curve else 0
 
     @property
+    def scores(self) -> Mapping[str, float]:
+        """The metrics of its weights: those of its end if it finished, else of its last validation; empty before that.
+
+        The two differ where a kill came between them and the bits of the rest were not repeated: the weights are those
+        of the end.
+        """
+        last = self.curve[-1].scores if self.curve else _NOTHING
+        return {**last, **self.end.scores} if isinstance(self.end, Finished) else last
+
+    @property
     def score(self) -> float | None:
-        """The objective at the last validation, in dB; the trial's result only if it finished."""
+        """The objective, in dB; the trial's result only if it finished."""
+        if isinstance(self.end, Finished) and OBJECTIVE in self.end.scores:
+            return self.end.scores[OBJECTIVE]
         return self.curve[-1].scores[OBJECTIVE] if self.curve else None
+
+    @property
+    def last_repeated(self) -> bool:
+        """Whether the last validation was known when the trial was last started, so that its end repeated it."""
+        return isinstance(self.end, Finished) and 0 < len(self.curve) <= self.known_at_start
 
     def score_at(self, patches: int, before: float = math.inf) -> float | None:
         """The objective at exactly that many patches, in dB.
@@ -125,7 +144,7 @@ class TrialState:
             case Checkpointed():
                 return self._moved(self.curve, self.arrivals, event.patches)
             case Started():
-                return replace(self, status="running", starts=(*self.starts, event))
+                return replace(self, status="running", starts=(*self.starts, event), known_at_start=len(self.curve))
             case Reduced():
                 return replace(self, reductions=(*self.reductions, (event.patches, event.micro_batch)))
             case WorkerLost():
@@ -150,6 +169,7 @@ class TrialState:
             self.reductions,
             self.losses,
             self.promoted,
+            self.known_at_start,
             self.end,
         )
 

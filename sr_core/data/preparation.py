@@ -4,7 +4,6 @@ Every finished picture lies as a part beside the store until all are there; then
 that an existing store has, by its pixels, is taken from there, with whatever LR it has.
 """
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +20,7 @@ from sr_core.data.sources import Picture, Pictures
 from sr_core.data.store import PatchStore, load_store, write_store
 from sr_core.data.workers import Workers, share_out
 from sr_core.errors import StoreError
+from sr_core.locks import lock, unique_name
 
 Where = tuple[Split, int]
 """A picture of a store: its split, and its number there."""
@@ -142,23 +142,43 @@ def _numbered(store: PatchStore) -> Iterator[tuple[Where, Record]]:
 
 @contextmanager
 def _parts_folder(path: Path) -> Iterator[Path]:
-    """The folder for a store's parts, held by this process alone; it goes when the block ends well."""
+    """The folder for a store's parts, held by this process alone; it goes when the block ends well.
+
+    Without locks it is a folder that no other process knows; then it goes however the block ends.
+    """
     folder = path.with_name(f"{path.name}.parts")
     try:
-        while True:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            try:  # whoever held it may have removed the folder since
-                if os.path.samestat(os.fstat(lock), (folder / "lock").stat()):
-                    break
-            except FileNotFoundError:
-                pass
-            os.close(lock)
+        held = _hold(folder)
+        if held is None:
+            folder = unique_name(folder)
+            folder.mkdir(parents=True)
     except OSError as exc:
         raise StoreError(f"{path}: the patch store cannot be written ({exc}); use another folder") from exc
     try:
         yield folder
         shutil.rmtree(folder, ignore_errors=True)
     finally:
-        os.close(lock)
+        if held is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            os.close(held)
+
+
+def _hold(folder: Path) -> int | None:
+    """Makes the folder and waits for its lock, which ends with the file; None where there are no locks."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        except FileNotFoundError:  # another process has removed the folder
+            continue
+        if lock(file, wait=True) == "unsupported":
+            os.close(file)
+            shutil.rmtree(folder, ignore_errors=True)
+            return None
+        try:  # the process that held it may have removed the folder since
+            if os.path.samestat(os.fstat(file), (folder / "lock").stat()):
+                return file
+        except FileNotFoundError:
+            pass
+        os.close(file)

@@ -5,7 +5,7 @@ the kernel takes back however a process ends; who fills it holds the exclusive l
 alone and removes the file. What killed processes left behind, the next one to come uses, or removes.
 """
 
-import fcntl
+import errno
 import hashlib
 import logging
 import mmap
@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sr_core.locks import lock, unlock
 
 logger = logging.getLogger(__name__)
 
@@ -81,12 +83,13 @@ def _attach(name: str, size: int, fill: Callable[[NDArray[np.uint8]], None]) -> 
         try:
             if os.fstat(file).st_uid != os.getuid():
                 raise PermissionError(f"{path} is another user's")
-            if _try_alone(file):
-                if _is_at(file, path) and not _is_complete(file, size):
-                    _fill(file, path, size, fill)
-                fcntl.flock(file, fcntl.LOCK_SH)
-            else:
-                fcntl.flock(file, fcntl.LOCK_SH)  # until whoever fills it is done
+            alone = lock(file)
+            if alone == "unsupported":
+                path.unlink(missing_ok=True)
+                raise OSError(errno.ENOLCK, "the folder has no locks", str(path))
+            if alone == "ours" and _is_at(file, path) and not _is_complete(file, size):
+                _fill(file, path, size, fill)
+            lock(file, shared=True, wait=True)  # if another process fills it, until that is done
             if _is_at(file, path) and _is_complete(file, size):
                 return file, path
         except BaseException:
@@ -121,19 +124,11 @@ def _is_at(file: int, path: Path) -> bool:
     return False
 
 
-def _try_alone(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _leave(file: int, path: Path) -> None:
     """Closes the file, and removes it if no other process has it."""
     try:
-        if _try_alone(file) and _is_at(file, path):
+        if lock(file) == "ours" and _is_at(file, path):
             path.unlink()
-        fcntl.flock(file, fcntl.LOCK_UN)  # the memory map keeps the file open beyond the next line
+        unlock(file)  # the memory map keeps the file open beyond the next line
     finally:
         os.close(file)

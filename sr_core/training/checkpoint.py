@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sr_core.durable import write_durably
 from sr_core.errors import CheckpointError, TakenOverError
+from sr_core.locks import newest_epoch
 from sr_core.training.step import TrainState
 
 _LAYOUT = 1
@@ -51,7 +52,8 @@ class Mark:
     epoch: int
     """The owner's epoch when it was written."""
     fence: Path | None = None
-    """A file that holds the present owner's epoch (`put_fence`); None where there can be no other owner."""
+    """A folder of files that are named by their owners' epochs, or a file that holds the present owner's (`put_fence`);
+    None where there can be no other owner."""
 
     def check(self) -> None:
         """Raises TakenOverError if there is a later owner by now: what this one would write is not wanted any more."""
@@ -65,6 +67,8 @@ def put_fence(path: Path, epoch: int) -> None:
 
 
 def _epoch_of(fence: Path) -> int:
+    if fence.is_dir():
+        return newest_epoch(fence)
     try:
         return int(fence.read_text())
     except FileNotFoundError:  # as on a machine that does not share the root: there the coordinator alone writes it

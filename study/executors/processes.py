@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -94,8 +95,15 @@ def _death(code: int | None) -> str:
 
 
 class _PipeChannel:
+    """The worker's end of its pipe. A thread that logs may send while the trial does: one message goes at a time."""
+
     def __init__(self, pipe: "Connection[Message, Order]") -> None:
-        self.send, self.receive, self.waiting = pipe.send, pipe.recv, pipe.poll
+        self._pipe, self._sending = pipe, threading.Lock()
+        self.receive, self.waiting = pipe.recv, pipe.poll
+
+    def send(self, message: Message) -> None:
+        with self._sending:
+            self._pipe.send(message)
 
 
 def _main(pipe: "Connection[Message, Order]", setup: Setup, slot: int) -> None:

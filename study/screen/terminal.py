@@ -196,7 +196,7 @@ def ranking_table(state: StudyState, limit: int = _SHOWN) -> Ranking:
     ]
     for rank, trial in enumerate(finished, start=1):
         if rank <= limit or trial.is_reference:
-            scores, config = trial.curve[-1].scores, trial.config.dotted()
+            scores, config = trial.scores, trial.config.dotted()
             label = f"{trial.number} {trial.proposed.name}".strip()
             gain = f"{scores['val/psnr'] - bicubic['val/psnr']:+.3f}"
             cells = [str(rank), label, f"{scores['val/psnr']:.3f}", f"{scores['val/ssim']:.4f}", gain]

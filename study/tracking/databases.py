@@ -1,6 +1,5 @@
 """The databases of a study's views: where they are, how one is made and moved, what is said when one fails."""
 
-import fcntl
 import os
 import re
 import secrets
@@ -10,6 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from sr_core.errors import SuiteError
+from sr_core.locks import lock
 
 
 class ViewError(SuiteError):
@@ -114,10 +114,10 @@ def told_plainly(tool: str, uri: str, *kinds: type[Exception]) -> Iterator[None]
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """No other process is in such a block for the same folder."""
+    """No other process is in such a block for the same folder; without locks SQLite cannot work there either."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        lock(handle, wait=True)
         yield
     finally:
         os.close(handle)

@@ -5,13 +5,13 @@ whoever keeps it reads on from there and hands over the rest. So a tracker that 
 costs no memory, and a view that was deleted is rebuilt by reading from the start.
 """
 
-import fcntl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Protocol
 
+from sr_core.locks import lock
 from study.config import short_digest
 from study.events import FORMAT, Event, StudyOpened, to_json
 from study.journal import JournalError, decode, opened
@@ -158,16 +158,14 @@ class Keeper:
 
 
 def _only_keeper(path: Path) -> IO[str]:
-    """A lock that ends with the file or the process."""
+    """A lock that ends with the file or the process. Without locks the study's own owner keeps the view."""
     try:
         file = path.open("a")
     except OSError as exc:
         raise ViewError(f"{path}: cannot be written ({exc.strerror}); choose a folder that can") from exc
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as exc:
+    if lock(file) == "theirs":
         file.close()
-        raise ViewError(f"{path}: another process keeps this view up to date; leave it to that one") from exc
+        raise ViewError(f"{path}: another process keeps this view up to date; leave it to that one")
     return file
 
 

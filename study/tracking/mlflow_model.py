@@ -75,7 +75,7 @@ def champion_of(
     epoch = trial.starts[-1].epoch if trial.starts else 0
     session = next((s for s in state.sessions if s.epoch == epoch), None)
     last = trial.curve[-1]  # with its time, so that the run has each point once
-    points = [content.Point(key, value, last.time, last.patches) for key, value in last.scores.items()]
+    points = [content.Point(key, value, last.time, last.patches) for key, value in trial.scores.items()]
     points += [point for point in content.results(result) if not point.key.endswith("_bicubic")]
     return Champion(
         study=opened.study,

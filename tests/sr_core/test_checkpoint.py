@@ -157,6 +157,22 @@ def test_behind_the_fence_of_a_later_owner_no_checkpoint_is_written_even_where_t
     assert not path.exists()
 
 
+def test_a_later_claim_among_the_owners_is_a_fence_too(written: tuple[Path, TrainState]) -> None:
+    path, state = written
+    path.unlink()
+    owners = path.with_name("owners")
+    owners.mkdir()
+    mark = Mark(MARK.config, MARK.epoch, owners)
+    for epoch in (1, MARK.epoch):
+        (owners / str(epoch)).touch()
+        save_checkpoint(path, state, mark)
+    path.unlink()
+    (owners / "10").touch()
+    with pytest.raises(TakenOverError, match=rf"owner 10 is newer than this one \({MARK.epoch}\)"):
+        save_checkpoint(path, state, mark)
+    assert not path.exists()
+
+
 def test_a_checkpoint_of_another_layout_is_refused(written: tuple[Path, TrainState]) -> None:
     path, _ = written
     path.write_bytes(save(load_file(path), metadata={"state": json.dumps({"layout": 99})}))

@@ -1,5 +1,7 @@
 """The download command, end to end: archives from a real server on localhost, unpacked, checked, continued."""
 
+import errno
+import fcntl
 import io
 import os
 import re
@@ -295,3 +297,15 @@ def test_a_killed_download_goes_on_where_it_was(mirror: Any, tmp_path: Path) -> 
     subprocess.run(command(*args), check=True, stdout=subprocess.DEVNULL)
     assert [asked.get("Range") for asked in mirror.asked] == [None, f"bytes={size // 2}-"]
     assert len(list_images(tmp_path / "Urban100" / "HR")) == 100
+
+
+def test_without_locks_a_download_goes_on_and_says_what_it_cannot_prevent(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    status, out, err = run("benchmark")
+    assert (status, err) == (0, "")
+    assert "this file system has no locks; start no second download into this folder" in out

@@ -1,5 +1,7 @@
 """The three homes of the pixels: one stream of patches, whichever is chosen."""
 
+import errno
+import fcntl
 import logging
 import os
 import signal
@@ -289,3 +291,16 @@ def test_a_gpu_gathers_the_same_patches_and_waits_for_nothing(store: PatchStore,
         torch.cuda.set_sync_debug_mode("default")
     for got, want in zip(batch, expected, strict=True):
         np.testing.assert_array_equal(got.cpu().numpy(), want)
+
+
+def test_in_a_folder_without_locks_pixels_are_private_and_nothing_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    made = SharedPixels("some", 8, lambda array: array.fill(7))
+    assert not made.shared
+    assert made.pixels.tolist() == [7] * 8
+    assert list(shared_pixels.FOLDER.iterdir()) == []

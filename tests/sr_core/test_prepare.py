@@ -1,5 +1,7 @@
 """Preparing a store: the same for any number of workers, resumed after any kill, and nothing is made twice."""
 
+import errno
+import fcntl
 import os
 import random
 import signal
@@ -288,3 +290,17 @@ def test_the_pictures_of_a_set_keep_their_order(tmp_path: Path, folder: Path) ->
     backwards = Pictures("b", tuple(Picture(p.name, p.path) for p in reversed(pictures.train)), pictures.valid)
     store = prepare_store(tmp_path / "s.h5", backwards, X2, workers=2)
     assert [record.name for record in store.records("train")] == [picture.name for picture in backwards.train]
+
+
+def test_without_locks_a_store_is_made_in_a_folder_of_its_own(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    pictures = folder_pictures(folder)
+    prepare_store(tmp_path / "one.h5", pictures, X2, workers=1)
+    monkeypatch.setattr(fcntl, "flock", flock)
+    prepare_store(tmp_path / "two.h5", pictures, X2, workers=1)
+    assert contents(tmp_path / "two.h5") == contents(tmp_path / "one.h5")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["one.h5", "pictures", "two.h5"]

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sr_core.errors import TakenOverError
 from study import events as ev
 from study.events import Event
 from study.journal import Journal, JournalError, Place, TornLineError, compressed, decode, encode, read
@@ -346,6 +347,64 @@ def test_every_line_is_on_the_disk_before_anyone_acts_on_it(path: Path, monkeypa
         journal.append(event)
     journal.close()
     assert [decode(line)[1] for line in synced] == list(STORY), "the line was there when it was synced"
+
+
+def test_a_line_that_would_land_after_another_process_s_is_refused_and_overwrites_nothing(path: Path) -> None:
+    journal = Journal(path)
+    journal.append(STORY[0])
+    with path.open("ab") as other:
+        other.write(encode(1, STORY[1]))
+    before = path.read_bytes()
+    with pytest.raises(
+        TakenOverError, match=r"journal\.jsonl: expected to end after \d+ bytes, found \d+: another pro"
+    ):
+        journal.append(STORY[1])
+    journal.close()
+    assert path.read_bytes() == before
+    assert list(read(path)) == list(STORY[:2])
+
+
+def test_a_line_goes_to_the_end_of_the_file_whatever_happens(path: Path) -> None:
+    """Another process writes between the look at the end and the line: an overwritten line would be lost."""
+    journal = Journal(path)
+    journal.append(STORY[0])
+    check = journal._check_end
+
+    def late(expected: int) -> None:
+        check(expected)
+        if expected == len(encode(0, STORY[0])):
+            with path.open("ab") as other:
+                other.write(encode(1, STORY[1]))
+
+    journal._check_end = late  # type: ignore[method-assign]
+    with pytest.raises(TakenOverError, match="another process has written to it"):
+        journal.append(STORY[1])
+    journal.close()
+    assert path.read_bytes().startswith(encode(0, STORY[0]) + encode(1, STORY[1]))
+
+
+def test_a_line_that_was_written_while_its_owner_was_replaced_does_not_count(path: Path) -> None:
+    answers = iter([None, None, TakenOverError("taken over by process 8 on far")])
+
+    def guard() -> None:
+        if answer := next(answers):
+            raise answer
+
+    journal = Journal(path, guard)
+    with pytest.raises(TakenOverError, match="process 8 on far"):
+        journal.append(STORY[0])
+    journal.close()
+
+
+def test_a_line_that_came_since_the_record_was_read_is_not_cut_off_as_a_torn_tail(path: Path) -> None:
+    write(path, *STORY[:2])
+    place = Place()
+    assert len(list(read(path, place))) == 2
+    write(path, STORY[2])
+    whole = path.read_bytes()
+    with pytest.raises(TakenOverError, match="another process has written to it"):
+        Journal(path, read_to=place)
+    assert path.read_bytes() == whole
 
 
 def test_a_missing_record_cannot_be_read(path: Path) -> None:

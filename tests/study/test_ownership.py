@@ -1,18 +1,22 @@
-"""Who owns a study: the kernel's lock on one machine, a lease between machines, and a fence behind a take-over."""
+"""Who owns a study: the newest claim, as long as its lease is renewed; a lock for a quick restart on one machine."""
 
+import errno
 import fcntl
 import json
 import os
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sr_core import locks
 from sr_core.errors import SuiteError, TakenOverError
-from study import ownership
+from study import claims, ownership
+from study.coordinator import Coordinator
 from study.events import Warned
 from study.folder import StudyFolder
 from study.journal import Journal, read
@@ -176,3 +180,270 @@ def test_a_lock_that_another_process_only_looks_at_is_not_taken_over(folder: Stu
         fcntl.flock(looking, fcntl.LOCK_EX)
         with pytest.raises(SuiteError, match="is being run by another process; wait for it, or take it over"):
             folder.lock().__enter__()
+
+
+# Claims
+
+
+def claim(folder: StudyFolder, epoch: int, *, machine: str = "another boot", silent: float = 0.0, **more: Any) -> Path:
+    """The claim that another owner left, and how long ago it was renewed."""
+    folder.owners.mkdir(exist_ok=True)
+    path = folder.owners / str(epoch)
+    content = {"host": "far", "machine": machine, "pid": 7, "since": 1_700_000_000.0, "epoch": epoch, "lock": 1}
+    path.write_text(json.dumps({**content, **more}))
+    moment = time.time() - silent
+    os.utime(path, (moment, moment))
+    return path
+
+
+def record(folder: StudyFolder, held: ownership.Ownership) -> None:
+    """Write a line."""
+    journal = Journal(folder.journal, held.check)
+    journal.append(Warned(time=1.0, message="a line"))
+    journal.close()
+
+
+def test_each_owner_makes_a_claim_of_the_next_epoch_that_says_who_it_is(folder: StudyFolder) -> None:
+    for epoch in (1, 2, 3):
+        with folder.owned() as held:
+            assert held.epoch == epoch
+            record(folder, held)
+            said = json.loads((folder.owners / str(epoch)).read_text())
+            assert (said["host"], said["pid"]) == (socket.gethostname(), os.getpid())
+    assert sorted(path.name for path in folder.owners.iterdir()) == ["1", "2", "3"]
+
+
+def test_an_owner_that_recorded_nothing_leaves_no_claim_unless_it_keeps_a_former_one_out(folder: StudyFolder) -> None:
+    with folder.owned() as held:
+        record(folder, held)
+    with folder.owned() as held:
+        assert held.epoch == 2
+        assert (folder.owners / "2").exists()
+    assert [path.name for path in folder.owners.iterdir()] == ["1"]
+    with folder.owned() as former:
+        with folder.owned(take_over=True) as held:
+            assert held.epoch == 3
+        assert not former.lasts, "it may wake at any time"
+    assert (folder.owners / "3").exists()
+
+
+def test_epochs_go_on_from_those_in_a_record_that_came_without_claims(story: Tell) -> None:
+    told = story()
+    told.open()
+    told.session(trials=4, epoch=6)
+    told.close()
+    with told.folder.owned() as held:
+        assert held.epoch == 7
+        record(told.folder, held)
+    with told.folder.owned() as held:
+        assert held.epoch == 8
+
+
+def test_a_live_claim_from_another_machine_is_respected_whatever_the_lock_file_says(folder: StudyFolder) -> None:
+    claim(folder, 3, silent=20)
+    expected = r"process 7 on far since .*, whose last sign of life was 2\d s ago; wait for it.*--take-over"
+    with pytest.raises(SuiteError, match=expected), folder.owned():
+        pass
+    assert str(folder.owner()).startswith("process 7 on far")
+    with folder.owned(take_over=True) as held:
+        assert held.epoch == 4
+
+
+def test_a_claim_that_was_not_renewed_for_a_minute_is_over(folder: StudyFolder) -> None:
+    claim(folder, 3, silent=61)
+    assert folder.owner() is None
+    with folder.owned() as held:
+        assert held.epoch == 4
+
+
+def test_a_claim_whose_content_is_not_there_yet_is_live(folder: StudyFolder) -> None:
+    claim(folder, 1).write_text("")
+    with pytest.raises(SuiteError, match="is being run by another process, whose last sign of life was 0 s ago"):
+        folder.lock().__enter__()
+
+
+def test_a_lease_is_measured_by_the_clock_of_the_file_system(
+    folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder.path / "lock").touch()
+    claim(folder, 1, silent=5)
+    fast = time.time() + 3600
+    monkeypatch.setattr(time, "time", lambda: fast)
+    assert str(folder.owner()).startswith("process 7 on far"), "this machine's clock is an hour fast"
+    with pytest.raises(SuiteError, match=r"whose last sign of life was [5-9] s ago"):
+        folder.lock().__enter__()
+    left = [path.name for path in (*folder.path.iterdir(), *folder.owners.iterdir())]
+    assert sorted(left) == ["1", "lock", "owners"], "the file that told the time is gone"
+
+
+def test_a_lease_of_version_0_1_is_measured_by_the_clock_of_the_file_system(
+    folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_by(folder, "another boot", seconds_ago=5)
+    fast = time.time() + 3600
+    monkeypatch.setattr(time, "time", lambda: fast)
+    assert str(folder.owner()).startswith("process 7 on far")
+
+
+def test_version_0_1_sees_the_lock_of_a_present_owner(folder: StudyFolder) -> None:
+    lock = folder.path / "lock"
+    folder.journal.touch()
+    with folder.owned(), lock.open("r+") as theirs:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(theirs, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        said = json.loads(theirs.read())
+        assert (said["machine"], said["host"], said["pid"]) == (ownership.machine(), socket.gethostname(), os.getpid())
+    assert lock.read_text() == ""
+
+
+def test_an_owner_of_version_0_1_that_takes_over_is_noticed(folder: StudyFolder) -> None:
+    lock = folder.path / "lock"
+    with folder.owned() as held:
+        held.check()
+        aside = lock.with_name(".lock-8")
+        aside.write_text(json.dumps({"host": "far", "machine": "another boot", "pid": 8, "since": 1_700_000_000.0}))
+        aside.replace(lock)
+        with pytest.raises(TakenOverError, match="taken over by process 8 on far"):
+            held.check()
+
+
+def test_two_processes_with_one_number_on_two_hosts_write_under_different_names(
+    folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+    names = set()
+    for host in ("pod-a", "pod-b", "pod-b"):
+        monkeypatch.setattr(socket, "gethostname", lambda host=host: host)
+        names.add(locks.unique_name(folder.journal).name)
+    assert len(names) == 3
+    assert sum("pod-b-7" in name for name in names) == 2
+
+
+# File systems without locks
+
+
+def without_locks(*_: object) -> None:
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+def without_effect(*_: object) -> None:
+    """Some mounts say yes to everybody."""
+
+
+@pytest.mark.parametrize("flock", [without_locks, without_effect], ids=["refused", "pretended"])
+def test_without_locks_claim_and_lease_decide(
+    flock: Callable[..., None], folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with folder.owned() as held:
+        record(folder, held)
+        assert f"process {os.getpid()} on" in str(folder.owner())
+        with pytest.raises(SuiteError, match=rf"is being run by process {os.getpid()} on .* sign of life was 0 s ago"):
+            folder.lock().__enter__()
+        held.check()
+    with folder.owned() as held:  # it left by itself, so the next one need not wait
+        assert held.epoch == 2
+        with folder.owned(take_over=True):
+            assert not held.lasts
+
+
+@pytest.mark.parametrize("flock", [without_locks, without_effect], ids=["refused", "pretended"])
+def test_without_locks_a_killed_owner_s_study_is_free_after_a_minute(
+    flock: Callable[..., None], folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", flock)
+    killed = claim(folder, 1, machine=ownership.machine(), lock=None, silent=30)
+    with pytest.raises(SuiteError, match=r"whose last sign of life was 3[0-9] s ago; wait for it, or until"):
+        folder.lock().__enter__()
+    os.utime(killed, (0, 0))
+    with folder.owned() as held:
+        assert held.epoch == 2
+
+
+def test_without_hard_links_a_claim_is_made_all_the_same(folder: StudyFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", link)
+    with folder.owned() as held:
+        assert json.loads((folder.owners / "1").read_text())["pid"] == os.getpid()
+        with pytest.raises(SuiteError, match="is being run by process"):
+            folder.lock().__enter__()
+        held.check()
+
+
+def test_a_link_whose_answer_was_lost_is_a_claim(folder: StudyFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = os.link
+
+    def twice(one: Path, other: Path) -> None:
+        link(one, other)
+        link(one, other)  # as an NFS client does
+
+    monkeypatch.setattr(os, "link", twice)
+    with folder.owned() as held:
+        assert held.epoch == 1
+
+
+def test_a_file_system_that_can_neither_lock_nor_create_exclusively_is_refused_with_remedies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def opened(path: Any, flags: int, *rest: Any, **named: Any) -> int:
+        if flags & os.O_EXCL and "owners" in str(path):
+            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP), str(path))
+        return real(path, flags, *rest, **named)
+
+    monkeypatch.setattr(fcntl, "flock", without_locks)
+    monkeypatch.setattr(os, "open", opened)
+    folder = StudyFolder(tmp_path / "root", "small")
+    with pytest.raises(SuiteError, match=r"small/owners: .*neither lock a file nor create one exclusively.*local disk"):
+        folder.owned().__enter__()
+
+
+def test_a_file_system_that_lets_two_create_one_file_is_refused(
+    folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def both(path: Path, content: bytes) -> bool:
+        path.write_bytes(content.replace(b'"pid"', b'"dip"'))  # the other one was later
+        return True
+
+    monkeypatch.setattr(claims, "create_exclusively", both)
+    with pytest.raises(SuiteError, match="two processes created this file"):
+        folder.lock().__enter__()
+
+
+# What others write
+
+
+def test_a_new_owner_removes_what_kills_left_of_its_own_files_and_of_no_other_s(story: Tell) -> None:
+    folder = story().whole().folder
+    training = replace(folder, training="0001-960")
+    training.create()
+    own = [folder.path / ".epoch.1.writing", folder.trial(0) / ".config.json.1.writing"]
+    others = [
+        training.path / ".journal.jsonl.1.writing",
+        training.trial(1) / ".checkpoint.safetensors.4242.writing",
+        folder.report.parent / ".report.html.1.writing",
+    ]
+    for path in (*own, *others):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with training.lock(), folder.owned():
+        assert [path for path in own if path.exists()] == []
+        assert [path for path in others if not path.exists()] == []
+    with training.owned():
+        assert not others[0].exists() and not others[1].exists(), "they are the training's own"
+
+
+def test_a_checkpoint_s_half_that_gets_its_name_while_leftovers_are_removed_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = StudyFolder(tmp_path, "small")
+    half = folder.trial(0) / ".checkpoint.safetensors.7.writing"
+    half.parent.mkdir(parents=True)
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: iter([half]))
+    coordinator = Coordinator.__new__(Coordinator)
+    coordinator._folder = folder
+    coordinator._drop_checkpoint(0)
+    assert not half.exists()

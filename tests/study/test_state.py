@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +12,9 @@ from hypothesis import strategies as st
 
 from experiments.quickstart import EXPERIMENT
 from study import events as ev
-from study import journal
+from study import journal, proof
+from study.folder import StudyFolder
+from study.proof import contradictions
 from study.state import StudyState, TrialState, fold
 
 
@@ -242,3 +246,66 @@ def test_warnings_are_kept_and_change_nothing_else(told: Any) -> None:
 
 def test_the_last_event_s_time_is_known(told: Any) -> None:
     assert told.state.last_time == told.events[-1].time
+
+
+# A kill between the validation at the budget and the end
+
+
+def finished_after_a_resume(history: Callable[..., Any], last: float, end: float) -> Any:
+    """A study whose first trial was validated at its budget, killed, and repeated that with other bits."""
+    study = history(EXPERIMENT)
+    study.session()
+    number = study.propose({"model.temperature": 1.0})
+    study.start(number)
+    study.validate(number, 30.0, 31.0, last)
+    study.session(epoch=2)
+    patches = study.state.trials[number].patches
+    study.start(number, patches - 480)
+    scores = {"val/psnr": end, "val/ssim": 0.7}
+    rest = {"per_image": (("crop", end, 0.7),), "weights": "beef", "seconds": {}}
+    study.tell(ev.Finished, trial=number, patches=patches, scores=scores, **rest)
+    return study
+
+
+def test_a_finished_trial_s_score_is_that_of_its_weights_also_if_its_last_validation_was_another(
+    history: Callable[..., Any],
+) -> None:
+    study = finished_after_a_resume(history, 33.7, 33.6)
+    other = study.try_out({"model.temperature": 3.0}, 33.65)
+    trial = study.state.trials[0]
+    assert trial.score == 33.6
+    assert trial.scores == {"val/psnr": 33.6, "val/ssim": 0.7}
+    assert [p.scores["val/psnr"] for p in trial.curve] == [30.0, 31.0, 33.7], "the record's curve stays as it is"
+    assert [t.number for t in study.state.ranking()] == [other, 0]
+
+
+def test_a_record_whose_end_repeats_the_last_validation_after_a_kill_is_an_honest_one(
+    history: Callable[..., Any],
+) -> None:
+    honest = finished_after_a_resume(history, 33.7, 33.6).state.trials[0]
+    assert contradictions(honest) == []
+    changed = history(EXPERIMENT)
+    number = changed.try_out({"model.temperature": 1.0}, 33.7)
+    trial = changed.state.trials[number]
+    assert contradictions(trial) == []
+    trial = replace(trial, end=replace(trial.end, scores={"val/psnr": 33.6, "val/ssim": 0.8}))
+    assert "record: the trial's final scores are not those of its last validation" in contradictions(trial)
+
+
+def test_a_reproduction_is_compared_with_the_validation_that_the_weights_had(
+    history: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trial = finished_after_a_resume(history, 33.7, 33.6).state.trials[0]
+    last = replace(trial.curve[-1], scores=dict(trial.scores))
+    monkeypatch.setattr(proof, "run_trial", lambda task, bench: iter([*trial.curve[:-1], last, trial.end]))
+    monkeypatch.setattr(proof, "keep_compiled_in", lambda path: None)
+    here: Any = SimpleNamespace(apply=lambda: None)
+
+    def retrained() -> proof.Comparison:
+        return proof.retrain(StudyFolder(tmp_path, "small"), trial, here, here, lambda event: None)
+
+    assert retrained().identical
+    other = replace(trial.end, weights="dead")
+    monkeypatch.setattr(proof, "run_trial", lambda task, bench: iter([*trial.curve[:-1], last, other]))
+    assert not retrained().identical
+    assert "weights" in retrained().first_difference()

@@ -104,6 +104,7 @@ def test_nothing_but_the_results_is_left_under_the_root(finished: Any) -> None:
         "tiny/epoch",
         "tiny/journal.jsonl",
         "tiny/lock",
+        "tiny/owners/1",
         f"{finished.state.opened.data['store']}",
     }
     assert {file for file in others if Path(file).name.startswith(".")} <= {

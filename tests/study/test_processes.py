@@ -1,0 +1,27 @@
+"""What a worker process and its coordinator say to each other through a pipe."""
+
+import logging
+import multiprocessing
+import threading
+
+from study.executors.processes import _PipeChannel
+from study.executors.worker import Logged, LogUp
+
+
+def test_threads_that_log_at_once_tear_no_message() -> None:
+    ours, theirs = multiprocessing.Pipe()
+    channel = _PipeChannel(theirs)
+    text = "x" * 100_000  # longer than what one write to a pipe takes
+
+    def log(number: int) -> None:
+        for _ in range(20):
+            LogUp(channel).emit(logging.LogRecord(str(number), logging.WARNING, "", 0, text, None, None))
+
+    threads = [threading.Thread(target=log, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    told = [ours.recv() for _ in range(60)]
+    for thread in threads:
+        thread.join()
+    assert all(message == Logged(message.logger, logging.WARNING, text) for message in told)
+    assert sorted(message.logger for message in told) == ["0"] * 20 + ["1"] * 20 + ["2"] * 20
