@@ -5,7 +5,7 @@ Nobody proposes from it (contract 3), and nothing is ever RUNNING in it.
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import optuna
@@ -123,9 +123,14 @@ class OptunaSink:
             user_attrs=attrs,
             intermediate_values={p.patches: p.scores[OBJECTIVE] for p in trial.curve},
         )
-        frozen.datetime_start = datetime.fromtimestamp((trial.starts[0] if trial.starts else trial.proposed).time)
-        frozen.datetime_complete = datetime.fromtimestamp(end.time)
+        frozen.datetime_start = _moment((trial.starts[0] if trial.starts else trial.proposed).time)
+        frozen.datetime_complete = _moment(end.time)
         return frozen
+
+
+def _moment(time: float) -> datetime:
+    """A Unix time as Optuna stores it, without a zone: in UTC, so that every machine writes the same."""
+    return datetime.fromtimestamp(time, UTC).replace(tzinfo=None)
 
 
 def distribution(dimension: Described) -> BaseDistribution:
