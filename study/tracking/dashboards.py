@@ -204,7 +204,7 @@ def _runs(address: str, experiment: str, wanted: str, most: int) -> list[str]:
 
 def _model(address: str, name: str, mine: str) -> str:
     """The name of the registered model whose champion is this study's; empty if there is none."""
-    for model in (name, f"{name}-{mine}"):
+    for model in (name, f"{name}-{mine[:8]}"):
         query = urllib.parse.urlencode({"name": model, "alias": "champion"})
         try:
             version = _ask(f"{address}{_API}/registered-models/alias?{query}")["model_version"]

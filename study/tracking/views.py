@@ -46,7 +46,7 @@ def sinks_of(folder: StudyFolder, tracking_uri: str | None, storage: str | None)
     if storage != "none":
         from study.tracking.optuna_sink import OptunaSink
 
-        sinks.append(OptunaSink(storage or default_storage(folder.root)))
+        sinks.append(OptunaSink(storage or default_storage(folder.root), folder))
     return sinks
 
 
