@@ -4,16 +4,23 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from study.tracking.mlflow_names import legal_path
 from study.tracking.redaction import redact
 
-if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
-
 Files = Mapping[str, str | bytes | Path]
 """Path in the run's artifacts -> what it holds, or the file to copy."""
+
+
+class Client(Protocol):
+    """What a tracker's client does with files, as MLflow's does."""
+
+    def log_artifact(self, run_id: str, local_path: str, artifact_path: str | None = None) -> object: ...
+
+    def log_artifacts(self, run_id: str, local_dir: str, artifact_path: str | None = None) -> object: ...
+
+
 MISSING = "study.files_missing"
 """Tag of a run that lacks files; how many, and the name of one."""
 _PATIENCE_SECONDS = 20.0
@@ -22,7 +29,7 @@ _REFUSED_IN_A_ROW = 3
 _NOT_TRIED = "not tried, because others were refused"
 
 
-def send(client: "MlflowClient", run: str, files: Files) -> dict[str, str]:
+def send(client: Client, run: str, files: Files) -> dict[str, str]:
     """Put files into a run's artifacts, in one call; if that fails, each by itself, the smallest first.
 
     Returns:
@@ -51,7 +58,7 @@ def _laid_out(scratch: Path, files: Files) -> dict[str, Path]:
     return places
 
 
-def _one_by_one(client: "MlflowClient", run: str, scratch: Path, places: Mapping[str, Path]) -> dict[str, str]:
+def _one_by_one(client: Client, run: str, scratch: Path, places: Mapping[str, Path]) -> dict[str, str]:
     began, in_a_row, refused = time.monotonic(), 0, dict[str, str]()
     for name, place in sorted(places.items(), key=lambda item: _size(item[1])):
         if in_a_row >= _REFUSED_IN_A_ROW or time.monotonic() - began > _PATIENCE_SECONDS:

@@ -108,7 +108,10 @@ def own_environment(dropped: Sequence[str], host: str) -> dict[str, str]:
 def without_proxy(host: str) -> dict[str, str]:
     """Returns the variables that keep requests to this host away from a proxy."""
     given = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
-    hosts = dict.fromkeys([*filter(None, (part.strip() for part in given.split(","))), *_LOOPBACK, host.strip("[]")])
+    parts = [part.strip() for part in given.split(",")]
+    if "*" in parts:  # alone it means every host; among others it means nothing
+        return dict.fromkeys(("no_proxy", "NO_PROXY"), "*")
+    hosts = dict.fromkeys([*filter(None, parts), *_LOOPBACK, host.strip("[]")])
     return dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(filter(None, hosts)))
 
 

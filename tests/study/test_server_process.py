@@ -21,7 +21,15 @@ from sr_core.errors import SuiteError
 from study import ui
 from study.tracking import dashboards
 from study.tracking.dashboards import _who_may_ask, pages
-from study.tracking.server_process import is_loopback, names_of, own_environment, own_folder, reachable, running
+from study.tracking.server_process import (
+    is_loopback,
+    names_of,
+    own_environment,
+    own_folder,
+    reachable,
+    running,
+    without_proxy,
+)
 
 SERVER = """
 import http.server, os, subprocess, sys
@@ -128,6 +136,16 @@ def test_settings_for_another_mlflow_are_not_handed_to_our_server(monkeypatch: p
     environment = own_environment(dashboards._NOT_OURS, "127.0.0.1")
     assert not [name for name in environment if "MLFLOW" in name or "UVICORN" in name or name == "WEB_CONCURRENCY"]
     assert environment["MINE"] == "kept"
+
+
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [("", "localhost,127.0.0.1,::1,my-pc"), ("a, b", "a,b,localhost,127.0.0.1,::1,my-pc"), ("*", "*"), ("a,*", "*")],
+)
+def test_hosts_without_a_proxy_are_kept(monkeypatch: pytest.MonkeyPatch, given: str, made: str) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("NO_PROXY", given)
+    assert without_proxy("my-pc") == {"no_proxy": made, "NO_PROXY": made}
 
 
 # Under which names it answers
