@@ -1,7 +1,7 @@
 """Names and values as MLflow takes them; in the journal they stay as they are.
 
 MLflow refuses other names of metrics, params and tags than letters, digits and `_ - . / : ` and blanks, other paths
-than normalised ones, and more than so many characters. One refused name refuses the whole request. A legal name is
+than normalised ones, and names or values that are too long. One refused name refuses the whole request. A legal name is
 kept; any other gets `_` for each character in question and a digest of the original: two names never become one.
 """
 
@@ -33,7 +33,7 @@ def legal_path(name: str) -> str:
 
 
 def legal_value(text: str, most: int) -> str:
-    """Returns a value of at most so many characters that every database can hold."""
+    """Returns a value cut to `most` characters, of those that every database can hold."""
     return printable(text).replace("\0", "\\x00")[:most]
 
 

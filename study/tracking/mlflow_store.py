@@ -166,7 +166,7 @@ def log(
 
 
 def legal_tags(tags: Mapping[str, Any], most: int = names.MOST_TAG) -> dict[str, str]:
-    """Returns tags as MLflow takes them, their values as text of at most so many characters."""
+    """Returns tags as MLflow takes them, their values as text cut to `most` characters."""
     return {names.legal_key(key): names.legal_value(plain(value), most) for key, value in tags.items()}
 
 
