@@ -12,7 +12,9 @@ from sr_core.locks import unique_name
 from study.claims import Claims
 from study.ownership import Ownership, owned, owner
 
-_RESERVED = {"artifacts", "compiled", "stores"}
+_DATABASES = ("mlflow.db", "optuna.db")
+"""Files under the root; SQLite puts others next to them whose names start the same."""
+_RESERVED = {"artifacts", "compiled", "stores", *_DATABASES}
 _SESSION = re.compile(rb'\{"seq":\d+,"event":"SessionStarted","time":[^,]+,"epoch":(\d+),')
 JOURNALS = ("journal.jsonl", "journal.jsonl.gz")
 """The record as it is written, and as it is published."""
@@ -41,7 +43,8 @@ class StudyFolder:
 
     def __post_init__(self) -> None:
         name = self.study
-        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", name) or name.lower() in _RESERVED or name[-1] == ".":
+        taken = name.lower() in _RESERVED or name.lower().startswith(_DATABASES)
+        if taken or not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", name) or name[-1] == ".":
             raise SuiteError(
                 f"study name {name!r}: expected 1 to 100 letters, digits, '.', '_' or '-', not starting or ending with "
                 f"'.', and none of {', '.join(sorted(_RESERVED))}"

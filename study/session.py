@@ -195,7 +195,7 @@ class Session:
 
     def check(self, state: StudyState, seed: int, found: Found) -> None:
         """Raises SuiteError where the study cannot be run like this, before anything is prepared for it."""
-        check_addresses(self.args.tracking_uri, self.args.storage)
+        check_addresses(self.args.tracking_uri, self.args.storage, self.folder.root)
         if self.placement.gpus:
             check_gpus(self.placement.gpus, gpu_models())
         self.placement.check(state.opened.runtime if state.opened else {"threads": 1}, cores())

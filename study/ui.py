@@ -22,6 +22,7 @@ from study.tracking.dashboards import (
     sync_command,
 )
 from study.tracking.databases import default_storage, default_tracking_uri, sqlite_file
+from study.tracking.server_process import is_loopback
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,11 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             if store is None or not store.exists():
                 raise SuiteError(f"{store}: there is no {what} yet; make it: {sync_command(folder)}")
         port = free_port(args.host, args.port)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        _end_on_signals()
         try:
             with ExitStack() as servers:
                 address = servers.enter_context(serving(folder.root, uri, args.host, port))
                 print(f"MLflow's UI: {address}")
+                if not is_loopback(args.host):
+                    print(f"note: MLflow asks for no password; everyone who reaches {args.host} can change and delete "
+                          "what is in this store")  # fmt: skip
                 for what, where in pages(address, folder).items():
                     print(f"{what}: {where}")
                 if args.optuna:
@@ -68,6 +72,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
 
     return run_command(body)
+
+
+def _end_on_signals() -> None:
+    """Let SIGTERM and a closed terminal end the command as Ctrl-C does; `nohup` keeps it running."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
 
 
 if __name__ == "__main__":

@@ -5,30 +5,31 @@ import json
 import os
 import shlex
 import shutil
-import signal
-import socket
-import subprocess
 import sys
-import time
 import urllib.error
 import urllib.parse
-import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 from sr_core.errors import SuiteError
+from study.events import StudyOpened
 from study.folder import StudyFolder
-from study.tracking.databases import artifact_root, default_tracking_uri, redact
+from study.journal import read
+from study.tracking import server_process
+from study.tracking.databases import artifact_root, default_tracking_uri, redact, sqlite_file, sqlite_uri
+from study.tracking.follow import study_id
+from study.tracking.server_process import EVERY_ADDRESS, names_of, own_environment, own_folder, reachable, running
 
 MLFLOW_PORT, OPTUNA_PORT = 5000, 8080
 BEST_SHOWN = 3
 RANKING, CURVES = "study", "curves"
 """Views that the experiment brings along: all runs in a list; the ten best ones with their curves and pictures."""
-_START_SECONDS, _STOP_SECONDS = 180.0, 10.0
-_PORTS_TRIED = 100
+_API = "/api/2.0/mlflow"
+_HOSTS, _ORIGINS = "MLFLOW_SERVER_ALLOWED_HOSTS", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"
+_NOT_OURS = ("MLFLOW_", "_MLFLOW_", "UVICORN_", "GUNICORN_", "WEB_CONCURRENCY")
+"""Variables for another MLflow server: they would move its pages, or change its store."""
 
 
 def ui_command(root: Path, tracking_uri: str | None = None) -> str:
@@ -51,15 +52,7 @@ def free_port(host: str, asked: int | None, first: int = MLFLOW_PORT) -> int:
     Raises:
         SuiteError: the port asked for is taken, or there is no such address.
     """
-    for port in [asked] if asked is not None else range(first, first + _PORTS_TRIED):
-        with closing(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)) as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                trial.bind((host, port))
-                return port
-            except (OSError, OverflowError) as exc:
-                reason = exc
-    raise SuiteError(f"--host {host} --port {asked or first}: cannot listen there ({reason}); choose another port")
+    return server_process.free_port(host, asked, first)
 
 
 @contextmanager
@@ -69,11 +62,45 @@ def serving(root: Path, uri: str, host: str, port: int) -> Iterator[str]:
     Raises:
         SuiteError: it ended, or did not answer.
     """
-    command = [sys.executable, "-m", "mlflow", "ui", *_options(root, uri), "--host", host, "--port", str(port)]
-    # Without its seven processes for jobs of language models; they would compete with the training.
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with _child("MLflow's server", [*command, "--workers", "1"], quiet, f"http://{_reachable(host)}:{port}") as address:
-        yield address
+    address = f"http://{reachable(host)}:{port}"
+    with own_folder() as folder:
+        options = _options(root, _plain_uri(uri, folder))
+        command = [sys.executable, "-m", "mlflow", "ui", *options, "--host", host, "--port", str(port)]
+        command += ["--workers", "1", *_who_may_ask(host, port)]
+        # Without its seven processes for jobs of language models; they would compete with the training.
+        quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        environment = own_environment(_NOT_OURS, host) | quiet
+        with running("MLflow's server", command, environment, f"{address}/health", folder):
+            yield address
+
+
+def _plain_uri(uri: str, folder: Path) -> str:
+    """An address of the same SQLite file without %-escapes, through a link in this folder.
+
+    MLflow makes the folder of a database, under the name that stands in its address, escapes and all.
+    """
+    file = sqlite_file(uri)
+    if file is None or "%" not in uri:
+        return uri
+    link = folder / "store"
+    link.symlink_to(file.parent)
+    return sqlite_uri(link / file.name)
+
+
+def _who_may_ask(host: str, port: int) -> list[str]:
+    """Options by which MLflow answers under every name of `host`; by default it answers under loopback names alone."""
+    names = names_of(host)
+    more = list[str]()
+    if host in EVERY_ADDRESS:  # and behind the address of a container's host
+        more = ["10.*", "192.168.*", *(f"172.{number}.*" for number in range(16, 32))]
+    given = [os.environ.get(name, "").split(",") for name in (_HOSTS, _ORIGINS)]
+    hosts = [*names, *(f"{name}:{port}" for name in names), *more, *given[0]]
+    origins = [*(f"http://{name}:{port}" for name in names), *(f"http://{name}" for name in more), *given[1]]
+    return ["--allowed-hosts", _list(hosts), "--cors-allowed-origins", _list(origins)]
+
+
+def _list(values: Iterable[str]) -> str:
+    return ",".join(dict.fromkeys(filter(None, (value.strip() for value in values))))
 
 
 def check_optuna_dashboard() -> None:
@@ -89,66 +116,12 @@ def serving_optuna(storage: str, host: str, port: int) -> Iterator[str]:
     Raises:
         SuiteError: it ended, or did not answer.
     """
+    page = f"http://{reachable(host)}:{port}/dashboard"
     command = [sys.executable, "-c", "from optuna_dashboard._cli import main; main()", storage]
     options = ["--host", host, "--port", str(port), "--server", "wsgiref", "--quiet"]
-    with _child(
-        "Optuna Dashboard", [*command, *options], {}, f"http://{_reachable(host)}:{port}", "/dashboard"
-    ) as address:
-        yield f"{address}/dashboard"
-
-
-@contextmanager
-def _child(
-    what: str, command: Sequence[str], environment: Mapping[str, str], address: str, page: str = "/health"
-) -> Iterator[str]:
-    """A server in a folder of its own; ended with the block, and with it all that it started."""
-    with TemporaryDirectory(prefix="study-ui-") as nowhere, (Path(nowhere) / "log").open("w+") as log:
-        child = subprocess.Popen(
-            command,
-            cwd=nowhere,
-            env=os.environ | environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            deadline = time.monotonic() + _START_SECONDS
-            while not _answers(address + page):
-                if child.poll() is not None or time.monotonic() > deadline:
-                    log.seek(0)
-                    said = [line for line in log.read().splitlines() if line.strip()][-1:]
-                    raise SuiteError(f"{what} did not start: {redact(''.join(said)) or 'it said nothing'}")
-                time.sleep(0.2)
-            yield address
-        finally:
-            _end(child)
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """End the server and what it started: they are a process group of their own."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(child.pid, number)
-            child.wait(_STOP_SECONDS)
-        except ProcessLookupError:
-            return
-        except subprocess.TimeoutExpired:
-            continue
-
-
-def _reachable(host: str) -> str:
-    """A host to connect to, where the server listens on every address."""
-    if host in ("0.0.0.0", "::"):
-        return "127.0.0.1"
-    return f"[{host}]" if ":" in host else host
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
+    environment = own_environment((), host)
+    with own_folder() as folder, running("Optuna Dashboard", [*command, *options], environment, page, folder):
+        yield page
 
 
 def sync_command(folder: StudyFolder) -> str:
@@ -158,30 +131,44 @@ def sync_command(folder: StudyFolder) -> str:
 
 def pages(address: str, folder: StudyFolder) -> dict[str, str]:
     """What to look at first on an MLflow server that answers, in words, and where it is: all runs with their ranks,
-    the best ones beside each other, the registered winner; the latter only where there are any."""
-    query = urllib.parse.urlencode({"experiment_name": folder.study})
+    the best ones beside each other, the registered winner; the latter only where there are any.
+
+    Raises:
+        SuiteError: the server refuses to answer, or is gone.
+    """
     try:
-        number = _ask(f"{address}/api/2.0/mlflow/experiments/get-by-name?{query}")["experiment"]["experiment_id"]
-    except urllib.error.HTTPError:
+        return _pages(address, folder)
+    except urllib.error.HTTPError as exc:
+        said = exc.read(300).decode("utf-8", "replace")
+        what = f"status {exc.code}: {' '.join(said.split())}"
+    except OSError as exc:
+        what = str(exc)
+    raise SuiteError(f"MLflow's server at {address} does not say what it holds ({redact(what)})")
+
+
+def _pages(address: str, folder: StudyFolder) -> dict[str, str]:
+    opened = next(read(folder.journal), None)
+    assert isinstance(opened, StudyOpened)
+    mine = study_id(opened)
+    number = _experiment(address, opened.study, mine)
+    if number is None:
         return {f"study {folder.study}": f"not in this store yet; bring it there: {sync_command(folder)}"}
     runs = f"{address}/#/experiments/{number}/runs"
     found = {f"study {folder.study}": f"{runs}?{_shown(viewStateShareKey=RANKING)}"}
-    search = {
-        "experiment_ids": [number],
-        "filter": f"tags.`study.name` = '{folder.study}' AND tags.`study.role` = 'search' "
-        "AND tags.`study.state` = 'finished'",
-        "order_by": ["metrics.`val/psnr` DESC"],
-        "max_results": BEST_SHOWN,
-    }
-    best = [run["info"]["run_id"] for run in _ask(f"{address}/api/2.0/mlflow/runs/search", search).get("runs", [])]
+    best = _runs(
+        address,
+        number,
+        f"tags.`study.id` = '{mine}' AND tags.`study.role` = 'search' AND tags.`study.state` = 'finished'",
+        BEST_SHOWN,
+    )
     if len(best) > 1:
         chosen = _shown(runs=json.dumps(best), experiments=json.dumps([number]))
         found[f"the best {len(best)} compared"] = f"{address}/#/compare-runs?{chosen}"
     if best:
         found["curves and pictures"] = f"{runs}?{_shown(compareRunsMode='CHART', viewStateShareKey=CURVES)}"
-    model = urllib.parse.urlencode({"name": folder.study})
-    if folder.study in _models(address, model):
-        found["the champion"] = f"{address}/#/models/{urllib.parse.quote(folder.study)}?{_shown()}"
+    model = _model(address, opened.study, mine)
+    if model:
+        found["the champion"] = f"{address}/#/models/{urllib.parse.quote(model)}?{_shown()}"
     return found
 
 
@@ -190,15 +177,44 @@ def _shown(**options: str) -> str:
     return urllib.parse.urlencode({**options, "workflowType": "machine_learning"})
 
 
-def _models(address: str, query: str) -> str:
-    try:
-        return str(_ask(f"{address}/api/2.0/mlflow/registered-models/get?{query}")["registered_model"]["name"])
-    except urllib.error.HTTPError:
-        return ""
+def _experiment(address: str, name: str, mine: str) -> str | None:
+    """The id of the experiment that holds the study with this identity; None if there is none."""
+    search = {"max_results": 100, "filter": f"tags.`study.id` = '{mine}'"}
+    found = [e["experiment_id"] for e in _ask(f"{address}{_API}/experiments/search", search).get("experiments", [])]
+    by_name = urllib.parse.urlencode({"experiment_name": name})
+    try:  # of an earlier version, which marked the runs alone
+        found.append(_ask(f"{address}{_API}/experiments/get-by-name?{by_name}")["experiment"]["experiment_id"])
+    except urllib.error.HTTPError as exc:
+        if exc.code != HTTPStatus.NOT_FOUND:
+            raise
+    held = (number for number in found if _runs(address, number, f"tags.`study.id` = '{mine}'", 1))
+    return next(held, None)
 
 
-def _ask(url: str, body: Mapping[str, object] | None = None) -> Any:
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
+def _runs(address: str, experiment: str, wanted: str, most: int) -> list[str]:
+    """The ids of those runs, the best first."""
+    search = {
+        "experiment_ids": [experiment],
+        "filter": wanted,
+        "order_by": ["metrics.`val/psnr` DESC"],
+        "max_results": most,
+    }
+    return [run["info"]["run_id"] for run in _ask(f"{address}{_API}/runs/search", search).get("runs", [])]
+
+
+def _model(address: str, name: str, mine: str) -> str:
+    """The name of the registered model whose champion is this study's; empty if there is none."""
+    for model in (name, f"{name}-{mine[:8]}"):
+        query = urllib.parse.urlencode({"name": model, "alias": "champion"})
+        try:
+            version = _ask(f"{address}{_API}/registered-models/alias?{query}")["model_version"]
+        except urllib.error.HTTPError as exc:
+            if exc.code not in (HTTPStatus.NOT_FOUND, HTTPStatus.BAD_REQUEST):
+                raise
+            continue
+        if {"key": "study.id", "value": mine} in version.get("tags", []):
+            return model
+    return ""
+
+
+_ask = server_process.ask

@@ -1,15 +1,25 @@
 """The databases of a study's views: where they are, how one is made and moved, what is said when one fails."""
 
+import logging
 import os
 import re
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from sr_core.errors import SuiteError
 from sr_core.locks import lock
+from sr_core.names import printable
+from study.tracking.local_disk import is_local
+from study.tracking.redaction import redact, redact_with
+
+__all__ = ["redact"]  # what other modules take from here
+
+logger = logging.getLogger(__name__)
 
 
 class ViewError(SuiteError):
@@ -47,12 +57,41 @@ def artifact_root(root: Path) -> Path:
 
 
 def sqlite_uri(path: Path) -> str:
-    return f"sqlite:///{path}"
+    """Returns the address of a SQLite file, as SQLAlchemy, and so MLflow and Optuna, read it back.
+
+    Raises:
+        SuiteError: no address can hold the path.
+    """
+    text = str(path)
+    if any(ord(character) < 32 for character in text) or printable(text) != text:
+        raise SuiteError(
+            f"{printable(text)!r}: expected a path without control characters, in UTF-8; MLflow and Optuna cannot name "
+            "this one: choose another --root, or record without them (--tracking-uri none --storage none)"
+        )
+    if _decodes_paths():
+        # SQLAlchemy reads `?` as the end of the path and decodes %-escapes; Optuna fills in what is in braces.
+        return "sqlite:///" + re.sub(r"[?{}]|%(?=[0-9A-Fa-f]{2})", lambda found: quote(found[0]), text)
+    if re.search(r"[?{}]", text):
+        raise SuiteError(f"{text}: SQLAlchemy before 2.1 cannot name a file with '?' or braces in its path; update it")
+    return f"sqlite:///{text}"
 
 
 def sqlite_file(uri: str) -> Path | None:
     """The file behind a SQLite URI, or None for any other kind of store."""
-    return Path(uri.partition(":///")[2]) if uri.startswith("sqlite:///") else None
+    if not uri.startswith("sqlite:///"):
+        return None
+    path, _, query = uri.removeprefix("sqlite:///").partition("?")
+    if _decodes_paths():
+        path = unquote(path)
+    if path.startswith("file:") and "uri=" in query:
+        path = unquote(path.removeprefix("file:"))
+    return Path(path)
+
+
+def _decodes_paths() -> bool:
+    """Whether SQLAlchemy decodes %-escapes in the path of an address: from version 2.1 on."""
+    major, minor = version("sqlalchemy").split(".")[:2]
+    return (int(major), int("".join(filter(str.isdigit, minor)))) >= (2, 1)
 
 
 def identity(uri: str) -> int | None:
@@ -67,22 +106,42 @@ def identity(uri: str) -> int | None:
 def create_once(path: Path, build: Callable[[str], None]) -> bool:
     """Make a SQLite database unless it is there; as one process alone, however many try. Whether it was made.
 
-    It has another name until it is whole: a kill amid its many migrations would leave one that nobody can use.
+    It has another name until it is whole: a kill amid its many migrations would leave one that nobody can use. Its
+    write-ahead log needs memory that all who open it share, so on a file system of several machines it gets none.
 
     Args:
         build: creates the tables in the database of this URI and lets go of it.
     """
     with _alone(path.parent):
         if path.exists():
+            _warn_of_log(path)
             return False
         for left in path.parent.glob(f".{path.name}-*"):  # by a kill amid an earlier attempt
             left.unlink()
         fresh = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
         build(sqlite_uri(fresh))
         with closing(sqlite3.connect(fresh)) as connection:
-            connection.execute("PRAGMA journal_mode = WAL")  # a third of the time per write; kept in the file
+            # WAL takes a third of the time per write. The mode is kept in the file.
+            connection.execute(f"PRAGMA journal_mode = {'WAL' if is_local(path.parent) else 'DELETE'}")
         fresh.rename(path)
         return True
+
+
+_warned = set[Path]()
+
+
+def _warn_of_log(path: Path) -> None:
+    """Say, once a process, that a database's write-ahead log is on a file system that other machines may share."""
+    if path in _warned or is_local(path.parent):
+        return
+    with suppress(OSError), path.open("rb") as file:
+        if file.read(20)[18:20] == b"\x02\x02":  # read and write version in SQLite's header
+            _warned.add(path)
+            logger.warning(
+                "%s: has a write-ahead log, which is unsafe if several machines open it at once on this file system; "
+                "to change that while nothing uses it: sqlite3 FILE 'PRAGMA journal_mode = DELETE'",
+                path,
+            )
 
 
 def move_artifacts(store: Path, old: str, new: str) -> None:
@@ -108,8 +167,8 @@ def told_plainly(tool: str, uri: str, *kinds: type[Exception]) -> Iterator[None]
     try:
         yield
     except expected as exc:
-        what = str(exc).strip().partition("\n")[0][:300]
-        raise ViewError(redact(f"{tool} at {uri}: {what}")) from exc
+        what = redact_with(uri, str(exc).strip().partition("\n")[0])[:300]
+        raise ViewError(f"{tool} at {redact(uri)}: {what}") from exc
 
 
 @contextmanager
@@ -121,9 +180,3 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def redact(text: str) -> str:
-    """The text with whatever opens a door in its URIs (user, password, token) replaced by stars."""
-    text = re.sub(r"://\S*@", "://***@", text)  # SQLAlchemy takes a password with / and @ in it, unquoted
-    return re.sub(r"(?i)\b((?:pass\w*|pwd|token|secret|\w*key)=)[^&\s]+", r"\1***", text)

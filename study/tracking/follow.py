@@ -14,6 +14,7 @@ from typing import IO, Protocol
 from sr_core.locks import lock
 from study.config import short_digest
 from study.events import FORMAT, Event, StudyOpened, to_json
+from study.folder import JOURNALS, StudyFolder
 from study.journal import JournalError, decode, opened
 from study.ownership import is_at
 from study.state import StudyState
@@ -56,6 +57,25 @@ class Sink(Protocol):
 def study_id(opened: StudyOpened) -> str:
     """Tells a study from another one of the same name, wherever its folder is carried."""
     return short_digest(to_json(opened))
+
+
+def require_own(folder: StudyFolder, opened: StudyOpened, owner: str) -> None:
+    """Raises ViewError where a view's runs belong to another folder of the root, of which this one is a copy.
+
+    A folder that was renamed keeps its runs.
+
+    Args:
+        owner: the name of the folder from which the view was written.
+    """
+    if owner == folder.study or Path(owner).name != owner:
+        return
+    there = folder.root / owner / JOURNALS[0]
+    first = Tail(there).read(1) if there.is_file() else []
+    if first and isinstance(first[0], StudyOpened) and study_id(first[0]) == study_id(opened):
+        raise ViewError(
+            f"{folder.path} is a copy of {there.parent}, to which the runs of this study belong; nothing is written to "
+            "them: go on with that one, or start a study of another name"
+        )
 
 
 class Tail:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sr_core.data.images import webp_preview
+from sr_core.names import printable
 from study.events import Concluded, Failed, Finished, Progress, Proposed, Pruned, SessionStarted
 from study.folder import StudyFolder
 from study.pictures import picture_file
@@ -79,8 +80,14 @@ def of_conclusion(folder: StudyFolder, result: Concluded) -> Files:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table as MLflow's pages read it (the "split" layout of pandas); what JSON cannot say is said in words."""
-    data = [[str(v) if isinstance(v, float) and not math.isfinite(v) else v for v in row] for row in rows]
+    data = [[_cell(value) for value in row] for row in rows]
     return json.dumps({"columns": list(columns), "data": data})
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, str):
+        return printable(value)
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def marks(files: Mapping[str, object]) -> Tags:

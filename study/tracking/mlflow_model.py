@@ -1,6 +1,7 @@
 """The winner in MLflow's registry: a model of its own code, linked to its run and data, with the alias `champion`."""
 
 import json
+import logging
 import os
 import shutil
 import warnings
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.tracking import MlflowClient
@@ -28,7 +30,10 @@ from study.provenance import recorded_versions
 from study.state import StudyState
 from study.statistics.verdict import words
 from study.tracking import mlflow_content as content
-from study.tracking.mlflow_store import milliseconds
+from study.tracking.mlflow_names import MOST_DESCRIPTION, MOST_PARAM, legal_key, legal_value
+from study.tracking.mlflow_store import legal_tags, milliseconds, second_name
+
+logger = logging.getLogger(__name__)
 
 ALIAS = "champion"
 LIBRARIES = ("mlflow", "torch", "numpy", "pandas", "pillow", "opencv-python-headless", "safetensors", "h5py")
@@ -92,36 +97,79 @@ def champion_of(
 
 
 def register(client: MlflowClient, champion: Champion) -> str:
-    """Let `models:/<study>@champion` be this winner; the number of its version, an old one if it is there already."""
-    version = _version_of(client, champion)
+    """Let `models:/<study>@champion` be this winner; the number of its version, an old one if it is there already.
+
+    A registered model of the study's name that is somebody else's is left alone, and so is an alias that points to
+    another study's version.
+    """
+    name = _model_name(client, champion)
+    version = _version_of(client, champion, name)
     if version is None:
         model = _finished_model(client, champion) or _make_model(client, champion)
-        _ensure_registered(client, champion)
+        _ensure_registered(client, champion, name)
         made = client.create_model_version(
-            champion.study,
+            name,
             client.get_logged_model(model).artifact_location,
             run_id=champion.run,
             tags=dict(champion.tags),
-            description=champion.description,
+            description=legal_value(champion.description, MOST_DESCRIPTION),
             model_id=model,
         )
         version = str(made.version)
-    client.set_registered_model_alias(champion.study, ALIAS, version)
+    _set_alias(client, champion, name, version)
     return version
 
 
-def _version_of(client: MlflowClient, champion: Champion) -> str | None:
-    for found in client.search_model_versions(f"name = '{champion.study}' AND run_id = '{champion.run}'"):
+def _model_name(client: MlflowClient, champion: Champion) -> str:
+    """The study's own name, unless a registered model of that name is another's."""
+    other = second_name(champion.study, champion.tags["study.id"])
+    try:
+        there = client.get_registered_model(champion.study)
+    except MlflowException as exc:
+        if exc.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return champion.study
+    owner, versions = there.tags.get("study.id"), _versions(client, champion.study)
+    if owner == champion.tags["study.id"] or any(_is_ours(found, champion) for found in versions):
+        return champion.study
+    if owner is None and not versions and there.tags.get("study.name") == champion.study:
+        return champion.study  # an earlier version's, killed before it had a version
+    logger.warning("mlflow: registered model %r is not this study's; its winner is %r", champion.study, other)
+    return other
+
+
+def _set_alias(client: MlflowClient, champion: Champion, name: str, version: str) -> None:
+    held = client.get_registered_model(name).aliases.get(ALIAS)
+    theirs = [found for found in _versions(client, name) if not _is_ours(found, champion)]
+    if held is not None and str(held) in {str(found.version) for found in theirs}:
+        logger.warning(
+            "mlflow: the alias %r of registered model %r points to version %s, which is not this study's, and is left "
+            "there; this study's winner is version %s",
+            ALIAS, name, held, version,
+        )  # fmt: skip
+        return
+    client.set_registered_model_alias(name, ALIAS, version)
+
+
+def _versions(client: MlflowClient, name: str) -> list[ModelVersion]:
+    return list(client.search_model_versions(f"name = '{name}'"))
+
+
+def _is_ours(version: ModelVersion, champion: Champion) -> bool:
+    return bool(version.tags.get("study.id") == champion.tags["study.id"])
+
+
+def _version_of(client: MlflowClient, champion: Champion, name: str) -> str | None:
+    for found in client.search_model_versions(f"name = '{name}' AND run_id = '{champion.run}'"):
         if champion.tags.items() <= found.tags.items():
             return str(found.version)
     return None
 
 
-def _ensure_registered(client: MlflowClient, champion: Champion) -> None:
+def _ensure_registered(client: MlflowClient, champion: Champion, name: str) -> None:
+    tags = {"study.name": champion.study, "study.id": champion.tags["study.id"]}
     try:
-        client.create_registered_model(
-            champion.study, {"study.name": champion.study}, "Winners of the study, the last one as champion"
-        )
+        client.create_registered_model(name, tags, "Winners of the study, the last one as champion")
     except MlflowException as exc:
         if exc.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
@@ -140,7 +188,7 @@ def _finished_model(client: MlflowClient, champion: Champion) -> str | None:
 
 
 def _make_model(client: MlflowClient, champion: Champion) -> str:
-    params = {name: content.plain(value) for name, value in content.flat(champion.config).items()}
+    params = legal_tags(content.flat(champion.config), MOST_PARAM)
     made = client.create_logged_model(
         champion.experiment, ALIAS, champion.run, dict(champion.tags), params, "super-resolution"
     )
@@ -157,7 +205,7 @@ def _metric(point: content.Point, model: str, dataset: content.DatasetInput) -> 
     about = {"model_id": model}
     if point.key.startswith("val"):
         about |= {"dataset_name": dataset.name, "dataset_digest": dataset.digest}
-    return Metric(point.key, point.value, milliseconds(point.time), point.step, **about)
+    return Metric(legal_key(point.key), point.value, milliseconds(point.time), point.step, **about)
 
 
 @contextmanager

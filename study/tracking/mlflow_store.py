@@ -4,9 +4,8 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import urlsplit
 
 # Before the import, which reads the first. A follower tries again by itself, and looks first what came of a request;
 # MLflow would only send it again, and make a run twice whose answer was lost.
@@ -16,7 +15,7 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.store.db import utils as mlflow_database
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
@@ -27,8 +26,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from sr_core.errors import SuiteError
 from study.tracking import databases
 from study.tracking import mlflow_content as content
+from study.tracking import mlflow_names as names
 from study.tracking.mlflow_content import Point, plain
+from study.tracking.mlflow_uploads import Files, send
+from study.tracking.server_process import is_loopback, without_proxy
 
+# It makes the folder under the name that stands in the address, where %-escapes may stand for other characters.
+mlflow_database._make_parent_dirs_if_sqlite = lambda uri: None
 mlflow_database.MAX_RETRY_COUNT = 1  # for the same reason: else it would sleep for minutes over a wrong password
 # MLflow and Alembic narrate on stderr what they do, and log the errors that they raise as well.
 for _name in ("mlflow", "alembic"):
@@ -41,7 +45,18 @@ PAGE = 500
 
 
 def client_of(uri: str) -> MlflowClient:
+    _keep_to_itself(uri)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _keep_to_itself(uri: str) -> None:
+    """Undo in the environment what is meant for other MLflow servers: workspaces, and a proxy to this machine."""
+    host = urlsplit(uri).hostname if uri.startswith("http") else None
+    if host is None:
+        os.environ["MLFLOW_ENABLE_WORKSPACES"] = "false"  # a database of ours has none
+        os.environ.pop("MLFLOW_WORKSPACE", None)
+    elif is_loopback(host):
+        os.environ.update(without_proxy(host))
 
 
 def release_store(uri: str) -> None:
@@ -70,19 +85,46 @@ def find_run(tracking_uri: str, run_id: str) -> tuple[str, int]:
     return tags["study.name"], int(number)
 
 
-def add_to_study(tracking_uri: str, study: str, study_id: str, files: Mapping[str, Path]) -> bool:
+def add_to_study(tracking_uri: str, study: str, study_id: str, files: Files) -> bool:
     """Put files into the artifacts of a study's own run; False where MLflow does not know the study.
 
     Raises:
-        ViewError: MLflow cannot be reached.
+        ViewError: MLflow cannot be reached, or takes no files.
     """
     with plainly(tracking_uri):
         client = client_of(tracking_uri)
-        experiment = client.get_experiment_by_name(study)
+        experiment = experiment_of(client, study, study_id)
         run = runs_of(client, experiment.experiment_id, study_id).get(None) if experiment else None
-        if run is not None:
-            log_files(client, run.info.run_id, files)
-        return run is not None
+        refused = send(client, run.info.run_id, files) if run is not None else {}
+    for name, why in refused.items():
+        raise databases.ViewError(f"MLflow at {databases.redact(tracking_uri)}: {name} was refused ({why})")
+    return run is not None
+
+
+def second_name(study: str, study_id: str) -> str:
+    """Returns the name of a study's experiment and model where another study's, or somebody's, has its own name."""
+    return f"{study}-{study_id[:8]}"
+
+
+def experiment_of(client: MlflowClient, study: str, study_id: str) -> Experiment | None:
+    """Returns the experiment that holds this study, also a deleted one; None if there is none.
+
+    An earlier version marked the runs alone; it put a second study of one name into the same experiment.
+    """
+    wanted = f"tags.`study.id` = '{study_id}'"
+    marked = client.search_experiments(view_type=ViewType.ALL, filter_string=wanted)
+    by_name = [client.get_experiment_by_name(name) for name in (study, second_name(study, study_id))]
+    found = [*marked, *filter(None, by_name)]
+    for experiment in found:
+        if client.search_runs([experiment.experiment_id], wanted, ViewType.ALL, max_results=1):
+            return experiment
+    if marked:
+        return marked[0]
+    named = by_name[0]
+    if named is None or named.tags.get("study.name") != study or "study.id" in named.tags:
+        return None
+    empty = not client.search_runs([named.experiment_id], run_view_type=ViewType.ALL, max_results=1)
+    return named if empty else None
 
 
 def prepare_store(uri: str) -> None:
@@ -94,6 +136,7 @@ def prepare_store(uri: str) -> None:
     path = databases.sqlite_file(uri)
     if path is None:
         return
+    _keep_to_itself(uri)
     artifacts = databases.artifact_root(path.parent).as_uri()  # of experiments that are not ours
     with plainly(uri):
         databases.create_once(path, lambda fresh: SqlAlchemyStore(fresh, artifacts)._dispose_engine())
@@ -112,14 +155,19 @@ def log(
 ) -> None:
     """Write to a run, all of it in one request where MLflow takes that many. Points have to be finite."""
     rest: list[list[Any]] = [
-        [Metric(p.key, p.value, milliseconds(p.time), p.step) for p in points],
-        [Param(key, plain(value)) for key, value in params.items()],
-        [RunTag(key, plain(value)) for key, value in tags.items()],
+        [Metric(names.legal_key(p.key), p.value, milliseconds(p.time), p.step) for p in points],
+        [Param(names.legal_key(k), names.legal_value(plain(v), names.MOST_PARAM)) for k, v in params.items()],
+        [RunTag(key, value) for key, value in legal_tags(tags).items()],
     ]
     while any(rest):
         sent = [part[:most] for part, most in zip(rest, (MOST_METRICS, MOST_OTHERS, MOST_OTHERS), strict=True)]
-        client.log_batch(run, *sent)
+        client.log_batch(run, *sent, synchronous=True)
         rest = [part[len(done) :] for part, done in zip(rest, sent, strict=True)]
+
+
+def legal_tags(tags: Mapping[str, Any], most: int = names.MOST_TAG) -> dict[str, str]:
+    """Returns tags as MLflow takes them, their values as text cut to `most` characters."""
+    return {names.legal_key(key): names.legal_value(plain(value), most) for key, value in tags.items()}
 
 
 def log_datasets(client: MlflowClient, run: str, inputs: Iterable[content.DatasetInput]) -> None:
@@ -128,27 +176,15 @@ def log_datasets(client: MlflowClient, run: str, inputs: Iterable[content.Datase
         run,
         [
             DatasetInput(
-                Dataset(i.name, i.digest, i.source_type, i.source, profile=i.profile),
+                Dataset(
+                    names.legal_value(i.name, names.MOST_DATASET_NAME), i.digest, i.source_type, i.source,
+                    profile=i.profile,
+                ),
                 [InputTag("mlflow.data.context", i.context)],
             )
             for i in inputs
         ],
-    )
-
-
-def log_files(client: MlflowClient, run: str, files: Mapping[str, str | bytes | Path]) -> None:
-    """Put files into a run's artifacts, in one call: some that are written here, and copies of others."""
-    if not files:
-        return
-    with TemporaryDirectory(prefix="artifacts-") as scratch:
-        for name, given in files.items():
-            place = Path(scratch, name)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            if isinstance(given, Path):
-                place.symlink_to(given.resolve())  # MLflow copies what it points to
-            else:
-                place.write_bytes(given.encode() if isinstance(given, str) else given)
-        client.log_artifacts(run, scratch)
+    )  # fmt: skip
 
 
 def milliseconds(time: float) -> int:

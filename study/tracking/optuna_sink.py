@@ -5,7 +5,7 @@ Nobody proposes from it (contract 3), and nothing is ever RUNNING in it.
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import optuna
@@ -28,9 +28,10 @@ from study.events import (
     Started,
     StudyOpened,
 )
+from study.folder import StudyFolder
 from study.state import OBJECTIVE, StudyState, TrialState
 from study.tracking.databases import ViewError, create_once, identity, redact, sqlite_file, told_plainly
-from study.tracking.follow import study_id
+from study.tracking.follow import require_own, study_id
 from study.tracking.mlflow_content import flat
 
 _STATES = {"finished": OptunaState.COMPLETE, "pruned": OptunaState.PRUNED, "failed": OptunaState.FAIL}
@@ -46,12 +47,14 @@ class OptunaSink:
 
     Args:
         storage_url: `sqlite:////absolute/optuna.db`, `postgresql+psycopg://…`, or another that SQLAlchemy knows.
+        folder: the study's, to tell it from a copy of it.
     """
 
     name = "optuna"
 
-    def __init__(self, storage_url: str) -> None:
+    def __init__(self, storage_url: str, folder: StudyFolder | None = None) -> None:
         self._url = storage_url
+        self._folder = folder
         self.where = redact(storage_url)
         self._identity: int | None = None
         self._storage: RDBStorage | None = None
@@ -65,16 +68,28 @@ class OptunaSink:
 
     def open(self, opened: StudyOpened) -> int:
         """Find or create the Optuna study. Raises ViewError where the database cannot be reached."""
+        if self._folder:
+            require_own(self._folder, opened, opened.study)
         self.prepare()
         with self._plainly():
             self._storage = RDBStorage(self._url)
             self._identity = identity(self._url)
             self._study = _find_study(self._storage, opened)
+            self._require_own(opened)
             self._space = {"+".join(d["names"]): d for d in opened.question["space"].values()}
             self._distributions = {label: distribution(d) for label, d in self._space.items()}
             shown = self._study.get_trials(deepcopy=False)
             self._shown = {trial.user_attrs.get("study.trial") for trial in shown}
             return int(self._study.user_attrs.get("study.synced", 0))
+
+    def _require_own(self, opened: StudyOpened) -> None:
+        """Raises ViewError where the trials are another folder's, of which this one is a copy."""
+        if self._folder is None:
+            return
+        owner = self._study.user_attrs.get("study.folder", opened.study)
+        if owner != self._folder.study:
+            require_own(self._folder, opened, owner)
+            self._study.set_user_attr("study.folder", self._folder.study)
 
     def take(self, events: Sequence[Event], state: StudyState, upto: int) -> None:
         """Add the trials that ended, the cursor last; what a trial did before may be handed over again.
@@ -123,9 +138,14 @@ class OptunaSink:
             user_attrs=attrs,
             intermediate_values={p.patches: p.scores[OBJECTIVE] for p in trial.curve},
         )
-        frozen.datetime_start = datetime.fromtimestamp((trial.starts[0] if trial.starts else trial.proposed).time)
-        frozen.datetime_complete = datetime.fromtimestamp(end.time)
+        frozen.datetime_start = _moment((trial.starts[0] if trial.starts else trial.proposed).time)
+        frozen.datetime_complete = _moment(end.time)
         return frozen
+
+
+def _moment(time: float) -> datetime:
+    """A Unix time as Optuna stores it, without a zone: in UTC, so that every machine writes the same."""
+    return datetime.fromtimestamp(time, UTC).replace(tzinfo=None)
 
 
 def distribution(dimension: Described) -> BaseDistribution:

@@ -13,8 +13,10 @@ from study.folder import StudyFolder
 from study.state import StudyState
 from study.tracking import mlflow_content as content
 from study.tracking.follow import sync
+from study.tracking.mlflow_files import Files
 from study.tracking.mlflow_sink import KnownRun, MlflowSink
 from study.tracking.mlflow_store import plainly, search
+from study.tracking.mlflow_uploads import MISSING
 
 
 class TrainingSink(MlflowSink):
@@ -56,7 +58,8 @@ class TrainingSink(MlflowSink):
             self._log(self._run, tags={**links, "mlflow.parentRunId": above})
             for run in links.values():
                 self._client.set_tag(run, f"study.training.{self._folder.training}", self._run.id)
-        return int(self._run.tags.get("study.synced", 0))
+        held = int(self._run.tags.get("study.synced", 0))
+        return max(held - 1, 0) if MISSING in self._run.tags else held
 
     def take(self, events: Sequence[ev.Event], state: StudyState, upto: int) -> None:
         """Write what these events changed, the cursor last, and not for points alone: those may come again."""
@@ -64,14 +67,16 @@ class TrainingSink(MlflowSink):
         with plainly(self._uri):
             self._require_same_store()
             news = [event for event in events if isinstance(event, ev.TrialEvent)]
-            if news:
-                self._show_trial(state, self._number, news)
+            added = self._show_trial(state, self._number, news) if news else {}
             tags: content.Tags = {}
             for event in events:
                 if isinstance(event, ev.StudyOpened):
                     tags |= content.question_tags(event) | content.flat({"training": event.question["training"]})
                 elif isinstance(event, ev.Concluded):
                     self._show_result(event, state)
+                    added |= self._results(event)
+            self._send(self._run, added)
+            self._send_missing(state)
             if not all(isinstance(event, ev.Progress | ev.Checkpointed) for event in events):
                 session = {k: v for k, v in content.study_tags(state).items() if k.startswith(("provenance", "mlflow"))}
                 self._log(self._run, tags=tags | session | {"study.synced": upto})
@@ -88,6 +93,15 @@ class TrainingSink(MlflowSink):
     def _show_result(self, result: ev.Concluded, state: StudyState) -> None:
         patches = state.trials[self._number].patches
         self._log(self._run, [point._replace(step=patches) for point in content.results(result)])
-        for name, path in self._folder.written(result.files).items():
-            if Path(name).parent.name != "best":  # weights and config are there already
-                self._client.log_artifact(self._run.id, str(path), Path(name).parent.as_posix())
+
+    def _results(self, result: ev.Concluded) -> Files:
+        """Its figures and tables; weights and config are there already."""
+        written = self._folder.written(result.files)
+        return {name: path for name, path in written.items() if Path(name).parent.name != "best"}
+
+    def _files_of(self, state: StudyState, number: int | None) -> Files:
+        results = self._results(state.concluded) if state.concluded else {}
+        return super()._files_of(state, number) | results
+
+    def _owner(self, opened: ev.StudyOpened) -> str:
+        return str(opened.question["training"]["study"])

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from sr_core.cli import show_progress
 from sr_core.errors import TakenOverError
@@ -20,8 +21,12 @@ _END_SECONDS = 5.0
 """How long all of them together may take for what they are amid."""
 
 
-def check_addresses(tracking_uri: str | None, storage: str | None) -> None:
-    """Raises SuiteError where one can never be that of a view."""
+def check_addresses(tracking_uri: str | None, storage: str | None, root: Path | None = None) -> None:
+    """Raises SuiteError where one can never be that of a view, or where no address can name the root's own store."""
+    if root is not None and tracking_uri is None:
+        default_tracking_uri(root)
+    if root is not None and storage is None:
+        default_storage(root)
     if tracking_uri not in (None, "none"):
         check_address("--tracking-uri", str(tracking_uri), server=True)
     if storage not in (None, "none"):
@@ -46,7 +51,7 @@ def sinks_of(folder: StudyFolder, tracking_uri: str | None, storage: str | None)
     if storage != "none":
         from study.tracking.optuna_sink import OptunaSink
 
-        sinks.append(OptunaSink(storage or default_storage(folder.root)))
+        sinks.append(OptunaSink(storage or default_storage(folder.root), folder))
     return sinks
 
 

@@ -15,6 +15,7 @@ from study.tracking import follower as follower_module
 from study.tracking.databases import ViewError, redact
 from study.tracking.follow import BATCH, study_id, sync
 from study.tracking.follower import Follower
+from study.tracking.redaction import redact_with
 
 Tell = Callable[..., object]
 
@@ -303,10 +304,43 @@ def test_two_studies_of_one_name_are_told_apart(story: Tell) -> None:
         ("postgresql://db/x?user=ann&password=pw&sslmode=require", "postgresql://db/x?user=ann&password=***&sslmode=require"),
         ("http://host?api_key=k", "http://host?api_key=***"),
         ("sqlite:////home/ann/mlflow.db", "sqlite:////home/ann/mlflow.db"),
+        ("postgresql://study:pa ss@db/x", "postgresql://***@db/x"),
+        ("at postgresql://study:pa ss@db/x: failed", "at postgresql://***@db/x: failed"),
+        ("http://u:12 34@host/", "http://***@host/"),
+        ("postgresql://u:p?a@db/x", "postgresql://***@db/x"),
+        ("postgresql://u:a://b@db/x", "postgresql://***@db/x"),
+        ("https://ann:p%40ss@host/", "https://***@host/"),
+        ("http://host/?access_token=abc&y=1", "http://host/?access_token=***&y=1"),
+        ("postgresql://db/x?p%61ssword=abc", "postgresql://db/x?p%61ssword=***"),
+        ("postgresql://db/x?password=a b&y=1", "postgresql://db/x?password=***&y=1"),
+        ("mssql+pyodbc:///?odbc_connect=UID%3Dsa%3BPWD%3Dp%2Bw", "mssql+pyodbc:///?odbc_connect=UID%3Dsa%3BPWD%3D***"),
+        ("connect failed: password=abc host=db", "connect failed: password=*** host=db"),
     ],
 )  # fmt: skip
 def test_no_password_is_ever_shown(text: str, shown: str) -> None:
     assert redact(text) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sqlite:////home/a@b/mlflow.db",
+        "sqlite:////data/key=5/token=x:y@z/mlflow.db",
+        "sqlite:////data/a%3Fb/mlflow.db",
+        "mlflow ui --backend-store-uri 'sqlite:////my root@home/mlflow.db' --artifacts-destination file:///my%20root@home/a",
+        "http://host:5000/path@x?page=2",
+        "http://[::1]:5000/x@y",
+        "postgresql+psycopg://study@db:5432/x?sslmode=require",
+        "at postgresql://db:5432/x: failed for ann@host",
+    ],
+)  # fmt: skip
+def test_an_address_without_a_password_stays_as_it_is(text: str) -> None:
+    assert redact(text) == text
+
+
+def test_a_password_is_not_shown_either_where_a_message_quotes_it_in_another_form() -> None:
+    uri = "postgresql://ann:s3cret%2F%40word@127.0.0.1/x"
+    assert redact_with(uri, 'no user "ann" with "s3cret/@word"') == 'no user "ann" with "***"'
 
 
 def _until(true: Callable[[], bool]) -> None:

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import optuna
@@ -72,8 +72,8 @@ def test_a_trial_has_the_journals_curve_and_times(story: Tell) -> None:
     show(told)
     trial, shown = told.state.trials[1], load(told).trials[1]
     assert shown.intermediate_values == {p.patches: p.scores["val/psnr"] for p in trial.curve}
-    assert shown.datetime_start == datetime.fromtimestamp(trial.starts[0].time)
-    assert shown.datetime_complete == datetime.fromtimestamp(trial.end.time)
+    assert shown.datetime_start == datetime.fromtimestamp(trial.starts[0].time, UTC).replace(tzinfo=None)
+    assert shown.datetime_complete == datetime.fromtimestamp(trial.end.time, UTC).replace(tzinfo=None)
 
 
 def test_params_are_readable_and_numbers_stay_numbers(story: Tell) -> None:

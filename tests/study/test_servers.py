@@ -1,10 +1,14 @@
 """The views on real servers: PostgreSQL, and an MLflow server on it, that are restarted, killed and made to hang."""
 
+import http.client
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import optuna
 import pytest
@@ -182,3 +186,62 @@ def test_no_password_is_in_what_is_said_of_a_database_that_refuses_it(story: Tel
     with pytest.raises(ViewError, match="password authentication failed") as caught:
         sync(told.folder.journal, sink)
     assert "Wr0ng" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+@contextmanager
+def behind_a_proxy(server: str, refused: set[str]) -> Iterator[str]:
+    """The address of a proxy to a server; it answers 413 to every upload whose path ends with one of these names."""
+    to = urlsplit(server).netloc
+
+    class Proxy(BaseHTTPRequestHandler):
+        def handle_any(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if self.command == "PUT" and self.path.endswith(tuple(refused)):
+                self.send_error(413)
+                return
+            with closing(http.client.HTTPConnection(to, timeout=60)) as connection:
+                connection.request(self.command, self.path, body, {**dict(self.headers), "Host": to})
+                answer = connection.getresponse()
+                content = answer.read()
+            self.send_response(answer.status)
+            self.send_header("Content-Type", answer.headers.get("Content-Type", "text/plain"))
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any  # noqa: N815
+
+        def log_message(self, *args: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{proxy.server_port}"
+        proxy.shutdown()
+
+
+@pytest.mark.parametrize("size", ["every file", "weights alone"])
+def test_a_proxy_that_refuses_files_lets_all_numbers_through_and_the_files_follow_when_it_takes_them(
+    story: Tell, make_tracker: Any, shown_in_mlflow: Any, caplog: pytest.LogCaptureFixture, size: str
+) -> None:
+    told, tracker = story().whole(), make_tracker()
+    refused = {""} if size == "every file" else {"weights.safetensors"}
+    with behind_a_proxy(tracker.uri, refused) as address:
+        assert sync(told.folder.journal, MlflowSink(address, told.folder)) == told.state.count
+        shown = shown_in_mlflow(tracker.uri, "small")
+        assert {run["status"] for run in shown.values()} == {"FINISHED", "KILLED", "FAILED"}
+        assert all(run["params"] for run in shown.values())
+        assert [step for key, step, _, _ in shown["trial 0001"]["points"] if key == "val/psnr"] == [
+            480,
+            960,
+            1440,
+            1920,
+        ]
+        assert "study.rank" in shown["trial 0001"]["tags"] and "413" in caplog.text
+        assert sum("refused" in record.message for record in caplog.records) == 1
+        files = shown["trial 0001"]["files"]
+        assert "weights.safetensors" not in files and bool(files) == (size != "every file")
+        refused.clear()
+        sync(told.folder.journal, MlflowSink(address, told.folder))
+        assert sync(told.folder.journal, MlflowSink(address, told.folder)) == 0
+    embedded(told)
+    assert shown_in_mlflow(tracker.uri, "small") == shown_in_mlflow(default_tracking_uri(told.folder.root), "small")

@@ -1,0 +1,117 @@
+"""Passwords and tokens in what is printed: replaced by stars, and nothing else is."""
+
+import re
+from collections.abc import Iterator
+from urllib.parse import quote, quote_plus, unquote, unquote_plus
+
+_START = re.compile(r"(?<![\w+.:/@%-])[A-Za-z][A-Za-z0-9+.-]*://")
+"""The start of an address; `://` inside an address, as in a password, is not one."""
+_HOST = re.compile(r"(?:\[[^\]]*\]|[^:@\s]*)(?::\d{0,5})?")
+_SECRET_KEY = re.compile(r"(?i)[\w.-]*(?:pass\w*|pwd|token|secret|key|credentials?|signature|\bsig)")
+_PAIR = re.compile(
+    r"(?i)((?<![A-Za-z0-9])[\w.-]*(?:pass\w*|pwd|token|secret|key|credentials?|signature|\bsig)"
+    r"(?:\s*=\s*|%(?:25)*3D|[\"']\s*:\s*[\"']))(?:\"[^\"]*\"|'[^']*'|\{[^}]*\}|[^&\s\"']+)"
+)
+_AUTHORIZATION = re.compile(r"(?i)\b(Basic|Bearer) +[\w.~+/=-]{6,}")
+_SHORTEST = 3
+"""Characters of a password that is looked for in other text; a shorter one would star half of it."""
+
+
+def redact(text: str) -> str:
+    """Returns the text with whatever opens a door in its addresses (user and password, token) replaced by stars.
+
+    An address without a password stays as it is, so that it can be pasted; the path of a file may hold any character.
+    """
+    starts = [found.start() for found in _START.finditer(text)]
+    if not starts:
+        return _without_pairs(text)
+    ends = [*starts[1:], len(text)]
+    parts = [_without_pairs(text[: starts[0]])]
+    for start, end in zip(starts, ends, strict=True):
+        parts.append(_address(text[start:end], alone=start == 0 and end == len(text)))
+    return "".join(parts)
+
+
+def redact_with(uri: str, text: str) -> str:
+    """Returns a text about an address without that address's passwords, however the text quotes them."""
+    for secret in sorted(set(_secrets(uri)), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return redact(text)
+
+
+def _address(text: str, *, alone: bool) -> str:
+    """Redact a text that starts with an address.
+
+    Args:
+        alone: the text is the address, so that blanks in it are the address's own.
+    """
+    scheme, _, rest = text.partition("://")
+    if _is_file(scheme, rest):
+        path, mark, query = rest.partition("?")
+        return f"{scheme}://{path}{mark}{_without_pairs(query)}"
+    line = rest.partition("\n")[0]
+    token = line if alone else re.match(r"\S*", line)[0]  # type: ignore[index]
+    end = _end_of_credentials(scheme, token, line)
+    shown = "***@" if end else ""
+    rest, token = rest[end:], token[end:] if end <= len(token) else re.match(r"\S*", rest[end:])[0]  # type: ignore[index]
+    path, mark, query = token.partition("?")
+    return f"{scheme}://{shown}{path}{mark}{_query(query)}{_without_pairs(rest[len(token) :])}"
+
+
+def _is_file(scheme: str, rest: str) -> bool:
+    return scheme.lower().partition("+")[0] in ("sqlite", "file") and rest.startswith("/")
+
+
+def _end_of_credentials(scheme: str, token: str, line: str) -> int:
+    """Returns where the credentials end that an address has after `://`; 0 if it has none.
+
+    SQLAlchemy takes a password that holds `/`, `?`, `@` or a blank, unquoted: everything from the first `:` to an `@`.
+    """
+    web = scheme.lower() in ("http", "https", "ftp", "ftps", "ws", "wss")
+    host = re.split(r"[/?#]", token, maxsplit=1)[0]
+    last = token.rfind("@") + 1
+    if web and "@" in host:
+        return last
+    if web and _HOST.fullmatch(host):
+        return 0
+    user = re.match(r"[^:/@?\s]*", token)[0]  # type: ignore[index]
+    if not web and token[len(user) :].startswith("@"):
+        return last if "%3a" in user.lower() else 0  # a name without a password
+    if not token[len(user) :].startswith(":"):
+        return 0
+    if last:
+        return last
+    return 0 if _HOST.fullmatch(host) else line.rfind("@") + 1
+
+
+def _query(query: str) -> str:
+    """Redact `key=value&key=value`; also a value that is itself a list of pairs, quoted."""
+    shown = []
+    for pair in query.split("&"):
+        key, mark, _ = pair.partition("=")
+        if mark and _SECRET_KEY.fullmatch(unquote_plus(key)):
+            shown.append(f"{key}=***")
+        else:
+            shown.append(_without_pairs(pair))
+    return "&".join(shown)
+
+
+def _without_pairs(text: str) -> str:
+    return _AUTHORIZATION.sub(r"\1 ***", _PAIR.sub(r"\1***", text))
+
+
+def _secrets(uri: str) -> Iterator[str]:
+    """Yields the passwords and tokens of an address, as they are and as a message may quote them."""
+    scheme, mark, rest = uri.partition("://")
+    if not mark or _is_file(scheme, rest):
+        return
+    end = _end_of_credentials(scheme, rest, rest)
+    user, colon, password = rest[: max(end - 1, 0)].partition(":")
+    found = [password if colon else user]
+    for pair in rest[end:].partition("?")[2].split("&"):
+        key, _, value = pair.partition("=")
+        if _SECRET_KEY.fullmatch(unquote_plus(key)):
+            found.append(value)
+    for secret in found:
+        forms = (secret, unquote(secret), unquote_plus(secret), quote(secret, safe=""), quote_plus(unquote(secret)))
+        yield from (form for form in forms if len(form) >= _SHORTEST)
