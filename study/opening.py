@@ -19,7 +19,7 @@ from sr_core.data.patches import PatchSampler
 from sr_core.data.preparation import prepare_store
 from sr_core.data.sources import Pictures, embedded_pictures, folder_pictures
 from sr_core.data.store import PatchStore, load_store
-from sr_core.data.validation import Crop, crop_side
+from sr_core.data.validation import MAX_BICUBIC_PSNR, Crop, crop_side
 from sr_core.errors import ImageError, StoreError, SuiteError
 from sr_core.metrics.evaluate import bicubic_baseline, mean_score, score
 from sr_core.progress import Progress, pixels_text
@@ -172,11 +172,19 @@ def first_event(
     *,
     data: Path | None,
     runtime: Runtime,
+    max_bicubic_psnr: float | None = MAX_BICUBIC_PSNR,
 ) -> StudyOpened:
-    """The record's first line, with the settings that decide bits, resolved once."""
+    """The record's first line, with the settings that decide bits, resolved once.
+
+    Args:
+        max_bicubic_psnr: which places have detail enough for a validation crop (`choose_squares`).
+    Raises:
+        ImageError: no validation image has detail.
+    """
     base = experiment.base
-    bench = Bench(material.store, runtime)
+    bench = Bench(material.store, runtime, max_bicubic_psnr=max_bicubic_psnr)
     crops = bench.crops(base)
+    assert bench.squares is not None
     question = question_of(experiment, seed, material.store.fingerprint)
     return StudyOpened(
         time=time.time(),
@@ -195,7 +203,13 @@ def first_event(
             "fingerprint": material.store.fingerprint,
             "pictures": [[r.split, r.name, r.sha256] for r in material.store.manifest],
             "left_out": left_out(experiment, material.store.manifest),
-            "crops": {"count": len(crops), "pictures": len({c.name for c in crops}), "lr_side": crops[0].lr.shape[0]},
+            "crops": {
+                "count": len(crops),
+                "pictures": len({c.name for c in crops}),
+                "lr_side": bench.squares.side,
+                **({} if max_bicubic_psnr is None else {"max_bicubic_psnr": max_bicubic_psnr}),
+            },
+            "without_detail": list(bench.squares.without_detail),
             "baseline": baseline(crops, experiment),
             "leaks": [[leak.kind, leak.training, leak.set_name, leak.held_out] for leak in leaks],
         },

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from rich.console import Console
 
 from sr_core.data.manifest import fingerprint
+from sr_core.data.validation import MAX_BICUBIC_PSNR
 from sr_core.errors import SuiteError, TakenOverError
 from sr_core.training.checkpoint import put_fence
 from sr_core.training.compiled import keep_compiled_in
@@ -20,7 +21,7 @@ from sr_core.training.runtime import cores, gpu_models
 from study import provenance
 from study.commandline import typed
 from study.coordinator import Coordinator, Observer
-from study.events import SessionStarted, Warned
+from study.events import SessionStarted, Warned, max_bicubic_psnr
 from study.executors.opening import open_executor, runtime_for
 from study.experiment import Experiment
 from study.folder import StudyFolder
@@ -42,6 +43,7 @@ from study.placement import Placement, check_gpus
 from study.screen import live, terminal
 from study.screen.importance_beside import ImportanceBeside
 from study.screen.pulse import Pulse
+from study.search.replay import course_of
 from study.state import StudyState, fold
 from study.stopping import StopSignal, Terminated, signals
 from study.tracking.follow import Sink
@@ -122,6 +124,7 @@ class Session:
             opened = state.opened or first_event(
                 self.folder, self.name, self.experiment, seed, material, leaks,
                 data=args.data, runtime=runtime_for(self.experiment, args.trials, self.placement),
+                max_bicubic_psnr=self.new_bound(),
             )  # fmt: skip
             for line in terminal.material(opened):
                 out.print(line, markup=False, soft_wrap=True)
@@ -133,7 +136,9 @@ class Session:
             runtime = runtime_of(opened)
             if self.args.timeout:
                 self.stop.deadline = time.monotonic() + self.args.timeout
-            executor = open_executor(self.placement, material.store, runtime, self.experiment.base.data.scale)
+            executor = open_executor(
+                self.placement, material.store, runtime, self.experiment.base.data.scale, max_bicubic_psnr(opened)
+            )
             stack.callback(executor.close)
             view = live.make_view(
                 out, args.trials, slots=self.placement.slots, stop=self.stop, views=followers,
@@ -164,6 +169,11 @@ class Session:
             view.close()
         self.show(out, coordinator.state)
         return self.status(coordinator.state)
+
+    def new_bound(self) -> float | None:
+        """The bound for the validation crops of a study that begins now; of a study that replays one, that one's."""
+        replay = self.experiment.replay
+        return MAX_BICUBIC_PSNR if replay is None else course_of(replay).max_bicubic_psnr
 
     def status(self, state: StudyState) -> int:
         """The exit status after a session, whose ending it says where that is no good one."""

@@ -25,7 +25,7 @@ from sr_core.training.checkpoint import digest_of, save_weights, weights_of
 from study.commandline import typed
 from study.config import TrialConfig
 from study.coordinator import Coordinator
-from study.events import Failed, Proposed, StudyOpened
+from study.events import Failed, Proposed, StudyOpened, max_bicubic_psnr
 from study.experiment import Experiment
 from study.folder import StudyFolder
 from study.journal import read
@@ -135,6 +135,10 @@ class TrainingSession(Session):
                 f"({self.study.data['origin']}); give them with --data DIR"
             )
         super().check(state, seed, found)
+
+    def new_bound(self) -> float | None:
+        """The study's bound, so that the training is scored on the study's crops."""
+        return max_bicubic_psnr(self.study)
 
     def start(self, coordinator: Coordinator, unmet: list[str]) -> None:
         """Record the one trial, where it is not, and lay ready the weights that it starts from."""

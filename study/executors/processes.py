@@ -9,12 +9,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from pathlib import Path
 from typing import cast
 
 from sr_core.data.homes import HomeName
 from sr_core.data.shared_pixels import remove_abandoned
-from sr_core.data.store import load_store
+from sr_core.data.store import PatchStore
 from sr_core.parent import end_with_parent
 from sr_core.training.runtime import Runtime
 from study.executors.remote import WorkerGoneError
@@ -28,9 +27,11 @@ _END_SECONDS = 5.0
 class Setup:
     """What a worker needs to train any trial of a study."""
 
-    store: Path
+    store: PatchStore
     runtime: Runtime
     home: HomeName
+    max_bicubic_psnr: float | None
+    """The study's bound for validation crops."""
     gpus: tuple[str, ...] = ()
     """For each slot the GPU that it sees, as CUDA_VISIBLE_DEVICES names it; empty on the CPU."""
 
@@ -106,6 +107,7 @@ def _main(pipe: "Connection[Message, Order]", setup: Setup, slot: int) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[LogUp(channel)])
     setup.runtime.apply()
     try:
-        serve(channel, Bench(load_store(setup.store), setup.runtime, setup.home))
+        bench = Bench(setup.store, setup.runtime, setup.home, max_bicubic_psnr=setup.max_bicubic_psnr)
+        serve(channel, bench)
     except (EOFError, ConnectionError):
         os._exit(0)  # the coordinator is gone or wants no more

@@ -92,7 +92,9 @@ class _Store:
 class RayCrew:
     """Hires actors; they wait for room in the cluster, and end with this process."""
 
-    def __init__(self, placement: Placement, store: PatchStore, runtime: Runtime) -> None:
+    def __init__(
+        self, placement: Placement, store: PatchStore, runtime: Runtime, max_bicubic_psnr: float | None
+    ) -> None:
         connect(placement.ray_address)
         self._resources = _resources(placement)
         self._store = _Store(store.path)
@@ -101,6 +103,7 @@ class RayCrew:
             fingerprint=store.fingerprint,
             runtime=runtime,
             source=provenance.source_hash(),
+            max_bicubic_psnr=max_bicubic_psnr,
         )
 
     def hire(self, slot: int) -> RayWorker:

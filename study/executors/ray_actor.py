@@ -40,6 +40,8 @@ class Setup:
     runtime: Runtime
     source: str
     """Hash of the coordinator's code."""
+    max_bicubic_psnr: float | None
+    """The study's bound for validation crops."""
     slot: int = 0
 
 
@@ -106,7 +108,7 @@ class Far:
             store = self._store(setup)
             runtime = setup.runtime.here()
             runtime.apply()  # in this thread, which trains
-            serve(self, Bench(store, runtime))
+            serve(self, Bench(store, runtime, max_bicubic_psnr=setup.max_bicubic_psnr))
         except Exception as exc:  # whatever it is, the coordinator has to know
             self._up.put(exc)
 
