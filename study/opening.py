@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from sr_core.config import Engine
+from sr_core.data.degrade import crop_to_multiple, downsample
+from sr_core.data.images import read_image
 from sr_core.data.known import KnownPictures
 from sr_core.data.layers import Lr
 from sr_core.data.leaks import Findings, Leak, examine
@@ -19,7 +21,7 @@ from sr_core.data.patches import PatchSampler
 from sr_core.data.preparation import prepare_store
 from sr_core.data.sources import Pictures, embedded_pictures, folder_pictures
 from sr_core.data.store import PatchStore, load_store
-from sr_core.data.validation import MAX_BICUBIC_PSNR, Crop, crop_side
+from sr_core.data.validation import MAX_BICUBIC_PSNR, Crop, check_detail, crop_side
 from sr_core.errors import ImageError, StoreError, SuiteError
 from sr_core.metrics.evaluate import bicubic_baseline, mean_score, score
 from sr_core.progress import Progress, pixels_text
@@ -259,6 +261,27 @@ def check_pictures(experiment: Experiment, found: Found) -> None:
     valid = [r for r in found.manifest if r.split == "valid"]
     for held_out in (valid, *(benchmark_manifest(found, name) for name in found.pictures.benchmarks)):
         crop_side([r.name for r in held_out], [(r.height // scale, r.width // scale) for r in held_out], scale)
+
+
+def check_validation_detail(experiment: Experiment, found: Found, max_bicubic_psnr: float | None) -> None:
+    """Raises ImageError if no validation image has a place to score; reads as many of them as it takes to know.
+
+    Args:
+        max_bicubic_psnr: the bound of the study that is to begin.
+    """
+    if max_bicubic_psnr is None:
+        return
+    base = experiment.base
+    scale = base.data.scale
+    valid = [r for r in found.manifest if r.split == "valid"]
+    largest = crop_side([r.name for r in valid], [(r.height // scale, r.width // scale) for r in valid], scale)
+    pairs = ((picture.name, crop_to_multiple(read_image(picture.path), scale)) for picture in found.pictures.valid)
+    check_detail(
+        ((name, downsample(hr, scale, base.evaluation.kernel), hr) for name, hr in pairs),
+        scale=scale,
+        side=min(base.evaluation.lr_crop_size, largest),
+        max_bicubic_psnr=max_bicubic_psnr,
+    )
 
 
 def left_out(experiment: Experiment, manifest: Manifest) -> dict[str, list[str]]:

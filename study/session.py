@@ -31,6 +31,7 @@ from study.opening import (
     Found,
     check_pictures,
     check_same_question,
+    check_validation_detail,
     find_pictures,
     first_event,
     prepare_material,
@@ -68,6 +69,8 @@ def run_session(session: "Session") -> int:
             new = not folder.journal.exists()  # then its pictures are compared before there is anything of it
             found = read_pictures(folder.root, find_pictures(session.args.data, experiment), compare=new)
             check_pictures(experiment, found)  # nothing is written where they will not do
+            if new:
+                check_validation_detail(experiment, found, session.new_bound())
             with folder.owned(take_over=session.args.take_over) as ownership:
                 return session.run(found, ownership)
     except Terminated:

@@ -1,7 +1,7 @@
 """The fixed crops that every trial is scored on while it trains."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,6 +132,21 @@ def choose_squares(
         given[image] += 1
     left_out = tuple(name for image, name in enumerate(names) if image in searched and not places[image])
     return Squares(side, tuple(found), left_out)
+
+
+def check_detail(images: Iterable[tuple[str, Image, Image]], *, scale: int, side: int, max_bicubic_psnr: float) -> None:
+    """Raises ImageError if no image has a place with detail; the first image that has one ends the search.
+
+    Args:
+        images: name, LR and HR of each.
+        side: of a square, in LR pixels.
+    """
+    names = []
+    for name, lr, hr in images:
+        if _places(lr, hr, side, 1, scale, max_bicubic_psnr):
+            return
+        names.append(name)
+    raise _no_detail(names, max_bicubic_psnr)
 
 
 def _owners(images: Sequence[int], crops: int) -> list[int]:
