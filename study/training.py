@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
+from sr_core.cli import say_note
 from sr_core.data.manifest import fingerprint
 from sr_core.data.sources import present_benchmarks
 from sr_core.errors import CheckpointError, SuiteError
@@ -84,7 +85,7 @@ def start_from(path: Path, config: TrialConfig) -> Start:
     Raises:
         CheckpointError: the file cannot be read, or next to nothing in it fits.
     """
-    given, described = read_weights(path)
+    given, described = read_weights(path, note=say_note)
     model = A2N(config.model, config.data.scale)
     initialise(model, config.seed)
     try:

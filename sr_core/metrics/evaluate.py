@@ -16,6 +16,7 @@ from sr_core.data.color import BLOG_TYPO, BT601_STUDIO, rgb_to_y
 from sr_core.data.degrade import crop_to_multiple, downsample, resize_to_multiple
 from sr_core.data.images import Image
 from sr_core.data.resize import imresize
+from sr_core.errors import ImageError
 from sr_core.metrics.psnr import psnr
 from sr_core.metrics.ssim import WINDOW, ssim
 
@@ -59,6 +60,19 @@ def score(sr: NDArray[np.floating] | Image, hr: Image, *, scale: int, protocol: 
             return Score(psnr(sr_y, hr_y, border=scale), ssim(sr_y, hr_y))
         case _:
             assert_never(protocol)
+
+
+def require_finite(sr: NDArray[np.floating] | Image, image: object, remedy: str = "use other weights") -> None:
+    """Raises ImageError, with the name of the image, if its enlargement holds NaN or infinity.
+
+    Weights can be finite and overflow all the same; clipped and rounded, the result would look like an image.
+    """
+    bad = sr.size - int(np.isfinite(sr).sum())
+    if bad:
+        raise ImageError(
+            f"{image}: {bad} of {sr.size} samples of the network's output are NaN or infinite, so its numbers overflow "
+            f"on this image; {remedy}"
+        )
 
 
 def lr_hr_pair(hr: Image, scale: int, kernel: Kernel, protocol: Protocol) -> tuple[Image, Image]:

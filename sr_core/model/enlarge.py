@@ -10,6 +10,7 @@ from sr_core.data.homes import available_memory
 from sr_core.data.own_pictures import enlarged_png, read_own_picture
 from sr_core.durable import write_durably
 from sr_core.errors import ImageError, SuiteError
+from sr_core.metrics.evaluate import require_finite
 from sr_core.model.inference import Precision, peak_bytes, super_resolve
 from sr_core.model.network import A2N
 
@@ -32,7 +33,8 @@ def enlarge_file(
         model: on the device to use.
         progress: as of `super_resolve`.
     Raises:
-        ImageError: this picture cannot be read, enlarged in the memory there is, or written under this name.
+        ImageError: this picture cannot be read, enlarged in the memory there is or without overflow, or written under
+            this name.
         SuiteError: nothing can be written there.
     """
     picture = read_own_picture(source)
@@ -45,6 +47,7 @@ def enlarge_file(
         sr = super_resolve(model, picture.rgb, self_ensemble=self_ensemble, precision=precision, progress=progress)
     except (torch.OutOfMemoryError, MemoryError) as exc:
         raise _too_large(source, width, height, f"more than is free on {device}") from exc
+    require_finite(sr, source, "use other weights" if precision == "fp32" else "use --precision fp32 or other weights")
     content = enlarged_png(picture, sr, model.scale)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
