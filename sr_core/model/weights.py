@@ -7,6 +7,7 @@ import json
 import logging
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -202,7 +203,9 @@ def _load_safetensors(content: bytes, path: Path) -> dict[str, Tensor]:
 
 def _load_pickled(content: bytes, path: Path) -> object:
     try:
-        return torch.load(BytesIO(content), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle that torch did not write: the error says so, in one line
+            return torch.load(BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as exc:  # a damaged pickle is a damaged program: what it raises has no list
         kind = type(exc).__name__ if content else "empty"
         raise CheckpointError(
