@@ -169,9 +169,12 @@ class PatchStore:
         ]
 
     def _compare(self, file: Any) -> None:
-        """Raises StoreError if this file holds other pictures: pixels lie in it by number."""
-        if _content(file, self.path)[0] != self.manifest:
-            raise StoreError(f"{self.path}: was replaced by a store of other images while it was in use; run again")
+        """Raises StoreError if this file holds other pictures, for pixels lie in it by number, or fewer LR."""
+        manifest, lr = _content(file, self.path)
+        if manifest != self.manifest or not self.lr <= lr:
+            raise StoreError(
+                f"{self.path}: was replaced by a store of other images, or of fewer LR, while it was in use; run again"
+            )
 
     def _require(self, split: Split, layer: Layer) -> None:
         if layer != HR and not self.has(split, *layer):
