@@ -117,5 +117,11 @@ def show_progress(text: str) -> None:
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
+def say_note(text: str) -> None:
+    """One line on stderr that is no error: what a command did that its reader may not expect."""
+    show_progress("")
+    print(f"note: {_one_line(text)}", file=sys.stderr, flush=True)
+
+
 def _one_line(message: str) -> str:
     return " ".join(message.splitlines())

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from sr_core.cli import Parser, run_command, show_progress
+from sr_core.cli import Parser, run_command, say_note, show_progress
 from sr_core.config import KERNELS, SCALES, Kernel, Protocol, Scale
 from sr_core.errors import ImageError, SuiteError
 from sr_core.names import printable
@@ -40,7 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> Namespace:
-    parser = Parser(PROG, description="PSNR [dB] and SSIM on Y, for each picture of a benchmark and their mean.")
+    parser = Parser(
+        PROG,
+        description="PSNR [dB] and SSIM on Y, for each picture of a benchmark and their mean, in which a picture "
+        "counts at most 100 dB.",
+    )
     add = parser.add_argument
     add(
         "--weights",
@@ -57,7 +61,11 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     add("--self-ensemble", action="store_true", help="average over eight flips and turns (eight times the work)")
     add("--device", metavar="D", help="cpu or cuda:N (default: cuda:0 where there is one, else cpu)")
     add("--csv", type=Path, metavar="FILE", help="also write name, psnr, ssim to this file, the mean last")
-    add("--json", action="store_true", help="print one JSON object and nothing else; null where PSNR is infinite")
+    add(
+        "--json",
+        action="store_true",
+        help="print one JSON object and nothing else; null where a picture's PSNR is infinite",
+    )
     args = parser.parse_args(argv)
     if args.kernel and args.lr:
         parser.error("--kernel makes LR pictures and --lr reads them: give one of the two")
@@ -167,7 +175,7 @@ def _enlarger(weights: str, scale: Scale, self_ensemble: bool, device: str | Non
     chosen = resolve(device=device or ("cuda:0" if torch.cuda.is_available() else "cpu")).device
     if chosen != "cpu":  # or it would round each factor of a convolution to 10 bits
         torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
-    model = load_model(Path(weights), scale).to(chosen)
+    model = load_model(Path(weights), scale, note=say_note).to(chosen)
     return lambda lr: super_resolve(model, lr, self_ensemble=self_ensemble)
 
 
@@ -198,10 +206,12 @@ def _check_sizes(
 def _score_one(
     hr_path: Path, lr_path: Path | None, enlarge: "Enlarge", *, scale: int, kernel: Kernel, protocol: Protocol
 ) -> "Score":
-    from sr_core.metrics.evaluate import score
+    from sr_core.metrics.evaluate import require_finite, score
 
     lr, hr = _pair(hr_path, lr_path, scale=scale, kernel=kernel, protocol=protocol)
-    return score(enlarge(lr), hr, scale=scale, protocol=protocol)
+    sr = enlarge(lr)
+    require_finite(sr, hr_path)
+    return score(sr, hr, scale=scale, protocol=protocol)
 
 
 def _pair(
@@ -233,8 +243,7 @@ def _network(args: Namespace) -> dict[str, str]:
 
 
 def _numbers(score: "Score") -> dict[str, float | None]:
-    values = {"psnr": score.psnr, "ssim": score.ssim}
-    return {key: value if math.isfinite(value) else None for key, value in values.items()}
+    return {"psnr": None if score.psnr == math.inf else score.psnr, "ssim": score.ssim}
 
 
 def _write_csv(path: Path, rows: "Sequence[tuple[str, Score]]") -> None:

@@ -5,7 +5,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from sr_core.cli import BAD_INPUT, Parser, run_command, show_progress
+from sr_core.cli import BAD_INPUT, Parser, run_command, say_note, show_progress
 from sr_core.config import SCALES
 from sr_core.errors import ImageError, SuiteError
 from sr_core.output import make_output_folder
@@ -44,7 +44,7 @@ def _upscale(args: Namespace) -> int:
     from sr_core.training.runtime import resolve
 
     device = resolve(device=args.device or ("cuda:0" if torch.cuda.is_available() else "cpu")).device
-    model = load_model(args.weights, args.scale).to(device)
+    model = load_model(args.weights, args.scale, note=say_note).to(device)
     plan = plan_outputs(args.inputs, args.out, model.scale)
     outputs, faults = plan.sources, plan.faults
     for fault in faults:

@@ -36,8 +36,15 @@ class StudyOpened(Event):
     data: Mapping[str, Any]
     """origin, folder (what --data was), store (relative to the root), pictures [split, name, pixel digest], left_out
     (names by the settings that leave them out), not_used (count and first name of what else the folder holds, by kind;
-    absent in older journals), crops, baseline (bicubic's scores on them), leaks [kind, training
-    picture, set, held-out picture] that were allowed."""
+    absent before 0.2), crops, without_detail (names of validation images that give no crop; absent before 0.2),
+    baseline (bicubic's scores on the crops), leaks [kind, training picture, set, held-out picture] that were
+    allowed."""
+
+
+def max_bicubic_psnr(opened: StudyOpened) -> float | None:
+    """PSNR [dB] that bicubic enlargement stays below on each of this study's crops; None if it knows no such bound."""
+    bound: float | None = opened.data.get("crops", {}).get("max_bicubic_psnr")
+    return bound
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from sr_core.config import Engine
+from sr_core.data.degrade import crop_to_multiple, downsample
+from sr_core.data.images import read_image
 from sr_core.data.known import KnownPictures
 from sr_core.data.layers import Lr
 from sr_core.data.leaks import Findings, Leak, examine
@@ -19,7 +21,7 @@ from sr_core.data.patches import PatchSampler
 from sr_core.data.preparation import prepare_store
 from sr_core.data.sources import Pictures, embedded_pictures, folder_pictures
 from sr_core.data.store import PatchStore, load_store
-from sr_core.data.validation import Crop, crop_side
+from sr_core.data.validation import MAX_BICUBIC_PSNR, Crop, check_detail, crop_side
 from sr_core.errors import ImageError, StoreError, SuiteError
 from sr_core.machine import cores
 from sr_core.metrics.evaluate import bicubic_baseline, mean_score, score
@@ -173,11 +175,19 @@ def first_event(
     *,
     data: Path | None,
     runtime: Runtime,
+    max_bicubic_psnr: float | None = MAX_BICUBIC_PSNR,
 ) -> StudyOpened:
-    """The record's first line, with the settings that decide bits, resolved once."""
+    """The record's first line, with the settings that decide bits, resolved once.
+
+    Args:
+        max_bicubic_psnr: which places have detail enough for a validation crop (`choose_squares`).
+    Raises:
+        ImageError: no validation image has detail.
+    """
     base = experiment.base
-    bench = Bench(material.store, runtime)
+    bench = Bench(material.store, runtime, max_bicubic_psnr=max_bicubic_psnr)
     crops = bench.crops(base)
+    assert bench.squares is not None
     question = question_of(experiment, seed, material.store.fingerprint)
     return StudyOpened(
         time=time.time(),
@@ -197,7 +207,13 @@ def first_event(
             "pictures": [[r.split, r.name, r.sha256] for r in material.store.manifest],
             "left_out": left_out(experiment, material.store.manifest),
             "not_used": material.pictures.left_out.summary(),
-            "crops": {"count": len(crops), "pictures": len({c.name for c in crops}), "lr_side": crops[0].lr.shape[0]},
+            "crops": {
+                "count": len(crops),
+                "pictures": len({c.name for c in crops}),
+                "lr_side": bench.squares.side,
+                **({} if max_bicubic_psnr is None else {"max_bicubic_psnr": max_bicubic_psnr}),
+            },
+            "without_detail": list(bench.squares.without_detail),
             "baseline": baseline(crops, experiment),
             "leaks": [[leak.kind, leak.training, leak.set_name, leak.held_out] for leak in leaks],
         },
@@ -249,6 +265,27 @@ def check_pictures(experiment: Experiment, found: Found) -> None:
     valid = [r for r in found.manifest if r.split == "valid"]
     for held_out in (valid, *(benchmark_manifest(found, name) for name in found.pictures.benchmarks)):
         crop_side([r.name for r in held_out], [(r.height // scale, r.width // scale) for r in held_out], scale)
+
+
+def check_validation_detail(experiment: Experiment, found: Found, max_bicubic_psnr: float | None) -> None:
+    """Raises ImageError if no validation image has a place to score; reads as many of them as it takes to know.
+
+    Args:
+        max_bicubic_psnr: the bound of the study that is to begin.
+    """
+    if max_bicubic_psnr is None:
+        return
+    base = experiment.base
+    scale = base.data.scale
+    valid = [r for r in found.manifest if r.split == "valid"]
+    largest = crop_side([r.name for r in valid], [(r.height // scale, r.width // scale) for r in valid], scale)
+    pairs = ((picture.name, crop_to_multiple(read_image(picture.path), scale)) for picture in found.pictures.valid)
+    check_detail(
+        ((name, downsample(hr, scale, base.evaluation.kernel), hr) for name, hr in pairs),
+        scale=scale,
+        side=min(base.evaluation.lr_crop_size, largest),
+        max_bicubic_psnr=max_bicubic_psnr,
+    )
 
 
 def left_out(experiment: Experiment, manifest: Manifest) -> dict[str, list[str]]:

@@ -124,12 +124,19 @@ class Comparison:
 
 
 def retrain(
-    folder: StudyFolder, trial: TrialState, store: PatchStore, runtime: Runtime, watch: Callable[[TrialEvent], None]
+    folder: StudyFolder,
+    trial: TrialState,
+    store: PatchStore,
+    runtime: Runtime,
+    watch: Callable[[TrialEvent], None],
+    *,
+    max_bicubic_psnr: float | None,
 ) -> Comparison:
     """Train the trial's config again as far as it came, from nothing, and put both curves beside each other.
 
     Args:
         runtime: settings that this machine can restore.
+        max_bicubic_psnr: the study's bound for validation crops.
     """
     now: dict[int, Progress] = {}
     comparison = Comparison()
@@ -148,7 +155,8 @@ def retrain(
             source=provenance.source_hash(),
             reductions=trial.reductions,
         )
-        for event in run_trial(task, Bench(store, runtime)):
+        bench = Bench(store, runtime, max_bicubic_psnr=max_bicubic_psnr)
+        for event in run_trial(task, bench):
             watch(event)
             match event:
                 case Progress():

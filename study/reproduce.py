@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def reproduce(args: argparse.Namespace) -> int:
     """Compare inputs, retrain, compare numbers (or export); prints the comparison and returns 0 or 4."""
     from study import inputs, proof
+    from study.events import max_bicubic_psnr
     from study.export import export
     from study.journal import JournalError, read
     from study.judgement import Judgement, circumstances, different, judge
@@ -82,6 +83,7 @@ def reproduce(args: argparse.Namespace) -> int:
             material.store,
             runtime.here(),
             lambda event: show_progress(f"retraining: {getattr(event, 'patches', 0)} of {trial.patches} patches"),
+            max_bicubic_psnr=max_bicubic_psnr(state.opened),
         )
     show_progress("")
     print("\n".join(found.table()))

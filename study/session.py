@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from rich.console import Console
 
 from sr_core.data.manifest import fingerprint
+from sr_core.data.validation import MAX_BICUBIC_PSNR
 from sr_core.errors import SuiteError, TakenOverError
 from sr_core.machine import cores
 from sr_core.out_of_memory import is_out_of_memory
@@ -23,7 +24,7 @@ from study import provenance
 from study.branching import require_own_name
 from study.commandline import typed
 from study.coordinator import Coordinator, Observer
-from study.events import SessionStarted, Warned
+from study.events import SessionStarted, Warned, max_bicubic_psnr
 from study.executors.opening import open_executor, runtime_for
 from study.experiment import Experiment
 from study.folder import StudyFolder
@@ -33,6 +34,7 @@ from study.opening import (
     Found,
     check_pictures,
     check_same_question,
+    check_validation_detail,
     find_pictures,
     first_event,
     prepare_material,
@@ -45,6 +47,7 @@ from study.placement import Placement, check_gpus
 from study.screen import live, terminal
 from study.screen.importance_beside import ImportanceBeside
 from study.screen.pulse import Pulse
+from study.search.replay import course_of
 from study.state import StudyState, fold
 from study.stopping import StopSignal, Terminated, signals
 from study.tracking.follow import Sink
@@ -70,6 +73,8 @@ def run_session(session: "Session") -> int:
             new = not folder.journal.exists()  # then its pictures are compared before there is anything of it
             found = read_pictures(folder.root, find_pictures(session.args.data, experiment), compare=new)
             check_pictures(experiment, found)  # nothing is written where they will not do
+            if new:
+                check_validation_detail(experiment, found, session.new_bound())
             with folder.owned(take_over=session.args.take_over) as ownership:
                 return session.run(found, ownership)
     except Terminated:
@@ -131,6 +136,7 @@ class Session:
             opened = state.opened or first_event(
                 self.folder, self.name, self.experiment, seed, material, leaks,
                 data=args.data, runtime=runtime_for(self.experiment, args.trials, self.placement, material.store),
+                max_bicubic_psnr=self.new_bound(),
             )  # fmt: skip
             for line in terminal.material(opened):
                 out.print(line, markup=False, soft_wrap=True)
@@ -144,7 +150,9 @@ class Session:
             runtime = runtime_of(opened)
             if self.args.timeout:
                 self.stop.deadline = time.monotonic() + self.args.timeout
-            executor = open_executor(self.placement, material.store, runtime, self.experiment.base.data.scale)
+            executor = open_executor(
+                self.placement, material.store, runtime, self.experiment.base.data.scale, max_bicubic_psnr(opened)
+            )
             stack.callback(executor.close)
             view = live.make_view(
                 out, args.trials, slots=self.placement.slots, stop=self.stop, views=followers,
@@ -175,6 +183,11 @@ class Session:
             view.close()
         self.show(out, coordinator.state)
         return self.status(coordinator.state)
+
+    def new_bound(self) -> float | None:
+        """The bound for the validation crops of a study that begins now; of a study that replays one, that one's."""
+        replay = self.experiment.replay
+        return MAX_BICUBIC_PSNR if replay is None else course_of(replay).max_bicubic_psnr
 
     def status(self, state: StudyState) -> int:
         """The exit status after a session, whose ending it says where that is no good one."""

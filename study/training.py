@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
+from sr_core.cli import say_note
 from sr_core.data.manifest import fingerprint
 from sr_core.data.sources import present_benchmarks
 from sr_core.errors import CheckpointError, SuiteError
@@ -25,7 +26,7 @@ from sr_core.training.checkpoint import digest_of, save_weights, weights_of
 from study.commandline import typed
 from study.config import TrialConfig
 from study.coordinator import Coordinator
-from study.events import Failed, Proposed, StudyOpened
+from study.events import Failed, Proposed, StudyOpened, max_bicubic_psnr
 from study.experiment import Experiment
 from study.folder import StudyFolder
 from study.journal import read
@@ -84,7 +85,7 @@ def start_from(path: Path, config: TrialConfig) -> Start:
     Raises:
         CheckpointError: the file cannot be read, or next to nothing in it fits.
     """
-    given, described = read_weights(path)
+    given, described = read_weights(path, note=say_note)
     model = A2N(config.model, config.data.scale)
     initialise(model, config.seed)
     try:
@@ -135,6 +136,10 @@ class TrainingSession(Session):
                 f"({self.study.data['origin']}); give them with --data DIR"
             )
         super().check(state, seed, found)
+
+    def new_bound(self) -> float | None:
+        """The study's bound, so that the training is scored on the study's crops."""
+        return max_bicubic_psnr(self.study)
 
     def start(self, coordinator: Coordinator, unmet: list[str]) -> None:
         """Record the one trial, where it is not, and lay ready the weights that it starts from."""

@@ -13,9 +13,9 @@ from torch import nn
 
 from sr_core.data.homes import Home, HomeName, Patches, open_home
 from sr_core.data.store import PatchStore
-from sr_core.data.validation import Crop, validation_crops
+from sr_core.data.validation import MAX_BICUBIC_PSNR, Crop, Squares, choose_squares
 from sr_core.errors import CheckpointError, DivergedError, SuiteError, TakenOverError
-from sr_core.metrics.evaluate import Score, mean_score
+from sr_core.metrics.evaluate import Score, capped, mean_score
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
 from sr_core.model.weights import load_exactly, read_weights
@@ -86,16 +86,27 @@ class TrialTask:
 class Bench:
     """What a slot keeps warm from trial to trial: its settings and the pixels."""
 
-    def __init__(self, store: PatchStore, runtime: Runtime, home: HomeName | None = None) -> None:
+    def __init__(
+        self,
+        store: PatchStore,
+        runtime: Runtime,
+        home: HomeName | None = None,
+        *,
+        max_bicubic_psnr: float | None = MAX_BICUBIC_PSNR,
+    ) -> None:
         """
         Args:
             home: of the pixels; by default chosen when they are first asked for. Slots beside each other are told
                 the same (`sr_core.data.homes.choose_home`).
+            max_bicubic_psnr: what the study records as its bound for validation crops (`choose_squares`).
         """
         self.runtime = runtime
         self._store, self._home_name = store, home
         self._homes: dict[int, Home] = {}
+        self._max_bicubic_psnr = max_bicubic_psnr
         self._crops: list[Crop] | None = None
+        self.squares: Squares | None = None
+        """Which squares the crops are; None until they are asked for."""
         self._scorer: CropScorer | None = None
 
     def home(self, scale: int) -> Home:
@@ -112,14 +123,16 @@ class Bench:
         """The validation crops; the same for every trial of a study, whose evaluation section is fixed."""
         if self._crops is None:
             pixels = self._store.validation_pixels(config.data.scale, config.evaluation.kernel)
-            self._crops = validation_crops(
+            self.squares = choose_squares(
                 pixels.names,
                 pixels.lr,
                 pixels.hr,
                 scale=config.data.scale,
                 crops=config.evaluation.crops,
                 lr_crop_size=config.evaluation.lr_crop_size,
+                max_bicubic_psnr=self._max_bicubic_psnr,
             )
+            self._crops = self.squares.cut(pixels.names, pixels.lr, pixels.hr, config.data.scale)
         return self._crops
 
     def scorer(self, config: TrialConfig) -> CropScorer:
@@ -171,7 +184,7 @@ def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None
     rows: list[tuple[str, Score]] = []
 
     def validate(model: nn.Module) -> Mapping[str, float]:
-        rows[:] = scorer(model)
+        rows[:] = [(name, capped(found)) for name, found in scorer(model)]
         mean = mean_score([found for _, found in rows])
         return {"val/psnr": mean.psnr, "val/ssim": mean.ssim}
 

@@ -15,7 +15,7 @@ from sr_core.data.images import Image, read_image
 from sr_core.data.sources import Picture, Pictures
 from sr_core.durable import write_durably
 from sr_core.errors import SuiteError
-from sr_core.metrics.evaluate import Score, bicubic_baseline, lr_hr_pair, mean_score, score
+from sr_core.metrics.evaluate import Score, bicubic_baseline, capped, lr_hr_pair, mean_score, require_finite, score
 from sr_core.model.inference import super_resolve
 from sr_core.model.network import A2N
 from sr_core.model.weights import load_model
@@ -135,13 +135,14 @@ def _look(model: A2N, picture: Picture, evaluation: EvaluationConfig) -> _Seen:
     scale = model.scale
     lr, hr = lr_hr_pair(read_image(picture.path), scale, evaluation.kernel, evaluation.protocol)
     raw, bicubic = super_resolve(model, lr), bicubic_baseline(lr, scale)
+    require_finite(raw, picture.path)
     return _Seen(
         lr=lr,
         bicubic=bicubic,
         sr=np.clip(np.rint(raw), 0, 255).astype(np.uint8),
         hr=hr,
-        of_bicubic=score(bicubic.astype(np.float64), hr, scale=scale, protocol=evaluation.protocol),
-        of_sr=score(raw, hr, scale=scale, protocol=evaluation.protocol),
+        of_bicubic=capped(score(bicubic.astype(np.float64), hr, scale=scale, protocol=evaluation.protocol)),
+        of_sr=capped(score(raw, hr, scale=scale, protocol=evaluation.protocol)),
     )
 
 

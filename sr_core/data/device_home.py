@@ -9,7 +9,7 @@ from torch import Tensor
 from sr_core.config import DataConfig
 from sr_core.data.layers import HR, Layer
 from sr_core.data.patches import PatchSampler, Places, sampler_for
-from sr_core.data.store import PatchStore
+from sr_core.data.store import HeldStore, PatchStore
 
 
 class DeviceHome:
@@ -18,7 +18,7 @@ class DeviceHome:
     name = "device"
 
     def __init__(self, store: PatchStore, scale: int, device: str) -> None:
-        self._store, self._scale, self._device = store, scale, device
+        self._store, self._scale, self._device = HeldStore(store), scale, device
         self._records = store.records("train")
         self._layers: dict[Layer, _Flat] = {}
 

@@ -5,8 +5,6 @@ system's page cache keeps what is read often; this process keeps nothing but a p
 resident memory whatever it touched.)
 """
 
-import os
-import weakref
 import zlib
 from collections.abc import Sequence
 
@@ -17,21 +15,19 @@ from sr_core.data.images import Image
 from sr_core.data.layers import HR, Chunks, Layer
 from sr_core.data.manifest import Record
 from sr_core.data.patches import GatheredPatches, sampler_for
-from sr_core.data.store import PatchStore
+from sr_core.data.store import HeldStore, PatchStore
 from sr_core.errors import StoreError
 
 
 class DiskHome:
-    """The training pictures of a store, on the disk; the file is held open, so what replaces it changes nothing."""
+    """The training pictures of a store, on the disk; the file is held open (`HeldStore`)."""
 
     name = "disk"
 
     def __init__(self, store: PatchStore, scale: int) -> None:
-        self._store, self._scale = store, scale
+        self._store, self._scale = HeldStore(store), scale
         self._records = store.records("train")
         self._readers: dict[Layer, _ChunkReader] = {}
-        self._file = os.open(store.path, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._file)
 
     def patches(self, config: DataConfig, seed: int) -> GatheredPatches:
         """The stream of training patches of a seed; raises ImageError where no picture holds one."""
@@ -45,7 +41,7 @@ class DiskHome:
 
     def read(self, size: int, start: int) -> bytes:
         """That many bytes of the store from there on."""
-        data = os.pread(self._file, size, start)
+        data = self._store.read(size, start)
         if len(data) != size:
             raise StoreError(f"{self._store.path}: ends before it should; delete it and run again to build it anew")
         return data

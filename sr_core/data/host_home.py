@@ -8,7 +8,7 @@ from sr_core.data.images import Image
 from sr_core.data.layers import HR, Layer
 from sr_core.data.patches import HostPatches
 from sr_core.data.shared_pixels import SharedPixels
-from sr_core.data.store import PatchStore
+from sr_core.data.store import HeldStore, PatchStore
 
 
 class HostHome:
@@ -17,8 +17,9 @@ class HostHome:
     name = "host"
 
     def __init__(self, store: PatchStore, scale: int) -> None:
-        self._store, self._scale = store, scale
+        self._store, self._scale = HeldStore(store), scale
         self._records = store.records("train")
+        self._fingerprint = store.fingerprint
         self._layers: dict[Layer, list[Image]] = {}
         self._memory: list[SharedPixels] = []
 
@@ -41,7 +42,7 @@ class HostHome:
                 for end, image in zip(ends, self._store.images("train", layer), strict=True):
                     memory[end - image.size : end] = image.reshape(-1)
 
-            memory = SharedPixels(f"{self._store.fingerprint} {layer.path}", ends[-1] if ends else 0, fill)
+            memory = SharedPixels(f"{self._fingerprint} {layer.path}", ends[-1] if ends else 0, fill)
             self._memory.append(memory)
             self._layers[layer] = [
                 memory.pixels[end - height * width * 3 : end].reshape(height, width, 3)

@@ -16,9 +16,11 @@ A store is written beside its place and renamed when complete: a file under the 
 
 import hashlib
 import json
+import os
+import weakref
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, dataclass
 from itertools import product
 from pathlib import Path
@@ -143,20 +145,36 @@ class PatchStore:
         Raises:
             StoreError: as `load_store` does, or the store has no such LR.
         """
-        self._require(split, layer)
-        records = self.records(split)
         with _opened(self.path) as file:
-            for number in range(len(records)) if numbers is None else numbers:
-                yield _read(file[f"{split}/{number}/{layer.path}"], records[number], layer)
+            yield from self._images(file, split, layer, numbers)
+
+    def _images(self, file: Any, split: Split, layer: Layer, numbers: Iterable[int] | None) -> Iterator[Image]:
+        self._require(split, layer)
+        self._compare(file)
+        records = self.records(split)
+        for number in range(len(records)) if numbers is None else numbers:
+            yield _read(file[f"{split}/{number}/{layer.path}"], records[number], layer, self.path)
 
     def chunks(self, split: Split, layer: Layer) -> list[Chunks]:
         """Where the chunks of each picture of a split lie; reads no pixels. Raises StoreError as `images` does."""
-        self._require(split, layer)
         with _opened(self.path) as file:
-            return [
-                _chunks(file[f"{split}/{number}/{layer.path}"], record, layer)
-                for number, record in enumerate(self.records(split))
-            ]
+            return self._chunks(file, split, layer)
+
+    def _chunks(self, file: Any, split: Split, layer: Layer) -> list[Chunks]:
+        self._require(split, layer)
+        self._compare(file)
+        return [
+            _chunks(file[f"{split}/{number}/{layer.path}"], record, layer, self.path)
+            for number, record in enumerate(self.records(split))
+        ]
+
+    def _compare(self, file: Any) -> None:
+        """Raises StoreError if this file holds other pictures, for pixels lie in it by number, or fewer LR."""
+        manifest, lr = _content(file, self.path)
+        if manifest != self.manifest or not self.lr <= lr:
+            raise StoreError(
+                f"{self.path}: was replaced by a store of other images, or of fewer LR, while it was in use; run again"
+            )
 
     def _require(self, split: Split, layer: Layer) -> None:
         if layer != HR and not self.has(split, *layer):
@@ -174,12 +192,50 @@ def load_store(path: Path) -> PatchStore:
         StoreError: there is no file, or it is truncated, damaged, no patch store or one of another layout.
     """
     with _opened(path) as file:
-        text = np.asarray(file["manifest"][()]).tobytes()
-        if _fixed(hashlib.sha256(text).hexdigest()) != file.attrs["manifest_sha256"]:
-            raise StoreError(f"{path}: the manifest does not match its checksum; {_REMEDY}")
-        content = json.loads(text)
+        return PatchStore(path, *_content(file, path))
+
+
+def _content(file: Any, path: Path) -> tuple[Manifest, frozenset[Lr]]:
+    """What the file says that it holds."""
+    text = np.asarray(file["manifest"][()]).tobytes()
+    if _fixed(hashlib.sha256(text).hexdigest()) != file.attrs["manifest_sha256"]:
+        raise StoreError(f"{path}: the manifest does not match its checksum; {_REMEDY}")
+    content = json.loads(text)
     manifest = tuple(Record(*fields) for fields in content["pictures"])
-    return PatchStore(path, manifest, frozenset((split, scale, kernel) for split, scale, kernel in content["lr"]))
+    return manifest, frozenset((split, scale, kernel) for split, scale, kernel in content["lr"])
+
+
+class HeldStore:
+    """A store whose file is held open, so that another file renamed to its path changes nothing.
+
+    Everything is read through the one descriptor: what HDF5 knows of the file, and its bytes.
+    """
+
+    def __init__(self, store: PatchStore) -> None:
+        """Raises StoreError as `load_store` does, or if the file holds other pictures by now."""
+        self.path = store.path
+        try:
+            self._file = os.open(store.path, os.O_RDONLY)
+        except OSError as exc:
+            raise StoreError(f"{store.path}: the patch store cannot be opened ({exc.strerror}); run again") from exc
+        weakref.finalize(self, os.close, self._file)
+        with _opened(self.path, self._file) as file:
+            store._compare(file)
+            self._store = PatchStore(self.path, *_content(file, self.path))  # it may have more LR by now
+
+    def images(self, split: Split, layer: Layer) -> Iterator[Image]:
+        """As of `PatchStore`."""
+        with _opened(self.path, self._file) as file:
+            yield from self._store._images(file, split, layer, None)
+
+    def chunks(self, split: Split, layer: Layer) -> list[Chunks]:
+        """As of `PatchStore`."""
+        with _opened(self.path, self._file) as file:
+            return self._store._chunks(file, split, layer)
+
+    def read(self, size: int, start: int) -> bytes:
+        """At most that many bytes of the file from there on."""
+        return os.pread(self._file, size, start)
 
 
 def verify(path: Path, progress: Callable[[int, int], None] | None = None) -> list[str]:
@@ -201,7 +257,8 @@ def verify(path: Path, progress: Callable[[int, int], None] | None = None) -> li
             with _opened(path) as file:
                 for layer in layers:
                     dataset = file[f"{split}/{number}/{layer.path}"]
-                    _check_chunks(_read(dataset, record, layer), _chunks(dataset, record, layer), dataset)
+                    image = _read(dataset, record, layer, path)
+                    _check_chunks(image, _chunks(dataset, record, layer, path), dataset)
         except StoreError:
             damaged.append(record.name)
         if progress is not None:
@@ -209,9 +266,9 @@ def verify(path: Path, progress: Callable[[int, int], None] | None = None) -> li
     return damaged
 
 
-def _read(dataset: Any, record: Record, layer: Layer) -> Image:
+def _read(dataset: Any, record: Record, layer: Layer, path: Path) -> Image:
     shape = layer.shape(record)
-    where = f"{dataset.file.filename}: {dataset.name} of picture {record.name}"
+    where = f"{path}: {dataset.name} of picture {record.name}"
     if dataset.shape != shape or dataset.dtype != np.uint8:  # before reading: a damaged size could be huge
         raise StoreError(f"{where} should be {shape} uint8, is {dataset.shape} {dataset.dtype}; {_REMEDY}")
     image: Image = dataset[()]
@@ -221,7 +278,7 @@ def _read(dataset: Any, record: Record, layer: Layer) -> Image:
     return image
 
 
-def _chunks(dataset: Any, record: Record, layer: Layer) -> Chunks:
+def _chunks(dataset: Any, record: Record, layer: Layer, path: Path) -> Chunks:
     shape = layer.shape(record)
     chunk = dataset.chunks[:2]
     crc32 = np.asarray(dataset.attrs["crc32"], np.uint32)
@@ -229,8 +286,7 @@ def _chunks(dataset: Any, record: Record, layer: Layer) -> Chunks:
     in_order = last.byte_offset - first.byte_offset == (crc32.size - 1) * chunk[0] * chunk[1] * 3
     if dataset.shape != shape or crc32.shape != _grid(shape[:2], chunk) or not in_order:
         raise StoreError(
-            f"{dataset.file.filename}: the chunks of {dataset.name} of picture {record.name} are not as they were "
-            f"written; {_REMEDY}"
+            f"{path}: the chunks of {dataset.name} of picture {record.name} are not as they were written; {_REMEDY}"
         )
     return Chunks(first.byte_offset, chunk, crc32)
 
@@ -244,12 +300,20 @@ def _check_chunks(image: Image, chunks: Chunks, dataset: Any) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """The open HDF5 file of a store; whatever h5py raises inside becomes a StoreError."""
-    if not path.is_file():
+def _opened(path: Path, descriptor: int | None = None) -> Iterator[Any]:
+    """The open HDF5 file of a store; whatever h5py raises inside becomes a StoreError.
+
+    Args:
+        descriptor: of the open file, whatever lies at `path` by now; by default the file at `path`.
+    """
+    if descriptor is None and not path.is_file():
         raise StoreError(f"{path}: expected a patch store, and there is no such file; run again to build it")
     try:
-        with h5py.File(path, "r", locking=False) as file:  # a complete store never changes
+        with ExitStack() as stack:
+            source: Any = path
+            if descriptor is not None:
+                source = stack.enter_context(os.fdopen(os.dup(descriptor), "rb", buffering=0))
+            file = stack.enter_context(h5py.File(source, "r", locking=False))  # a complete store never changes
             if file.attrs.get("format") != FORMAT:
                 raise StoreError(f"{path}: is an HDF5 file, but no patch store; move it away and run again")
             if file.attrs["layout"] != LAYOUT:

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -19,12 +20,16 @@ Result = TypeVar("Result")
 _WORTH_A_PROCESS = 8 << 20
 """Bytes of picture files that take about as long to read as a process takes to start."""
 
+_WINDOW = 4
+"""Tasks per process that are handed over at a time: enough that none waits, and few results lie in memory."""
+
 
 class Workers:
     """Some processes, or this one alone."""
 
     def __init__(self, count: int) -> None:
         self._pool: ProcessPoolExecutor | None = None
+        self._at_once = _WINDOW * count
         if count > 1:
             spawn = multiprocessing.get_context("spawn")  # a fork would copy the locks of running threads
             self._pool = ProcessPoolExecutor(count, mp_context=spawn, initializer=_begin)
@@ -41,9 +46,14 @@ class Workers:
         if self._pool is None:
             yield from ((number, work(task)) for number, task in enumerate(tasks))
             return
-        pending: dict[Future[Result], int] = {self._pool.submit(work, task): n for n, task in enumerate(tasks)}
+        waiting = iter(enumerate(tasks))
+        pending: dict[Future[Result], int] = {}
         try:
-            while pending:
+            while True:
+                for number, task in islice(waiting, self._at_once - len(pending)):
+                    pending[self._pool.submit(work, task)] = number
+                if not pending:
+                    return
                 for future in wait(pending, return_when=FIRST_COMPLETED).done:
                     yield pending.pop(future), future.result()
         except BrokenProcessPool as exc:

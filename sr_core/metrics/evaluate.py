@@ -4,7 +4,7 @@ A score means nothing without its protocol and the kernel that made the LR: reco
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import assert_never
 
@@ -16,8 +16,13 @@ from sr_core.data.color import BLOG_TYPO, BT601_STUDIO, rgb_to_y
 from sr_core.data.degrade import crop_to_multiple, downsample, resize_to_multiple
 from sr_core.data.images import Image
 from sr_core.data.resize import imresize
+from sr_core.errors import ImageError
 from sr_core.metrics.psnr import psnr
 from sr_core.metrics.ssim import WINDOW, ssim
+
+PSNR_CAP = 100.0
+"""dB. What a single image counts at most in a mean, and what the record of a study says of it at most: otherwise one
+image that is restored exactly, whose PSNR is infinite, would decide the mean of a set."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,19 @@ def score(sr: NDArray[np.floating] | Image, hr: Image, *, scale: int, protocol: 
             return Score(psnr(sr_y, hr_y, border=scale), ssim(sr_y, hr_y))
         case _:
             assert_never(protocol)
+
+
+def require_finite(sr: NDArray[np.floating] | Image, image: object, remedy: str = "use other weights") -> None:
+    """Raises ImageError, with the name of the image, if its enlargement holds NaN or infinity.
+
+    Weights can be finite and overflow all the same; clipped and rounded, the result would look like an image.
+    """
+    bad = sr.size - int(np.isfinite(sr).sum())
+    if bad:
+        raise ImageError(
+            f"{image}: {bad} of {sr.size} samples of the network's output are NaN or infinite, so its numbers overflow "
+            f"on this image; {remedy}"
+        )
 
 
 def lr_hr_pair(hr: Image, scale: int, kernel: Kernel, protocol: Protocol) -> tuple[Image, Image]:
@@ -97,15 +115,26 @@ def bicubic_baseline(lr: Image, scale: int) -> Image:
     return imresize(lr, scale)
 
 
+def bicubic_psnr(lr: Image, hr: Image, scale: int) -> float:
+    """PSNR [dB, canonical] of `bicubic_baseline`; without SSIM, which takes as long as a small network."""
+    sr_y, hr_y = rgb_to_y(bicubic_baseline(lr, scale), BT601_STUDIO), rgb_to_y(hr, BT601_STUDIO)
+    return psnr(sr_y, hr_y, border=scale)
+
+
+def capped(one: Score) -> Score:
+    """The score with a PSNR of at most `PSNR_CAP`; NaN stays NaN."""
+    return replace(one, psnr=PSNR_CAP) if one.psnr > PSNR_CAP else one
+
+
 def mean_score(scores: Sequence[Score]) -> Score:
-    """The mean of per-image values, as tables give it for a set.
+    """The mean of per-image values, as tables give it for a set; a PSNR above `PSNR_CAP` counts as that.
 
     Raises:
         ValueError: there are no scores.
     """
     if not scores:
         raise ValueError("the mean of no scores: expected one score per picture")
-    return Score(psnr=fmean(one.psnr for one in scores), ssim=fmean(one.ssim for one in scores))
+    return Score(psnr=fmean(capped(one).psnr for one in scores), ssim=fmean(one.ssim for one in scores))
 
 
 def describe(protocol: Protocol) -> dict[str, str]:
@@ -118,7 +147,7 @@ def describe(protocol: Protocol) -> dict[str, str]:
                 "lr": "made by the evaluation kernel",
                 "output": "clipped to 0..255, rounded to 8 bits",
                 "colour": "Y of BT.601 studio range, weights 65.481, 128.553, 24.966 over 255, not rounded",
-                "psnr": "peak 255, border of `scale` pixels dropped, mean of the per-image values",
+                "psnr": "peak 255, border of `scale` pixels dropped, mean of the per-image values, each at most 100 dB",
                 "ssim": "Gaussian 11x11 sigma 1.5, full windows, border of `scale` pixels dropped, mean per image",
             }
         case "blog":
@@ -128,7 +157,7 @@ def describe(protocol: Protocol) -> dict[str, str]:
                 "lr": "made by Pillow bicubic, whatever the evaluation kernel is",
                 "output": "clipped to 0..255, not rounded",
                 "colour": "Y with weights 65.738, 129.057, 25.046 (a typo for 25.064) over 256, not rounded",
-                "psnr": "peak 255, border of `scale` pixels dropped, mean of the per-image values",
+                "psnr": "peak 255, border of `scale` pixels dropped, mean of the per-image values, each at most 100 dB",
                 "ssim": "Gaussian 11x11 sigma 1.5, full windows, no border dropped, mean per image",
             }
         case _:

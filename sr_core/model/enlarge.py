@@ -9,6 +9,7 @@ import torch
 from sr_core.data.own_pictures import enlarged_png, read_own_picture
 from sr_core.errors import ImageError, SuiteError
 from sr_core.machine import available_memory
+from sr_core.metrics.evaluate import require_finite
 from sr_core.model.inference import Precision, peak_bytes, super_resolve
 from sr_core.model.network import A2N
 from sr_core.out_of_memory import is_out_of_memory
@@ -33,7 +34,8 @@ def enlarge_file(
         model: on the device to use.
         progress: as of `super_resolve`.
     Raises:
-        ImageError: this picture cannot be read, enlarged in the memory there is, or written under this name.
+        ImageError: this picture cannot be read, enlarged in the memory there is or without overflow, or written under
+            this name.
         SuiteError: nothing can be written there.
     """
     _check_name(source, output)
@@ -45,6 +47,8 @@ def enlarge_file(
         raise _too_large(source, width, height, f"about {needed / 1e9:.1f} GB, {room / 1e9:.1f} GB are there")
     try:
         sr = super_resolve(model, picture.rgb, self_ensemble=self_ensemble, precision=precision, progress=progress)
+        remedy = "use other weights" if precision == "fp32" else "use --precision fp32 or other weights"
+        require_finite(sr, source, remedy)
         content = enlarged_png(picture, sr, model.scale)
     except Exception as exc:
         if not is_out_of_memory(exc):

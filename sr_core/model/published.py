@@ -41,6 +41,23 @@ _PUBLISHED_TO_OURS = {theirs: ours for ours, theirs in _OURS_TO_PUBLISHED.items(
 _BLOCK_NUMBER = re.compile(r"(?:blocks|AAB_trunk)\.(\d+)\.")
 
 
+def is_published(state: Mapping[str, Tensor]) -> bool:
+    """True if the state dict has the trunk of an A2N under its released name; no other network has one."""
+    return "conv_first.weight" in state and any(name.startswith("AAB_trunk.") for name in state)
+
+
+def require_published(state: Mapping[str, Tensor]) -> None:
+    """Raises CheckpointError, which says what was found instead, if these are not the weights of an A2N."""
+    if is_published(state):
+        return
+    missing = "AAB_trunk.0.ADM.0.weight" if "conv_first.weight" in state else "conv_first.weight"
+    names = ", ".join(list(state)[:3]) + (", …" if len(state) > 3 else "")
+    raise CheckpointError(
+        f"not released A2N weights: no tensor {missing!r} among {len(state)} ({names}); this is another network, give "
+        "weights of an A2N"
+    )
+
+
 def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors under our names; CheckpointError for a name that no released A2N has."""
     return _renamed(state, _PUBLISHED_TO_OURS, "released A2N weights")

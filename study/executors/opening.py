@@ -50,22 +50,35 @@ def _require_ray() -> None:
         raise SuiteError("--executor ray needs Ray: pip install -c constraints.txt -e '.[ray]'")
 
 
-def open_executor(placement: Placement, store: PatchStore, runtime: Runtime, scale: int) -> Executor:
-    """The slots of a session. What can be said about the pixels is said by now, before a live view begins."""
+def open_executor(
+    placement: Placement, store: PatchStore, runtime: Runtime, scale: int, max_bicubic_psnr: float | None
+) -> Executor:
+    """The slots of a session. What can be said about the pixels is said by now, before a live view begins.
+
+    Args:
+        max_bicubic_psnr: the study's bound for validation crops.
+    """
     limits = Limits(silence=placement.hang_timeout, trial=placement.trial_timeout or math.inf)
     if placement.executor == "ray":
         _require_ray()
         from study.executors.ray import RayCrew
 
         # A slot that waits for room in the cluster is silent for good reason.
-        crew = RayCrew(placement, store, runtime, scale)
+        crew = RayCrew(placement, store, runtime, scale, max_bicubic_psnr)
         return RemoteExecutor(crew, placement.slots, replace(limits, start=math.inf), one_machine=False)
     runtime = runtime.here()
     limits = replace(limits, start=max(limits.silence, _START_SECONDS))
     home = choose_home(store, scale, runtime.device, slots=placement.slots, slots_per_device=placement.slots_per_device)
     if placement.executor == "inline":
-        return InlineExecutor(Bench(store, runtime, home))
+        return InlineExecutor(Bench(store, runtime, home, max_bicubic_psnr=max_bicubic_psnr))
     beside = placement.slots_per_device
     share = share_of_each(runtime.device, beside) if runtime.device != "cpu" and beside > 1 else 1.0
-    setup = Setup(store=store.path, runtime=runtime, home=home, gpus=placement.gpus, gpu_share=share)
+    setup = Setup(
+        store=store,
+        runtime=runtime,
+        home=home,
+        gpus=placement.gpus,
+        gpu_share=share,
+        max_bicubic_psnr=max_bicubic_psnr,
+    )
     return RemoteExecutor(ProcessCrew(setup), placement.slots, limits)

@@ -10,12 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from pathlib import Path
 from typing import cast
 
 from sr_core.data.homes import HomeName
 from sr_core.data.shared_pixels import remove_abandoned
-from sr_core.data.store import load_store
+from sr_core.data.store import PatchStore
 from sr_core.parent import end_with_parent
 from sr_core.training.memory import keep_to_share
 from sr_core.training.runtime import Runtime
@@ -30,9 +29,11 @@ _END_SECONDS = 5.0
 class Setup:
     """What a worker needs to train any trial of a study."""
 
-    store: Path
+    store: PatchStore
     runtime: Runtime
     home: HomeName
+    max_bicubic_psnr: float | None
+    """The study's bound for validation crops."""
     gpus: tuple[str, ...] = ()
     """For each slot the GPU that it sees, as CUDA_VISIBLE_DEVICES names it; empty on the CPU."""
     gpu_share: float = 1.0
@@ -119,6 +120,7 @@ def _main(pipe: "Connection[Message, Order]", setup: Setup, slot: int) -> None:
     if setup.gpu_share < 1:
         keep_to_share(setup.gpu_share)
     try:
-        serve(channel, Bench(load_store(setup.store), setup.runtime, setup.home))
+        bench = Bench(setup.store, setup.runtime, setup.home, max_bicubic_psnr=setup.max_bicubic_psnr)
+        serve(channel, bench)
     except (EOFError, ConnectionError):
         os._exit(0)  # the coordinator is gone or wants no more

@@ -100,7 +100,14 @@ class _Store:
 class RayCrew:
     """Hires actors; they wait for room in the cluster, and end with this process."""
 
-    def __init__(self, placement: Placement, store: PatchStore, runtime: Runtime, scale: int) -> None:
+    def __init__(
+        self,
+        placement: Placement,
+        store: PatchStore,
+        runtime: Runtime,
+        scale: int,
+        max_bicubic_psnr: float | None,
+    ) -> None:
         connect(placement.ray_address)
         self._resources = _resources(placement)
         self._store = _Store(store.path)
@@ -113,6 +120,7 @@ class RayCrew:
             scale=scale,
             slots=placement.slots,
             slots_per_gpu=placement.slots_per_device,
+            max_bicubic_psnr=max_bicubic_psnr,
         )
 
     def hire(self, slot: int) -> RayWorker:

@@ -44,6 +44,8 @@ class Setup:
     runtime: Runtime
     source: str
     """Hash of the coordinator's code."""
+    max_bicubic_psnr: float | None
+    """The study's bound for validation crops."""
     scale: int
     slots: int
     """Of the session, which may all be on one node."""
@@ -139,7 +141,7 @@ class Far:
             home = self._home(setup, store, runtime.device)
             if runtime.device != "cpu" and setup.slots_per_gpu > 1:
                 keep_to_share(GPU_SHARE / setup.slots_per_gpu)
-            serve(self, Bench(store, runtime, home))
+            serve(self, Bench(store, runtime, home, max_bicubic_psnr=setup.max_bicubic_psnr))
         except OSError as exc:  # this node's disk or memory: no trial's fault
             self.send(broken(exc, self._folder))
         except Exception as exc:  # whatever it is, the coordinator has to know

@@ -16,12 +16,13 @@ from sr_core.config import Kernel
 from sr_core.data.color import BT601_STUDIO, rgb_to_y
 from sr_core.data.degrade import crop_to_multiple, downsample
 from sr_core.data.images import Image
-from sr_core.data.validation import Crop, validation_crops
+from sr_core.data.validation import Crop, Squares, choose_squares
 from sr_core.errors import CheckpointError, SuiteError
-from sr_core.metrics.evaluate import bicubic_baseline
+from sr_core.metrics.evaluate import PSNR_CAP, bicubic_baseline
 from sr_core.metrics.psnr import psnr
 from sr_core.model.inference import super_resolve
 from sr_core.progress import Progress
+from study.events import max_bicubic_psnr
 from study.report.cache import Cache
 from study.report.drawing import INK, Drawn, canvas, csv_text, drawn, middle_colours, shown, style
 from study.report.markup import Html, missing, table
@@ -111,6 +112,8 @@ def matrix(
         base.evaluation.crops,
         base.evaluation.lr_crop_size,
     ]
+    bound = max_bicubic_psnr(record.opened)
+    ruler += [] if bound is None else [bound]
     networks = {network.digest: network for setting in settings for network in setting.networks}
     scale = base.data.scale
 
@@ -146,6 +149,7 @@ class _Crops:
     def __init__(self, record: Record, data: Path | None) -> None:
         self._record, self._data = record, data
         self._pictures: list[tuple[str, Image]] = []
+        self._squares: Squares | None = None
         self._crops: dict[Kernel, list[Crop]] = {}
 
     def scores(self, kernel: Kernel, enlarge: Callable[[Image], NDArray[np.floating]]) -> list[float]:
@@ -158,25 +162,35 @@ class _Crops:
             count = self._record.base.evaluation.crops
             self._pictures = validation_pictures(self._record, self._data, at_most=count)
         if kernel not in self._crops:
-            base = self._record.base
-            scale = base.data.scale
+            scale = self._record.base.data.scale
+            names = [name for name, _ in self._pictures]
             hr = [crop_to_multiple(image, scale) for _, image in self._pictures]
-            self._crops[kernel] = validation_crops(
-                [name for name, _ in self._pictures],
-                [downsample(image, scale, kernel) for image in hr],
-                hr,
-                scale=scale,
-                crops=base.evaluation.crops,
-                # as recorded: where there are more pictures than crops, one that is not read may have the shortest side
-                lr_crop_size=self._record.opened.data["crops"]["lr_side"],
-            )
+            if self._squares is None:
+                self._squares = self._as_scored(names, hr)
+            lr = [downsample(image, scale, kernel) for image in hr]
+            self._crops[kernel] = self._squares.cut(names, lr, hr, scale)
         return self._crops[kernel]
+
+    def _as_scored(self, names: Sequence[str], hr: Sequence[Image]) -> Squares:
+        """The study's squares, which the LR of its own kernel decides."""
+        base, opened = self._record.base, self._record.opened
+        scale = base.data.scale
+        return choose_squares(
+            names,
+            [downsample(image, scale, base.evaluation.kernel) for image in hr],
+            hr,
+            scale=scale,
+            crops=base.evaluation.crops,
+            # as recorded: where there are more pictures than crops, one that is not read may have the shortest side
+            lr_crop_size=opened.data["crops"]["lr_side"],
+            max_bicubic_psnr=max_bicubic_psnr(opened),
+        )
 
 
 def _psnr(sr: NDArray[np.floating], hr: Image, scale: int) -> float:
     """As the canonical protocol scores it, without its SSIM, which takes as long as a small network."""
     clipped = np.rint(np.clip(sr.astype(np.float64), 0, 255))
-    return psnr(rgb_to_y(clipped, BT601_STUDIO), rgb_to_y(hr, BT601_STUDIO), border=scale)
+    return min(PSNR_CAP, psnr(rgb_to_y(clipped, BT601_STUDIO), rgb_to_y(hr, BT601_STUDIO), border=scale))
 
 
 def _matrix(record: Record, names: Sequence[Kernel], bicubic: Sequence[float], rows: Sequence[Row]) -> Drawn:

@@ -115,8 +115,10 @@ def validation_pictures(record: Record, data: Path | None, *, at_most: int) -> l
     recorded = [(name, digest) for split, name, digest in record.opened.data.get("pictures", ()) if split == "valid"]
     if not recorded:
         raise SuiteError("the journal names no validation picture")
-    count = len(recorded)
-    chosen = [j * count // at_most for j in range(at_most)] if at_most < count else list(range(count))
+    without_detail = record.opened.data.get("without_detail", ())
+    usable = [i for i, (name, _) in enumerate(recorded) if name not in without_detail]
+    count = len(usable)
+    chosen = [usable[j * count // at_most] for j in range(at_most)] if at_most < count else usable
     stored = record.opened.data.get("store")
     if stored and data is None and (record.folder.root / stored).is_file():
         try:

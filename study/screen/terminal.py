@@ -14,6 +14,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.table import Table
 
+from sr_core.names import printable
 from study.events import (
     Concluded,
     Event,
@@ -219,6 +220,9 @@ def material(opened: StudyOpened) -> list[str]:
     if data["left_out"]:
         counts = ", ".join(f"{len(names)} by {whose}" for whose, names in data["left_out"].items())
         lines.append(f"training pictures left out, too small for a patch or window: {counts}")
+    if flat := data.get("without_detail"):
+        some = ", ".join(printable(name) for name in flat[:3]) + (", …" if len(flat) > 3 else "")
+        lines.append(f"validation images left out, without detail to score: {len(flat)} ({some})")
     return lines
 
 

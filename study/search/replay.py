@@ -13,7 +13,7 @@ from typing import Any
 
 from sr_core.errors import SuiteError
 from study.config import TrialConfig, short_digest
-from study.events import Proposed, Pruned, StudyOpened
+from study.events import Proposed, Pruned, StudyOpened, max_bicubic_psnr
 from study.journal import read
 from study.space import Space
 
@@ -28,6 +28,8 @@ class Course:
     """Patches at which a trial was pruned."""
     runtime: Mapping[str, Any]
     """The settings that decide bits."""
+    max_bicubic_psnr: float | None
+    """The bound for validation crops, so that scores can be compared; None if the study recorded none."""
 
     def point(self, number: int, space: Space, base: TrialConfig) -> dict[str, Any] | None:
         """Where in the space that trial stands; None where the other study had come to its end.
@@ -59,11 +61,13 @@ def course_of(journal: Path) -> Course:
     configs: dict[int, Mapping[str, Any]] = {}
     pruned_at: dict[int, int] = {}
     runtime: Mapping[str, Any] = {}
+    bound: float | None = None
     for event in read(journal):
         if isinstance(event, StudyOpened):
             runtime = event.runtime
+            bound = max_bicubic_psnr(event)
         elif isinstance(event, Proposed) and event.role == "search":
             configs[event.trial] = TrialConfig.from_json(event.config).dotted()
         elif isinstance(event, Pruned):
             pruned_at[event.trial] = event.patches
-    return Course(configs, pruned_at, runtime)
+    return Course(configs, pruned_at, runtime, bound)
