@@ -205,6 +205,8 @@ class Concluded(Event):
     """(set, picture, PSNR in dB, SSIM) of the winner."""
     files: tuple[str, ...]
     """Written results, relative to the study's folder."""
+    missing: tuple[str, ...] = ()
+    """Results that could not be made, each with a warning among the notes; the next session tries them again."""
     notes: tuple[str, ...] = ()
     """What was found beside the winner, in words: arms, importances, warnings."""
 
@@ -230,5 +232,5 @@ def from_json(stored: Mapping[str, Any]) -> Event:
     if kind is Finished or kind is Concluded:
         values["per_image"] = tuple(tuple(row) for row in values["per_image"])
     if kind is Concluded:
-        values |= {name: tuple(values[name]) for name in ("files", "notes") if name in values}
+        values |= {name: tuple(values[name]) for name in ("files", "missing", "notes") if name in values}
     return kind(**values)
