@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -133,7 +134,8 @@ def _evaluate(model: A2N, pictures: Pictures, evaluation: EvaluationConfig) -> _
             bicubic.append(seen.of_bicubic)
             rows.append((name, picture.name, seen.of_sr.psnr, seen.of_sr.ssim))
             if name == "valid":
-                gains.append((seen.of_sr.psnr - seen.of_bicubic.psnr, picture.name, picture))
+                gain = seen.of_sr.psnr - seen.of_bicubic.psnr
+                gains.append((0.0 if math.isnan(gain) else gain, picture.name, picture))  # both right: a flat picture
         for suffix, mean in (("", mean_score(ours)), ("_bicubic", mean_score(bicubic))):
             scores |= {f"{name.lower()}/psnr{suffix}": mean.psnr, f"{name.lower()}/ssim{suffix}": mean.ssim}
     _, _, median = sorted(gains, key=lambda gain: gain[:2])[len(gains) // 2]

@@ -154,6 +154,6 @@ def _files(scene: Scene, number: int, names: list[str], maps: Mapping[str, Image
     """Every version of the scene as a picture file, pixel by pixel."""
     versions = _versions(scene, names)
     return {
-        f"figures/scene-{number}-{re.sub(r'[^A-Za-z0-9]+', '-', title)}.png": png_bytes(image)
+        f"figures/scene-{number}-{re.sub(r'[^A-Za-z0-9]+', '-', title)[:100]}.png": png_bytes(image)
         for title, image in {**versions, **maps}.items()
     }
