@@ -17,6 +17,7 @@ from typing import Any
 
 from sr_core.durable import temporary_name
 from sr_core.errors import SuiteError
+from sr_core.names import utf8
 from study import provenance, standalone
 from study.events import Event, SessionStarted, StudyOpened, TrialEvent
 from study.folder import StudyFolder
@@ -94,7 +95,7 @@ def _files(
         f"{place}/trials/{trial.number:04d}/config.json": json.dumps(trial.proposed.config, indent=2).encode(),
         **source,
     }
-    files["README.md"] = _readme(opened, trial, told).encode()
+    files["README.md"] = utf8(_readme(opened, trial, told))
     licence = Path(__file__).resolve().parent.parent / "LICENSE"
     if licence.is_file():
         files["code/LICENSE"] = licence.read_bytes()
@@ -184,7 +185,7 @@ def _pictures(opened: StudyOpened) -> bytes:
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["split", "picture", "sha256 of shape and pixels"])
     rows.writerows(opened.data["pictures"])
-    return text.getvalue().encode()
+    return utf8(text.getvalue())
 
 
 def _readme(opened: StudyOpened, trial: TrialState, told: Mapping[str, Any]) -> str:

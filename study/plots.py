@@ -1,21 +1,24 @@
 """Pictures of results. Each takes data and returns a figure; nothing here reads or writes a study."""
 
-import io
+import itertools
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from sr_core.data.images import Image
+from study.figures import drawing, name_in_figure
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 _REFERENCE_COLOURS = ("#D55E00", "#CC79A7", "#E69F00")  # of Okabe and Ito: told apart by colour-blind eyes and in grey
 _BEST_COLOUR = "#0072B2"
 
 
-def learning_curves(curves: pd.DataFrame, *, best: int, bicubic_psnr: float) -> Figure:
+def learning_curves(curves: "pd.DataFrame", *, best: int, bicubic_psnr: float) -> "Figure":
     """Validation PSNR over training patches, pruned and failed trials visible, winner and references marked.
 
     Args:
@@ -23,16 +26,30 @@ def learning_curves(curves: pd.DataFrame, *, best: int, bicubic_psnr: float) -> 
         best: trial number of the winner.
         bicubic_psnr: dB, on the same crops.
     """
+    with drawing():
+        return _learning_curves(curves, best, bicubic_psnr)
+
+
+def _learning_curves(curves: "pd.DataFrame", best: int, bicubic_psnr: float) -> "Figure":
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    colours = iter(_REFERENCE_COLOURS * 9)
+    colours = itertools.cycle(_REFERENCE_COLOURS)
     for number, rows in curves.groupby("trial", sort=False):
         name, state = rows["name"].iloc[0], rows["state"].iloc[0]
         points = rows["patches"].to_numpy(), rows["val/psnr"].to_numpy()
         if number == best:
             axes.plot(*points, color=_BEST_COLOUR, linewidth=2.5, zorder=3, label=f"best: trial {best}")
         elif name:
-            axes.plot(*points, color=next(colours), linewidth=1.8, linestyle="--", zorder=2, label=f"reference: {name}")
+            axes.plot(
+                *points,
+                color=next(colours),
+                linewidth=1.8,
+                linestyle="--",
+                zorder=2,
+                label=f"reference: {name_in_figure(name)}",
+            )
         else:
             axes.plot(*points, color="0.65" if state == "finished" else "0.82", linewidth=0.8, zorder=1)
             if state != "finished":
@@ -45,13 +62,23 @@ def learning_curves(curves: pd.DataFrame, *, best: int, bicubic_psnr: float) -> 
     return figure
 
 
-def comparison(pictures: Mapping[str, tuple[Image, float | None]], *, box: tuple[int, int, int], title: str) -> Figure:
+def comparison(
+    pictures: Mapping[str, tuple[Image, float | None]], *, box: tuple[int, int, int], title: str
+) -> "Figure":
     """Pictures of one scene beside each other: whole ones above, one detail below.
 
     Args:
         pictures: caption -> (picture (H, W, 3) uint8, its PSNR in dB or None), all of one size.
         box: (y, x, side) of the detail, in pixels.
     """
+    with drawing():
+        return _comparison(pictures, box, title)
+
+
+def _comparison(pictures: Mapping[str, tuple[Image, float | None]], box: tuple[int, int, int], title: str) -> "Figure":
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
     y, x, side = box
     figure = Figure(figsize=(3.2 * len(pictures), 5.6), layout="constrained")
     rows = figure.subplots(2, len(pictures))
@@ -98,10 +125,3 @@ def strongest(strength: NDArray[np.float64], side: int, count: int) -> list[tupl
         found.append((y, x, side))
         coarse[np.ix_(abs(ys - y) < side, abs(xs - x) < side)] = -np.inf
     return found
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    return buffer.getvalue()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from sr_core.errors import SuiteError
+from sr_core.names import printable
 from study.config import SECTIONS, TrialConfig
 from study.folder import StudyFolder, default_root
 from study.journal import read
@@ -117,7 +118,7 @@ def _trial(folder: StudyFolder, found: TrialState) -> Trial:
     curve = [{"patches": p.patches, **p.scores, "train/loss": p.loss} for p in found.curve]
     return Trial(
         number=found.number,
-        name=found.proposed.name,
+        name=printable(found.proposed.name),
         state=found.status,
         config=found.config,
         scores=dict(found.scores),
@@ -167,7 +168,7 @@ def _row(one: TrialState, rank: int, bicubic: float) -> dict[str, Any]:
     return {
         "rank": rank if one.status == "finished" else None,
         "trial": one.number,
-        "name": one.proposed.name,
+        "name": printable(one.proposed.name),
         "state": one.status,
         "patches": one.patches,
         "val/psnr": psnr,
@@ -185,7 +186,7 @@ def curves(study: str | StudyState = "quickstart", root: str | Path | None = Non
     rows = [
         {
             "trial": t.number,
-            "name": t.proposed.name,
+            "name": printable(t.proposed.name),
             "state": t.status,
             "patches": p.patches,
             **p.scores,
@@ -203,7 +204,7 @@ def replicates(study: str | StudyState = "quickstart", root: str | Path | None =
     `trial`, `state`, `patches`, `val/psnr` [dB], `val/ssim`. Arguments and errors as of `trials`."""
     rows = [
         {
-            "finalist": t.proposed.name,
+            "finalist": printable(t.proposed.name),
             "of": t.proposed.of,
             "seed": t.proposed.replicate,
             "trial": t.number,

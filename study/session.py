@@ -313,11 +313,11 @@ def _done(state: StudyState, asked: int) -> bool:
     """Whether there is nothing left to do, not even a conclusion."""
     assert state.ended is None or state.session is not None
     enough = state.counted >= asked or (state.ended is not None and state.ended.reason == "exhausted")
-    return state.complete and enough
+    return state.complete and enough and not (state.concluded is not None and state.concluded.missing)
 
 
 def _to_conclude(state: StudyState) -> bool:
-    """Whether there is a winner, and no conclusion yet from as many trials and replicates as there are."""
+    """Whether there is a winner, and no whole conclusion yet from as many trials and replicates as there are."""
     last = state.concluded
-    drawn_from = (last.counted, last.replicates) if last is not None else None
+    drawn_from = (last.counted, last.replicates) if last is not None and not last.missing else None
     return state.best() is not None and drawn_from != (state.counted, state.replicated)

@@ -172,7 +172,9 @@ class TrainingSession(Session):
         bicubic = self.study.data["baseline"]["val/psnr"]
         before = "" if then.score is None else f" (in the study {then.score:.3f} dB after {then.patches})"
         line = f"trial {now.number} of {self.folder.study}: {now.score:.3f} dB after {now.patches} patches{before}, "
-        return [f"{line}{now.score - bicubic:+.3f} dB against bicubic", *terminal.on_whole_pictures(state)]
+        notes = state.concluded.notes if state.concluded is not None else ()
+        warnings = [note for note in notes if note.startswith("warning: ")]
+        return [f"{line}{now.score - bicubic:+.3f} dB against bicubic", *terminal.on_whole_pictures(state), *warnings]
 
     def next_command(self, state: StudyState) -> str:
         """The UI; where something is left to train, the same command."""

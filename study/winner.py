@@ -3,9 +3,10 @@
 import csv
 import io
 import json
+import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,12 @@ from sr_core.metrics.evaluate import Score, bicubic_baseline, capped, lr_hr_pair
 from sr_core.model.inference import super_resolve
 from sr_core.model.network import A2N
 from sr_core.model.weights import load_model
+from sr_core.names import utf8
 from study.events import Concluded
 from study.experiment import Experiment
+from study.figures import cause, name_in_figure, png
 from study.folder import StudyFolder
-from study.state import StudyState
+from study.state import StudyState, TrialState
 from study.statistics import roles
 from study.statistics.replication import interim
 from study.statistics.verdict import Comparison, verdict, words
@@ -45,77 +48,156 @@ class _Seen:
 def conclude(folder: StudyFolder, state: StudyState, experiment: Experiment, pictures: Pictures) -> Concluded:
     """Evaluate the best trial on the whole validation pictures and the benchmarks, write the results, say so.
 
-    Written under `results/`: ranking.csv, curves.png, comparison.png, and best/ with weights and config; with
-    replicates also replicates.csv and verdict.txt, with comparisons that were asked for also comparisons.csv; where
-    enough trials finished also importance.csv.
+    Written under `results/`, in this order: best/ with weights and config; with replicates verdict.txt and
+    replicates.csv, with comparisons that were asked for also comparisons.csv; ranking.csv; if enough trials finished
+    importance.csv; curves.png and comparison.png. A table or figure that cannot be made is a warning among the notes.
     """
     best = state.best()
     assert best is not None and state.opened is not None
-    config = best.config
     weights = folder.trial(best.number) / "weights.safetensors"
     if not folder.has(weights):
         raise SuiteError(
             f"{weights}: the winner's weights are not in the study's folder; put them back from MLflow or a copy (a "
             "link that leads elsewhere is not followed), then run again"
         )
-    model = load_model(weights, config.data.scale)
-    rows: list[tuple[str, str, float, float]] = []
-    # pandas, Matplotlib and scikit-learn take seconds to load, and not every session concludes.
-    from study import plots, results
-    from study.statistics import importance
+    model = load_model(weights, best.config.data.scale)
+    evaluation = _evaluate(model, pictures, best.config.evaluation)
 
-    scores: dict[str, float] = {}
-    gains: list[tuple[float, str, Picture]] = []
-    for name, members in {"valid": pictures.valid, **pictures.benchmarks}.items():
-        ours, bicubic = [], []
-        for picture in members:
-            seen = _look(model, picture, config.evaluation)  # one at a time: sets are large, pictures too
-            ours.append(seen.of_sr)
-            bicubic.append(seen.of_bicubic)
-            rows.append((name, picture.name, seen.of_sr.psnr, seen.of_sr.ssim))
-            if name == "valid":
-                gains.append((seen.of_sr.psnr - seen.of_bicubic.psnr, picture.name, picture))
-        for suffix, mean in (("", mean_score(ours)), ("_bicubic", mean_score(bicubic))):
-            scores |= {f"{name.lower()}/psnr{suffix}": mean.psnr, f"{name.lower()}/ssim{suffix}": mean.ssim}
-    _, _, shown = sorted(gains, key=lambda gain: gain[:2])[len(gains) // 2]  # the median picture, not the luckiest
-    files = {
-        "ranking.csv": results.trials(state).to_csv(index=False).encode(),
-        "curves.png": plots.png(
-            plots.learning_curves(results.curves(state), best=best.number, bicubic_psnr=state.bicubic["val/psnr"])
-        ),
-        "comparison.png": _comparison(shown.name, _look(model, shown, config.evaluation), best.number),
-        "best/weights.safetensors": weights.read_bytes(),
-        "best/config.json": (json.dumps(best.proposed.config, indent=2) + "\n").encode(),
-    }
-    measured = importance.importances(state, experiment)
-    if measured:
-        files["importance.csv"] = results.importances(measured).to_csv(index=False).encode()
-    told, so_far = verdict(state), interim(state)
-    if told is not None or state.replicated:
-        files |= {
-            "replicates.csv": results.replicates(state).to_csv(index=False).encode(),
-            "verdict.txt": ("\n".join(words(state)) + "\n").encode(),
-        }
-    if told is not None and told.asked:
-        files["comparisons.csv"] = _table(told.asked)
-    for name, content in files.items():
-        path = folder.results / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(path, content)
+    written = _Results(folder.results)
+    written.write("best/weights.safetensors", weights.read_bytes())
+    written.write("best/config.json", (json.dumps(best.proposed.config, indent=2) + "\n").encode())
+    _write_verdict(written, state)
+    so_far = interim(state)
+    written.try_to_write("ranking.csv", lambda: _ranking(state))
+    lines = _write_importances(written, state, experiment)
+    written.try_to_write("curves.png", lambda: _curves(state, best.number))
+    written.try_to_write("comparison.png", lambda: _comparison(model, evaluation.median, best))
     return Concluded(
         time=time.time(),
         best=best.number,
         counted=state.counted,
         replicates=state.replicated,
-        scores=scores,
-        per_image=tuple(rows),
-        files=tuple((Path("results") / name).as_posix() for name in files),
+        scores=evaluation.scores,
+        per_image=tuple(evaluation.rows),
+        files=tuple(f"results/{name}" for name in written.files),
+        missing=tuple(f"results/{name}" for name in written.missing),
         notes=(
             *([f"{so_far}: no verdict yet"] if so_far else ()),
             *roles.sentences(state, experiment),
-            *importance.sentences(measured, experiment.sampler, importance.stopped(state)),
+            *lines,
+            *written.warnings,
         ),
     )
+
+
+@dataclass(slots=True)
+class _Results:
+    """The files of a conclusion, each written as soon as it is made."""
+
+    folder: Path
+    files: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    """Files that could not be made."""
+    warnings: list[str] = field(default_factory=list)
+    """Why, one line each."""
+
+    def write(self, name: str, content: bytes) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(path, content)
+        self.files.append(name)
+
+    def try_to_write(self, name: str, make: Callable[[], bytes | None]) -> None:
+        """Write what `make` returns, if anything. Its failure is a warning: the numbers are in the journal."""
+        try:
+            content = make()
+        except Exception as exc:  # whatever a library of tables or figures raises: days of training do not hang on it
+            self.warnings.append(f"warning: {name} could not be made ({cause(exc)}); the same command tries it again")
+            self.missing.append(name)
+            content = None
+        if content is None:
+            (self.folder / name).unlink(missing_ok=True)  # one of an earlier conclusion shows fewer trials
+        else:
+            self.write(name, content)
+
+
+@dataclass(slots=True)
+class _Evaluation:
+    """The winner on whole pictures."""
+
+    scores: dict[str, float]
+    rows: list[tuple[str, str, float, float]]
+    """(set, picture, PSNR in dB, SSIM)."""
+    median: Picture
+    """The validation picture with the median gain over bicubic, which is not the luckiest."""
+
+
+def _evaluate(model: A2N, pictures: Pictures, evaluation: EvaluationConfig) -> _Evaluation:
+    scores: dict[str, float] = {}
+    rows: list[tuple[str, str, float, float]] = []
+    gains: list[tuple[float, str, Picture]] = []
+    for name, members in {"valid": pictures.valid, **pictures.benchmarks}.items():
+        ours, bicubic = [], []
+        for picture in members:
+            seen = _look(model, picture, evaluation)  # one at a time: sets are large, pictures too
+            ours.append(seen.of_sr)
+            bicubic.append(seen.of_bicubic)
+            rows.append((name, picture.name, seen.of_sr.psnr, seen.of_sr.ssim))
+            if name == "valid":
+                gain = seen.of_sr.psnr - seen.of_bicubic.psnr
+                gains.append((0.0 if math.isnan(gain) else gain, picture.name, picture))  # both right: a flat picture
+        for suffix, mean in (("", mean_score(ours)), ("_bicubic", mean_score(bicubic))):
+            scores |= {f"{name.lower()}/psnr{suffix}": mean.psnr, f"{name.lower()}/ssim{suffix}": mean.ssim}
+    _, _, median = sorted(gains, key=lambda gain: gain[:2])[len(gains) // 2]
+    return _Evaluation(scores, rows, median)
+
+
+def _write_verdict(written: _Results, state: StudyState) -> None:
+    """The verdict in words and numbers, of a study with replicates."""
+    told = verdict(state)
+    if told is None and not state.replicated:
+        return
+    written.write("verdict.txt", utf8("\n".join(words(state)) + "\n"))
+    if told is not None and told.asked:
+        written.write("comparisons.csv", _table(told.asked))
+    written.try_to_write("replicates.csv", lambda: _replicates(state))
+
+
+def _write_importances(written: _Results, state: StudyState, experiment: Experiment) -> list[str]:
+    """The importances as a table, if enough trials finished; and in words."""
+    lines: list[str] = []
+
+    def make() -> bytes | None:
+        from study import results
+        from study.statistics import importance
+
+        measured = importance.importances(state, experiment)
+        lines.extend(importance.sentences(measured, experiment.sampler, importance.stopped(state)))
+        return utf8(results.importances(measured).to_csv(index=False)) if measured else None
+
+    written.try_to_write("importance.csv", make)
+    return lines
+
+
+# pandas, Matplotlib and scikit-learn take seconds to load, and not every session concludes.
+
+
+def _ranking(state: StudyState) -> bytes:
+    from study import results
+
+    return utf8(results.trials(state).to_csv(index=False))
+
+
+def _replicates(state: StudyState) -> bytes:
+    from study import results
+
+    return utf8(results.replicates(state).to_csv(index=False))
+
+
+def _curves(state: StudyState, best: int) -> bytes:
+    from study import plots, results
+
+    return png(plots.learning_curves(results.curves(state), best=best, bicubic_psnr=state.bicubic["val/psnr"]))
 
 
 def _table(asked: Mapping[str, Sequence[Comparison]]) -> bytes:
@@ -128,7 +210,7 @@ def _table(asked: Mapping[str, Sequence[Comparison]]) -> bytes:
             d = c.difference
             numbers = (d.mean, d.low, d.high, d.sd)
             writer.writerow([question, c.one.name, c.other.name, *numbers, d.count, c.p, c.family])
-    return text.getvalue().encode()
+    return utf8(text.getvalue())
 
 
 def _look(model: A2N, picture: Picture, evaluation: EvaluationConfig) -> _Seen:
@@ -146,20 +228,22 @@ def _look(model: A2N, picture: Picture, evaluation: EvaluationConfig) -> _Seen:
     )
 
 
-def _comparison(name: str, seen: _Seen, trial: int) -> bytes:
-    """The pictures beside each other, as a PNG file."""
-    scale = seen.hr.shape[0] // seen.lr.shape[0]
-    blocks = seen.lr.repeat(scale, axis=0).repeat(scale, axis=1)
+def _comparison(model: A2N, picture: Picture, best: TrialState) -> bytes:
+    """One picture as bicubic and the winner make it, as a PNG file."""
     from study import plots
 
+    seen = _look(model, picture, best.config.evaluation)
+    scale = model.scale
+    blocks = seen.lr.repeat(scale, axis=0).repeat(scale, axis=1)
+    name = name_in_figure(picture.name)
     figure = plots.comparison(
         {
             "LR": (blocks, None),
             "bicubic": (seen.bicubic, seen.of_bicubic.psnr),
-            f"trial {trial}": (seen.sr, seen.of_sr.psnr),
+            f"trial {best.number}": (seen.sr, seen.of_sr.psnr),
             "HR": (seen.hr, None),
         },
         box=plots.most_gained(seen.hr, seen.bicubic, seen.sr, _DETAIL),
         title=f"{name} at x{scale}, PSNR on Y; below: the detail in which the network gains most over bicubic",
     )
-    return plots.png(figure)
+    return png(figure)

@@ -33,8 +33,11 @@ IMPORTERS = {
         "study/tracking/optuna_sink.py",
     },
     "sqlalchemy": {"study/tracking/mlflow_store.py", "study/tracking/optuna_sink.py"},
-    "matplotlib": {"study/plots.py"}
-    | {f"study/report/{name}.py" for name in ("cost", "course", "drawing", "importances", "kernels", "space_views")},
+    "matplotlib": {"study/figures.py", "study/plots.py"}
+    | {
+        f"study/report/{name}.py"
+        for name in ("cost", "course", "drawing", "importances", "kernels", "replicates", "space_views")
+    },
     "pandas": {
         "study/tracking/mlflow_model.py",
         "study/tracking/served_model.py",

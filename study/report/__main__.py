@@ -32,7 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         from study.report.making import write_report
 
         out = args.out.expanduser().resolve() if args.out else None
-        page = write_report(folder, read(folder.journal), out=out, data=args.data, show=not args.no_pictures)
+
+        def warn(fault: str) -> None:
+            print(f"warning: {fault}", file=sys.stderr)
+
+        events = read(folder.journal)
+        page = write_report(folder, events, out=out, data=args.data, show=not args.no_pictures, warn=warn)
         print(f"{page.stat().st_size / 1e6:.1f} MB in one file; figures and tables: {page.parent / 'figures'}")
         add_to_mlflow(folder, page, args.tracking_uri)
         print(f"next: open {page.as_uri()} in a browser")

@@ -3,17 +3,19 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
-from study.report.drawing import GREY, GROUPS, PAPER, Drawn, csv_text, drawn, shown, style
+from study.report.drawing import GREY, GROUPS, PAPER, Drawn, csv_text, drawn, sheet, shown
 from study.report.markup import joined, missing, pairs, table
 from study.report.page import Section
 from study.report.record import Record, Session, duration, moment
 from study.screen import pace
 from study.state import TrialState
 from study.wall_time import trial_seconds
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _HATCHES = ("", "///", "...", "xx", "\\\\\\", "++", "oo")
 
@@ -76,8 +78,7 @@ def cost(record: Record) -> Section:
         ),
         *_loads(record),
     ]
-    with style():
-        figure = _bars(found)
+    figure = _bars(found)
     alt = "Stacked bars of slot seconds by what they went into and of patches by what became of the trials"
     caption = (
         "Where the time of trials went, summed over slots, so that slots side by side count more than the clock; and "
@@ -91,7 +92,7 @@ def cost(record: Record) -> Section:
     body = joined(
         [pairs((n, v) for n, v in rows if v), shown(figure, alt=alt, caption=caption, least_width=560), sessions]
     )
-    return Section("cost", "Cost", body, figure.files)
+    return Section("cost", "Cost", body, figure.files, figure.faults)
 
 
 def _session(session: Session) -> tuple[object, ...]:
@@ -114,20 +115,24 @@ def _loads(record: Record) -> list[tuple[str, str]]:
 
 
 def _bars(found: Cost) -> Drawn:
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    rows = [("slot seconds", what, value) for what, value in found.parts.items()]
+    rows += [("patches", what, value) for what, value in found.patches.items()]
+    rows += [("patches", "saved", found.saved_patches), ("wall seconds", "saved (estimate)", found.saved_wall_seconds)]
+    rows += [("wall seconds", "all sessions", found.wall_seconds)]
+    return drawn("cost", csv_text(("unit", "what", "value"), rows), lambda: _draw_bars(found))
+
+
+def _draw_bars(found: Cost) -> "Figure":
+    figure = sheet(9, 3.2)
     above, below = figure.subplots(2, 1)
     parts = {k: v for k, v in found.parts.items() if v > 0}
     _stack(above, parts, "slot time that trials counted [s]")
     patches = {k: float(v) for k, v in found.patches.items() if v}
     _stack(below, patches, "training patches", saved=float(found.saved_patches))
-    rows = [("slot seconds", what, value) for what, value in found.parts.items()]
-    rows += [("patches", what, value) for what, value in found.patches.items()]
-    rows += [("patches", "saved", found.saved_patches), ("wall seconds", "saved (estimate)", found.saved_wall_seconds)]
-    rows += [("wall seconds", "all sessions", found.wall_seconds)]
-    return drawn("cost", figure, csv_text(("unit", "what", "value"), rows))
+    return figure
 
 
-def _stack(axes: Axes, parts: Mapping[str, float], label: str, saved: float = 0.0) -> None:
+def _stack(axes: "Axes", parts: Mapping[str, float], label: str, saved: float = 0.0) -> None:
     left = 0.0
     for (what, value), (colour, _), hatch in zip(parts.items(), GROUPS * 9, _HATCHES * 9, strict=False):
         axes.barh(

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Iterable, Sequence
-
-from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from itertools import cycle
+from typing import TYPE_CHECKING
 
 from study import results
+from study.figures import name_in_figure
 from study.report.drawing import (
     BEST,
     FINALISTS,
@@ -19,12 +19,15 @@ from study.report.drawing import (
     csv_text,
     drawn,
     shown,
-    style,
 )
 from study.report.markup import Html, missing
 from study.report.page import Section
 from study.report.record import Record
 from study.state import TrialState
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PSNR = "PSNR on the validation crops (Y) [dB]"
 _STOPPED = {"pruned": ("x", "pruned"), "paused": ("d", "paused"), "failed": ("X", "failed")}
@@ -49,7 +52,7 @@ def psnr_limits(values: Iterable[float], bicubic: float | None = None) -> tuple[
     return low - margin, top + margin
 
 
-def draw_bicubic(axes: Axes, bicubic: float) -> None:
+def draw_bicubic(axes: "Axes", bicubic: float) -> None:
     """Bicubic's score as a line or, where it is outside of the axis, in words."""
     low, high = axes.get_ylim()
     if low <= bicubic <= high:
@@ -63,8 +66,7 @@ def history(record: Record) -> Section:
     scored = [t for t in record.searched if t.score is not None]
     if not scored:
         return Section("history", "Optimisation history", missing("No trial has been validated yet."))
-    with style():
-        figure = _history(record, scored)
+    figure = _history(record, scored)
     last = " Trials under way or half done stand last." if any(_going(t) for t in scored) else ""
     caption = (
         "Each trial's PSNR at its end, in the order in which they ended or, if they wait for more patches, paused; a "
@@ -72,16 +74,28 @@ def history(record: Record) -> Section:
         f"then.{last}"
     )
     alt = f"Scatter of PSNR of {len(scored)} trials over how many had ended, with the best so far as a line"
-    return Section(
-        "history", "Optimisation history", shown(figure, alt=alt, caption=caption, least_width=560), figure.files
-    )
+    body = shown(figure, alt=alt, caption=caption, least_width=560)
+    return Section("history", "Optimisation history", body, figure.files, figure.faults)
 
 
 def _history(record: Record, scored: Sequence[TrialState]) -> Drawn:
+    order = _order(record)
+    place = {number: count for count, number in enumerate(order, start=1)}
+    best_by = dict(zip(order, _best_so_far(record, order), strict=True))
+    rows = []
+    for number in (*order, *(t.number for t in record.searched if _going(t))):
+        t, count = record.state.trials[number], place.get(number)
+        rows.append((count, number, t.proposed.name, record.status[number], t.patches, t.score, best_by.get(number)))
+    columns = ("ended", "trial", "name", "state", "patches", "val/psnr", "best_so_far")
+    return drawn("history", csv_text(columns, rows), lambda: _draw_history(record, scored, order))
+
+
+def _draw_history(record: Record, scored: Sequence[TrialState], order: Sequence[int]) -> "Figure":
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = canvas(9, 4.2)
     axes.set_ylim(*psnr_limits([t.score or 0.0 for t in scored], record.bicubic))
     low, _ = axes.get_ylim()
-    order = _order(record)
     place = {number: count for count, number in enumerate(order, start=1)}
     place |= {t.number: len(order) + 1 for t in record.searched if _going(t)}
 
@@ -95,10 +109,11 @@ def _history(record: Record, scored: Sequence[TrialState]) -> Drawn:
             axes.scatter(*points(stopped), s=26, marker=marker, color=GREY, linewidth=1.1, zorder=2, label=label)
     if going := [t for t in scored if _going(t)]:
         axes.scatter(*points(going), s=40, marker=_HALF[0], color=INK, zorder=3, label=_HALF[1])
-    for reference, colour in zip(record.references, REFERENCES * 9, strict=False):
+    for reference, colour in zip(record.references, cycle(REFERENCES), strict=False):
         if reference.score is not None:
+            label = f"reference: {name_in_figure(reference.proposed.name)}"
             axes.scatter(*points([reference]), s=44, marker="s", facecolor="none", edgecolor=colour,
-                         linewidth=1.8, zorder=4, label=f"reference: {reference.proposed.name}")  # fmt: skip
+                         linewidth=1.8, zorder=4, label=label)  # fmt: skip
     best_so_far = _best_so_far(record, order)
     steps = [(count, best) for count, best in enumerate(best_so_far, start=1) if best is not None]
     if steps:
@@ -109,13 +124,7 @@ def _history(record: Record, scored: Sequence[TrialState]) -> Drawn:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="trials of the search that had ended or paused", ylabel=PSNR)
     figure.legend(loc="outside lower center", ncols=4)
-    best_by = dict(zip(order, best_so_far, strict=True))
-    rows = []
-    for number in (*order, *(t.number for t in record.searched if _going(t))):
-        t, count = record.state.trials[number], place[number] if number in best_by else None
-        rows.append((count, number, t.proposed.name, record.status[number], t.patches, t.score, best_by.get(number)))
-    columns = ("ended", "trial", "name", "state", "patches", "val/psnr", "best_so_far")
-    return drawn("history", figure, csv_text(columns, rows))
+    return figure
 
 
 def _going(trial: TrialState) -> bool:
@@ -155,9 +164,8 @@ def learning_curves(record: Record) -> Section:
     searched = [t for t in record.searched if t.curve]
     if not searched:
         return Section("curves", "Learning curves", missing("No trial has been validated yet."))
-    with style():
-        figure = _curves(record, searched)
-        again = _replicate_curves(record)
+    figure = _curves(record, searched)
+    again = _replicate_curves(record)
     caption = (
         "Validation PSNR over training patches, one line a trial. Lines that end early were stopped: × pruned, "
         "◆ paused, ✖ failed."
@@ -165,14 +173,21 @@ def learning_curves(record: Record) -> Section:
     alt = f"Learning curves of {len(searched)} trials over training patches"
     parts: list[Html] = [shown(figure, alt=alt, caption=caption, least_width=560)]
     files = dict(figure.files)
+    faults = figure.faults
     if again is not None:
         caption = "The same of the replicates: finalists and references trained again, one line for each fresh seed."
         parts.append(shown(again, alt="Learning curves of the replicates", caption=caption, least_width=560))
         files |= again.files
-    return Section("curves", "Learning curves", Html("".join(parts)), files)
+        faults += again.faults
+    return Section("curves", "Learning curves", Html("".join(parts)), files, faults)
 
 
 def _curves(record: Record, searched: Sequence[TrialState]) -> Drawn:
+    numbers = results.curves(record.state).to_csv(index=False)
+    return drawn("learning-curves", numbers, lambda: _draw_curves(record, searched))
+
+
+def _draw_curves(record: Record, searched: Sequence[TrialState]) -> "Figure":
     best = record.state.best()
     colours = colours_of(record)
     figure, axes = canvas(9, 4.6)
@@ -196,7 +211,7 @@ def _curves(record: Record, searched: Sequence[TrialState]) -> Drawn:
                 linewidth=2,
                 linestyle="--",
                 zorder=3,
-                label=f"reference: {t.proposed.name}",
+                label=f"reference: {name_in_figure(t.proposed.name)}",
             )
         else:
             axes.plot(x, y, color=GREY, linewidth=0.9, alpha=0.75 if t.status == "finished" else 0.4, zorder=1)
@@ -209,13 +224,20 @@ def _curves(record: Record, searched: Sequence[TrialState]) -> Drawn:
     axes.set(xlabel="training patches", ylabel=PSNR)
     axes.set_xlim(left=0)
     figure.legend(loc="outside lower center", ncols=4)
-    return drawn("learning-curves", figure, results.curves(record.state).to_csv(index=False))
+    return figure
 
 
 def _replicate_curves(record: Record) -> Drawn | None:
     again = [t for t in record.state.trials.values() if t.is_replicate and t.curve]
     if not again:
         return None
+    columns = ("finalist", "of", "seed", "trial", "patches", "val/psnr", "val/ssim")
+    rows = [(t.proposed.name, t.proposed.of, t.proposed.replicate, t.number, p.patches, p.scores["val/psnr"],
+             p.scores.get("val/ssim")) for t in again for p in t.curve]  # fmt: skip
+    return drawn("replicate-curves", csv_text(columns, rows), lambda: _draw_replicate_curves(record, again))
+
+
+def _draw_replicate_curves(record: Record, again: Sequence[TrialState]) -> "Figure":
     figure, axes = canvas(9, 4)
     axes.set_ylim(*psnr_limits([p.scores["val/psnr"] for t in again for p in t.curve], record.bicubic))
     colours, lines = colours_of(record), ("-", "--", "-.", ":", (0, (4, 1, 1, 1, 1, 1)))
@@ -226,22 +248,19 @@ def _replicate_curves(record: Record) -> Drawn | None:
         label = of.label
         axes.plot([p.patches for p in t.curve], [p.scores["val/psnr"] for p in t.curve], linewidth=1.5,
                   color=colours.get(of.number, GREY), linestyle=lines[names.index(name) % len(lines)], marker=".",
-                  label=None if name in labelled else label)  # fmt: skip
+                  label=None if name in labelled else name_in_figure(label))  # fmt: skip
         labelled.add(name)
     draw_bicubic(axes, record.bicubic)
     axes.set(xlabel="training patches", ylabel=PSNR)
     axes.set_xlim(left=0)
     figure.legend(loc="outside lower center", ncols=4)
-    columns = ("finalist", "of", "seed", "trial", "patches", "val/psnr", "val/ssim")
-    rows = [(t.proposed.name, t.proposed.of, t.proposed.replicate, t.number, p.patches, p.scores["val/psnr"],
-             p.scores.get("val/ssim")) for t in again for p in t.curve]  # fmt: skip
-    return drawn("replicate-curves", figure, csv_text(columns, rows))
+    return figure
 
 
 def colours_of(record: Record) -> dict[int, str]:
     """The colour of each finalist and reference, by its trial in the search."""
-    found = dict(zip((t.number for t in record.references), REFERENCES * 9, strict=False))
+    found = dict(zip((t.number for t in record.references), cycle(REFERENCES), strict=False))
     best = record.state.best()
     others = [t.number for t in record.state.candidates() if best is None or t.number != best.number]
-    found |= dict(zip(others, FINALISTS * 9, strict=False))
+    found |= dict(zip(others, cycle(FINALISTS), strict=False))
     return found | ({best.number: BEST} if best else {})

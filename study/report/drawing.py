@@ -4,21 +4,22 @@ import base64
 import csv
 import io
 import re
-import warnings
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sr_core.data.images import Image
-from study.plots import png
-from study.report.markup import Html, element
+from sr_core.names import utf8
+from study.figures import cause, drawing, matplotlib, png, svg
+from study.report.markup import Html, element, missing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.figure import Figure
 
 INK = "#1b1f24"
 """Text and axes: becomes the page's own colour of text."""
@@ -38,7 +39,6 @@ _STYLE = (
 )
 _SETTINGS = {
     "svg.hashsalt": "study.report",  # ids within a figure are derived from it, not drawn by lot
-    "text.parse_math": False,  # a user's $ is a dollar
     "font.size": 9.5,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -66,59 +66,89 @@ class Drawn:
     name: str
     """Of its files, without suffix."""
     image: bytes
-    """As the page shows it: SVG, or PNG where that is smaller."""
+    """As the page shows it: SVG, or PNG where that is smaller; empty if it could not be drawn."""
     png: bytes
     csv: str
     """The numbers that it shows."""
     size: tuple[float, float]
     """Width and height in CSS pixels at which its text is as large as the page's."""
+    fault: str = ""
+    """Why it could not be drawn, as a sentence; empty if it was."""
 
     @property
     def files(self) -> dict[str, bytes]:
-        return {f"figures/{self.name}.png": self.png, f"figures/{self.name}.csv": self.csv.encode()}
+        images = {f"figures/{self.name}.png": self.png} if self.png else {}
+        return images | {f"figures/{self.name}.csv": utf8(self.csv)}
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        return (self.fault,) if self.fault else ()
 
 
-def style() -> AbstractContextManager[None]:
-    """Within this context figures look alike."""
-    return mpl.rc_context(_SETTINGS)
-
-
-def canvas(width: float, height: float) -> tuple[Figure, Axes]:
-    """An empty figure of that many inches with one pair of axes; inside `style()`."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+def canvas(width: float, height: float) -> "tuple[Figure, Axes]":
+    """An empty figure of that many inches with one pair of axes; for use within `drawn`."""
+    figure = sheet(width, height)
     axes = figure.subplots()
     axes.grid(True)
     return figure, axes
 
 
-def middle_colours() -> LinearSegmentedColormap:
+def sheet(width: float, height: float) -> "Figure":
+    """An empty figure of that many inches; for use within `drawn`."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def middle_colours() -> "LinearSegmentedColormap":
     """Cividis without its ends, which are too near to dark and to light paper."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    mpl = matplotlib()
     return LinearSegmentedColormap.from_list("middle", mpl.colormaps["cividis"](np.linspace(0.12, 0.88, 64)))
 
 
-def drawn(name: str, figure: Figure, numbers: str) -> Drawn:
-    """The figure as files."""
-    buffer = io.StringIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing from")  # a name in a script that the font lacks
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out once, not for each file
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-        picture = png(figure)
-    svg = buffer.getvalue()
+def drawn(name: str, numbers: str, draw: "Callable[[], Figure]", settings: Mapping[str, object] | None = None) -> Drawn:
+    """The figure as files; if it cannot be drawn, its numbers and a sentence that says why.
+
+    Args:
+        numbers: what it shows, as CSV.
+        draw: called within the settings that all figures of the report share.
+        settings: Matplotlib's, of this figure alone.
+    """
+    its = _SETTINGS | dict(settings or {})
+    try:
+        with drawing(its):
+            figure = draw()
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")  # laid out once, not for each file
+            text = svg(figure, its)
+            picture = png(figure, its)
+            width, height = figure.get_size_inches()
+    except Exception as exc:  # whatever a library of figures raises: the rest of the page stands
+        return Drawn(name, b"", b"", numbers, (0, 0), f"The figure {name} could not be drawn ({cause(exc)}).")
+    page = _following_the_page(text)
+    small = len(page) <= max(_LARGEST_SVG, len(picture))
+    return Drawn(name, page.encode() if small else picture, picture, numbers, (96 * width, 96 * height))
+
+
+def _following_the_page(svg: str) -> str:
+    """The SVG with the page's own colours of text and paper, dark or light."""
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(PAPER, "var(--paper)")
-    svg = re.sub(r"^<svg[^>]*>", lambda opening: opening[0] + _STYLE, svg)
-    width, height = figure.get_size_inches()
-    small = len(svg) <= max(_LARGEST_SVG, len(picture))
-    return Drawn(name, svg.encode() if small else picture, picture, numbers, (96 * width, 96 * height))
+    return re.sub(r"^<svg[^>]*>", lambda opening: opening[0] + _STYLE, svg)
 
 
 def shown(figure: Drawn, *, alt: str, caption: object, least_width: int = 0) -> Html:
     """The figure in the page, with what is seen on it in a sentence and its numbers to take away.
 
+    A figure that could not be drawn is a line that says so, with its numbers.
+
     Args:
         least_width: CSS pixels below which it scrolls rather than shrinks.
     """
+    numbers = download(f"{figure.name}.csv", figure.csv)
+    if figure.fault:
+        return missing(figure.fault, numbers)
     width, height = figure.size
     image = element(
         "img",
@@ -130,14 +160,14 @@ def shown(figure: Drawn, *, alt: str, caption: object, least_width: int = 0) -> 
     )
     label = f"{figure.name}, a figure that scrolls sideways"
     held = element("div", image, class_="scroll", tabindex=0, role="region", aria_label=label) if least_width else image
-    return element("figure", held, element("figcaption", caption, " ", download(f"{figure.name}.csv", figure.csv)))
+    return element("figure", held, element("figcaption", caption, " ", numbers))
 
 
 def download(name: str, numbers: str) -> Html | None:
     """A link that saves the numbers from the page itself; none where they are too many for it."""
     if len(numbers) > 400_000:
         return None
-    uri = f"data:text/csv;base64,{base64.b64encode(numbers.encode()).decode()}"
+    uri = f"data:text/csv;base64,{base64.b64encode(utf8(numbers)).decode()}"
     return element("a", "CSV", href=uri, download=name, class_="download", aria_label=f"save {name}")
 
 
@@ -163,4 +193,4 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def coloured(values: NDArray[np.floating]) -> Image:
     """Numbers of 0..1 as colours of cividis, from dark to bright, (H, W, 3) uint8; values beyond are clipped."""
-    return np.asarray(mpl.colormaps["cividis"](np.clip(values, 0, 1), bytes=True)[..., :3], dtype=np.uint8)
+    return np.asarray(matplotlib().colormaps["cividis"](np.clip(values, 0, 1), bytes=True)[..., :3], dtype=np.uint8)

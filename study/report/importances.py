@@ -2,18 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
-
-import matplotlib as mpl
+from typing import TYPE_CHECKING, Any
 
 from study import results
+from study.figures import cause
 from study.report.cache import Cache
-from study.report.drawing import BEST, GREY, GROUPS, INK, Drawn, canvas, drawn, shown, style
+from study.report.drawing import BEST, GREY, GROUPS, INK, Drawn, canvas, drawn, shown
 from study.report.markup import Html, bullets, missing
 from study.report.page import Section
 from study.report.record import Record, short
 from study.statistics import importance
 from study.statistics.importance import ADAPTIVE, FEWEST_TRIALS, HIGH, LOW, TREES, Importance
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def importances(record: Record, cache: Cache) -> Section:
@@ -26,15 +28,18 @@ def importances(record: Record, cache: Cache) -> Section:
         return [asdict(one) for one in importance.measure(points, scores, dimensions, seed)]
 
     key = ["importance", 1, points, scores, record.space.describe(), seed]
-    found = [Importance(**one) for one in cache.value("importance", key, compute)]
+    try:
+        found = [Importance(**one) for one in cache.value("importance", key, compute)]
+    except Exception as exc:  # whatever its libraries raise: importances are a view, and the rest of the page stands
+        fault = f"Importances could not be measured ({cause(exc)})."
+        return Section("importance", title, missing(fault), faults=(fault,))
     if not found:
         text = (
             f"Importances need {FEWEST_TRIALS} finished trials in the search space with different scores, and two or "
             f"more dimensions; there are {len(points)} such trials and {len(dimensions)} dimensions."
         )
         return Section("importance", title, missing(text))
-    with style():
-        figure = _importances(found)
+    figure = _importances(found)
     told = importance.sentences(found, record.opened.question["search"]["sampler"], importance.stopped(record.state))
     caption = (
         f"Share of the spread of scores that each hyperparameter explains alone (fANOVA over {len(points)} finished "
@@ -43,7 +48,7 @@ def importances(record: Record, cache: Cache) -> Section:
     )
     alt = "Bars of importance: " + "; ".join(told)
     body = Html("".join([bullets(told), shown(figure, alt=alt, caption=caption, least_width=480)]))
-    return Section("importance", title, body, figure.files)
+    return Section("importance", title, body, figure.files, figure.faults)
 
 
 def _limits(record: Record, count: int) -> str:
@@ -62,23 +67,27 @@ def _limits(record: Record, count: int) -> str:
 
 
 def _importances(found: Sequence[Importance]) -> Drawn:
+    numbers = results.importances(found).to_csv(index=False)
+    return drawn("importance", numbers, lambda: _draw_importances(found), {"hatch.color": GREY, "hatch.linewidth": 0.8})
+
+
+def _draw_importances(found: Sequence[Importance]) -> "Figure":
     figure, axes = canvas(8, 1.3 + 0.45 * len(found))
-    with mpl.rc_context({"hatch.color": GREY, "hatch.linewidth": 0.8}):
-        for place, one in enumerate(found):
-            look: dict[str, Any] = (
-                {"color": BEST} if one.resolved else {"facecolor": "none", "edgecolor": GREY, "hatch": "///"}
-            )
-            axes.barh(place, one.share, height=0.6, **look)
-            reach = [[one.share - min(one.low, one.share)], [max(one.high, one.share) - one.share]]
-            axes.errorbar([one.share], [place], xerr=reach, fmt="none", ecolor=INK, capsize=4, linewidth=1.2)
-            if not one.resolved:
-                axes.text(max(one.high, one.share) + 0.01, place, "not resolved", va="center", fontsize=8.5)
-        axes.plot([o.top for o in found], range(len(found)), "D", color=GROUPS[1][0], markeredgecolor=INK, markersize=5,
-                  label="share in telling the best tenth from the others (PED-ANOVA, no interval)")  # fmt: skip
-        axes.set_yticks(range(len(found)), [short(o.label) for o in found])
-        axes.set_ylim(len(found) - 0.5, -0.5)
-        axes.set_xlim(0, min(1.15, max(max(o.high, o.top) for o in found) + 0.15))
-        axes.set(xlabel="share of the explained variance of scores [1]")
-        axes.grid(False, axis="y")
-        figure.legend(loc="outside lower center")
-        return drawn("importance", figure, results.importances(found).to_csv(index=False))
+    for place, one in enumerate(found):
+        look: dict[str, Any] = (
+            {"color": BEST} if one.resolved else {"facecolor": "none", "edgecolor": GREY, "hatch": "///"}
+        )
+        axes.barh(place, one.share, height=0.6, **look)
+        reach = [[one.share - min(one.low, one.share)], [max(one.high, one.share) - one.share]]
+        axes.errorbar([one.share], [place], xerr=reach, fmt="none", ecolor=INK, capsize=4, linewidth=1.2)
+        if not one.resolved:
+            axes.text(max(one.high, one.share) + 0.01, place, "not resolved", va="center", fontsize=8.5)
+    axes.plot([o.top for o in found], range(len(found)), "D", color=GROUPS[1][0], markeredgecolor=INK, markersize=5,
+              label="share in telling the best tenth from the others (PED-ANOVA, no interval)")  # fmt: skip
+    axes.set_yticks(range(len(found)), [short(o.label) for o in found])
+    axes.set_ylim(len(found) - 0.5, -0.5)
+    axes.set_xlim(0, min(1.15, max(max(o.high, o.top) for o in found) + 0.15))
+    axes.set(xlabel="share of the explained variance of scores [1]")
+    axes.grid(False, axis="y")
+    figure.legend(loc="outside lower center")
+    return figure

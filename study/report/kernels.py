@@ -5,11 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
-from matplotlib.colors import Normalize
-from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from sr_core.config import Kernel
@@ -23,13 +21,17 @@ from sr_core.metrics.psnr import psnr
 from sr_core.model.inference import super_resolve
 from sr_core.progress import Progress
 from study.events import max_bicubic_psnr
+from study.figures import name_in_figure
 from study.report.cache import Cache
-from study.report.drawing import INK, Drawn, canvas, csv_text, drawn, middle_colours, shown, style
+from study.report.drawing import INK, Drawn, canvas, csv_text, drawn, middle_colours, shown
 from study.report.markup import Html, missing, table
 from study.report.material import WEIGHTS_NEEDED, Network, Setting, settings_of, validation_pictures
 from study.report.page import Section
 from study.report.record import Record
 from study.statistics.stats import Estimate, estimate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _TITLE = "Train kernel × evaluation kernel"
 
@@ -57,8 +59,7 @@ def kernels(record: Record, data: Path | None, cache: Cache) -> Section:
         bicubic, rows = matrix(record, settings, names, data, cache)
     except (SuiteError, CheckpointError) as exc:
         return Section("kernels", _TITLE, missing(f"{str(exc)[:1].upper()}{str(exc)[1:]}."))
-    with style():
-        figure = _matrix(record, names, bicubic, rows)
+    figure = _matrix(record, names, bicubic, rows)
     crops = record.opened.data.get("crops", {})
     caption = (
         "Each row is a setting trained on one kernel (framed), each column the kernel that made the validation LR "
@@ -73,9 +74,8 @@ def kernels(record: Record, data: Path | None, cache: Cache) -> Section:
     cells = [(row.title, row.train_kernel, *(_cell(e) for e in row.scores)) for row in rows]
     cells.insert(0, ("bicubic", "none", *(f"{b:.2f}" for b in bicubic)))
     numbers = table(("setting", "trained on", *names), cells, caption="PSNR [dB] by evaluation kernel", class_="small")
-    return Section(
-        "kernels", _TITLE, Html(shown(figure, alt=alt, caption=caption, least_width=760) + numbers), figure.files
-    )
+    body = Html(shown(figure, alt=alt, caption=caption, least_width=760) + numbers)
+    return Section("kernels", _TITLE, body, figure.files, figure.faults)
 
 
 def _cell(found: Estimate) -> str:
@@ -195,6 +195,30 @@ def _psnr(sr: NDArray[np.floating], hr: Image, scale: int) -> float:
 
 def _matrix(record: Record, names: Sequence[Kernel], bicubic: Sequence[float], rows: Sequence[Row]) -> Drawn:
     gains = np.array([[e.mean - b for e, b in zip(row.scores, bicubic, strict=True)] for row in rows])
+    numbers = [
+        (row.title, row.train_kernel, kernel, e.mean, _finite(e.low), _finite(e.high), e.count, b, e.mean - b)
+        for row in rows
+        for kernel, e, b in zip(names, row.scores, bicubic, strict=True)
+    ]
+    columns = ("setting", "train_kernel", "evaluation_kernel", "psnr", "low", "high", "seeds", "psnr_bicubic", "gain")
+    return drawn("kernels", csv_text(columns, numbers), lambda: _draw_matrix(record, names, bicubic, rows, gains))
+
+
+def _draw_matrix(
+    record: Record,
+    names: Sequence[Kernel],
+    bicubic: Sequence[float],
+    rows: Sequence[Row],
+    gains: NDArray[np.float64],
+) -> "Figure":
+    """The matrix of gains.
+
+    Args:
+        gains: [dB] over bicubic, (rows, kernels).
+    """
+    from matplotlib.colors import Normalize
+    from matplotlib.patches import Rectangle
+
     figure, axes = canvas(2.6 + 1.05 * len(names), 1.9 + 0.62 * len(rows))
     axes.grid(False)
     low = float(np.quantile(gains, 0.1))
@@ -225,7 +249,9 @@ def _matrix(record: Record, names: Sequence[Kernel], bicubic: Sequence[float], r
     own = record.base.evaluation.kernel
     marks = [f"{'▸ ' if k == own else ''}{k}\n{b:.2f} dB" for k, b in zip(names, bicubic, strict=True)]
     axes.set_xticks(range(len(names)), marks, fontsize=8, rotation=20)
-    axes.set_yticks(range(len(rows)), [f"{row.title}\n{row.train_kernel}" for row in rows], fontsize=8.5)
+    axes.set_yticks(
+        range(len(rows)), [f"{name_in_figure(row.title)}\n{row.train_kernel}" for row in rows], fontsize=8.5
+    )
     axes.set(
         xlabel="kernel that made the validation LR, and PSNR of bicubic enlargement on it",
         ylabel="setting and its training kernel",
@@ -234,13 +260,7 @@ def _matrix(record: Record, names: Sequence[Kernel], bicubic: Sequence[float], r
     for spine in axes.spines.values():
         spine.set_visible(False)
     axes.xaxis.label.set_color(INK)
-    numbers = [
-        (row.title, row.train_kernel, kernel, e.mean, _finite(e.low), _finite(e.high), e.count, b, e.mean - b)
-        for row in rows
-        for kernel, e, b in zip(names, row.scores, bicubic, strict=True)
-    ]
-    columns = ("setting", "train_kernel", "evaluation_kernel", "psnr", "low", "high", "seeds", "psnr_bicubic", "gain")
-    return drawn("kernels", figure, csv_text(columns, numbers))
+    return figure
 
 
 def _finite(value: float) -> float | str:

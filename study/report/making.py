@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from sr_core.errors import SuiteError
+from sr_core.names import utf8
 from sr_core.output import make_output_folder, write_output
 from study.events import Event
 from study.folder import StudyFolder
@@ -25,6 +27,8 @@ from study.report.replicates import replicates
 from study.report.space_views import parallel, slices
 from study.statistics.verdict import verdict
 
+logger = logging.getLogger(__name__)
+
 MANIFEST = "files.json"
 """In `figures`: the digest of every file there that the report wrote, by name."""
 
@@ -36,6 +40,7 @@ def write_report(
     out: Path | None = None,
     data: Path | None = None,
     show: bool = True,
+    warn: Callable[[str], None] = logger.warning,
 ) -> Path:
     """Write the report; the page's path.
 
@@ -44,6 +49,7 @@ def write_report(
         out: where to; by default the study's folder `report`.
         data: where the study's pictures are now, if they moved.
         show: whether parts of the pictures may be in it.
+        warn: told of each figure that could not be drawn, and why.
     Raises:
         SuiteError: nothing was recorded yet, or the folder cannot be written.
     """
@@ -52,7 +58,7 @@ def write_report(
     try:
         make_output_folder(target)
         cache = Cache(target / "cache")
-        content = contents(record, data, cache, show)
+        content, faults = contents(record, data, cache, show)
         for name, file in content.items():
             path = target / name
             path.parent.mkdir(exist_ok=True)
@@ -64,6 +70,8 @@ def write_report(
         raise SuiteError(
             f"{target}: the report cannot be written ({exc.strerror}); choose a folder with --out"
         ) from exc
+    for fault in faults:
+        warn(fault)
     return target / folder.report.name
 
 
@@ -93,8 +101,8 @@ def _digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def contents(record: Record, data: Path | None, cache: Cache, show: bool) -> Mapping[str, bytes]:
-    """The files of the report by their path in its folder."""
+def contents(record: Record, data: Path | None, cache: Cache, show: bool) -> tuple[Mapping[str, bytes], list[str]]:
+    """The files of the report by their path in its folder, and what could not be drawn, a sentence each."""
     told = verdict(record.state)
     parts: list[Callable[[], Section]] = [
         lambda: ranking(record),
@@ -116,6 +124,9 @@ def contents(record: Record, data: Path | None, cache: Cache, show: bool) -> Map
         f"{moment(record.state.last_time)}. The same journal gives the same page."
     )
     text = page(f"{record.opened.study}: report", answer(record, told), sections, foot)
-    return {record.folder.report.name: text.encode()} | {
-        name: file for section in sections for name, file in section.files.items()
-    }
+    files = {record.folder.report.name: utf8(text)}
+    faults: list[str] = []
+    for section in sections:
+        files |= section.files
+        faults += section.faults
+    return files, faults

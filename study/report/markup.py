@@ -6,8 +6,11 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from sr_core.names import visible
+
 _NUMBER = re.compile(r"[+-]?\d[\d,.]*(e[+-]?\d+)?( (to|±|of) [+-]?\d[\d,.]*)?")
 """A number, an interval, a mean with its reach, or a part of a whole."""
+_BREAKS = re.compile(r"[^\n\t]+")
 _EMPTY = frozenset({"img", "input", "meta", "br"})
 
 
@@ -31,14 +34,17 @@ def element(name: str, /, *children: object, **attributes: object) -> Html:
 
 def _attribute(key: str, value: object) -> str:
     name = key.rstrip("_").replace("_", "-")
-    return f" {name}" if value is True else f' {name}="{html.escape(str(value))}"'
+    return f" {name}" if value is True else f' {name}="{_escaped(str(value))}"'
 
 
 def joined(parts: Iterable[object]) -> Html:
     """Parts one after the other; those that are no `Html` are escaped, None is left out."""
-    return Html(
-        "".join(part if isinstance(part, Html) else html.escape(str(part)) for part in parts if part is not None)
-    )
+    return Html("".join(part if isinstance(part, Html) else _escaped(str(part)) for part in parts if part is not None))
+
+
+def _escaped(text: str) -> str:
+    """The text as HTML: what cannot be seen or encoded is written as an escape, line breaks and tabs apart."""
+    return html.escape(_BREAKS.sub(lambda line: visible(line[0]), text))
 
 
 def paragraph(*children: object, class_: str | None = None) -> Html:
@@ -51,9 +57,9 @@ def bullets(lines: Iterable[object]) -> Html:
     return element("ul", *items) if items else Html("")
 
 
-def missing(sentence: str) -> Html:
-    """What a part of the report would need, in one line."""
-    return paragraph(sentence, class_="missing")
+def missing(sentence: str, link: Html | None = None) -> Html:
+    """What a part of the report would need, in one line; a link may follow."""
+    return paragraph(sentence, None if link is None else joined([" ", link]), class_="missing")
 
 
 def pairs(rows: Iterable[tuple[object, object]]) -> Html:

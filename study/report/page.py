@@ -19,6 +19,8 @@ class Section:
     body: Html
     files: Mapping[str, bytes] = field(default_factory=dict)
     """The same as files, by their path in the report's folder."""
+    faults: Sequence[str] = ()
+    """Figures that could not be drawn and why, a sentence each."""
 
 
 def page(title: str, head: Html, sections: Sequence[Section], foot: Html) -> str:

@@ -8,6 +8,8 @@ import numpy as np
 
 from sr_core.data.images import Image, png_bytes, webp_bytes
 from sr_core.errors import SuiteError
+from sr_core.names import utf8
+from study.figures import cause
 from study.report.cache import Cache
 from study.report.drawing import coloured, csv_text, data_uri
 from study.report.markup import Html, element, joined, missing, paragraph, table
@@ -40,17 +42,22 @@ def pictures(record: Record, data: Path | None, cache: Cache, *, show: bool = Tr
     parts: list[object] = [whole, _words(record, names)]
     files: dict[str, bytes] = {}
     rows: list[tuple[object, ...]] = []
+    faults: list[str] = []
     size = 0
     for number, scene in enumerate(found, start=1):
-        html = _scene(scene, number, names)
+        maps, top, fault = _errors(scene, names)
+        if fault and fault not in faults:
+            faults.append(fault)
+            parts.append(missing(fault))
+        html = _scene(scene, number, names, maps, top)
         size += len(html) * 3 // 4
         if number > 1 and size > _LARGEST:
             break
         parts.append(html)
-        files |= _files(scene, number, names)
+        files |= _files(scene, number, names, maps)
         rows += [(number, scene.name, title, psnr) for title, psnr in scene.psnr.items()]
-    files["figures/scenes.csv"] = csv_text(("scene", "picture", "version", "psnr"), rows).encode()
-    return Section("pictures", _TITLE, joined(parts), files)
+    files["figures/scenes.csv"] = utf8(csv_text(("scene", "picture", "version", "psnr"), rows))
+    return Section("pictures", _TITLE, joined(parts), files, faults)
 
 
 def _words(record: Record, names: list[str]) -> Html:
@@ -82,16 +89,22 @@ def _versions(scene: Scene, names: list[str]) -> dict[str, Image]:
     return {"LR": scene.lr, "bicubic": scene.bicubic, **networks, "HR": scene.hr}
 
 
-def _errors(scene: Scene, names: list[str]) -> tuple[dict[str, Image], float]:
-    """Error maps of bicubic and the networks in one scale, and the error [levels] of its bright end."""
+def _errors(scene: Scene, names: list[str]) -> tuple[dict[str, Image], float, str]:
+    """Error maps of bicubic and the networks in one scale, the error [levels] of its bright end; or why there are none.
+
+    Matplotlib has the colours.
+    """
     every = errors(scene)
     found = {name: every[name] for name in ("bicubic", *names)}
     top = float(max(4.0, np.ceil(np.quantile(found["bicubic"], 0.99))))
-    return {f"error of {name}": coloured(error / top) for name, error in found.items()}, top
+    try:
+        return {f"error of {name}": coloured(error / top) for name, error in found.items()}, top, ""
+    except Exception as exc:  # whatever a library of figures raises: the rest of the page stands
+        return {}, top, f"The error maps could not be drawn ({cause(exc)})."
 
 
-def _scene(scene: Scene, number: int, names: list[str]) -> Html:
-    versions, (maps, top) = _versions(scene, names), _errors(scene, names)
+def _scene(scene: Scene, number: int, names: list[str], maps: Mapping[str, Image], top: float) -> Html:
+    versions = _versions(scene, names)
     height, width = scene.hr.shape[:2]
     whole = [_version(scene, title, webp_bytes(image)) for title, image in versions.items()]
     whole += [_version(scene, title, webp_bytes(image, 85)) for title, image in maps.items()]
@@ -105,7 +118,7 @@ def _scene(scene: Scene, number: int, names: list[str]) -> Html:
         element("h3", scene.name),
         element("div", *whole, class_="versions", style=f"--count:{len(whole)}"),
         *details,
-        scale,
+        scale if maps else None,
         class_="scene",
         data_width=width,
         data_height=height,
@@ -137,10 +150,10 @@ def _detail(scene: Scene, box: Box, place: int, versions: Mapping[str, Image], m
     return joined([head, element("div", *shown, class_="details", style=f"--count:{len(shown)}")])
 
 
-def _files(scene: Scene, number: int, names: list[str]) -> dict[str, bytes]:
+def _files(scene: Scene, number: int, names: list[str], maps: Mapping[str, Image]) -> dict[str, bytes]:
     """Every version of the scene as a picture file, pixel by pixel."""
-    versions, (maps, _) = _versions(scene, names), _errors(scene, names)
+    versions = _versions(scene, names)
     return {
-        f"figures/scene-{number}-{re.sub(r'[^A-Za-z0-9]+', '-', title)}.png": png_bytes(image)
+        f"figures/scene-{number}-{re.sub(r'[^A-Za-z0-9]+', '-', title)[:100]}.png": png_bytes(image)
         for title, image in {**versions, **maps}.items()
     }

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sr_core.errors import SuiteError
+from sr_core.names import utf8
 from study import results
 from study.journal import read
 from study.report.drawing import csv_text, download
@@ -55,7 +56,7 @@ def ranking(record: Record) -> Section:
     shared = element("div", *(joined((element("code", n), f" {rows[0][n]}", element("br"))) for n in same))
     rest = element("details", element("summary", f"{len(same)} settings that all trials share"), shared)
     content = joined([words, *(toggle if differing else []), scrolling(trials, caption), rest, _trainings(record)])
-    return Section("ranking", "Ranking", content, {"figures/ranking.csv": numbers.encode()})
+    return Section("ranking", "Ranking", content, {"figures/ranking.csv": utf8(numbers)})
 
 
 def _head(text: str, name: str, class_: str = "") -> Html:

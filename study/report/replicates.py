@@ -1,21 +1,27 @@
 """What the replicates tell: each setting's scores over fresh seeds, the winner against the others, with intervals."""
 
 import math
+from typing import TYPE_CHECKING
 
+from sr_core.names import utf8
 from study import results
+from study.figures import name_in_figure
 from study.report.course import colours_of
-from study.report.drawing import GREY, INK, Drawn, canvas, csv_text, drawn, shown, style
+from study.report.drawing import GREY, INK, Drawn, canvas, csv_text, drawn, shown
 from study.report.markup import Html, bullets, missing, paragraph, table
 from study.report.page import Section
 from study.report.record import Record
 from study.statistics.replication import failures
 from study.statistics.verdict import Comparison, Verdict, words
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 def replicates(record: Record, told: Verdict | None) -> Section:
     """Settings trained again with fresh seeds."""
     numbers = results.replicates(record.state).to_csv(index=False)
-    files = {"figures/replicates.csv": numbers.encode()}
+    files = {"figures/replicates.csv": utf8(numbers)}
     asked = int(record.opened.question["search"].get("replicates", 0))
     if told is None and record.state.replicated:
         why = "; ".join(line.strip() for line in words(record.state))
@@ -27,8 +33,7 @@ def replicates(record: Record, told: Verdict | None) -> Section:
             else "No verdict: this experiment asks for no replicates (`replicates` of an experiment says how many)."
         )
         return Section("replicates", "Replicates and verdict", missing(text), files if record.state.replicated else {})
-    with style():
-        figure = _scores(record, told)
+    figure = _scores(record, told)
     alt = "; ".join(f"{j.title}: {j.estimate.mean:.3f} dB over {j.estimate.count} seeds" for j in told.judged)
     caption = (
         "Each setting trained again with fresh seeds, which all settings share: one dot a seed, the mean with its 95 % "
@@ -74,7 +79,8 @@ def replicates(record: Record, told: Verdict | None) -> Section:
         bullets(failures(record.state)),
         note,
     ]
-    return Section("replicates", "Replicates and verdict", Html("".join(parts)), figure.files | files)
+    body = Html("".join(parts))
+    return Section("replicates", "Replicates and verdict", body, figure.files | files, figure.faults)
 
 
 def _row(found: Comparison, interim: str) -> tuple[object, ...]:
@@ -98,9 +104,21 @@ def _interval(low: float, high: float, sign: str = "") -> str:
 
 
 def _scores(record: Record, told: Verdict) -> Drawn:
+    rows: list[tuple[object, ...]] = []
+    for judged in told.judged:
+        estimate = judged.estimate
+        rows += [(judged.title, f"seed {seed}", score, "", "") for seed, score in judged.scores.items()]
+        rows += [
+            (judged.title, "mean", estimate.mean, estimate.low, estimate.high),
+            (judged.title, "search", judged.trial.score, "", ""),
+        ]
+    numbers = csv_text(("setting", "what", "val/psnr", "low", "high"), rows)
+    return drawn("replicates-and-verdict", numbers, lambda: _draw_scores(record, told))
+
+
+def _draw_scores(record: Record, told: Verdict) -> "Figure":
     colours = colours_of(record)
     figure, axes = canvas(8, 1.4 + 0.55 * len(told.judged))
-    rows: list[tuple[object, ...]] = []
     for place, judged in enumerate(told.judged):
         estimate, colour = judged.estimate, colours.get(judged.trial.number, GREY)
         axes.scatter(
@@ -120,19 +138,14 @@ def _scores(record: Record, told: Verdict) -> Drawn:
         else:
             axes.plot([estimate.mean], [place], "D", color=colour)
         axes.plot([judged.trial.score or math.nan], [place], "x", color=INK, markersize=6, zorder=4)
-        rows += [(judged.title, f"seed {seed}", score, "", "") for seed, score in judged.scores.items()]
-        rows += [
-            (judged.title, "mean", estimate.mean, estimate.low, estimate.high),
-            (judged.title, "search", judged.trial.score, "", ""),
-        ]
     low, high = axes.get_xlim()
     if low - (high - low) <= record.bicubic <= high + (high - low):
         axes.axvline(record.bicubic, color=INK, linestyle=":", linewidth=1.2, label=f"bicubic, {record.bicubic:.2f} dB")
     axes.plot([], [], "o", markerfacecolor="none", color=GREY, label="one seed")
     axes.errorbar([math.nan], [math.nan], xerr=[[0], [0]], fmt="D", color=GREY, capsize=5, label="mean, 95 % interval")
     axes.plot([], [], "x", color=INK, label="run in the search")
-    axes.set_yticks(range(len(told.judged)), [j.title for j in told.judged])
+    axes.set_yticks(range(len(told.judged)), [name_in_figure(j.title) for j in told.judged])
     axes.set_ylim(len(told.judged) - 0.5, -0.5)
     axes.set(xlabel="PSNR on the validation crops (Y) [dB]")
     figure.legend(loc="outside lower center", ncols=4)
-    return drawn("replicates-and-verdict", figure, csv_text(("setting", "what", "val/psnr", "low", "high"), rows))
+    return figure

@@ -3,14 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from study.report.course import PSNR, draw_bicubic, psnr_limits
 from study.report.drawing import (
@@ -23,14 +18,18 @@ from study.report.drawing import (
     csv_text,
     drawn,
     middle_colours,
+    sheet,
     shown,
-    style,
 )
 from study.report.markup import missing
 from study.report.page import Section
 from study.report.record import Record, short
 from study.space import Dimension, Float, Int
 from study.state import Status, TrialState
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _LOSS = "train.loss"
 
@@ -63,15 +62,15 @@ def parallel(record: Record) -> Section:
     title, trials = "Parallel coordinates", _placed(record)
     if len(trials) < 2 or not record.space.dimensions:
         return Section("parallel", title, missing("Needs two or more validated trials inside of the search space."))
-    with style():
-        figure = _parallel(record, trials)
+    figure = _parallel(record, trials)
     caption = (
         "One line a trial through the values it had, brighter and wider the higher its PSNR"
         f"{_told(trials, 'line_name')}. The best trial is drawn on top."
     )
     over = ", ".join(d.label for d in record.space.dimensions)
     alt = f"Parallel coordinates of {len(trials)} trials over {over} and PSNR"
-    return Section("parallel", title, shown(figure, alt=alt, caption=caption, least_width=720), figure.files)
+    body = shown(figure, alt=alt, caption=caption, least_width=720)
+    return Section("parallel", title, body, figure.files, figure.faults)
 
 
 def _told(trials: Sequence[tuple[TrialState, Mapping[str, Any]]], look: str) -> str:
@@ -126,8 +125,18 @@ def label(value: Any) -> str:
 
 
 def _parallel(record: Record, trials: Sequence[tuple[TrialState, Mapping[str, Any]]]) -> Drawn:
+    dimensions = record.space.dimensions
+    columns = ("trial", "state", "val/psnr", *(d.label for d in dimensions))
+    rows = [(t.number, record.status[t.number], t.score, *(label(p[d.label]) for d in dimensions)) for t, p in trials]
+    return drawn("parallel-coordinates", csv_text(columns, rows), lambda: _draw_parallel(record, trials))
+
+
+def _draw_parallel(record: Record, trials: Sequence[tuple[TrialState, Mapping[str, Any]]]) -> "Figure":
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
     dimensions, best = record.space.dimensions, record.state.best()
-    figure = Figure(figsize=(max(8.0, 1.55 * (len(dimensions) + 1)), 4.6), layout="constrained")
+    figure = sheet(max(8.0, 1.55 * (len(dimensions) + 1)), 4.6)
     axes = figure.subplots()
     low, high = psnr_limits(t.score or 0.0 for t, _ in trials)
     norm, colours = Normalize(low, high, clip=True), middle_colours()
@@ -163,9 +172,7 @@ def _parallel(record: Record, trials: Sequence[tuple[TrialState, Mapping[str, An
             axes.plot([], [], color=GREY, linestyle=kind.line, label=kind.label)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper left", bbox_to_anchor=(0, 1.1), ncols=4)
-    columns = ("trial", "state", "val/psnr", *(d.label for d in dimensions))
-    rows = [(t.number, record.status[t.number], t.score, *(label(p[d.label]) for d in dimensions)) for t, p in trials]
-    return drawn("parallel-coordinates", figure, csv_text(columns, rows))
+    return figure
 
 
 def _log_note(dimension: Dimension) -> str:
@@ -181,22 +188,34 @@ def slices(record: Record) -> Section:
     title, trials = "Slices", _placed(record)
     if not trials or not record.space.dimensions:
         return Section("slices", title, missing("Needs a validated trial inside of the search space."))
-    with style():
-        figure = _slices(record, trials)
+    figure = _slices(record, trials)
     by_loss = " Colour and marker tell the loss." if _LOSS in record.swept else ""
     caption = (
         "PSNR over each hyperparameter, all others as the search happened to set them"
         f"{_told(trials, 'mark_name')}. Marks at one listed value are spread sideways.{by_loss}"
     )
     alt = f"Scatter plots of PSNR over {', '.join(d.label for d in record.space.dimensions)}"
-    return Section("slices", title, shown(figure, alt=alt, caption=caption, least_width=640), figure.files)
+    body = shown(figure, alt=alt, caption=caption, least_width=640)
+    return Section("slices", title, body, figure.files, figure.faults)
 
 
 def _slices(record: Record, trials: Sequence[tuple[TrialState, Mapping[str, Any]]]) -> Drawn:
     dimensions = record.space.dimensions
+    numbers = csv_text(
+        ("hyperparameter", "value", "loss", "trial", "state", "val/psnr"),
+        [(d.label, label(p[d.label]), t.config.train.loss, t.number, record.status[t.number], t.score)
+         for d in dimensions for t, p in trials],
+    )  # fmt: skip
+    return drawn("slices", numbers, lambda: _draw_slices(record, trials))
+
+
+def _draw_slices(record: Record, trials: Sequence[tuple[TrialState, Mapping[str, Any]]]) -> "Figure":
+    from matplotlib.lines import Line2D
+
+    dimensions = record.space.dimensions
     columns = min(3, len(dimensions))
     rows = -(-len(dimensions) // columns)
-    figure = Figure(figsize=(3.2 * columns + 0.4, 2.7 * rows + 0.5), layout="constrained")
+    figure = sheet(3.2 * columns + 0.4, 2.7 * rows + 0.5)
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
     limits = psnr_limits([t.score or 0.0 for t, _ in trials], record.bicubic)
     losses = sorted({t.config.train.loss for t, _ in trials}) if _LOSS in record.swept else [""]
@@ -220,18 +239,18 @@ def _slices(record: Record, trials: Sequence[tuple[TrialState, Mapping[str, Any]
             handles.append(Line2D([], [], color=GREY, marker=mark, markerfacecolor="none", linestyle="none"))
             labels.append(kind.label)
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
-    numbers = csv_text(
-        ("hyperparameter", "value", "loss", "trial", "state", "val/psnr"),
-        [(d.label, label(p[d.label]), t.config.train.loss, t.number, record.status[t.number], t.score)
-         for d in dimensions for t, p in trials],
-    )  # fmt: skip
-    return drawn("slices", figure, numbers)
+    return figure
 
 
 def _slice(
-    axes: Axes, dimension: Dimension, trials: Sequence[tuple[TrialState, Mapping[str, Any]]], colour: str, marker: str,
-    floor: float, name: str,
-) -> None:  # fmt: skip
+    axes: "Axes",
+    dimension: Dimension,
+    trials: Sequence[tuple[TrialState, Mapping[str, Any]]],
+    colour: str,
+    marker: str,
+    floor: float,
+    name: str,
+) -> None:
     listed = dimension.listed
     if listed is None:
         if _is_log(dimension):

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from sr_core.names import printable, visible
 from study.events import Concluded, Finished, Progress, StudyOpened
 from study.state import OBJECTIVE, StudyState, TrialState
 from study.statistics.verdict import words
@@ -48,15 +49,16 @@ def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def plain(value: Any) -> str:
-    """A value as MLflow stores it."""
-    return json.dumps(value) if isinstance(value, list | tuple | dict) else str(value)
+    """A value as MLflow stores it, in text that every database holds."""
+    text = json.dumps(value) if isinstance(value, list | tuple | dict) else str(value)
+    return printable(text).replace("\0", "\\x00")
 
 
 def run_name(trial: TrialState) -> str:
     proposed = trial.proposed
     if trial.is_replicate:
-        return trial.label
-    return f"reference: {proposed.name}" if trial.is_reference else f"trial {proposed.trial:04d}"
+        return visible(trial.label)
+    return f"reference: {visible(proposed.name)}" if trial.is_reference else f"trial {proposed.trial:04d}"
 
 
 def trial_tags(trial: TrialState, study: str) -> Tags:
@@ -114,9 +116,9 @@ def dataset_inputs(opened: StudyOpened) -> list[DatasetInput]:
         kind, source = "code", {"tags": {"origin": data["origin"]}}  # they lie in an installed package
     inputs = []
     for split, context in (("train", "training"), ("valid", "validation")):
-        names = [name for part, name, _ in data.get("pictures", ()) if part == split]
+        names = [printable(name) for part, name, _ in data.get("pictures", ()) if part == split]
         profile = {"pictures": len(names), "names": names[:100], "fingerprint": data["fingerprint"]}
-        name = f"{data['origin']}: {context}"
+        name = printable(f"{data['origin']}: {context}")
         inputs.append(
             DatasetInput(context, name, data["fingerprint"][:32], kind, json.dumps(source), json.dumps(profile))
         )

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sr_core.data.images import webp_preview
+from sr_core.errors import ImageError
 from sr_core.names import printable
 from study.events import Concluded, Failed, Finished, Progress, Proposed, Pruned, SessionStarted
 from study.folder import StudyFolder
@@ -40,8 +41,16 @@ def pictures(folder: StudyFolder, study_id: str, trial: TrialState, points: Sequ
             unique = uuid.uuid5(_SPACE, f"{study_id} {trial.number} {patches}")
             series = PICTURE.replace("/", "~")
             name = f"images/{series}+step+{patches}+timestamp+{int(time * 1000)}+{unique}"
-            files |= {f"{name}.png": path, f"{name}+compressed.webp": webp_preview(path)}
+            files |= {f"{name}.png": path, f"{name}+compressed.webp": _preview(path)}
     return files
+
+
+def _preview(path: Path) -> bytes | Path:
+    """A small file of the picture, or the picture if it cannot be made: Pillow may have been built without WebP."""
+    try:
+        return webp_preview(path)
+    except (ImageError, OSError, KeyError, ValueError):
+        return path
 
 
 def of_proposal(proposed: Proposed) -> Files:
@@ -56,7 +65,7 @@ def of_trial(folder: StudyFolder, end: Finished | Pruned | Failed) -> Files:
         scores = table(("picture", "val/psnr", "val/ssim"), end.per_image)
         files: Files = {"weights.safetensors": weights} if folder.has(weights) else {}
         return files | {TABLE: scores}
-    return {"traceback.txt": end.traceback} if isinstance(end, Failed) and end.traceback else {}
+    return {"traceback.txt": printable(end.traceback)} if isinstance(end, Failed) and end.traceback else {}
 
 
 def of_session(folder: StudyFolder, session: SessionStarted) -> Files:

@@ -92,7 +92,7 @@ def champion_of(
         packages=session.provenance.get("packages", ()) if session else (),
         points=content.separate(points)[0],
         dataset=content.dataset_inputs(opened)[1],
-        description="\n".join([opened.text, *(words(state) if state.replicated else ())]),
+        description=content.plain("\n".join([opened.text, *(words(state) if state.replicated else ())])),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from study.events import StudyOpened
 from study.state import OBJECTIVE
 from study.tracking.dashboards import CURVES, RANKING
-from study.tracking.mlflow_content import GAIN, flat
+from study.tracking.mlflow_content import GAIN, flat, plain
 from study.tracking.mlflow_files import PICTURE
 
 _BEST_FIRST = {"orderByKey": f"metrics.`{OBJECTIVE}`", "orderByAsc": False}
@@ -23,7 +23,7 @@ def experiment_tags(opened: StudyOpened) -> dict[str, str]:
     views = {RANKING: _ranking(opened), CURVES: _curves(opened)}
     return {
         "study.name": opened.study,
-        "mlflow.note.content": opened.text,
+        "mlflow.note.content": plain(opened.text),
         "mlflow.experimentKind": "custom_model_development",
     } | {f"mlflow.sharedViewState.{key}": json.dumps(view, separators=(",", ":")) for key, view in views.items()}
 

@@ -211,7 +211,7 @@ def test_every_kind_of_trial_has_a_look_of_its_own(history: type[Any], monkeypat
     told.end(failed, "failed")
     record = record_of(StudyFolder(Path("/nowhere"), "small"), told.events, None)
     figures: list[Any] = []
-    monkeypatch.setattr(space_views, "drawn", lambda name, figure, numbers: figures.append(figure))
+    monkeypatch.setattr(space_views, "drawn", lambda name, numbers, draw: figures.append(draw()))
     space_views._parallel(record, space_views._placed(record))
     lines = {line.get_linestyle() for line in figures[0].axes[0].lines if len(line.get_xdata()) == 5}
     assert lines == {"-", "--", ":", "-."}
