@@ -173,8 +173,6 @@ def _enlarger(weights: str, scale: Scale, self_ensemble: bool, device: str | Non
     from sr_core.training.runtime import resolve
 
     chosen = resolve(device=device or ("cuda:0" if torch.cuda.is_available() else "cpu")).device
-    if chosen != "cpu":  # or it would round each factor of a convolution to 10 bits
-        torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     model = load_model(Path(weights), scale, note=say_note).to(chosen)
     return lambda lr: super_resolve(model, lr, self_ensemble=self_ensemble)
 

@@ -8,11 +8,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rich.console import Console
 
 from sr_core.data.manifest import fingerprint
+from sr_core.data.sources import Pictures
 from sr_core.data.validation import MAX_BICUBIC_PSNR
 from sr_core.errors import SuiteError, TakenOverError
 from sr_core.machine import cores
@@ -24,7 +25,7 @@ from study import provenance
 from study.branching import require_own_name
 from study.commandline import typed
 from study.coordinator import Coordinator, Observer
-from study.events import SessionStarted, Warned, max_bicubic_psnr
+from study.events import SessionEnded, SessionStarted, Warned, max_bicubic_psnr
 from study.executors.opening import open_executor, runtime_for
 from study.experiment import Experiment
 from study.folder import StudyFolder
@@ -49,7 +50,7 @@ from study.screen.importance_beside import ImportanceBeside
 from study.screen.pulse import Pulse
 from study.search.replay import course_of
 from study.state import StudyState, fold
-from study.stopping import StopSignal, Terminated, signals
+from study.stopping import StoppedError, StopSignal, Terminated, signals
 from study.tracking.follow import Sink
 from study.tracking.follower import Follower
 from study.tracking.views import check_addresses, followed, sinks_of, wait_prepared
@@ -59,6 +60,7 @@ from study.winner import conclude
 TEMPORARY = 75
 """Exit status where the same command goes on later (EX_TEMPFAIL)."""
 NOTHING_SUCCEEDED = 3
+_CONCLUSION_TOLD_SECONDS = 10.0
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -176,13 +178,38 @@ class Session:
             self.wall_time.started()
             end = coordinator.search(self.args.trials)
             if end.reason in ("complete", "exhausted", "timeout") and _to_conclude(coordinator.state):
-                view.doing("concluding: the winner on whole pictures, tables, figures")
                 with self.wall_time.spent("conclusion"):
-                    coordinator.record(conclude(self.folder, coordinator.state, self.experiment, found.pictures))
+                    end = self._conclude(coordinator, end, found.pictures, runtime.device, view)
             coordinator.record(end)
             view.close()
         self.show(out, coordinator.state)
         return self.status(coordinator.state)
+
+    def _conclude(
+        self, coordinator: Coordinator, end: SessionEnded, pictures: Pictures, device: str, view: terminal.View
+    ) -> SessionEnded:
+        """Record the conclusion; how the session ends then, which is by a signal if one came meanwhile."""
+        what = "concluding: the winner on whole images"
+        view.doing(f"{what}, tables, figures")
+        told = time.monotonic()
+
+        def tell(how_far: str) -> None:
+            nonlocal told
+            if time.monotonic() - told > _CONCLUSION_TOLD_SECONDS:
+                told = time.monotonic()
+                view.doing(f"{what}, {how_far}")
+
+        try:
+            coordinator.record(
+                conclude(
+                    self.folder, coordinator.state, self.experiment, pictures, device=device, tell=tell,
+                    check=self.stop.check,
+                )
+            )  # fmt: skip
+        except StoppedError:
+            assert self.stop.reason is not None
+            return replace(end, reason=self.stop.reason)
+        return end
 
     def new_bound(self) -> float | None:
         """The bound for the validation crops of a study that begins now; of a study that replays one, that one's."""

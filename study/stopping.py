@@ -29,6 +29,15 @@ class StopSignal:
             self.reason = "timeout"
         return self.reason is not None
 
+    def check(self) -> None:
+        """Raises StoppedError if a signal asks the session to end; the end of its time does not count here."""
+        if self.reason in ("interrupted", "terminated"):
+            raise StoppedError
+
+
+class StoppedError(Exception):
+    """A signal asked for the end of the session during work that can be continued later."""
+
 
 @contextmanager
 def signals(stop: StopSignal) -> Iterator[None]:

@@ -3,25 +3,18 @@
 import csv
 import io
 import json
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
-from sr_core.config import EvaluationConfig
-from sr_core.data.images import Image, read_image
+from sr_core.data.images import read_image
 from sr_core.data.sources import Picture, Pictures
 from sr_core.durable import write_durably
-from sr_core.errors import SuiteError
-from sr_core.metrics.evaluate import Score, bicubic_baseline, capped, lr_hr_pair, mean_score, require_finite, score
-from sr_core.model.inference import super_resolve
+from sr_core.model.inference import on_device
 from sr_core.model.network import A2N
-from sr_core.model.weights import load_model
 from sr_core.names import utf8
-from study.events import Concluded
+from study.events import Concluded, Finished
 from study.experiment import Experiment
 from study.figures import cause, name_in_figure, png
 from study.folder import StudyFolder
@@ -29,41 +22,45 @@ from study.state import StudyState, TrialState
 from study.statistics import roles
 from study.statistics.replication import interim
 from study.statistics.verdict import Comparison, verdict, words
+from study.trained import trained_network
+from study.whole_images import KeptScores, look, score_whole_images
 
 _DETAIL = 96
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """One picture as the winner makes it, and what it is compared with."""
-
-    lr: Image
-    bicubic: Image
-    sr: Image
-    hr: Image
-    of_bicubic: Score
-    of_sr: Score
-
-
-def conclude(folder: StudyFolder, state: StudyState, experiment: Experiment, pictures: Pictures) -> Concluded:
+def conclude(
+    folder: StudyFolder,
+    state: StudyState,
+    experiment: Experiment,
+    pictures: Pictures,
+    *,
+    device: str = "cpu",
+    tell: Callable[[str], None] = lambda _: None,
+    check: Callable[[], None] = lambda: None,
+) -> Concluded:
     """Evaluate the best trial on the whole validation pictures and the benchmarks, write the results, say so.
 
     Written under `results/`, in this order: best/ with weights and config; with replicates verdict.txt and
     replicates.csv, with comparisons that were asked for also comparisons.csv; ranking.csv; if enough trials finished
     importance.csv; curves.png and comparison.png. A table or figure that cannot be made is a warning among the notes.
+
+    Args:
+        device: where the network runs: "cpu" or "cuda:N".
+        tell: told how far the scoring of images is.
+        check: called often while images are scored; may raise to end the conclusion. The next one continues there.
     """
     best = state.best()
-    assert best is not None and state.opened is not None
-    weights = folder.trial(best.number) / "weights.safetensors"
-    if not folder.has(weights):
-        raise SuiteError(
-            f"{weights}: the winner's weights are not in the study's folder; put them back from MLflow or a copy (a "
-            "link that leads elsewhere is not followed), then run again"
-        )
-    model = load_model(weights, best.config.data.scale)
-    evaluation = _evaluate(model, pictures, best.config.evaluation)
+    assert best is not None and isinstance(best.end, Finished)
+    model = trained_network(folder, best)
+    model, device = on_device(model, device)
+    kept = KeptScores(folder.results / ".scores.json")
+    whole = score_whole_images(
+        model, best.end.weights, pictures, best.config.evaluation, device=device, kept=kept, tell=tell, check=check
+    )
+    kept.sweep()
 
     written = _Results(folder.results)
+    weights = folder.trial(best.number) / "weights.safetensors"
     written.write("best/weights.safetensors", weights.read_bytes())
     written.write("best/config.json", (json.dumps(best.proposed.config, indent=2) + "\n").encode())
     _write_verdict(written, state)
@@ -71,18 +68,19 @@ def conclude(folder: StudyFolder, state: StudyState, experiment: Experiment, pic
     written.try_to_write("ranking.csv", lambda: _ranking(state))
     lines = _write_importances(written, state, experiment)
     written.try_to_write("curves.png", lambda: _curves(state, best.number))
-    written.try_to_write("comparison.png", lambda: _comparison(model, evaluation.median, best))
+    written.try_to_write("comparison.png", lambda: _comparison(model, whole.median, best))
     return Concluded(
         time=time.time(),
         best=best.number,
         counted=state.counted,
         replicates=state.replicated,
-        scores=evaluation.scores,
-        per_image=tuple(evaluation.rows),
+        scores=whole.scores,
+        per_image=tuple(whole.rows),
         files=tuple(f"results/{name}" for name in written.files),
         missing=tuple(f"results/{name}" for name in written.missing),
         notes=(
             *([f"{so_far}: no verdict yet"] if so_far else ()),
+            *whole.warnings,
             *roles.sentences(state, experiment),
             *lines,
             *written.warnings,
@@ -119,37 +117,6 @@ class _Results:
             (self.folder / name).unlink(missing_ok=True)  # one of an earlier conclusion shows fewer trials
         else:
             self.write(name, content)
-
-
-@dataclass(slots=True)
-class _Evaluation:
-    """The winner on whole pictures."""
-
-    scores: dict[str, float]
-    rows: list[tuple[str, str, float, float]]
-    """(set, picture, PSNR in dB, SSIM)."""
-    median: Picture
-    """The validation picture with the median gain over bicubic, which is not the luckiest."""
-
-
-def _evaluate(model: A2N, pictures: Pictures, evaluation: EvaluationConfig) -> _Evaluation:
-    scores: dict[str, float] = {}
-    rows: list[tuple[str, str, float, float]] = []
-    gains: list[tuple[float, str, Picture]] = []
-    for name, members in {"valid": pictures.valid, **pictures.benchmarks}.items():
-        ours, bicubic = [], []
-        for picture in members:
-            seen = _look(model, picture, evaluation)  # one at a time: sets are large, pictures too
-            ours.append(seen.of_sr)
-            bicubic.append(seen.of_bicubic)
-            rows.append((name, picture.name, seen.of_sr.psnr, seen.of_sr.ssim))
-            if name == "valid":
-                gain = seen.of_sr.psnr - seen.of_bicubic.psnr
-                gains.append((0.0 if math.isnan(gain) else gain, picture.name, picture))  # both right: a flat picture
-        for suffix, mean in (("", mean_score(ours)), ("_bicubic", mean_score(bicubic))):
-            scores |= {f"{name.lower()}/psnr{suffix}": mean.psnr, f"{name.lower()}/ssim{suffix}": mean.ssim}
-    _, _, median = sorted(gains, key=lambda gain: gain[:2])[len(gains) // 2]
-    return _Evaluation(scores, rows, median)
 
 
 def _write_verdict(written: _Results, state: StudyState) -> None:
@@ -213,26 +180,14 @@ def _table(asked: Mapping[str, Sequence[Comparison]]) -> bytes:
     return utf8(text.getvalue())
 
 
-def _look(model: A2N, picture: Picture, evaluation: EvaluationConfig) -> _Seen:
-    scale = model.scale
-    lr, hr = lr_hr_pair(read_image(picture.path), scale, evaluation.kernel, evaluation.protocol)
-    raw, bicubic = super_resolve(model, lr), bicubic_baseline(lr, scale)
-    require_finite(raw, picture.path)
-    return _Seen(
-        lr=lr,
-        bicubic=bicubic,
-        sr=np.clip(np.rint(raw), 0, 255).astype(np.uint8),
-        hr=hr,
-        of_bicubic=capped(score(bicubic.astype(np.float64), hr, scale=scale, protocol=evaluation.protocol)),
-        of_sr=capped(score(raw, hr, scale=scale, protocol=evaluation.protocol)),
-    )
-
-
-def _comparison(model: A2N, picture: Picture, best: TrialState) -> bytes:
-    """One picture as bicubic and the winner make it, as a PNG file."""
+def _comparison(model: A2N, picture: Picture | None, best: TrialState) -> bytes | None:
+    """One picture as bicubic and the winner make it, as a PNG file; None if there is none with scores."""
     from study import plots
 
-    seen = _look(model, picture, best.config.evaluation)
+    if picture is None:
+        return None
+    image = read_image(picture.path)
+    seen = look(model, image, best.config.evaluation, name=picture.path, progress=lambda _: None)
     scale = model.scale
     blocks = seen.lr.repeat(scale, axis=0).repeat(scale, axis=1)
     name = name_in_figure(picture.name)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from sr_core.data.images import Image
 from sr_core.model.network import A2N
 from sr_core.model.strips import forward_in_strips
+from sr_core.out_of_memory import is_out_of_memory
 
 Precision = Literal["fp32", "bf16"]
 
@@ -62,11 +63,41 @@ def super_resolve(
         return sr
 
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-    with _evaluating(model), torch.inference_mode(), autocast:
+    with _evaluating(model), torch.inference_mode(), autocast, _unrounded_factors(device):
         given = np.require(lr, requirements=("C", "W"))  # torch warns of arrays that nobody may write
         x = torch.from_numpy(given).to(device).permute(2, 0, 1)[None] / 255
         sr = _mean_over_symmetries(enlarge, x) if self_ensemble else enlarge(x)
         return np.asarray(sr[0].mul_(255).permute(1, 2, 0).contiguous().cpu().numpy(), dtype=np.float32)
+
+
+@contextmanager
+def _unrounded_factors(device: torch.device) -> Iterator[None]:
+    """Convolutions of float32 on a GPU take their factors as they are, where torch's default rounds them to 10 bits."""
+    if device.type != "cuda":
+        yield
+        return
+    convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = convolutions.fp32_precision
+    convolutions.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = before
+
+
+def on_device(model: A2N, device: str) -> tuple[A2N, str]:
+    """The network on that device and what the device is called; on the CPU if the device is not here or has no room.
+
+    Args:
+        device: "cpu", "cuda" or "cuda:N".
+    """
+    if device != "cpu" and torch.cuda.is_available():
+        try:
+            return model.to(device), f"cuda: {torch.cuda.get_device_name(device)}"
+        except Exception as exc:
+            if not is_out_of_memory(exc):
+                raise
+    return model.to("cpu"), "cpu"
 
 
 def automatic_strip_rows(model: A2N, height: int, width: int) -> int | Literal["whole"]:

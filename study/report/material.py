@@ -10,22 +10,23 @@ from sr_core.data.layers import HR
 from sr_core.data.manifest import pixel_digest
 from sr_core.data.sources import Pictures, embedded_pictures, folder_pictures
 from sr_core.data.store import load_store
-from sr_core.errors import CheckpointError, ConfigError, ImageError, StoreError, SuiteError
+from sr_core.errors import ConfigError, ImageError, StoreError, SuiteError
 from sr_core.model.network import A2N
-from sr_core.model.weights import load_model
-from sr_core.training.checkpoint import digest_of, weights_of
 from study.config import TrialConfig
 from study.events import Finished
 from study.experiment import BASE
+from study.folder import StudyFolder
 from study.report.record import Record
 from study.state import TrialState
 from study.statistics.finalists import finalists
+from study.trained import trained_network
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
     """The trained network of a finished trial."""
 
+    folder: StudyFolder
     trial: TrialState
     path: Path
     """Of its weights."""
@@ -38,10 +39,7 @@ class Network:
 
     def load(self) -> A2N:
         """The network. Raises CheckpointError where the file does not hold the journal's weights."""
-        model = load_model(self.path, self.trial.config.data.scale)
-        if digest_of(weights_of(model)) != self.digest:
-            raise CheckpointError(f"{self.path}: not the weights of trial {self.trial.number} that the journal records")
-        return model
+        return trained_network(self.folder, self.trial, self.path)
 
 
 def network_of(record: Record, trial: TrialState) -> Network | None:
@@ -52,7 +50,7 @@ def network_of(record: Record, trial: TrialState) -> Network | None:
     for folder in (record.folder.trial(trial.number), best):
         weights, config = folder / "weights.safetensors", folder / "config.json"
         if record.folder.has(weights) and record.folder.has(config) and (folder != best or _is_of(config, trial)):
-            return Network(trial, weights)
+            return Network(record.folder, trial, weights)
     return None
 
 

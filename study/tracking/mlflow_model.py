@@ -67,8 +67,10 @@ class Champion:
 def champion_of(
     folder: StudyFolder, state: StudyState, result: Concluded, experiment: str, run: str, study_id: str
 ) -> Champion | None:
-    """The winner that a conclusion names; None where its weights are not there any more.
+    """The winner that a conclusion names; None if its weights are not there any more.
 
+    Raises:
+        CheckpointError: the file holds other weights than the journal records.
     Args:
         experiment: MLflow's id.
         run: of the winning trial.
@@ -77,6 +79,7 @@ def champion_of(
     weights = folder.trial(result.best) / "weights.safetensors"
     if opened is None or not isinstance(trial.end, Finished) or not folder.has(weights):
         return None
+    trained_network(folder, trial)
     epoch = trial.starts[-1].epoch if trial.starts else 0
     session = next((s for s in state.sessions if s.epoch == epoch), None)
     last = trial.curve[-1]  # with its time, so that the run has each point once
