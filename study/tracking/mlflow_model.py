@@ -32,6 +32,7 @@ from study.statistics.verdict import words
 from study.tracking import mlflow_content as content
 from study.tracking.mlflow_names import MOST_DESCRIPTION, MOST_PARAM, legal_key, legal_value
 from study.tracking.mlflow_store import legal_tags, milliseconds, second_name
+from study.trained import trained_network
 
 logger = logging.getLogger(__name__)
 
