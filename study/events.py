@@ -1,6 +1,5 @@
 """Everything that can happen in a study. The journal holds these; all else is derived from them."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -231,16 +230,7 @@ _KINDS: dict[str, type[Event]] = {
 
 def to_json(event: Event) -> dict[str, Any]:
     """The event as plain values, its kind first."""
-    values = asdict(event)
-    if isinstance(event, Concluded):
-        values["scores"] = {name: _finite(value) for name, value in event.scores.items()}
-        values["per_image"] = [[*row[:2], *map(_finite, row[2:])] for row in event.per_image]
-    return {"event": type(event).__name__, **values}
-
-
-def _finite(value: float) -> float | str:
-    """A score as JSON holds it: the PSNR of a flat image, on which a network makes no error, is "inf"."""
-    return value if math.isfinite(value) else str(value)
+    return {"event": type(event).__name__, **asdict(event)}
 
 
 def from_json(stored: Mapping[str, Any]) -> Event:
@@ -250,7 +240,5 @@ def from_json(stored: Mapping[str, Any]) -> Event:
     if kind is Finished or kind is Concluded:
         values["per_image"] = tuple(tuple(row) for row in values["per_image"])
     if kind is Concluded:
-        values["scores"] = {name: float(value) for name, value in values["scores"].items()}
-        values["per_image"] = tuple((*row[:2], float(row[2]), float(row[3])) for row in values["per_image"])
         values |= {name: tuple(values[name]) for name in ("files", "missing", "notes") if name in values}
     return kind(**values)

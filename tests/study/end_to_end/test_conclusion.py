@@ -1,6 +1,5 @@
 """The end of a study: numbers first, figures if they can be drawn, whatever the environment and the names."""
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ import pandas as pd
 import pytest
 
 from study import events as ev
-from study.journal import decode, encode, read
+from study.journal import read
 from study.state import fold
 
 ACUTE = os.fsdecode(b"caf\xe9")
@@ -137,20 +136,6 @@ def test_numbers_are_on_the_disk_before_a_figure_is_drawn(tiny: Any, commands: A
     first = "import os\nfrom study import plots\nplots.learning_curves = lambda *_, **__: os._exit(9)\n"
     assert commands.run("study.run", *tiny.argv(tmp_path / "root", trials=3), first=first).status == 9
     assert files_below(tmp_path / "root" / "tiny" / "results") >= WHOLE - {"curves.png", "comparison.png"}
-
-
-def test_a_flat_picture_has_an_infinite_psnr_that_the_journal_keeps() -> None:
-    concluded = ev.Concluded(
-        time=1.0,
-        best=0,
-        counted=1,
-        scores={"flat/psnr": float("inf"), "flat/ssim": 1.0},
-        per_image=(("flat", "black", float("inf"), 1.0),),
-        files=(),
-    )
-    line = encode(0, concluded)
-    json.loads(line, parse_constant=pytest.fail)
-    assert decode(line) == (0, concluded)
 
 
 def test_a_conclusion_recorded_before_figures_could_be_missing_has_none_missing(finished: Any) -> None:
