@@ -200,8 +200,9 @@ def curves(study: str | StudyState = "quickstart", root: str | Path | None = Non
 
 
 def replicates(study: str | StudyState = "quickstart", root: str | Path | None = None) -> pd.DataFrame:
-    """One row a replicate: `finalist` (or a reference's name), `of` (its trial in the search), `seed` (its number),
-    `trial`, `state`, `patches`, `val/psnr` [dB], `val/ssim`. Arguments and errors as of `trials`."""
+    """One row a replicate: `finalist` (its place in the search, or a reference's name), `of` (its trial in the search),
+    `seed` (its number), `trial`, `state`, `patches`, `val/psnr` [dB], `val/ssim`, `setting` (what it trains again: a
+    name that no other setting has, also after the search was continued). Arguments and errors as of `trials`."""
     rows = [
         {
             "finalist": printable(t.proposed.name),
@@ -211,11 +212,13 @@ def replicates(study: str | StudyState = "quickstart", root: str | Path | None =
             "state": t.status,
             "patches": t.patches,
             **t.scores,
+            "setting": printable(t.label.rpartition(" / ")[0]),
         }
         for t in _state(study, root).trials.values()
         if t.is_replicate
     ]
-    return pd.DataFrame(rows, columns=["finalist", "of", "seed", "trial", "state", "patches", "val/psnr", "val/ssim"])
+    columns = ["finalist", "of", "seed", "trial", "state", "patches", "val/psnr", "val/ssim", "setting"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def importances(found: "Sequence[Importance]") -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pytest
 
 from experiments.quickstart import EXPERIMENT
 from sr_core.errors import ConfigError
-from study import reproduce, status
+from study import reproduce, results, status
 from study.events import Concluded
 from study.folder import StudyFolder
 from study.journal import Journal
@@ -266,15 +266,21 @@ def test_replicates_of_two_winners_of_a_reopened_search_have_names_of_their_own(
     assert f"trial {new} / seed 1" in describe(proposal, study.state)
     legends: dict[str, list[str]] = {}
 
-    def noting(name: str, figure: Any, numbers: str) -> Any:
-        legends[name] = [text.get_text() for text in figure.legends[0].get_texts()]
-        return drawn(name, figure, numbers)
+    def noting(name: str, numbers: str, draw: Callable[[], Any], *settings: Any) -> Any:
+        def draw_and_note() -> Any:
+            figure = draw()
+            legends[name] = [text.get_text() for text in figure.legends[0].get_texts()]
+            return figure
+
+        return drawn(name, numbers, draw_and_note, *settings)
 
     drawn = course.drawn
     monkeypatch.setattr(course, "drawn", noting)
     course.learning_curves(record_of(study, tmp_path))
     labels = [text for text in legends["replicate-curves"] if "bicubic" not in text]
     assert labels == ["trial 2", "authors", "blog", f"trial {new}"]
+    pivoted = results.replicates(study.state).pivot(index="seed", columns="setting", values="val/psnr")
+    assert set(pivoted.columns) == {"trial 2", f"trial {new}", "authors", "blog"}
 
 
 def test_status_calls_a_running_replicate_by_its_trial(
