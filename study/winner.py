@@ -53,7 +53,7 @@ def conclude(
     assert best is not None and isinstance(best.end, Finished)
     model = trained_network(folder, best)
     model, device = on_device(model, device)
-    kept = KeptScores(folder.results / ".scores.json")
+    kept = KeptScores(folder.path / ".scores.json")
     whole = score_whole_images(
         model, best.end.weights, pictures, best.config.evaluation, device=device, kept=kept, tell=tell, check=check
     )

@@ -73,7 +73,7 @@ def test_a_second_conclusion_scores_no_image_again_and_comes_to_the_same(
 def test_a_signal_ends_the_conclusion_and_the_next_one_continues_with_the_images_left(
     finished_copy: Any, conclude: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (finished_copy.folder.results / ".scores.json").unlink(missing_ok=True)
+    (finished_copy.folder.path / ".scores.json").unlink(missing_ok=True)
     stop, looked = StopSignal(), list[str]()
     real = whole_images.look
 
@@ -102,7 +102,7 @@ def test_the_end_of_the_time_does_not_end_a_conclusion() -> None:
 def test_an_image_on_which_the_network_overflows_is_in_no_mean_and_named(
     finished_copy: Any, conclude: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (finished_copy.folder.results / ".scores.json").unlink(missing_ok=True)
+    (finished_copy.folder.path / ".scores.json").unlink(missing_ok=True)
     real, calls = whole_images.super_resolve, list[int]()
 
     def overflowing(model: Any, lr: Image, **options: Any) -> Any:
