@@ -1,6 +1,7 @@
 """What every command shares: usage errors, expected errors and interrupts as one line and an exit status."""
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ BAD_INPUT = 2
 """Exit status of bad usage or input."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 READER_GONE = 141
 """Exit status where stdout was closed early, as `| head` does: what a shell reports for SIGPIPE."""
 
@@ -39,10 +41,9 @@ class Parser(argparse.ArgumentParser):
 def run_command(body: Callable[[], int]) -> int:
     """The exit status of a command's work.
 
-    A SuiteError and a lack of memory become one line on stderr and 2, Ctrl-C becomes 130, a reader that closed stdout
-    ends it quietly.
-    SIGTERM and SIGHUP end it as a shell reports them (143, 129), after unfinished files are removed. Anything else is a
-    bug and keeps its traceback.
+    A SuiteError, a lack of memory and a full disk become one line on stderr and 2, Ctrl-C becomes 130, a reader that
+    closed stdout ends it quietly. SIGTERM and SIGHUP end it as a shell reports them (143, 129), after unfinished files
+    are removed. Anything else is a bug and keeps its traceback.
     """
     make_streams_safe()
     try:
@@ -62,9 +63,14 @@ def run_command(body: Callable[[], int]) -> int:
         print("terminated", file=sys.stderr)
         return 128 + exc.number
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the exit flushes into the pipe again
+        _drop_stdout()
         return READER_GONE
     except Exception as exc:
+        if isinstance(exc, OSError) and exc.errno in _NO_ROOM:
+            _drop_stdout()
+            place = exc.filename or "standard output or a file"
+            print(f"error: {place} cannot be written ({exc.strerror}); make room, then run again", file=sys.stderr)
+            return BAD_INPUT
         if not is_out_of_memory(exc):
             raise
         show_progress("")
@@ -72,6 +78,11 @@ def run_command(body: Callable[[], int]) -> int:
               "batch job with more memory", file=sys.stderr)  # fmt: skip
         return BAD_INPUT
     return status
+
+
+def _drop_stdout() -> None:
+    """Send what is still to be written to the null device, or the exit would meet the same error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _EndedError(BaseException):

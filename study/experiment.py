@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from sr_core.errors import ConfigError, SuiteError
+from sr_core.names import visible
 from study.config import SECTIONS, TrialConfig, differences
 from study.counting import Counts
 from study.neighbours import bind_experiments, neighbours_of
@@ -89,6 +90,7 @@ class Experiment:
         for name, reference in self.references.items():
             if _TAKEN.fullmatch(name):
                 raise ConfigError(f"reference {name!r}: trials of the search are called so; give it another name")
+            _check_name(f"reference {name!r}", name)
             _check_comparable(name, reference, self.base)
         self._check_comparisons()
         self._check_counting()
@@ -166,6 +168,12 @@ class Experiment:
 def _plain(comparisons: Mapping[str, Sequence[tuple[str, str]]]) -> list[list[Any]]:
     # Rows, for MLflow allows no question mark in a parameter's name.
     return [[question, [list(pair) for pair in pairs]] for question, pairs in comparisons.items()]
+
+
+def _check_name(what: str, name: str) -> None:
+    """Names stand in tables, figures and sentences: one line of text."""
+    if not name.strip() or visible(name) != name:
+        raise ConfigError(f"{what}: expected a name that can be printed on one line")
 
 
 def _check_comparable(name: str, reference: TrialConfig, base: TrialConfig) -> None:

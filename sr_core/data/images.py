@@ -106,6 +106,8 @@ def naming_faults(path: Path) -> Iterator[None]:
         raise ImageError(f"{path}: {exc}") from exc
     except FileNotFoundError as exc:
         raise ImageError(f"{path}: no such picture; check the path") from exc
+    except PermissionError as exc:
+        raise ImageError(f"{path}: may not be read by this user ({exc.strerror}); change its permissions") from exc
     except PIL.UnidentifiedImageError as exc:
         raise ImageError(
             f"{path}: cannot be decoded as a picture: it is no PNG, JPEG, BMP, TIFF or WebP file, or of a rare kind, "

@@ -214,3 +214,17 @@ def test_a_file_without_a_header_is_refused_as_when_it_is_read(tmp_path: Path) -
         assert str(of_sides.value) == str(of_pixels.value)
     with pytest.raises(ImageError, match="no such picture"):
         image_sides(tmp_path / "gone.png")
+
+
+def test_an_image_that_this_user_may_not_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"")
+
+    def refused(self: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    with pytest.raises(ImageError, match="may not be read by this user"):
+        read_image(path)

@@ -129,3 +129,11 @@ def test_a_command_under_nohup_does_not_hear_that_its_terminal_closes() -> None:
         assert run_command(lambda: signal.raise_signal(signal.SIGHUP) or 0) == 0
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which Linux has")
+def test_a_full_disk_under_standard_output_is_one_line(tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", np.zeros((40, 40, 3), np.uint8))
+    done = run(f"$P -m sr_core.evaluate --weights bicubic --scale 2 --benchmark {tmp_path} > /dev/full")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "No space left on device" in done.stderr

@@ -592,3 +592,9 @@ def test_an_unsearched_experiment_is_legal() -> None:
 
 def test_a_grid_of_real_and_whole_values_loads() -> None:
     assert experiment(nuisance={"model.temperature": Grid(0.1, 1, 10)}).space.size == 3
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "", " ", "bell\a", "caf\udce9"])
+def test_a_reference_s_name_is_one_printable_line(name: str) -> None:
+    with pytest.raises(ConfigError, match="printed on one line"):
+        experiment(references={name: BASE})
