@@ -56,8 +56,8 @@ def matplotlib() -> ModuleType:
     Raises:
         ImportError: it is not installed, or its installation is broken.
     """
-    if sys.modules.get("matplotlib") is not None:
-        return sys.modules["matplotlib"]
+    if "matplotlib" in sys.modules:
+        return importlib.import_module("matplotlib")  # as it is, or the error of one that is blocked
     with _quiet():
         with _without_users_choices():
             loaded = importlib.import_module("matplotlib")

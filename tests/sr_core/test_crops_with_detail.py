@@ -11,7 +11,8 @@ import pytest
 import experiments
 from sr_core.data import validation
 from sr_core.data.degrade import crop_to_multiple, downsample
-from sr_core.data.images import Image, list_images, read_image
+from sr_core.data.images import Image, read_image
+from sr_core.data.scan import list_images
 from sr_core.data.sources import embedded_pictures
 from sr_core.data.validation import Crop, choose_squares, crop_places, validation_crops
 from sr_core.errors import ImageError

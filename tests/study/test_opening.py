@@ -73,5 +73,5 @@ def test_trials_that_share_a_gpu_may_each_take_their_part_of_its_memory(
     monkeypatch.setattr(executors, "ProcessCrew", made.append)
     store: Any = SimpleNamespace(path=Path("store.h5"))
     placement = Placement(executor="processes", slots=len(gpus), gpus=gpus)
-    executors.open_executor(placement, store, gpu, 2)
+    executors.open_executor(placement, store, gpu, 2, 50.0)
     assert made[0].gpu_share == pytest.approx(share), "of nine tenths of what is free"

@@ -71,7 +71,17 @@ def far(ray: Ray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[t
 
 def setup(far: types.ModuleType, **options: Any) -> Any:
     common = {"store": Path("store.h5"), "fingerprint": "f", "runtime": resolve(threads=1), "scale": 2}
-    return far.Setup(**{**common, "source": provenance.source_hash(), "slots": 8, "slots_per_gpu": 1, **options})
+    common["max_bicubic_psnr"] = 50.0
+    return far.Setup(
+        **{
+            **common,
+            "source": provenance.source_hash(),
+            "slots": 8,
+            "slots_per_gpu": 1,
+            "max_bicubic_psnr": 50.0,
+            **options,
+        }
+    )
 
 
 class Chosen:
@@ -96,7 +106,7 @@ def test_an_actor_chooses_the_home_of_its_pixels_with_the_share_of_its_slot_and_
     chosen = Chosen("disk")
     benches: list[Any] = []
     monkeypatch.setattr(far, "choose_home", chosen)
-    monkeypatch.setattr(far, "Bench", lambda *given: benches.append(given))
+    monkeypatch.setattr(far, "Bench", lambda *given, **options: benches.append(given))
     monkeypatch.setattr(far, "serve", lambda channel, bench: channel.send(Ready()))
     actor = far.Far(setup(far, slots_per_gpu=3))
     assert heard(actor) == far.Suitable("node-1", "disk")
@@ -110,7 +120,7 @@ def test_a_trial_that_is_told_before_the_home_waits_its_turn(
     far: types.ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(far, "choose_home", Chosen("host"))
-    monkeypatch.setattr(far, "Bench", lambda *_: None)
+    monkeypatch.setattr(far, "Bench", lambda *_, **options: None)
     orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
     monkeypatch.setattr(far, "serve", lambda channel, bench: orders.put(channel.receive()))
     actor = far.Far(setup(far))
@@ -145,7 +155,7 @@ def test_a_full_disk_of_the_node_is_told_as_the_node_s_and_not_as_an_error_of_th
         raise OSError(28, "No space left on device", "/tmp/x")
 
     monkeypatch.setattr(far, "choose_home", Chosen("host"))
-    monkeypatch.setattr(far, "Bench", lambda *_: None)
+    monkeypatch.setattr(far, "Bench", lambda *_, **options: None)
     monkeypatch.setattr(far, "serve", lambda *_: full(Path()))
     actor = far.Far(setup(far))
     heard(actor)

@@ -302,7 +302,8 @@ def test_a_reproduction_is_compared_with_the_validation_that_the_weights_had(
     here: Any = SimpleNamespace(apply=lambda: None)
 
     def retrained() -> proof.Comparison:
-        return proof.retrain(StudyFolder(tmp_path, "small"), trial, here, here, lambda event: None)
+        folder = StudyFolder(tmp_path, "small")
+        return proof.retrain(folder, trial, here, here, lambda event: None, max_bicubic_psnr=None)
 
     assert retrained().identical
     other = replace(trial.end, weights="dead")
