@@ -228,6 +228,7 @@ class TestSharedMemory:
         other = SharedPixels("another", 100, lambda memory: memory.fill(1))
         assert other.shared and other.pixels.sum() == 100 and len(list(own_memory.iterdir())) == 1
 
+    @pytest.mark.slow
     def test_it_stays_usable_when_whoever_filled_it_is_killed(self, own_memory: Path) -> None:
         first, second = Holder(own_memory), Holder(own_memory)
         first.end(signal.SIGKILL)

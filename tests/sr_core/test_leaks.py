@@ -80,6 +80,7 @@ def most_agreeing(leaks: Sequence[Leak]) -> int:
 # What has to be found, on the photographs of scikit-image
 
 
+@pytest.mark.slow
 def test_a_crop_of_80_percent_is_known_at_any_size_quality_and_mirrored(keep: Keep) -> None:
     held_out = [EMBEDDED[name] for name in ("camera", "chelsea", *TEXTURES)]
     train = {
@@ -142,6 +143,7 @@ def test_a_picture_without_texture_is_known_as_a_whole(name: str, mirrored: bool
 # What must not be found
 
 
+@pytest.mark.slow
 def test_the_embedded_pictures_raise_no_alarm_and_are_far_from_one(monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = embedded_pictures()
     found = examine(pictures.train, {"valid": pictures.valid})
@@ -244,6 +246,7 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 # What has to be found, and must not be, on the pictures of the field
 
 
+@pytest.mark.slow
 def test_set5_is_known_in_every_guise(shared: Path, keep: Keep) -> None:
     held_out = in_folder(shared / "data/Set5/HR")
     train = [
@@ -259,6 +262,7 @@ def test_set5_is_known_in_every_guise(shared: Path, keep: Keep) -> None:
     assert min(int(leak.evidence.split()[0]) for leak in leaks) >= 30
 
 
+@pytest.mark.slow
 def test_the_demanded_case_is_found_among_many(shared: Path, keep: Keep) -> None:
     woman = read_image(shared / "data/Set5/HR/woman.png")
     small = resized(cropped(woman, 0.8, (0.3, 0.6)), 0.7)
@@ -281,6 +285,7 @@ def test_t91_holds_one_picture_twice(shared: Path) -> None:
     assert (found.kind, found.first, found.again) == ("same pixels", "t36", "t65")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [8, pytest.param(1, marks=pytest.mark.long)])
 def test_380_training_pictures_are_far_from_an_alarm(share: int, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them take half a minute: usually one in eight is looked at."""

@@ -45,6 +45,7 @@ def test_the_card_states_the_scores_the_data_and_their_terms(folder: Path) -> No
         assert word in card
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", RELEASED, ids=NAMES)
 def test_the_published_scores_are_what_evaluate_prints(
     folder: Path, shared: Path, capsys: pytest.CaptureFixture[str]

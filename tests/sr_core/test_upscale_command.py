@@ -385,6 +385,7 @@ def test_bad_usage_is_one_line(weights: Path, tmp_path: Path, capsys: pytest.Cap
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_whole_pictures_and_the_same_command_goes_on(tmp_path: Path) -> None:
     """The real command, killed while it works: each output is whole, and the second run makes what is missing."""
     weights, photos, out = save_weights(tmp_path / "trained"), tmp_path / "photos", tmp_path / "out"

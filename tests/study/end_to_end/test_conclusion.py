@@ -23,6 +23,7 @@ def files_below(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "settings"),
     [
@@ -48,6 +49,7 @@ def test_a_study_concludes_and_reports_whatever_matplotlib_is_told(
     assert pages[0] == pages[1], "the same journal gives the same page"
 
 
+@pytest.mark.slow
 def test_pictures_whose_names_are_not_utf8_are_concluded_reported_exported_and_published(
     tiny: Any, commands: Any, tmp_path: Path, state_of: Any
 ) -> None:
@@ -79,6 +81,7 @@ def test_pictures_whose_names_are_not_utf8_are_concluded_reported_exported_and_p
     assert not any("mlflow" in line and "not up to date" in line for line in ended.out.splitlines())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "gone"),
     [

@@ -32,6 +32,7 @@ def stand_alone(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str
     return run
 
 
+@pytest.mark.slow
 def test_the_folder_reproduces_the_winner_when_study_weights_and_store_are_gone(
     finished_copy: Any, tiny: Any, commands: Any, tmp_path: Path, stand_alone: Any
 ) -> None:

@@ -30,6 +30,7 @@ def data(tiny: Any, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny.data, tmp_path / "data"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dust", [False, True])
 def test_a_blank_validation_image_gives_no_crop_and_the_study_says_so_and_concludes(
     tiny: Any, data: Path, commands: Any, state_of: Any, tmp_path: Path, dust: bool

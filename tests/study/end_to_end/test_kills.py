@@ -118,6 +118,7 @@ def test_killed_a_study_of_two_threads_comes_out_the_same(
     assert outcome_of(killed) == outcome_of(whole)
 
 
+@pytest.mark.slow
 def test_killed_amid_a_line_of_every_kind_a_study_comes_out_the_same(
     tiny: Any, commands: Any, tmp_path: Path, check: Check
 ) -> None:
@@ -216,6 +217,7 @@ def views_of(root: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGHUP, 75)])
 def test_asked_to_stop_it_writes_a_checkpoint_and_says_that_the_same_command_goes_on(
     number: int, status: int, tiny: Any, commands: Any, tmp_path: Path, state_of: Any, wait_until: Any, check: Check
@@ -253,6 +255,7 @@ InlineExecutor.suspend = slow
 """
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_stops_at_once_and_the_study_goes_on_from_the_last_checkpoint(
     tiny: Any, commands: Any, tmp_path: Path, wait_until: Any, check: Check
 ) -> None:
@@ -310,6 +313,7 @@ def test_a_terminal_that_closes_ends_a_study_with_worker_processes_after_a_check
     assert "terminated" in {run.data.tags["study.state"] for run in runs}  # the study's run says so, as after SIGTERM
 
 
+@pytest.mark.slow
 def test_a_second_coordinator_is_refused_by_the_name_of_the_first_which_goes_on_unharmed(
     tiny: Any, commands: Any, tmp_path: Path, state_of: Any, wait_until: Any, check: Check
 ) -> None:

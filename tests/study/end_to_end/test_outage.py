@@ -82,6 +82,7 @@ def test_no_password_of_a_view_is_in_any_file_or_on_the_screen(
     assert list(read(StudyFolder(root, "tiny").journal))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["amid", "after"])
 def test_a_folder_recorded_without_a_tracker_fills_one_later_from_another_place(
     moment: str, finished: Any, tiny: Any, commands: Any, tmp_path: Path, shown_in_mlflow: Any

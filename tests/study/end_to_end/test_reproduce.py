@@ -416,6 +416,7 @@ def test_one_source_line_that_changes_numbers_is_a_difference_and_its_file_the_l
     assert out.endswith("\nverdict: different")
 
 
+@pytest.mark.slow
 def test_one_source_line_that_changes_nothing_is_told_and_only_strict_makes_it_a_difference(
     reproduce_with: Callable[..., Any],
 ) -> None:
@@ -427,6 +428,7 @@ def test_one_source_line_that_changes_nothing_is_told_and_only_strict_makes_it_a
     assert re.search(r"\ndiffers: code \w{16} then, \w{16} now: sr_core/seed\.py\nverdict: different \(-", strict[0])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have one set of kernels")
 def test_another_instruction_set_rounds_otherwise_and_the_verdict_is_within_tolerance(finished: Any) -> None:
     recorded = finished.state.opened.runtime["cpu_capability"]

@@ -157,6 +157,7 @@ def test_a_study_whose_time_was_up_before_a_trial_had_ended_is_no_failure_and_sa
     assert commands.run("study.run", *tiny.argv(tmp_path / "root", trials=1)).status == 0, "it goes on"
 
 
+@pytest.mark.slow
 def test_a_running_trial_is_shown_as_far_as_it_is_and_not_as_its_last_validation(
     tiny: Any, commands: Any, tmp_path: Path, status: Any, wait_until: Any
 ) -> None:

@@ -117,6 +117,7 @@ def test_nothing_but_the_results_is_left_under_the_root(finished: Any) -> None:
     }
 
 
+@pytest.mark.slow
 def test_typed_again_it_trains_nothing_and_prints_the_same(finished: Any, tiny: Any, tmp_path: Path) -> None:
     before = finished.folder.journal.read_bytes()
     command = [sys.executable, "-m", "study.run", *map(str, tiny.argv(finished.root, views=True))]
@@ -140,6 +141,7 @@ def test_fewer_trials_than_there_are_print_the_same_result(finished: Any, tiny: 
     assert finished.folder.journal.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_larger_number_goes_on_as_if_it_had_been_asked_for_at_once(
     finished_copy: Any, tiny: Any, commands: Any, tmp_path: Path, outcome_of: Any, state_of: Any
 ) -> None:
@@ -196,6 +198,7 @@ def test_without_root_a_study_goes_to_the_folder_that_the_help_names(commands: A
     assert "mlruns" in shown.out
 
 
+@pytest.mark.slow
 def test_a_timeout_ends_the_search_with_a_ranking_and_status_0(
     tiny: Any, commands: Any, tmp_path: Path, state_of: Any
 ) -> None:
@@ -271,6 +274,7 @@ def test_two_studies_under_one_root_run_side_by_side(
     assert len(list((root / "stores").glob("*.h5*"))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a file name is Unicode")
 def test_a_picture_whose_name_no_encoding_has_trains_and_is_named(tiny: Any, commands: Any, tmp_path: Path) -> None:
     data = shutil.copytree(tiny.data, tmp_path / "odd")

@@ -114,6 +114,7 @@ def screen() -> Iterator[Screen]:
     made.close()
 
 
+@pytest.mark.slow
 def test_a_screen_is_drawn_while_a_study_runs_and_the_result_alone_stays(
     screen: Screen, tiny: Any, commands: Any, tmp_path: Path, finished: Any
 ) -> None:
@@ -151,6 +152,7 @@ def test_no_color_is_respected(screen: Screen, tiny: Any, commands: Any, tmp_pat
     assert "ranking by PSNR" in screen.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["Ctrl-C", "SIGTERM", "two Ctrl-C", "a bug"])
 def test_however_a_study_ends_the_terminal_is_as_it_was(
     end: str, screen: Screen, tiny: Any, commands: Any, tmp_path: Path
@@ -183,6 +185,7 @@ def test_however_a_study_ends_the_terminal_is_as_it_was(
         assert "next: python -m study.run" in screen.text
 
 
+@pytest.mark.slow
 def test_a_terminal_that_is_resized_is_drawn_to_its_new_size(tiny: Any, commands: Any, tmp_path: Path) -> None:
     screen = Screen(width=120)
     hardly_moving = SLOWLY.replace("0.01", "0.2")  # on a busy machine too, it is far from its end when all is drawn
@@ -206,6 +209,7 @@ def test_a_terminal_that_is_resized_is_drawn_to_its_new_size(tiny: Any, commands
     assert process.wait().status == 75
 
 
+@pytest.mark.slow
 def test_the_result_on_a_narrow_terminal_ends_with_a_command_that_can_be_copied(
     tiny: Any, commands: Any, tmp_path: Path
 ) -> None:
@@ -219,6 +223,7 @@ def test_the_result_on_a_narrow_terminal_ends_with_a_command_that_can_be_copied(
     assert command in screen.text, "a command that is broken in two cannot be copied"
 
 
+@pytest.mark.slow
 def test_what_is_said_while_the_screen_is_drawn_is_shown_and_stays_behind(
     screen: Screen, tiny: Any, commands: Any, tmp_path: Path
 ) -> None:
@@ -253,6 +258,7 @@ def test_a_view_that_cannot_be_drawn_ends_no_study_and_says_why(
     assert "RuntimeError: a bug of the view" in screen.text and "next: python -m study.run" in screen.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("why", ["TERM=dumb", "colours forced upon a pipe"])
 def test_what_cannot_be_drawn_on_gets_plain_lines(
     why: str, screen: Screen, tiny: Any, commands: Any, tmp_path: Path
@@ -271,6 +277,7 @@ def test_what_cannot_be_drawn_on_gets_plain_lines(
     assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d    1/3  trial   0  finished ", written, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_a_terminal_that_lacks_a_sign_ends_no_study(tiny: Any, commands: Any, tmp_path: Path) -> None:
     screen = Screen(width=60)
     latin = "import sys; sys.stdout.reconfigure(encoding='latin-1')"

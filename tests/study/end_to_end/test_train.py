@@ -241,6 +241,7 @@ def test_mlflow_has_it_as_a_run_of_its_own_linked_with_its_trial_and_study(train
     assert Path(path).read_bytes() == (trained.folder.trial(trained.number) / "weights.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_deleted_store_is_rebuilt_with_the_training_in_it(trained: Trained, commands: Any, tmp_path: Path) -> None:
     root = shutil.copytree(trained.root, tmp_path / "root")
     (root / "mlflow.db").unlink()
@@ -265,6 +266,7 @@ def test_where_mlflow_lacks_the_study_it_comes_with_its_training(
     check_mlflow(trained, root)
 
 
+@pytest.mark.slow
 def test_killed_while_mlflow_is_written_and_resumed_it_is_one_run(
     trained: Trained, finished_copy: Any, commands: Any, wait_until: Any
 ) -> None:
