@@ -8,6 +8,7 @@ import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -64,15 +65,25 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
 
 
 def _evaluate(args: Namespace) -> int:
-    from sr_core.metrics.evaluate import describe, mean_score
-
     if args.csv is not None and (args.csv.is_dir() or not args.csv.parent.is_dir()):
         raise SuiteError(f"--csv {args.csv}: expected a file in a folder that exists")
     pictures = _pictures(args.benchmark)
     lr_pictures = None if args.lr is None else _matched(pictures, args.lr, args.scale)
     kernel: Kernel = "pillow_bicubic" if args.protocol == "blog" else args.kernel or "matlab_bicubic"
     _check_sizes(pictures, lr_pictures, scale=args.scale, kernel=kernel, protocol=args.protocol)
-    enlarge = _enlarger(args.weights, args.scale, args.self_ensemble, args.device)
+    with ExitStack() as stack:
+        enlarge = _enlarger(args.weights, args.scale, args.self_ensemble, args.device, stack)
+        return _score_all(args, pictures, lr_pictures, kernel, enlarge)
+
+
+def _score_all(
+    args: Namespace,
+    pictures: dict[str, Path],
+    lr_pictures: dict[str, Path] | None,
+    kernel: Kernel,
+    enlarge: "Enlarge",
+) -> int:
+    from sr_core.metrics.evaluate import describe, mean_score
 
     width = max(map(len, (*pictures, "image")))
     if not args.json:
@@ -137,7 +148,8 @@ def _match(stem: str, by_stem: dict[str, list[Path]], folder: Path, scale: int) 
             raise ImageError(f"{folder}: {len(found)} LR pictures of {stem}: {', '.join(map(str, found))}; keep one")
 
 
-def _enlarger(weights: str, scale: Scale, self_ensemble: bool, device: str | None) -> "Enlarge":
+def _enlarger(weights: str, scale: Scale, self_ensemble: bool, device: str | None, stack: ExitStack) -> "Enlarge":
+    """What makes SR of LR, in a thread that ends with the stack."""
     if weights == BICUBIC:
         from sr_core.metrics.evaluate import bicubic_baseline
 
@@ -146,13 +158,15 @@ def _enlarger(weights: str, scale: Scale, self_ensemble: bool, device: str | Non
 
     from sr_core.model.inference import super_resolve
     from sr_core.model.weights import load_model
+    from sr_core.training.own_thread import inference_thread
     from sr_core.training.runtime import resolve
 
     chosen = resolve(device=device or ("cuda:0" if torch.cuda.is_available() else "cpu")).device
     if chosen != "cpu":  # or it would round each factor of a convolution to 10 bits
         torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     model = load_model(Path(weights), scale).to(chosen)
-    return lambda lr: super_resolve(model, lr, self_ensemble=self_ensemble)
+    thread = stack.enter_context(inference_thread())
+    return lambda lr: thread(super_resolve, model, lr, self_ensemble=self_ensemble)
 
 
 def _check_sizes(

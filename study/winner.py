@@ -19,6 +19,7 @@ from sr_core.metrics.evaluate import Score, bicubic_baseline, lr_hr_pair, mean_s
 from sr_core.model.inference import super_resolve
 from sr_core.model.network import A2N
 from sr_core.model.weights import load_model
+from sr_core.training.own_thread import OwnThread, inference_thread
 from study.events import Concluded
 from study.experiment import Experiment
 from study.folder import StudyFolder
@@ -65,24 +66,31 @@ def conclude(folder: StudyFolder, state: StudyState, experiment: Experiment, pic
 
     scores: dict[str, float] = {}
     gains: list[tuple[float, str, Picture]] = []
-    for name, members in {"valid": pictures.valid, **pictures.benchmarks}.items():
-        ours, bicubic = [], []
-        for picture in members:
-            seen = _look(model, picture, config.evaluation)  # one at a time: sets are large, pictures too
-            ours.append(seen.of_sr)
-            bicubic.append(seen.of_bicubic)
-            rows.append((name, picture.name, seen.of_sr.psnr, seen.of_sr.ssim))
-            if name == "valid":
-                gains.append((seen.of_sr.psnr - seen.of_bicubic.psnr, picture.name, picture))
-        for suffix, mean in (("", mean_score(ours)), ("_bicubic", mean_score(bicubic))):
-            scores |= {f"{name.lower()}/psnr{suffix}": mean.psnr, f"{name.lower()}/ssim{suffix}": mean.ssim}
-    _, _, shown = sorted(gains, key=lambda gain: gain[:2])[len(gains) // 2]  # the median picture, not the luckiest
+    # Under the study's own setting, and in a thread of its own: the statistics below are computed in this one.
+    with inference_thread(flush=bool(state.opened.runtime.get("flush_subnormals"))) as thread:
+
+        def look(picture: Picture) -> _Seen:
+            return _look(model, picture, config.evaluation, thread)
+
+        for name, members in {"valid": pictures.valid, **pictures.benchmarks}.items():
+            ours, bicubic = [], []
+            for picture in members:
+                seen = look(picture)  # one at a time: sets are large, pictures too
+                ours.append(seen.of_sr)
+                bicubic.append(seen.of_bicubic)
+                rows.append((name, picture.name, seen.of_sr.psnr, seen.of_sr.ssim))
+                if name == "valid":
+                    gains.append((seen.of_sr.psnr - seen.of_bicubic.psnr, picture.name, picture))
+            for suffix, mean in (("", mean_score(ours)), ("_bicubic", mean_score(bicubic))):
+                scores |= {f"{name.lower()}/psnr{suffix}": mean.psnr, f"{name.lower()}/ssim{suffix}": mean.ssim}
+        _, _, shown = sorted(gains, key=lambda gain: gain[:2])[len(gains) // 2]  # the median picture, not the luckiest
+        of_median = look(shown)
     files = {
         "ranking.csv": results.trials(state).to_csv(index=False).encode(),
         "curves.png": plots.png(
             plots.learning_curves(results.curves(state), best=best.number, bicubic_psnr=state.bicubic["val/psnr"])
         ),
-        "comparison.png": _comparison(shown.name, _look(model, shown, config.evaluation), best.number),
+        "comparison.png": _comparison(shown.name, of_median, best.number),
         "best/weights.safetensors": weights.read_bytes(),
         "best/config.json": (json.dumps(best.proposed.config, indent=2) + "\n").encode(),
     }
@@ -129,10 +137,11 @@ def _table(asked: Mapping[str, Sequence[Comparison]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _look(model: A2N, picture: Picture, evaluation: EvaluationConfig) -> _Seen:
+def _look(model: A2N, picture: Picture, evaluation: EvaluationConfig, thread: OwnThread) -> _Seen:
     scale = model.scale
     lr, hr = lr_hr_pair(read_image(picture.path), scale, evaluation.kernel, evaluation.protocol)
-    raw, bicubic = super_resolve(model, lr), bicubic_baseline(lr, scale)
+    raw = thread(super_resolve, model, lr)
+    bicubic = bicubic_baseline(lr, scale)
     return _Seen(
         lr=lr,
         bicubic=bicubic,

@@ -5,7 +5,7 @@ import sys
 
 import torch
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt's names for them, in malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # mallopt's names for them, in malloc.h
 _LARGE = 1 << 30
 
 GPU_SHARE = 0.9
@@ -16,7 +16,8 @@ def keep_freed_memory() -> bool:
     """Let this process keep what it frees, up to 1 GiB, for its next allocation; whether the C library can (glibc).
 
     Otherwise glibc gives large blocks back to the system, which hands out the next step's activations as new pages
-    and zeroes each of them: a tenth of a training step on a CPU. Changes no result.
+    and zeroes each of them: a tenth of a training step on a CPU. That holds for the main thread's heap, which threads that
+    allocate for the first time from now on share, instead of getting small heaps of their own. Changes no result.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -24,7 +25,7 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another C library, musl's for one
         return False
-    return bool(mallopt(_MMAP_THRESHOLD, _LARGE) and mallopt(_TRIM_THRESHOLD, _LARGE))
+    return bool(mallopt(_ARENA_MAX, 1) and mallopt(_MMAP_THRESHOLD, _LARGE) and mallopt(_TRIM_THRESHOLD, _LARGE))
 
 
 def share_of_each(device: str, beside: int) -> float:
