@@ -11,7 +11,7 @@ from sr_core.config import Engine
 from sr_core.machine import cores, has_amx
 from sr_core.model.network import A2N
 from sr_core.seed import child_seed
-from sr_core.training.own_thread import training_thread
+from sr_core.training.own_thread import OwnThread
 from sr_core.training.speed import measure
 from study.commandline import folder_from, typed
 from study.config import TrialConfig, differences, short_digest
@@ -121,7 +121,7 @@ def _print_cost(experiment: Experiment, trials: int, placement: Placement, pixel
     # Compiling on a CPU saves less than a third of a step, and to try it takes minutes.
     engine: Engine = "eager" if placement.device == "cpu" and base.train.engine == "auto" else base.train.engine
     runtime = resolve_runtime(experiment, trials=trials, placement=placement, engine=engine)
-    with training_thread(runtime) as thread:
+    with OwnThread(runtime.apply) as thread:
         rate = 1 / thread(measure, base.model, base.data, base.train, runtime).seconds_per_patch
     show_progress("")
     budget = base.train.budget_patches

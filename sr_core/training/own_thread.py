@@ -11,8 +11,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from sr_core.floats import can_flush, check_that_threads_agree, flush_subnormals, settle_vector_math
-from sr_core.training.memory import keep_freed_memory
-from sr_core.training.runtime import Runtime
+from sr_core.training.memory import share_one_heap
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,10 +31,11 @@ class OwnThread:
     def __init__(self, settings: Callable[[], None]) -> None:
         """
         Args:
-            settings: makes the thread that calls it compute under them.
+            settings: makes the thread that calls it compute under them; for a training `Runtime.apply`.
         Raises:
             SuiteError: the thread and those that work for it would not compute alike.
         """
+        share_one_heap()  # before the thread's first allocation, which decides where its memory comes from
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="own settings", daemon=True)
         self.ended = False
@@ -96,13 +96,6 @@ def _carry_out(outcome: Future[Any], work: Callable[[], Any]) -> None:
     except BaseException as exc:  # an interruption too, for the caller that waits
         if not outcome.done():
             outcome.set_exception(exc)
-
-
-def training_thread(runtime: Runtime) -> OwnThread:
-    """A thread that trains under these settings."""
-    if runtime.device == "cpu":
-        keep_freed_memory()  # before the thread's first allocation, which decides where its memory comes from
-    return OwnThread(runtime.apply)
 
 
 def inference_thread(*, flush: bool = True) -> OwnThread:

@@ -2,7 +2,7 @@
 
 from collections.abc import Generator
 
-from sr_core.training.own_thread import training_thread
+from sr_core.training.own_thread import OwnThread
 from study.events import TrialEvent
 from study.trial import Bench, Command, TrialTask, run_trial
 
@@ -14,7 +14,7 @@ class InlineExecutor:
     """
 
     def __init__(self, bench: Bench) -> None:
-        self._thread = training_thread(bench.runtime)
+        self._thread = OwnThread(bench.runtime.apply)
         self._bench = bench
         self._running: Generator[TrialEvent, Command, None] | None = None
         self._trial = -1
