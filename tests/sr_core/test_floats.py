@@ -1,11 +1,15 @@
 """The same floats everywhere: vector math is settled on one thread; all threads flush subnormals, or none does."""
 
 import os
+import runpy
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +37,7 @@ from sr_core.training.runtime import Runtime, resolve
 from sr_core.training.scoring import CropScorer
 from sr_core.training.step import Step, start
 
+ROOT = Path(__file__).resolve().parents[2]
 MODEL = ModelConfig(n_feats=8, n_blocks=1, reduction=4)
 SUBNORMAL = 1e-310
 
@@ -238,3 +243,27 @@ def test_a_thread_that_only_enlarges_flushes_if_it_may() -> None:
         assert thread(flushing) == {False}
     with inference_thread() as thread:
         assert thread(flushing) == {can_flush()}
+
+
+# Measured
+
+
+@pytest.mark.slow
+def test_a_configuration_full_of_subnormals_trains_as_fast_at_its_end_and_to_the_same_weights() -> None:
+    benchmark = runpy.run_path(str(ROOT / "benchmarks/subnormals.py"))
+    train = benchmark["train"]
+    config = benchmark["configuration"](255, 0.1, "l2").with_values({"train.learning_rate": 4e-3})
+    flushed_seconds, flushed_weights = train(config, 160, flush=can_flush())
+    kept_seconds, kept_weights = train(config, 160, flush=False)
+    assert flushed_weights == kept_weights
+    if can_flush():
+        assert sum(flushed_seconds[-5:]) < 2 * sum(flushed_seconds[:5])
+        assert sum(flushed_seconds[-5:]) < sum(kept_seconds[-5:])
+
+
+@pytest.mark.slow
+def test_forty_processes_whose_first_steps_use_two_threads_compute_the_same_bits() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks/same_floats.py"), "--forks", "40", "--fresh", "3", "--steps", "1"]
+    command += ["--batch", "8", "--cases", "blog", "--threads", "2", "--load", "1"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert told[1:] == ["blog         2 threads, 43 processes: different SR 1, loss 1, gradients 1, weights 1"]
