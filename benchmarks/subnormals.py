@@ -1,7 +1,8 @@
 """What subnormal numbers cost a training on this CPU, and what is left of it when they are flushed to zero.
 
-The quickstart's network, batch 16, learning rate 4e-3, reduction 4, for every input range, temperature and loss below. Each training has a
-process of its own; flushed and unflushed ones take turns. Figures are medians of CPU seconds over the rounds.
+The quickstart's network, batch 16, learning rate 4e-3, reduction 4, for every input range, temperature and loss below.
+Each training has a process of its own; flushed and unflushed ones take turns. Figures are medians of CPU seconds over
+the rounds.
 
     python benchmarks/subnormals.py                          # 7 rounds of 320 patches
     python benchmarks/subnormals.py --rounds 3 --patches 160
