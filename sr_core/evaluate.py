@@ -8,6 +8,7 @@ import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -78,7 +79,6 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
 
 def _evaluate(args: Namespace) -> int:
     from sr_core.data.ground_truth import ground_truth
-    from sr_core.metrics.evaluate import describe, mean_score
 
     if args.csv is not None:
         check_output(args.csv, "--csv")
@@ -89,7 +89,21 @@ def _evaluate(args: Namespace) -> int:
         lr_pictures, left_out = _matched(pictures, found, args.benchmark, args.lr, args.scale)
     kernel: Kernel = "pillow_bicubic" if args.protocol == "blog" else args.kernel or "matlab_bicubic"
     _check_sizes(pictures, lr_pictures, scale=args.scale, kernel=kernel, protocol=args.protocol)
-    enlarge = _enlarger(args.weights, args.scale, args.self_ensemble, args.device)
+    with ExitStack() as stack:
+        enlarge = _enlarger(args.weights, args.scale, args.self_ensemble, args.device, stack)
+        return _score_all(args, pictures, lr_pictures, kernel, enlarge, left_out)
+
+
+def _score_all(
+    args: Namespace,
+    pictures: dict[str, Path],
+    lr_pictures: dict[str, Path] | None,
+    kernel: Kernel,
+    enlarge: "Enlarge",
+    left_out: "LeftOut",
+) -> int:
+    """Score and print every image and the mean; what was left out comes last, after all that could be refused."""
+    from sr_core.metrics.evaluate import describe, mean_score
 
     width = max(map(len, (*pictures, "image")))
     if not args.json:
@@ -161,7 +175,8 @@ def _matched(
     return {name: folder / lr for name, lr in pairs.items()}, left_out + others.below(folder)
 
 
-def _enlarger(weights: str, scale: Scale, self_ensemble: bool, device: str | None) -> "Enlarge":
+def _enlarger(weights: str, scale: Scale, self_ensemble: bool, device: str | None, stack: ExitStack) -> "Enlarge":
+    """What makes SR of LR, in a thread that ends with the stack."""
     if weights == BICUBIC:
         from sr_core.metrics.evaluate import bicubic_baseline
 
@@ -170,11 +185,13 @@ def _enlarger(weights: str, scale: Scale, self_ensemble: bool, device: str | Non
 
     from sr_core.model.inference import super_resolve
     from sr_core.model.weights import load_model
+    from sr_core.training.own_thread import inference_thread
     from sr_core.training.runtime import resolve
 
     chosen = resolve(device=device or ("cuda:0" if torch.cuda.is_available() else "cpu")).device
     model = load_model(Path(weights), scale, note=say_note).to(chosen)
-    return lambda lr: super_resolve(model, lr, self_ensemble=self_ensemble)
+    thread = stack.enter_context(inference_thread())
+    return lambda lr: thread(super_resolve, model, lr, self_ensemble=self_ensemble)
 
 
 def _check_sizes(

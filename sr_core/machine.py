@@ -42,6 +42,16 @@ def available_memory(root: Path = _ROOT) -> int:
     return max(0, min(left))
 
 
+def has_amx(root: Path = _ROOT) -> bool:
+    """Whether the CPU multiplies matrices of bf16 in units of its own (Intel's AMX).
+
+    Args:
+        root: as of `cores`.
+    """
+    flags = re.search(r"^flags\s*:(.*)$", _text(root / "proc/cpuinfo"), re.MULTILINE)
+    return flags is not None and {"amx_tile", "amx_bf16"} <= set(flags[1].split())
+
+
 @dataclass(frozen=True, slots=True)
 class _Group:
     """A control group, as a folder of the file system."""

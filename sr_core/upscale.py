@@ -41,6 +41,7 @@ def _upscale(args: Namespace) -> int:
     from sr_core.data.own_pictures import count_pixels, plan_outputs
     from sr_core.model.enlarge import enlarge_file
     from sr_core.model.weights import load_model
+    from sr_core.training.own_thread import inference_thread
     from sr_core.training.runtime import resolve
 
     device = resolve(device=args.device or ("cuda:0" if torch.cuda.is_available() else "cpu")).device
@@ -65,7 +66,7 @@ def _upscale(args: Namespace) -> int:
 
     pixels = {output: count_pixels(source) for output, source in waiting.items()}
     total, done, failed = max(1, sum(pixels.values())), 0, len(faults)
-    with Progress("upscaling", text=pixels_text) as progress:
+    with inference_thread() as thread, Progress("upscaling", text=pixels_text) as progress:
         for output, source in waiting.items():
 
             def advance(part: float, done: int = done, own: int = pixels[output]) -> None:
@@ -74,7 +75,7 @@ def _upscale(args: Namespace) -> int:
             advance(0)
             try:
                 options = {"self_ensemble": args.self_ensemble, "precision": args.precision}
-                enlarge_file(model, source, output, progress=advance, **options)
+                thread(enlarge_file, model, source, output, progress=advance, **options)
             except ImageError as exc:
                 failed += 1
                 _say_error(str(exc))

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from sr_core.training.compiled import keep_compiled_in
 from sr_core.training.runtime import Runtime
 from study import provenance
 from study.events import Failed, Finished, Progress, TrialEvent
+from study.executors.inline import InlineExecutor
 from study.folder import StudyFolder
 from study.state import OBJECTIVE, StudyState, TrialState
-from study.trial import Bench, TrialTask, run_trial
+from study.trial import Bench, TrialTask
 
 _ROUNDING = 1e-9
 """Between two ways to add up a mean, in dB."""
@@ -144,7 +146,6 @@ def retrain(
     with tempfile.TemporaryDirectory(prefix="reproduce-") as scratch:
         # A published record stays as it is; a study's own root keeps what was compiled for it.
         keep_compiled_in(Path(scratch) if folder.published else folder.root / "compiled")
-        runtime.apply()
         task = TrialTask(
             number=trial.number,
             config=trial.config,
@@ -155,18 +156,19 @@ def retrain(
             source=provenance.source_hash(),
             reductions=trial.reductions,
         )
-        bench = Bench(store, runtime, max_bicubic_psnr=max_bicubic_psnr)
-        for event in run_trial(task, bench):
-            watch(event)
-            match event:
-                case Progress():
-                    now[event.patches] = event
-                    if trial.status != "finished" and event.patches >= trial.patches:
-                        break
-                case Finished():
-                    end = event
-                case Failed():
-                    comparison.failure = f"{event.cause}: {event.reason}"
+        with closing(InlineExecutor(Bench(store, runtime, max_bicubic_psnr=max_bicubic_psnr))) as executor:
+            executor.start(task)
+            while (event := executor.next_event()) is not None:
+                watch(event)
+                match event:
+                    case Progress():
+                        now[event.patches] = event
+                        if trial.status != "finished" and event.patches >= trial.patches:
+                            break
+                    case Finished():
+                        end = event
+                    case Failed():
+                        comparison.failure = f"{event.cause}: {event.reason}"
     comparison.points = [(then, now.get(then.patches)) for then in _points_of_the_weights(trial)]
     if isinstance(trial.end, Finished):
         comparison.finished = (trial.end, end)

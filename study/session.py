@@ -20,6 +20,7 @@ from sr_core.machine import cores
 from sr_core.out_of_memory import is_out_of_memory
 from sr_core.training.checkpoint import put_fence
 from sr_core.training.compiled import keep_compiled_in
+from sr_core.training.memory import share_one_heap
 from sr_core.training.runtime import gpu_models
 from study import provenance
 from study.branching import require_own_name
@@ -129,6 +130,8 @@ class Session:
                 self.show(out, state)
             return self.status(state)
         root, args = self.folder.root, self.args
+        if self.placement.executor == "inline" and self.placement.device == "cpu":
+            share_one_heap()  # before the views' threads: the trainings' thread would take over an ended one's heap
         leaks = () if state.opened else check_leaks(root, found, allowed=args.allow_leak)
         with ExitStack() as stack:
             followers = stack.enter_context(self._views(out))  # their stores take seconds to make: beside the pictures

@@ -14,6 +14,7 @@ from sr_core.durable import write_durably
 from sr_core.model.inference import on_device
 from sr_core.model.network import A2N
 from sr_core.names import utf8
+from sr_core.training.own_thread import inference_thread
 from study.events import Concluded, Finished
 from study.experiment import Experiment
 from study.figures import cause, name_in_figure, png
@@ -50,13 +51,23 @@ def conclude(
         check: called often while images are scored; may raise to end the conclusion. The next one continues there.
     """
     best = state.best()
-    assert best is not None and isinstance(best.end, Finished)
-    model = trained_network(folder, best)
-    model, device = on_device(model, device)
+    assert best is not None and isinstance(best.end, Finished) and state.opened is not None
+    model, device = on_device(trained_network(folder, best), device)
     kept = KeptScores(folder.path / ".scores.json")
-    whole = score_whole_images(
-        model, best.end.weights, pictures, best.config.evaluation, device=device, kept=kept, tell=tell, check=check
-    )
+    # Under the study's own setting, and in a thread of its own: the statistics below are computed in this one.
+    flush = bool(state.opened.runtime.get("flush_subnormals"))
+    with inference_thread(flush=flush) as thread:
+        whole = thread(
+            score_whole_images,
+            model,
+            best.end.weights,
+            pictures,
+            best.config.evaluation,
+            device=device,
+            kept=kept,
+            tell=tell,
+            check=check,
+        )
     kept.sweep()
 
     written = _Results(folder.results)
@@ -68,7 +79,7 @@ def conclude(
     written.try_to_write("ranking.csv", lambda: _ranking(state))
     lines = _write_importances(written, state, experiment)
     written.try_to_write("curves.png", lambda: _curves(state, best.number))
-    written.try_to_write("comparison.png", lambda: _comparison(model, whole.median, best))
+    written.try_to_write("comparison.png", lambda: _comparison(model, whole.median, best, flush))
     return Concluded(
         time=time.time(),
         best=best.number,
@@ -180,14 +191,15 @@ def _table(asked: Mapping[str, Sequence[Comparison]]) -> bytes:
     return utf8(text.getvalue())
 
 
-def _comparison(model: A2N, picture: Picture | None, best: TrialState) -> bytes | None:
+def _comparison(model: A2N, picture: Picture | None, best: TrialState, flush: bool) -> bytes | None:
     """One picture as bicubic and the winner make it, as a PNG file; None if there is none with scores."""
     from study import plots
 
     if picture is None:
         return None
     image = read_image(picture.path)
-    seen = look(model, image, best.config.evaluation, name=picture.path, progress=lambda _: None)
+    with inference_thread(flush=flush) as thread:
+        seen = thread(look, model, image, best.config.evaluation, name=picture.path, progress=lambda _: None)
     scale = model.scale
     blocks = seen.lr.repeat(scale, axis=0).repeat(scale, axis=1)
     name = name_in_figure(picture.name)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sr_core.data.images import Image
+from sr_core.floats import settle_vector_math
 from sr_core.model.network import A2N
 from sr_core.model.strips import forward_in_strips
 from sr_core.out_of_memory import is_out_of_memory
@@ -47,6 +48,7 @@ def super_resolve(
             for an eighth of the memory and the same result but for rounding (`sr_core.model.strips`).
         progress: told now and then which part, 0..1, of the work is done.
     """
+    settle_vector_math()
     device = next(model.parameters()).device
     passes = _SYMMETRIES if self_ensemble else 1
     done = 0

@@ -1,16 +1,20 @@
-"""One slot: this process."""
+"""One slot: a thread of this process."""
 
 from collections.abc import Generator
 
+from sr_core.training.own_thread import OwnThread
 from study.events import TrialEvent
 from study.trial import Bench, Command, TrialTask, run_trial
 
 
 class InlineExecutor:
-    """Runs one trial at a time in the caller's thread, a step for each event that is asked for."""
+    """Runs one trial at a time, as far as the next event whenever one is asked for.
+
+    It trains in a thread of its own, for the caller's arithmetic does not flush subnormal numbers.
+    """
 
     def __init__(self, bench: Bench) -> None:
-        bench.runtime.apply()
+        self._thread = OwnThread(bench.runtime.apply)
         self._bench = bench
         self._running: Generator[TrialEvent, Command, None] | None = None
         self._trial = -1
@@ -31,25 +35,28 @@ class InlineExecutor:
     def next_event(self) -> TrialEvent | None:
         if self._running is None:
             return None
-        try:
-            if self._command is None:
-                event = next(self._running)
-            else:
-                event = self._running.send(self._command)
-        except StopIteration:
+        event = self._thread(self._advance, self._running)
+        if event is None:
             self._running = None
-            return None
         self._command = Command.GO_ON
         return event
+
+    def _advance(self, trial: Generator[TrialEvent, Command, None]) -> TrialEvent | None:
+        """The trial's next event; None if there is none."""
+        try:
+            return next(trial) if self._command is None else trial.send(self._command)
+        except StopIteration:
+            return None
 
     def suspend(self, trial: int) -> None:
         if self._command is not None:
             self._command = Command.SUSPEND
 
     def end(self, trial: int) -> None:
-        self.close()
+        if self._running is not None and not self._thread.ended:  # an interruption has ended both
+            self._thread(self._running.close)
+        self._running = None
 
     def close(self) -> None:
-        if self._running is not None:
-            self._running.close()
-            self._running = None
+        self.end(self._trial)
+        self._thread.close()

@@ -15,6 +15,7 @@ from typing import cast
 from sr_core.data.homes import HomeName
 from sr_core.data.shared_pixels import remove_abandoned
 from sr_core.data.store import PatchStore
+from sr_core.floats import check_that_threads_agree
 from sr_core.parent import end_with_parent
 from sr_core.training.memory import keep_to_share
 from sr_core.training.runtime import Runtime
@@ -116,7 +117,8 @@ def _main(pipe: "Connection[Message, Order]", setup: Setup, slot: int) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = setup.gpus[slot]  # read when CUDA is first used, which is later
     channel = _PipeChannel(pipe)
     logging.basicConfig(level=logging.WARNING, handlers=[LogUp(channel)])
-    setup.runtime.apply()
+    setup.runtime.apply()  # before this process's first parallel operation
+    check_that_threads_agree()
     if setup.gpu_share < 1:
         keep_to_share(setup.gpu_share)
     try:

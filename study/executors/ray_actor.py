@@ -22,6 +22,7 @@ from sr_core.data.store import PatchStore, load_store
 from sr_core.data.whole_file import whole_file
 from sr_core.durable import write_durably
 from sr_core.errors import StoreError
+from sr_core.floats import check_that_threads_agree
 from sr_core.parent import is_dead
 from sr_core.training.memory import GPU_SHARE, keep_to_share
 from sr_core.training.runtime import Runtime
@@ -138,6 +139,7 @@ class Far:
             store = self._store(setup)
             runtime = setup.runtime.here()
             runtime.apply()  # in this thread, which trains
+            check_that_threads_agree()
             home = self._home(setup, store, runtime.device)
             if runtime.device != "cpu" and setup.slots_per_gpu > 1:
                 keep_to_share(GPU_SHARE / setup.slots_per_gpu)

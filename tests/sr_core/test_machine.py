@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sr_core.data import workers
-from sr_core.machine import available_memory, cores
+from sr_core.machine import available_memory, cores, has_amx
 
 GIB = 2**30
 V1_NONE = 9223372036854771712
@@ -183,3 +183,13 @@ def test_image_files_are_shared_out_to_as_many_processes_as_the_quota_allows(
 def test_this_machine_is_read_without_a_fault() -> None:
     assert available_memory() > 0
     assert 1 <= cores() <= 64
+
+
+@pytest.mark.parametrize(
+    ("flags", "there"),
+    [("fpu avx512f amx_bf16 avx512_fp16 amx_tile amx_int8", True), ("fpu avx512f avx512_bf16", False), ("", False)],
+)
+def test_units_for_matrices_of_bf16_are_read_from_the_cpu_s_flags(tmp_path: Path, flags: str, there: bool) -> None:
+    root = tree(tmp_path, {"proc/cpuinfo": f"processor\t: 0\nflags\t\t: {flags}\nbugs\t\t: spectre_v1\n"})
+    assert has_amx(root) is there
+    assert not has_amx(tmp_path / "nothing")

@@ -1,5 +1,6 @@
 """What `study.run --dry-run` says of a study's cost."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -40,3 +41,19 @@ def test_a_study_that_compares_settings_has_only_these(
     dry_run._print_cost(claims, 50, Placement(), 1_000_000)
     # 13 settings with five seeds each, 3,840 patches: 2,496 s at 100 patches/s, however many trials are asked for.
     assert "time: about 41 min 36 s of training steps, at most 41 min 36 s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("amx", "precision", "told"), [(True, "fp32", True), (False, "fp32", False), (True, "bf16", False)]
+)
+def test_a_cpu_with_units_for_bf16_is_told_of_and_changes_nothing_by_itself(
+    amx: bool, precision: Any, told: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Measured:
+        seconds_per_patch = 0.01
+
+    monkeypatch.setattr(dry_run, "resolve_runtime", lambda *_, **__: replace(resolve(threads=1), precision=precision))
+    monkeypatch.setattr(dry_run, "measure", lambda *_: Measured)
+    monkeypatch.setattr(dry_run, "has_amx", lambda: amx)
+    dry_run._print_cost(load_experiment("quickstart")[1], 50, Placement(), 1_000_000)
+    assert ("train.precision bf16 trains the full network 2.3 to 2.9 times as fast" in capsys.readouterr().out) == told

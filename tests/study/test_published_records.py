@@ -17,6 +17,7 @@ from sr_core.training.checkpoint import digest_of, weights_of
 from study.config import TrialConfig
 from study.events import Finished
 from study.journal import read
+from study.opening import runtime_of
 from study.state import StudyState, fold
 from study.statistics.stats import paired
 
@@ -42,6 +43,13 @@ def released_from() -> Path:
     assert best is not None
     [folder] = SEARCH.glob(f"trainings/{best.number:04d}-*")
     return folder
+
+
+@pytest.mark.parametrize("folder", RECORDS, ids=lambda folder: folder.name)
+def test_a_record_of_an_earlier_version_is_trained_again_without_flushing(folder: Path) -> None:
+    opened = recorded(folder).opened
+    assert opened is not None and "flush_subnormals" not in opened.runtime
+    assert runtime_of(opened).flush_subnormals is False
 
 
 def test_there_are_published_records() -> None:

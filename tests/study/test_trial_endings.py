@@ -1,14 +1,19 @@
 """How a trial ends, and how the one slot of this process drives it: with trainings that only pretend."""
 
+import os
+import signal
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from sr_core.errors import CheckpointError, DivergedError
+from sr_core.floats import can_flush, flushing
+from sr_core.training.runtime import resolve
 from study import events as ev
 from study import trial
 from study.config import TrialConfig
@@ -163,6 +168,55 @@ def test_a_trial_that_is_taken_off_its_slot_cleans_up_and_tells_nothing_more(sta
     assert stage.left
     assert (stage.heard, stage.executor.free_slots()) == ([], [0])
     stage.executor.close()
+
+
+@pytest.mark.skipif(not can_flush(), reason="this CPU has no mode that flushes subnormal numbers")
+def test_a_trial_flushes_subnormal_numbers_and_whoever_drives_it_does_not(
+    task: TrialTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[set[bool]] = []
+
+    def story(*_: object) -> Story:
+        for patches in (16, 32):
+            seen.append(flushing())
+            yield ev.Ticked(time=0.0, trial=3, patches=patches, loss=0.0)
+
+    monkeypatch.setattr(inline, "run_trial", story)
+    bench = SimpleNamespace(runtime=resolve(threads=2))
+    threads = torch.get_num_threads()
+    executor = InlineExecutor(bench)  # type: ignore[arg-type]
+    try:
+        executor.start(task)
+        while executor.next_event() is not None:
+            assert 1e-310 * float("1") != 0
+            assert flushing() == {False}
+    finally:
+        executor.close()
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(False)
+    assert seen == [{True}, {True}]
+
+
+def test_a_second_ctrl_c_ends_the_trial_where_it_is(task: TrialTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[int] = []
+
+    def story(*_: object) -> Story:
+        try:
+            yield ev.Ticked(time=0.0, trial=3, patches=16, loss=0.0)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+            yield ev.Ticked(time=0.0, trial=3, patches=32, loss=0.0)
+        finally:
+            left.append(3)
+
+    monkeypatch.setattr(inline, "run_trial", story)
+    executor = InlineExecutor(_Bench())  # type: ignore[arg-type]
+    executor.start(task)
+    assert executor.next_event() is not None
+    with pytest.raises(KeyboardInterrupt):
+        executor.next_event()
+    executor.close()
+    assert (left, executor.running()) == ([3], [])
 
 
 def test_a_slot_that_came_free_takes_another_trial(stage: Stage, task: TrialTask) -> None:
