@@ -20,6 +20,10 @@ from hypothesis import settings
 # Studies of the tests train with one thread: several tests run at once, and none should measure which is faster.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Tests about a notebook's backend or a proxy set them; the others do not depend on who starts them.
+for _name in ("MPLBACKEND", "http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+    os.environ.pop(_name, None)
+
 # Nearly the same examples in every run, so that a failure tells of the change and not of the draw. Others are drawn
 # with `pytest --hypothesis-profile default`.
 settings.register_profile("suite", derandomize=True)
@@ -34,6 +38,19 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip("shared image data not found: set SR_SHARED to the folder that holds data/")
     return folder
+
+
+@pytest.fixture
+def needs_name() -> Callable[[str], None]:
+    """needs_name(text): skips the test where the locale's encoding cannot name a file so."""
+
+    def check(name: str) -> None:
+        try:
+            os.fsencode(name)
+        except UnicodeEncodeError:
+            pytest.skip(f"file names are {sys.getfilesystemencoding()} here, which lacks characters of this test")
+
+    return check
 
 
 def free_port() -> int:

@@ -24,6 +24,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 import sr_core
 from sr_core.data.images import png_bytes
+from study import trained
 from study.events import Concluded, Finished
 from study.folder import StudyFolder
 from study.provenance import recorded_versions
@@ -32,7 +33,6 @@ from study.statistics.verdict import words
 from study.tracking import mlflow_content as content
 from study.tracking.mlflow_names import MOST_DESCRIPTION, MOST_PARAM, legal_key, legal_value
 from study.tracking.mlflow_store import legal_tags, milliseconds, second_name
-from study.trained import trained_network
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def champion_of(
     weights = folder.trial(result.best) / "weights.safetensors"
     if opened is None or not isinstance(trial.end, Finished) or not folder.has(weights):
         return None
-    trained_network(folder, trial)
+    trained.trained_network(folder, trial)
     epoch = trial.starts[-1].epoch if trial.starts else 0
     session = next((s for s in state.sessions if s.epoch == epoch), None)
     last = trial.curve[-1]  # with its time, so that the run has each point once

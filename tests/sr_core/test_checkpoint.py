@@ -30,6 +30,8 @@ from sr_core.training.checkpoint import (
 from sr_core.training.runtime import resolve
 from sr_core.training.step import Step, TrainState, start
 
+NeedsName = Callable[[str], None]
+
 TRAIN = TrainConfig(budget_patches=16, batch_size=2)
 RUNTIME = resolve(threads=1)
 MARK = Mark("00c0ffee00c0ffee", 3)
@@ -266,7 +268,10 @@ def test_two_writers_of_one_file_with_the_same_process_id_do_not_meet(tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["ж" * 122 + "_x2.png", "画" * 80 + ".png", "a" * 255, "€" * 85])
-def test_a_file_is_written_whose_name_is_as_long_as_a_name_may_be(tmp_path: Path, name: str) -> None:
+def test_a_file_is_written_whose_name_is_as_long_as_a_name_may_be(
+    tmp_path: Path, needs_name: NeedsName, name: str
+) -> None:
+    needs_name(name)
     write_durably(tmp_path / name, b"new")
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_bytes() == b"new"

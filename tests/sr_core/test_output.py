@@ -19,6 +19,8 @@ from sr_core.durable import temporary_name
 from sr_core.errors import SuiteError
 from sr_core.output import check_output, make_output_folder, write_output
 
+NeedsName = Callable[[str], None]
+
 
 def mode_of(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
@@ -222,7 +224,8 @@ def test_a_store_goes_through_a_link_and_keeps_its_mode(tmp_path: Path, capsys: 
     assert "pipe: expected a file, this is a pipe or a device" in capsys.readouterr().err
 
 
-def test_what_unfinished_copies_are_of_dead_writers_goes_and_others_stay(tmp_path: Path) -> None:
+def test_what_unfinished_copies_are_of_dead_writers_goes_and_others_stay(tmp_path: Path, needs_name: NeedsName) -> None:
+    needs_name("ж")
     path = tmp_path / ("ж" * 126 + ".h5")
     dead = subprocess.Popen(["true"])
     dead.wait()

@@ -5,6 +5,7 @@ import pty
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ import pytest
 from sr_core.cli import run_command
 from sr_core.data.images import write_png
 from sr_core.data.whole_file import whole_file
+
+NeedsName = Callable[[str], None]
 
 POOR = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "COLUMNS": "0"}
 
@@ -30,8 +33,9 @@ def run(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def scoring(tmp_path: Path) -> str:
+def scoring(tmp_path: Path, needs_name: NeedsName) -> str:
     """A command that scores one image into scores.csv."""
+    needs_name("ж")
     (tmp_path / "bench").mkdir()
     write_png(tmp_path / "bench/ж.png", np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8))
     place = f"--benchmark {tmp_path / 'bench'} --csv {tmp_path / 'scores.csv'}"
@@ -76,7 +80,7 @@ def test_a_terminal_that_is_gone_ends_nothing(tmp_path: Path) -> None:
     script = (
         "import signal, sys; from pathlib import Path; from sr_core.cli import Parser, run_command; Parser('x');"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN); print('ready', flush=True); sys.stdin.buffer.read(1);"
-        "say = lambda: [print('ж', file=file, flush=True) for file in (sys.stdout, sys.stderr)];"
+        "say = lambda: [print('\\u0436', file=file, flush=True) for file in (sys.stdout, sys.stderr)];"
         f"status = run_command(lambda: say() and 0); Path({str(tmp_path / 'done')!r}).touch(); sys.exit(status)"
     )
     ours, theirs = pty.openpty()

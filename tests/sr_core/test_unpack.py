@@ -20,6 +20,8 @@ from sr_core.data.scan import list_images
 from sr_core.data.unpack import BadArchiveError, damaged, unpack
 from sr_core.errors import DownloadError, ImageError
 
+NeedsName = Callable[[str], None]
+
 NAMES = [f"{folder}/{number}.png" for folder in ("a", "b") for number in range(20)]
 
 
@@ -73,7 +75,8 @@ def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["a/" + "ж" * 122 + "_x2.png", "画" * 80 + "/" + "€" * 85])
-def test_members_with_the_longest_names_are_unpacked(tmp_path: Path, name: str) -> None:
+def test_members_with_the_longest_names_are_unpacked(tmp_path: Path, needs_name: NeedsName, name: str) -> None:
+    needs_name(name)
     archive = tmp_path / "state" / "a.zip"
     archive.parent.mkdir()
     with zipfile.ZipFile(archive, "w") as file:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
 from sr_core.model.published import to_published
 from sr_core.upscale import main
+
+NeedsName = Callable[[str], None]
 
 RNG = np.random.default_rng(4)
 PIXELS = RNG.integers(0, 256, (13, 17, 3), dtype=np.uint8)
@@ -246,8 +249,14 @@ def test_an_input_is_never_overwritten(weights: Path, tmp_path: Path, capsys: py
     ("first", "second"), [("A.png", "a.jpg"), ("B/a.png", "b/a.png"), ("\u00e9.png", "e\u0301.png")]
 )
 def test_outputs_that_are_one_file_on_some_disks_are_a_fault_of_the_second(
-    first: str, second: str, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    first: str,
+    second: str,
+    weights: Path,
+    tmp_path: Path,
+    needs_name: NeedsName,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    needs_name(second)
     photos = tmp_path / "photos"
     for name in (first, second):
         (photos / name).parent.mkdir(parents=True, exist_ok=True)
@@ -450,7 +459,8 @@ def test_a_picture_for_which_memory_runs_out_is_one_line_and_the_next_is_enlarge
 
 
 @pytest.mark.parametrize("stem", ["ж" * 122, "画" * 80])
-def test_a_name_that_fits_is_written(weights: Path, tmp_path: Path, stem: str) -> None:
+def test_a_name_that_fits_is_written(weights: Path, tmp_path: Path, needs_name: NeedsName, stem: str) -> None:
+    needs_name(stem)
     write_png(tmp_path / f"{stem}.png", PIXELS)
     upscaled(weights, tmp_path / "out", tmp_path / f"{stem}.png")
     assert names(tmp_path / "out") == [f"{stem}_x2.png"]

@@ -12,6 +12,7 @@ from PIL import Image
 
 from experiments.quickstart import EXPERIMENT
 from study import events as ev
+from study import trained
 from study.config import TrialConfig, short_digest
 from study.experiment import Experiment
 from study.folder import StudyFolder
@@ -181,8 +182,12 @@ class Story:
 
 
 @pytest.fixture
-def story(tmp_path: Path) -> Iterator[Callable[..., Story]]:
-    """Makes an empty study under tmp_path, to be told: story() or story("name", points=100, scores=6)."""
+def story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Story]]:
+    """Makes an empty study under tmp_path, to be told: story() or story("name", points=100, scores=6).
+
+    The weights of a story are a few words, and no digest of them is recorded.
+    """
+    monkeypatch.setattr(trained, "trained_network", lambda folder, trial: None)
     made: list[Story] = []
 
     def make(name: str = "small", **shape: int) -> Story:
