@@ -48,6 +48,7 @@ def branch(source: StudyFolder, target: StudyFolder) -> list[str]:
     source.require_unpublished()
     if (owner := source.owner()) is not None:
         raise SuiteError(f"study {source.study!r} is owned by {owner}; stop that session first, then branch")
+    size = source.journal.stat().st_size
     events = list(read(source.journal))
     opened = events[0] if events else None
     if not isinstance(opened, StudyOpened):
@@ -63,7 +64,7 @@ def branch(source: StudyFolder, target: StudyFolder) -> list[str]:
         if in_place:
             _rename(source, renamed)
         else:
-            _copy(source, target, _lines([renamed, *events[1:]]))
+            _copy(source, target, _lines([renamed, *events[1:]]), size)
     except OSError as exc:
         raise SuiteError(f"{target.path}: cannot be written ({exc.strerror or exc}); make room and try again") from exc
     return [f"study {target.study!r}: {len(events):,} events of study {opened.study!r}, in {target.path}"]
@@ -102,8 +103,12 @@ def _lines(events: Sequence[Event]) -> bytes:
     return b"".join(encode(number, event) for number, event in enumerate(events))
 
 
-def _copy(source: StudyFolder, target: StudyFolder, journal: bytes) -> None:
-    """The target appears whole or not at all."""
+def _copy(source: StudyFolder, target: StudyFolder, journal: bytes, size: int) -> None:
+    """The target appears whole or not at all.
+
+    Args:
+        size: of the source's journal in bytes, when it was read.
+    """
     aside = Path(tempfile.mkdtemp(prefix=f".{target.study}.", dir=target.root))
     try:
         for path in _files(source.path):
@@ -111,6 +116,11 @@ def _copy(source: StudyFolder, target: StudyFolder, journal: bytes) -> None:
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, place)
         write_durably(aside / source.journal.name, journal)
+        if source.owner() is not None or source.journal.stat().st_size != size:
+            # A checkpoint may be copied that is ahead of the copied record, which then lacks a validation for good.
+            raise SuiteError(
+                f"study {source.study!r} went on while it was copied; stop that session first, then branch"
+            )
         aside.chmod(source.path.stat().st_mode & 0o777)
         aside.rename(target.path)
     except BaseException:

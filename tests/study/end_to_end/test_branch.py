@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sr_core.errors import SuiteError
+from study.branching import branch
 from study.config import short_digest
 from study.events import StudyOpened
 from study.folder import StudyFolder
@@ -52,16 +53,16 @@ def test_a_branch_has_all_trials_and_an_identity_of_its_own_and_leaves_the_origi
     said = commands.run("study.branch", "mine", "--root", root, "--study-name", "tiny")
     assert (said.status, said.err) == (0, "")
     assert contents(study.path) == before
-    branch = root / "mine"
-    assert not (branch / "link.txt").exists()
-    assert not (branch / "lock").exists()
-    original, copy = (fold(read(folder / "journal.jsonl")) for folder in (study.path, branch))
+    made = root / "mine"
+    assert not (made / "link.txt").exists()
+    assert not (made / "lock").exists()
+    original, copy = (fold(read(folder / "journal.jsonl")) for folder in (study.path, made))
     assert copy.trials == original.trials
     assert copy.opened is not None and copy.opened.study == "mine"
     assert copy.opened.data["branched_from"]["study"] == "tiny"
     assert copy.opened.digest == original.opened.digest  # type: ignore[union-attr]
     weights = "trials/0000/weights.safetensors"
-    assert (branch / weights).read_bytes() == before[weights]
+    assert (made / weights).read_bytes() == before[weights]
     reported = commands.run("study.sync", "--root", root, "--study-name", "mine")
     assert (reported.status, reported.err) == (0, "")
     assert "new events" in reported.out
@@ -75,6 +76,23 @@ def test_a_folder_renamed_by_hand_gets_its_new_name_in_place(finished_copy: Any,
     first = json.loads((root / "mine" / "journal.jsonl").read_text().splitlines()[0])
     assert (first["study"], first["data"]["branched_from"]["study"]) == ("mine", "tiny")
     assert commands.run("study.sync", "--root", root, "--study-name", "mine").status == 0
+
+
+def test_a_study_that_goes_on_while_it_is_copied_is_not_branched(
+    finished_copy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = finished_copy.folder
+    copy_one = shutil.copy2
+
+    def go_on(source: Path, target: Path) -> Any:
+        with study.journal.open("ab") as file:
+            file.write(b"a line of a session that began by now\n")
+        return copy_one(source, target)
+
+    monkeypatch.setattr(shutil, "copy2", go_on)
+    with pytest.raises(SuiteError, match="went on while it was copied"):
+        branch(study, replace(study, study="mine"))
+    assert not [path for path in finished_copy.root.iterdir() if "mine" in path.name]
 
 
 def opened_of(folder: StudyFolder) -> StudyOpened:
