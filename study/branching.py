@@ -8,18 +8,21 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from sr_core.durable import write_durably
 from sr_core.errors import SuiteError
-from study.events import StudyOpened
+from study.config import short_digest
+from study.events import Event, StudyOpened
 from study.folder import StudyFolder
 from study.journal import encode, read
 from study.tracking.follow import study_id
 
-_NOT_COPIED = {"lock", "owners", "trainings", ".mlflow.json", ".optuna.json"}
+_STANDINGS = (".mlflow.json", ".optuna.json")
+_NOT_COPIED = {"lock", "owners", "trainings", *_STANDINGS}
 """At the top of a study's folder: who owns it, trainings with a record of their own, how far its views are."""
 
 
@@ -45,6 +48,7 @@ def branch(source: StudyFolder, target: StudyFolder) -> list[str]:
     source.require_unpublished()
     if (owner := source.owner()) is not None:
         raise SuiteError(f"study {source.study!r} is owned by {owner}; stop that session first, then branch")
+    size = source.journal.stat().st_size
     events = list(read(source.journal))
     opened = events[0] if events else None
     if not isinstance(opened, StudyOpened):
@@ -56,26 +60,55 @@ def branch(source: StudyFolder, target: StudyFolder) -> list[str]:
         raise SuiteError(f"{target.path}: exists already; give another name")
     origin = {"study": opened.study, "id": study_id(opened), "events": len(events), "time": time.time()}
     renamed = replace(opened, study=target.study, data={**opened.data, "branched_from": origin})
-    journal = b"".join(encode(number, event) for number, event in enumerate([renamed, *events[1:]]))
     try:
         if in_place:
-            _rename(source, journal)
+            _rename(source, renamed)
         else:
-            _copy(source, target, journal)
+            _copy(source, target, _lines([renamed, *events[1:]]), size)
     except OSError as exc:
         raise SuiteError(f"{target.path}: cannot be written ({exc.strerror or exc}); make room and try again") from exc
     return [f"study {target.study!r}: {len(events):,} events of study {opened.study!r}, in {target.path}"]
 
 
-def _rename(folder: StudyFolder, journal: bytes) -> None:
-    with folder.owned():
-        for name in (".mlflow.json", ".optuna.json"):
-            (folder.path / name).unlink(missing_ok=True)
-        write_durably(folder.journal, journal)
+def _rename(folder: StudyFolder, renamed: StudyOpened) -> None:
+    """The longer trainings go along, before the study: what a kill leaves half done is done by the same command."""
+    trainings = folder.trainings()
+    with ExitStack() as owned:
+        for one in (folder, *trainings):
+            owned.enter_context(one.owned())
+        for training in trainings:
+            _rename_training(training, renamed)
+        _begin_with(folder, renamed)
 
 
-def _copy(source: StudyFolder, target: StudyFolder, journal: bytes) -> None:
-    """The target appears whole or not at all."""
+def _rename_training(training: StudyFolder, study: StudyOpened) -> None:
+    """Let a training be one of the renamed study: a copy's would go on in the runs of the original's."""
+    opened = next(read(training.journal), None)
+    if not isinstance(opened, StudyOpened) or training.journal.suffix == ".gz":
+        return
+    of = {**opened.question["training"], "study": study_id(study)}
+    question = {**opened.question, "training": of}
+    _begin_with(training, replace(opened, study=study.study, question=question, digest=short_digest(question)))
+
+
+def _begin_with(folder: StudyFolder, opened: StudyOpened) -> None:
+    """Replace the record's first line; the views are shown all of it again."""
+    _, *rest = read(folder.journal)
+    for name in _STANDINGS:
+        (folder.path / name).unlink(missing_ok=True)
+    write_durably(folder.journal, _lines([opened, *rest]))
+
+
+def _lines(events: Sequence[Event]) -> bytes:
+    return b"".join(encode(number, event) for number, event in enumerate(events))
+
+
+def _copy(source: StudyFolder, target: StudyFolder, journal: bytes, size: int) -> None:
+    """The target appears whole or not at all.
+
+    Args:
+        size: of the source's journal in bytes, when it was read.
+    """
     aside = Path(tempfile.mkdtemp(prefix=f".{target.study}.", dir=target.root))
     try:
         for path in _files(source.path):
@@ -83,6 +116,11 @@ def _copy(source: StudyFolder, target: StudyFolder, journal: bytes) -> None:
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, place)
         write_durably(aside / source.journal.name, journal)
+        if source.owner() is not None or source.journal.stat().st_size != size:
+            # A checkpoint may be copied that is ahead of the copied record, which then lacks a validation for good.
+            raise SuiteError(
+                f"study {source.study!r} went on while it was copied; stop that session first, then branch"
+            )
         aside.chmod(source.path.stat().st_mode & 0o777)
         aside.rename(target.path)
     except BaseException:

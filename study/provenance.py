@@ -173,8 +173,13 @@ def recorded_versions(packages: Iterable[str]) -> dict[str, str]:
     A record may come from others, and its lines go into files that pip installs from: a line that is anything but a
     name and a version, such as one that adds an option for pip, is left out.
     """
-    found = (_REQUIREMENT.fullmatch(line) for line in packages if isinstance(line, str))
+    found = (_REQUIREMENT.fullmatch(line) for line in requirement_lines(packages))
     return {plain_name(match[1]): match[2] for match in found if match}
+
+
+def requirement_lines(packages: Iterable[str]) -> list[str]:
+    """Those of a record's lines that are a name and a version, and nothing else that pip would obey."""
+    return [line for line in packages if isinstance(line, str) and _REQUIREMENT.fullmatch(line)]
 
 
 def plain_name(package: str) -> str:

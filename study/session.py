@@ -252,8 +252,9 @@ class Session:
                 f"study {self.folder.study!r} runs on the CPU, not on GPUs: bits would differ; leave out --gpus, or "
                 "start a new study with --study-name"
             )
-        if on_gpus and not self.placement.gpus and self.placement.slots > 1:
-            raise SuiteError(f"study {self.folder.study!r} runs on GPUs: say which with --gpus, not how many --slots")
+        if on_gpus and self.placement.device == "cpu" and self.placement.slots > 1:
+            flag = "add --trials-per-gpu" if self.placement.executor == "ray" else "say which with --gpus"
+            raise SuiteError(f"study {self.folder.study!r} runs on GPUs: {flag}, not how many --slots alone")
 
     def start(self, coordinator: Coordinator, unmet: list[str]) -> None:
         """The session's first lines: who runs it, and what is not as it was."""

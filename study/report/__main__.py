@@ -52,12 +52,13 @@ def add_to_mlflow(folder: StudyFolder, page: Path, tracking_uri: str | None) -> 
     Raises:
         SuiteError: the store that was asked for cannot be reached, or does not know the study.
     """
-    from study.tracking.databases import ViewError, default_tracking_uri, redact, sqlite_file
+    from study.tracking.databases import default_tracking_uri, redact, sqlite_file
 
     uri = tracking_uri or default_tracking_uri(folder.root)
     own_store = sqlite_file(uri) if tracking_uri is None else None
     if tracking_uri == "none" or (tracking_uri is None and not (own_store and own_store.is_file())):
         return
+    from study.branching import require_own_name
     from study.events import StudyOpened
     from study.journal import read
     from study.tracking.follow import study_id
@@ -66,8 +67,9 @@ def add_to_mlflow(folder: StudyFolder, page: Path, tracking_uri: str | None) -> 
     opened = next(read(folder.journal))
     assert isinstance(opened, StudyOpened)  # else there would be no report
     try:
+        require_own_name(folder)  # a copy's page does not go into the run of the original
         known = add_to_study(uri, folder.study, study_id(opened), {page.name: page})
-    except ViewError as exc:
+    except SuiteError as exc:
         if tracking_uri:
             raise
         print(f"not added to MLflow: {exc}")

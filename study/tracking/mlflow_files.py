@@ -12,6 +12,7 @@ from sr_core.names import printable
 from study.events import Concluded, Failed, Finished, Progress, Proposed, Pruned, SessionStarted
 from study.folder import StudyFolder
 from study.pictures import picture_file
+from study.provenance import requirement_lines
 from study.state import TrialState
 from study.tracking.mlflow_content import Tags
 
@@ -73,7 +74,8 @@ def of_session(folder: StudyFolder, session: SessionStarted) -> Files:
     place = f"environment/session-{session.epoch:04d}"
     files: Files = {}
     if "packages" in session.provenance:
-        files[f"{place}/requirements.txt"] = "".join(f"{line}\n" for line in session.provenance["packages"])
+        lines = requirement_lines(session.provenance["packages"])
+        files[f"{place}/requirements.txt"] = "".join(f"{line}\n" for line in lines)
     if folder.has(folder.changes(session.epoch)):
         files[f"{place}/changes.patch"] = folder.changes(session.epoch)
     return files

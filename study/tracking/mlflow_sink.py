@@ -111,8 +111,11 @@ class MlflowSink:
     def _mark_experiment(self, opened: ev.StudyOpened) -> None:
         known = self._client.get_experiment(self._experiment).tags
         tags = legal_tags(experiment_tags(opened), MOST_EXPERIMENT_TAG)
+        owner = self._owner(opened)
+        if known.get("study.id", owner) != owner:
+            return  # an earlier version put studies of one name into one experiment: it is the other one's
         if "study.id" not in known:
-            tags["study.id"] = self._owner(opened)
+            tags["study.id"] = owner
         for key, value in tags.items():
             if known.get(key) != value:  # an earlier version had others
                 self._client.set_experiment_tag(self._experiment, key, value)

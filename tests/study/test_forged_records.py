@@ -29,6 +29,13 @@ def test_only_names_and_versions_of_a_record_reach_what_pip_installs_from() -> N
     }
 
 
+def test_a_session_s_requirements_are_the_record_s_lines_that_only_name_a_version(tmp_path: Path) -> None:
+    told = {"packages": [*FORGED, "Scikit_Image==0.26.0", 7, "torch==2.13.0+cpu"]}
+    session = SessionStarted(time=0, epoch=1, host="h", pid=1, trials=1, provenance=told)
+    found = files.of_session(StudyFolder(tmp_path, "forged"), session)
+    assert found == {"environment/session-0001/requirements.txt": "Scikit_Image==0.26.0\ntorch==2.13.0+cpu\n"}
+
+
 def test_the_registered_model_pins_the_version_installed_here_in_place_of_a_forged_one() -> None:
     assert requirements(FORGED) == requirements(())
     assert "torch==2.4.6" in requirements(["torch==2.4.6"])

@@ -422,6 +422,17 @@ def test_another_study_of_the_same_name_does_not_mix_with_the_first(told: Any, s
     assert rows(again, "SELECT COUNT(DISTINCT value) FROM tags WHERE key = 'mlflow.parentRunId'") == [(2,)]
 
 
+def test_an_experiment_that_another_study_shares_and_has_marked_keeps_that_one_s_marks(told: Any) -> None:
+    show(told.whole())
+    client = MlflowClient(tracking_uri=default_tracking_uri(told.folder.root))
+    shared = client.get_experiment_by_name("small").experiment_id
+    for key in client.get_experiment(shared).tags:
+        client.set_experiment_tag(shared, key, "another study's")
+    marked = client.get_experiment(shared).tags
+    show(told)
+    assert client.get_experiment(shared).tags == marked
+
+
 def test_a_root_that_was_carried_elsewhere_takes_its_artifacts_along(told: Any, tmp_path: Path) -> None:
     told.open()
     told.session(trials=2)

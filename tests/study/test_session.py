@@ -1,10 +1,15 @@
 """How a session ends when somebody wants it to, whenever that is."""
 
 import signal
-from typing import Any
+from argparse import Namespace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from sr_core.errors import SuiteError
+from study import session
+from study.placement import Placement
 from study.stopping import StopSignal, Terminated, signals
 
 
@@ -53,3 +58,36 @@ def test_a_signal_that_nohup_ignores_stays_ignored() -> None:
             assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture
+def resumed_with(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Checks a placement against a study that began on a GPU."""
+    for name in ("fingerprint", "question_of", "check_same_question"):
+        monkeypatch.setattr(session, name, lambda *_: None)
+    state = SimpleNamespace(opened=SimpleNamespace(runtime={"device": "cuda", "threads": 1}))
+
+    def check(placement: Placement) -> None:
+        given = session.Session(
+            name="e",
+            experiment=cast(Any, None),
+            args=Namespace(tracking_uri="none", storage="none"),
+            folder=cast(Any, SimpleNamespace(root=None, study="s")),
+            wall_time=cast(Any, None),
+            placement=placement,
+        )
+        given.check(cast(Any, state), 0, cast(Any, SimpleNamespace(manifest=None, pictures=None)))
+
+    return check
+
+
+def test_a_study_on_the_gpus_of_a_cluster_goes_on_there(resumed_with: Any) -> None:
+    resumed_with(Placement(executor="ray", slots=4, trials_per_gpu=2))
+
+
+@pytest.mark.parametrize(("executor", "flag"), [("ray", "--trials-per-gpu"), ("processes", "--gpus")])
+def test_a_study_on_gpus_does_not_go_on_in_several_slots_without_any(
+    resumed_with: Any, executor: Any, flag: str
+) -> None:
+    with pytest.raises(SuiteError, match=flag):
+        resumed_with(Placement(executor=executor, slots=2))
