@@ -44,9 +44,8 @@ def export(folder: StudyFolder, state: StudyState, trial: TrialState, to: Path) 
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise SuiteError(f"--export {to}: expected a new or an empty folder, and this one is not; name another")
     session = _session_of(state, trial)
-    opened = replace(
-        state.opened, study=folder.study
-    )  # the folder's name leads commands to it, whatever the record says
+    # The folder's name leads commands to the study, whatever its record says.
+    opened = replace(state.opened, study=folder.study)
     files = _files(folder, opened, trial, session)
     try:
         to.parent.mkdir(parents=True, exist_ok=True)

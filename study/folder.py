@@ -27,8 +27,8 @@ def default_root() -> Path:
 
 
 def recorded(folder: Path) -> list[str]:
-    """Names of the folders in it that hold a journal, compressed or not."""
-    return sorted({path.parent.name for name in JOURNALS for path in folder.glob(f"*/{name}")})
+    """Names of the folders in it that hold a journal, compressed or not; hidden ones are unfinished copies."""
+    return sorted({path.parent.name for name in JOURNALS for path in folder.glob(f"[!.]*/{name}")})
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,12 +62,11 @@ class RayWorker:
         except RayError as exc:
             raise WorkerGoneError(_reason(exc), hit=not isinstance(exc, RayTaskError)) from exc
         self.coming = self._actor.next.remote()
-        if isinstance(found, Lacking):
-            self._actor.tell.remote(Pixels(self._store.parts()))
-            return Logged(LOG, logging.DEBUG, "the pixels are sent to a node")
-        if isinstance(found, Suitable):
-            self._actor.tell.remote(Home(self._homes.setdefault(found.machine, found.home)))
-            return Logged(LOG, logging.DEBUG, f"pixels on {found.machine}: {self._homes[found.machine]}")
+        try:
+            if (answered := self._answer(found)) is not None:
+                return answered
+        except RayError as exc:  # no room in the cluster's memory for the pixels, or the actor is gone
+            raise WorkerGoneError(_reason(exc), hit=True) from exc
         assert isinstance(found, Parcel)
         message = found.message
         if isinstance(message, TrialEvent) and self._task is not None and message.trial == self._task.number:
@@ -76,6 +75,16 @@ class RayWorker:
             for name, content in found.files.items():
                 write_durably(self._task.folder / name, content)
         return message
+
+    def _answer(self, found: object) -> Logged | None:
+        """Give the actor what it asks for; None if it asked for nothing."""
+        if isinstance(found, Lacking):
+            self._actor.tell.remote(Pixels(self._store.parts()))
+            return Logged(LOG, logging.DEBUG, "the pixels are sent to a node")
+        if isinstance(found, Suitable):
+            self._actor.tell.remote(Home(self._homes.setdefault(found.machine, found.home)))
+            return Logged(LOG, logging.DEBUG, f"pixels on {found.machine}: {self._homes[found.machine]}")
+        return None
 
     def end(self) -> None:
         with suppress(RayError):
