@@ -26,7 +26,7 @@ _KNOWN_METHOD = re.compile(
 )
 _OF_A_SCALE = re.compile(rf"(?P<before>.+?){_SEPARATOR}?x(?P<n>[2-8])[mdw]?", re.IGNORECASE)
 _OF_ANY_SCALE = re.compile(rf"(?P<before>.+?){_SEPARATOR}(?P<mark>{LR}{DEGRADED}|bicubic)", re.IGNORECASE)
-_CROPPED_FOR = re.compile(rf"(?:srf[_-]?|{_SEPARATOR}(?:hr|gt){_SEPARATOR}?x)(\d)", re.IGNORECASE)
+_CROPPED_FOR = re.compile(rf"(?:(?<![a-z])srf[_-]?|{_SEPARATOR}(?:hr|gt){_SEPARATOR}?x)([2-8])(?!\d)", re.IGNORECASE)
 _SCALES = range(2, 9)
 
 _SidesOf = Callable[[str], tuple[int, int] | None]

@@ -327,3 +327,9 @@ def test_set5_scores_the_same_in_the_layouts_of_known_downloads(shared: Path, tm
     for folder in ("srf", "set"):
         names, found, told = evaluated(tmp_path / folder)
         assert (len(names), found, len(told)) == (5, mean, 1)
+
+
+def test_numbers_behind_srf_are_no_scales(tmp_path: Path) -> None:
+    names = ["SRF_0001", "SRF_1001", "SRF_2001", "SRF_3001", "dsrf2_b", "dsrf3_b"]
+    images(tmp_path, *names)
+    assert truth(tmp_path) == (names, "")
