@@ -154,6 +154,11 @@ def _is_resized(original: tuple[int, int] | None, other: tuple[int, int] | None,
     return False
 
 
+def is_version(root: Path, name: str, original: str) -> bool:
+    """Whether an image has the size of another one, or that size reduced or enlarged by a scale."""
+    return _is_resized(_sides(root / original), _sides(root / name), (1, *_SCALES))
+
+
 def of_other_scales(names: Sequence[str], scale: int | None) -> set[str]:
     """HR images of which there is one for each scale, except those for this one, or for the smallest."""
     alike: dict[str, dict[int, list[str]]] = {}
