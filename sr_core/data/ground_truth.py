@@ -215,9 +215,11 @@ def _folders_left_out(root: Path, names: Sequence[str]) -> dict[str, str]:
             is_input = base.lower() in _OF_TARGETS and bool(containers)
             if is_input or (is_lr_folder(base) and not _all_marked(child, names)):
                 left_out[child] = LR_FOLDER
-            elif child in containers and child != chosen and place not in direct:
-                left_out[child] = UNUSED_FOLDER
-            elif chosen is not None and child != chosen and _shows_the_same(root, child, chosen, direct):
+            elif (
+                chosen is not None
+                and child != chosen
+                and ((child in containers and place not in direct) or _shows_the_same(root, child, chosen, direct))
+            ):
                 left_out[child] = UNUSED_FOLDER
             else:
                 waiting.append(child)
