@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from sr_core.errors import SuiteError
@@ -67,7 +67,8 @@ def run_command(body: Callable[[], int]) -> int:
         return READER_GONE
     except Exception as exc:
         if isinstance(exc, OSError) and exc.errno in _NO_ROOM:
-            _drop_stdout()
+            if not _can_flush_stdout():
+                _drop_stdout()
             place = exc.filename or "standard output or a file"
             print(f"error: {place} cannot be written ({exc.strerror}); make room, then run again", file=sys.stderr)
             return BAD_INPUT
@@ -80,9 +81,20 @@ def run_command(body: Callable[[], int]) -> int:
     return status
 
 
+def _can_flush_stdout() -> bool:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return False
+    return True
+
+
 def _drop_stdout() -> None:
     """Send what is still to be written to the null device, or the exit would meet the same error."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    null = os.open(os.devnull, os.O_WRONLY)
+    with suppress(OSError):  # in memory, as under a notebook
+        os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 class _EndedError(BaseException):

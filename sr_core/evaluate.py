@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, get_args
 from sr_core.cli import Parser, run_command, say_note, show_progress
 from sr_core.config import KERNELS, SCALES, Kernel, Protocol, Scale
 from sr_core.errors import ImageError, SuiteError
-from sr_core.names import printable
+from sr_core.names import printable, visible
 from sr_core.output import cannot_write, check_output, write_output
 
 if TYPE_CHECKING:  # loaded after the arguments are parsed: --help answers at once
@@ -105,12 +105,12 @@ def _score_all(
     """Score and print every image and the mean; what was left out comes last, after all that could be refused."""
     from sr_core.metrics.evaluate import describe, mean_score
 
-    width = max(map(len, (*pictures, "image")))
+    width = max(map(len, (*map(visible, pictures), "image")))
     if not args.json:
         print(f"{'image':<{width}}  PSNR [dB]    SSIM", flush=True)
     scores: dict[str, Score] = {}
     for name, hr_path in pictures.items():
-        show_progress(f"{len(scores) + 1}/{len(pictures)} {name}")
+        show_progress(f"{len(scores) + 1}/{len(pictures)} {visible(name)}")
         lr_path = lr_pictures[name] if lr_pictures else None
         scores[name] = _score_one(hr_path, lr_path, enlarge, scale=args.scale, kernel=kernel, protocol=args.protocol)
         show_progress("")
@@ -136,8 +136,6 @@ def _score_all(
 
 def _named(found: "GroundTruth") -> dict[str, Path]:
     """HR pictures by name: the path below their folder without suffix, which in a flat folder is the stem."""
-    from sr_core.names import printable
-
     named: dict[str, Path] = {}
     for path in found.paths:
         name = printable(path.relative_to(found.folder).with_suffix("").as_posix())
@@ -249,7 +247,7 @@ def _pair(
 
 
 def _row(name: str, score: "Score", width: int) -> str:
-    return f"{name:<{width}}  {score.psnr:9.3f}  {score.ssim:.4f}"
+    return f"{visible(name):<{width}}  {score.psnr:9.3f}  {score.ssim:.4f}"
 
 
 def _network(args: Namespace) -> dict[str, str]:

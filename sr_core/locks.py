@@ -24,7 +24,6 @@ Lock = Literal["ours", "theirs", "unsupported"]
 _NO_SUCH_OPERATION = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _NO_LOCKS = _NO_SUCH_OPERATION | {errno.ENOLCK}
 _NO_HARD_LINKS = _NO_SUCH_OPERATION | {errno.EPERM, errno.EACCES, errno.EMLINK, errno.EINVAL}
-_NO_FOLDER_SYNC = _NO_SUCH_OPERATION | {errno.EINVAL}
 CANNOT_EXCLUDE = _NO_SUCH_OPERATION | {errno.EPERM, errno.EINVAL}
 """Errors of creating a file if the file system cannot do so exclusively."""
 REMEDIES = (
@@ -97,7 +96,7 @@ def create_exclusively(path: Path, content: bytes) -> bool:
             return False
         created = True
     if created:
-        sync_names(path.parent)
+        sync_folder(path.parent)
     return created
 
 
@@ -133,15 +132,6 @@ def write_new(path: Path, content: bytes) -> None:
         with suppress(OSError):
             path.unlink()
         raise
-
-
-def sync_names(folder: Path) -> None:
-    """Wait until a folder's names are on the disk; some file systems cannot say when, and need not be asked."""
-    try:
-        sync_folder(folder)
-    except OSError as exc:
-        if exc.errno not in _NO_FOLDER_SYNC:
-            raise
 
 
 def age(path: Path) -> float:

@@ -15,6 +15,9 @@ from sr_core.errors import SuiteError
 _CANNOT_REPLACE = frozenset({errno.EACCES, errno.EPERM, errno.EBUSY, errno.EROFS})
 """Why a file that can be written may not be replaced: its folder is read-only, or it is a mount point."""
 
+_MOST_DESCRIPTORS = 2**31 - 1
+"""No open file has a larger number, and the system takes none."""
+
 
 def write_output(path: Path, content: bytes) -> None:
     """Put `content` where a user wants it, durably if a regular file is there or comes there.
@@ -56,9 +59,11 @@ def check_output(path: Path, flag: str) -> None:
     Args:
         flag: what the user typed before the path, e.g. "--csv".
     """
-    if _own_descriptor(path) is not None:
-        return
+    descriptor = _own_descriptor(path)
     try:
+        if descriptor is not None:
+            os.fstat(descriptor)
+            return
         there = _stat(path)
     except OSError as exc:
         raise SuiteError(cannot_write(flag, path, exc)) from exc
@@ -116,7 +121,7 @@ def _own_descriptor(path: Path) -> int | None:
     for _ in range(40):  # as many links as Linux follows
         folder = os.path.realpath(path.parent)
         if path.name.isdecimal() and re.fullmatch(rf"/dev/fd|/proc/{os.getpid()}(/task/\d+)?/fd", folder):
-            return int(path.name)
+            return min(int(path.name), _MOST_DESCRIPTORS)
         if not os.path.islink(path):  # noqa: PTH114 - Path's own raises for a name that is too long
             return None
         path = Path(folder) / path.readlink()

@@ -11,6 +11,7 @@ from typing import get_args
 from sr_core.cli import Parser, run_command, show_progress
 from sr_core.config import Kernel, Scale
 from sr_core.errors import ImageError, StoreError
+from sr_core.output import cannot_write
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 """How every file of HDF5 begins."""
@@ -59,6 +60,13 @@ def prepare(args: argparse.Namespace) -> int:
 
 def _check_out(path: Path) -> None:
     """Raises StoreError, before anything is written, if no store can be there or something else is."""
+    try:
+        _check_place(path)
+    except OSError as exc:  # a name that is too long, a folder or file without permission
+        raise StoreError(cannot_write("--out", path, exc)) from exc
+
+
+def _check_place(path: Path) -> None:
     if path.is_dir():
         raise StoreError(f"--out {path}: expected a file, this is a folder; give a name in it, such as {path / 'a.h5'}")
     if path.exists() and not path.is_file():

@@ -8,6 +8,7 @@ from pathlib import Path
 from sr_core.cli import BAD_INPUT, Parser, run_command, say_note, show_progress
 from sr_core.config import SCALES
 from sr_core.errors import ImageError, SuiteError
+from sr_core.names import visible
 from sr_core.output import make_output_folder
 from sr_core.progress import Progress, pixels_text
 
@@ -81,7 +82,7 @@ def _upscale(args: Namespace) -> int:
                 _say_error(str(exc))
             else:
                 show_progress("")
-                print(f"{source} -> {output}", flush=True)
+                print(f"{visible(str(source))} -> {visible(str(output))}", flush=True)
             done += pixels[output]
     print(f"{len(waiting) + len(faults) - failed} enlarged {model.scale} times, {kept} kept, {failed} failed")
     return BAD_INPUT if failed else 0

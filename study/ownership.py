@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from sr_core.durable import sync_folder
 from sr_core.errors import SuiteError, TakenOverError
-from sr_core.locks import Lock, age, has_effect, lock, sync_names, unique_name, write_new
+from sr_core.locks import Lock, age, has_effect, lock, unique_name, write_new
 from study.claims import Claims, Owner, Renewal, content_of, in_words, read_content, rewrite
 
 RENEW_SECONDS, STALE_SECONDS = 10.0, 60.0
@@ -202,7 +203,7 @@ def _gained(
             _remove_copies(held, journal)
         else:
             _fence(held, aside, journal)
-        sync_names(path.parent)
+        sync_folder(path.parent)
     finally:
         held.check()  # another process may have taken it over by now
     return held, content, aside is not None

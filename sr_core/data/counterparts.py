@@ -26,7 +26,7 @@ _KNOWN_METHOD = re.compile(
 )
 _OF_A_SCALE = re.compile(rf"(?P<before>.+?){_SEPARATOR}?x(?P<n>[2-8])[mdw]?", re.IGNORECASE)
 _OF_ANY_SCALE = re.compile(rf"(?P<before>.+?){_SEPARATOR}(?P<mark>{LR}{DEGRADED}|bicubic)", re.IGNORECASE)
-_CROPPED_FOR = re.compile(rf"(?:srf[_-]?|{_SEPARATOR}(?:hr|gt){_SEPARATOR}?x)(\d)", re.IGNORECASE)
+_CROPPED_FOR = re.compile(rf"(?:(?<![a-z])srf[_-]?|{_SEPARATOR}(?:hr|gt){_SEPARATOR}?x)([2-8])(?!\d)", re.IGNORECASE)
 _SCALES = range(2, 9)
 
 _SidesOf = Callable[[str], tuple[int, int] | None]
@@ -152,6 +152,11 @@ def _is_resized(original: tuple[int, int] | None, other: tuple[int, int] | None,
         if enlarged or reduced:
             return True
     return False
+
+
+def is_version(root: Path, name: str, original: str) -> bool:
+    """Whether an image has the size of another one, or that size reduced or enlarged by a scale."""
+    return _is_resized(_sides(root / original), _sides(root / name), (1, *_SCALES))
 
 
 def of_other_scales(names: Sequence[str], scale: int | None) -> set[str]:

@@ -5,6 +5,7 @@ Downloads mix them in a few ways that recur. These are known:
 | in the folder | ground truth |
 |---|---|
 | `HR`, `GT`, `GTmod12`, `original` or `target`, next to other folders | the first of these; of `GTmodN` the largest N |
+| folders of the same names and sizes (by a factor) next to it, such as `HR/a.png` and `results/a.png` | `HR/a.png` |
 | subfolders `LR*`, `LQ*`, `*_LR_*`, `X2`, `lowres`, … | what is outside of them |
 | `a_HR.png` (or `a_GT.png`) next to `a_LR.png`, `a_bicubic.png`, … | `a_HR.png` |
 | `HR_a.png` next to `LR_a.png` | `HR_a.png` |
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-from sr_core.data.counterparts import DEGRADED, LR, counterparts_among, of_other_scales, scene_of, truth_of
+from sr_core.data.counterparts import DEGRADED, LR, counterparts_among, is_version, of_other_scales, scene_of, truth_of
 from sr_core.data.scan import LeftOut, Scan, holds_image, images_in, is_folder, scan, subfolders
 from sr_core.errors import ImageError
 from sr_core.names import printable
@@ -214,11 +215,33 @@ def _folders_left_out(root: Path, names: Sequence[str]) -> dict[str, str]:
             is_input = base.lower() in _OF_TARGETS and bool(containers)
             if is_input or (is_lr_folder(base) and not _all_marked(child, names)):
                 left_out[child] = LR_FOLDER
-            elif child in containers and child != chosen and place not in direct:
+            elif (
+                chosen is not None
+                and child != chosen
+                and ((child in containers and place not in direct) or _shows_the_same(root, child, chosen, direct))
+            ):
                 left_out[child] = UNUSED_FOLDER
             else:
                 waiting.append(child)
     return dict(sorted(left_out.items()))
+
+
+def _shows_the_same(root: Path, folder: str, container: str, direct: Mapping[str, Sequence[str]]) -> bool:
+    """Whether all below a folder are results of images at the same places below an HR folder, by names and sizes."""
+
+    def below(top: str) -> list[tuple[PurePosixPath, str]]:
+        return [
+            (PurePosixPath(place).relative_to(top) / scene_of(name), name)
+            for place, names in direct.items()
+            if place == top or place.startswith(f"{top}/")
+            for name in names
+        ]
+
+    originals = dict(below(container))
+    results = below(folder)
+    if any(scene not in originals for scene, _ in results):
+        return False
+    return all(is_version(root, name, originals[scene]) for scene, name in results)
 
 
 def _all_marked(folder: str, names: Iterable[str]) -> bool:

@@ -306,9 +306,9 @@ def _opened(path: Path, descriptor: int | None = None) -> Iterator[Any]:
     Args:
         descriptor: of the open file, whatever lies at `path` by now; by default the file at `path`.
     """
-    if descriptor is None and not path.is_file():
-        raise StoreError(f"{path}: expected a patch store, and there is no such file; run again to build it")
     try:
+        if descriptor is None and not path.is_file():
+            raise StoreError(f"{path}: expected a patch store, and there is no such file; run again to build it")
         with ExitStack() as stack:
             source: Any = path
             if descriptor is not None:

@@ -59,7 +59,8 @@ def enlarge_file(
         _check_name(source, output)  # again: its folder may be new
         write_output(output, content)
     except OSError as exc:
-        kind = SuiteError if exc.errno in _FOLDER_IS_UNUSABLE else ImageError
+        is_closed = exc.errno in (errno.EACCES, errno.EPERM) and output.exists()  # this file, and not its folder
+        kind = SuiteError if exc.errno in _FOLDER_IS_UNUSABLE and not is_closed else ImageError
         raise kind(f"{output}: cannot be written ({exc.strerror}); make room or choose another --out") from exc
 
 

@@ -39,6 +39,9 @@ WRAPPERS: Final = (
 _PREFIXES: Final = frozenset(WRAPPERS) | {"_orig_mod", "_forward_module"}
 """What can stand before a tensor's own name, with a dot behind it."""
 
+_DEEPEST: Final = 4
+"""Dicts in dicts that are looked into: a damaged file's dict may hold itself."""
+
 _FIRST_TENSORS: Final = ("conv_first.weight", "head.weight")
 """One that every A2N has: under its released name, and under ours."""
 
@@ -61,7 +64,7 @@ def unwrapped(content: object) -> Unwrapped:
     keys: list[str] = []
     passed_over: list[str] = []
     inner = content
-    while isinstance(inner, Mapping):
+    while isinstance(inner, Mapping) and len(keys) < _DEEPEST:
         present = [key for key in WRAPPERS if _holds_tensors(inner.get(key))]
         if not present:
             break
@@ -85,11 +88,11 @@ def unwrapped(content: object) -> Unwrapped:
     return Unwrapped(named, "; ".join(notes))
 
 
-def _holds_tensors(value: object) -> bool:
+def _holds_tensors(value: object, depth: int = 1) -> bool:
     """True for a dict of tensors, or one that holds such a dict under a key of `WRAPPERS`."""
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping) or depth > _DEEPEST:
         return False
-    return bool(_tensors(value)) or any(_holds_tensors(value.get(key)) for key in WRAPPERS)
+    return bool(_tensors(value)) or any(_holds_tensors(value.get(key), depth + 1) for key in WRAPPERS)
 
 
 def _tensors(content: object) -> dict[str, Tensor]:

@@ -219,9 +219,10 @@ def _why_not_loaded(content: bytes, exc: Exception) -> str:
         return "the file has 0 bytes; copy or download it again"
     if text := _text_in(content):
         return f"{text}; download the weights themselves"
-    if zipfile.is_zipfile(BytesIO(content)):
-        with zipfile.ZipFile(BytesIO(content)) as archive:
-            members = [name.rpartition("/")[2] for name in archive.namelist()]
+    if content.startswith(b"PK"):
+        members = _members(content)
+        if members is None:
+            return "a damaged zip archive; copy or download it again"
         if "constants.pkl" in members:
             return f"a TorchScript archive, which is a program; {alone}"
         if "data.pkl" not in members:
@@ -231,6 +232,15 @@ def _why_not_loaded(content: bytes, exc: Exception) -> str:
         code = f"code ({needed[1]})" if needed else "code"
         return f"if whole, it needs {code} that is not run here; {alone}"
     return "expected a released state dict"
+
+
+def _members(content: bytes) -> list[str] | None:
+    """Names of the files in a zip archive, without their folders; None if its table of contents is damaged."""
+    try:
+        with zipfile.ZipFile(BytesIO(content)) as archive:
+            return [name.rpartition("/")[2] for name in archive.namelist()]
+    except Exception:  # zipfile raises BadZipFile, UnicodeDecodeError, NotImplementedError, struct.error, …
+        return None
 
 
 def _text_in(content: bytes) -> str:

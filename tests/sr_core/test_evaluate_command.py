@@ -362,3 +362,10 @@ def test_a_gpu_scores_where_there_is_one_unless_told_otherwise(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert "device cuda:0 is not available" in refused(capsys, *asked), "this machine only claims to have one"
     assert evaluated(capsys, *asked, "--device", "cpu")["mean"]["psnr"] > 0
+
+
+def test_a_name_of_several_lines_is_one_row_of_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_png(tmp_path / "a\nb.png", np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    assert main(["--weights", "bicubic", "--benchmark", str(tmp_path), "--scale", "2"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in table] == ["image", r"a\nb", "mean", "next:"]

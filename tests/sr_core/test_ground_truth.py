@@ -327,3 +327,20 @@ def test_set5_scores_the_same_in_the_layouts_of_known_downloads(shared: Path, tm
     for folder in ("srf", "set"):
         names, found, told = evaluated(tmp_path / folder)
         assert (len(names), found, len(told)) == (5, mean, 1)
+
+
+def test_numbers_behind_srf_are_no_scales(tmp_path: Path) -> None:
+    names = ["SRF_0001", "SRF_1001", "SRF_2001", "SRF_3001", "dsrf2_b", "dsrf3_b"]
+    images(tmp_path, *names)
+    assert truth(tmp_path) == (names, "")
+
+
+def test_results_in_a_folder_next_to_that_of_the_hr_images_are_no_ground_truth(tmp_path: Path) -> None:
+    images(tmp_path / "set" / "HR", "a", "b", "c/a")
+    images(tmp_path / "set" / "SRCNN", "a", "b", "c/a")
+    images(tmp_path / "set" / "small", "ax2", height=24, width=20)
+    images(tmp_path / "set" / "more", "a", "d")
+    images(tmp_path / "set" / "others", "a", height=50)
+    kept, line = truth(tmp_path)
+    assert kept == [f"set/{name}" for name in ("HR/a", "HR/b", "HR/c/a", "more/a", "more/d", "others/a")]
+    assert line == "left out: 2 unused folders (set/SRCNN, set/small)"

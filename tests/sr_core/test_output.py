@@ -242,3 +242,10 @@ def test_what_unfinished_copies_are_of_dead_writers_goes_and_others_stay(tmp_pat
                 file.write(b"new")
     assert {p.name for p in tmp_path.iterdir()} == {path.name, "known.json", ours, in_another_container}
     assert path.read_bytes() == b"new"
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="needs /dev/fd")
+@pytest.mark.parametrize("number", ["987654", "9" * 30])
+def test_a_number_that_no_open_file_has_is_refused_before_the_work(number: str) -> None:
+    with pytest.raises(SuiteError, match=rf"^--csv /dev/fd/{number}: "):
+        check_output(Path("/dev/fd", number), "--csv")

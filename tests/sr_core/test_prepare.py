@@ -257,6 +257,30 @@ def test_an_out_that_was_never_a_store_is_refused_and_nothing_is_written(
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
+@pytest.mark.parametrize("verify_alone", [False, True])
+def test_a_name_that_is_too_long_is_told_in_one_line(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str], verify_alone: bool
+) -> None:
+    out = tmp_path / ("n" * 300)
+    assert main([*(["--verify"] if verify_alone else ["--images", str(folder)]), "--out", str(out)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_an_out_that_may_not_be_read_is_told_in_one_line(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "a.h5"
+    out.write_bytes(b"")
+
+    def refuse(path: Path, mode: str = "r") -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert main(["--images", str(folder), "--out", str(out)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: --out {out}: cannot be written (Permission denied)")
+
+
 def test_workers_end_when_their_starter_is_killed(tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "many", 60, side=400)
     out = tmp_path / "s.h5"

@@ -1,5 +1,6 @@
 """Daemons close streams, locales lack characters and terminals go away: the work is done, or ends as it should."""
 
+import errno
 import os
 import pty
 import signal
@@ -141,3 +142,15 @@ def test_a_full_disk_under_standard_output_is_one_line(tmp_path: Path) -> None:
     done = run(f"$P -m sr_core.evaluate --weights bicubic --scale 2 --benchmark {tmp_path} > /dev/full")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and "No space left on device" in done.stderr
+
+
+def test_a_full_disk_elsewhere_leaves_standard_output_as_it_is(capfd: pytest.CaptureFixture[str]) -> None:
+    def work() -> int:
+        print("scored")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.csv")
+
+    assert run_command(work) == 2
+    print("next", flush=True)
+    out, err = capfd.readouterr()
+    assert out == "scored\nnext\n"
+    assert err == "error: a.csv cannot be written (No space left on device); make room, then run again\n"

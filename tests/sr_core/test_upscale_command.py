@@ -1,5 +1,6 @@
 """python -m sr_core.upscale: what is kept of users' own pictures, where they go, and what happens when some are bad."""
 
+import errno
 import json
 import os
 import shutil
@@ -366,6 +367,29 @@ def test_a_full_disk_ends_the_command_and_leaves_nothing(
     upscaled(weights, tmp_path / "out", tmp_path / "a.png", tmp_path / "b.png", status=2)
     assert capsys.readouterr().err.count("cannot be written (No space left on device); make room") == 1
     assert names(tmp_path / "out") == []
+
+
+def test_an_output_that_may_not_be_replaced_is_told_and_the_others_are_enlarged(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        write_png(tmp_path / "in" / f"{name}.png", PIXELS)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a_x2.png").write_bytes(b"protected")
+    write = enlarge.write_output
+
+    def guarded(path: Path, content: bytes) -> None:
+        if path.name == "a_x2.png":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        write(path, content)
+
+    monkeypatch.setattr(enlarge, "write_output", guarded)
+    upscaled(weights, tmp_path / "out", tmp_path / "in", "--overwrite", status=2)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'out' / 'a_x2.png'}: cannot be written (Permission denied)")
+    assert (tmp_path / "out" / "a_x2.png").read_bytes() == b"protected"
+    assert opened(tmp_path / "out" / "b_x2.png").size == (34, 26)
 
 
 def test_released_weights_need_a_scale_where_they_do_not_tell_it(

@@ -391,3 +391,21 @@ def test_an_unwrapped_network_enlarges_as_the_plain_file_does(tmp_path: Path, im
         assert upscale([str(images), "--weights", weights, "--out", str(tmp_path / name), "--scale", "2"]) == 0
     for image in ("a_x2.png", "b_x2.png"):
         np.testing.assert_array_equal(read_image(tmp_path / "plain" / image), read_image(tmp_path / "wrapped" / image))
+
+
+def test_a_zip_archive_with_a_damaged_table_of_contents_is_told_in_one_line(tmp_path: Path) -> None:
+    torch.save(released(), tmp_path / "a.pt")
+    content = (tmp_path / "a.pt").read_bytes()
+    for at in (content.index(b"PK\x01\x02"), content.rindex(b"/data.pkl") + 1):
+        (tmp_path / "a.pt").write_bytes(content[:at] + b"\xff\xfe" + content[at + 2 :])
+        with pytest.raises(CheckpointError, match=r"a\.pt: damaged[^\n]*: a damaged zip archive[^\n]*$"):
+            read_weights(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("tensors", [{}, {"a": torch.zeros(1)}])
+def test_a_dict_that_holds_itself_is_refused(tmp_path: Path, tensors: dict[str, Any]) -> None:
+    content: dict[str, Any] = dict(tensors)
+    content["model"] = content
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"a\.pt: [^\n]*$"):
+        read_weights(tmp_path / "a.pt")
