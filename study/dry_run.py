@@ -131,17 +131,18 @@ def _print_cost(experiment: Experiment, trials: int, placement: Placement, pixel
         trials = min(trials, len(experiment.references) + experiment.space.size)
     replicated = experiment.replicates * (experiment.finalists + len(experiment.references)) * budget
     most = trials * budget + replicated
-    likely = most
+    likely, condition = most, ""
     if experiment.scheduler in ("successive_halving", "asha"):
         # Each stretch between rungs is trained by those that the rung before let through.
         ends = (*experiment.rungs, budget)
         stretches = [end - start for start, end in zip((0, *ends), ends, strict=False)]
         passed = [math.ceil(trials / experiment.reduction_factor**i) for i in range(len(stretches))]
+        condition = f", if one trial in {experiment.reduction_factor:g} goes on at each rung"
         likely = replicated + sum(n * patches for n, patches in zip(passed, stretches, strict=True))
     slots = f"{placement.slots} at once, " if placement.slots > 1 else ""
     threads = f"{runtime.threads} thread{'s' * (runtime.threads != 1)}"
     likely, most = math.ceil(likely / placement.slots), math.ceil(most / placement.slots)
-    print(f"time: about {duration(likely / rate)} of training steps, at most {duration(most / rate)} "
+    print(f"time: about {duration(likely / rate)} of training steps{condition}, at most {duration(most / rate)} "
           f"({slots}measured {rate:.0f} patches/s on {runtime.device}, {threads})")  # fmt: skip
     if likely / rate > _LONG_SECONDS:
         gpu = "a GPU (--gpus 0), " if runtime.device == "cpu" else ""

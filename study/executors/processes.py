@@ -54,7 +54,7 @@ class ProcessWorker:
     def receive(self) -> Message:
         try:
             return self.pipe.recv()
-        except (EOFError, OSError) as exc:
+        except Exception as exc:  # the pipe has ended, or only a part of a message came through: whatever that raises
             self.process.join(_END_SECONDS)
             code = self.process.exitcode
             raise WorkerGoneError(_death(code), hit=code is not None and code < 0) from exc

@@ -85,8 +85,12 @@ def _cell(found: Estimate) -> str:
 
 def kernels_of(record: Record) -> list[Kernel]:
     """The evaluation kernel and every training kernel of the study; all there are where that is a single one."""
-    described = record.opened.question["space"].values()
-    swept = [v for d in described if d["names"] == ["data.train_kernel"] for v in d["values"]]
+    swept = [
+        dimension.settings(value)["data.train_kernel"]
+        for dimension in record.space.dimensions
+        if "data.train_kernel" in dimension.names
+        for value in dimension.listed or ()
+    ]
     own = {record.base.evaluation.kernel, *(swept or [record.base.data.train_kernel])}
     own |= {t.config.data.train_kernel for t in record.references}
     return [kernel for kernel in get_args(Kernel) if kernel in own or len(own) == 1]

@@ -57,3 +57,15 @@ def test_a_cpu_with_units_for_bf16_is_told_of_and_changes_nothing_by_itself(
     monkeypatch.setattr(dry_run, "has_amx", lambda: amx)
     dry_run._print_cost(load_experiment("quickstart")[1], 50, Placement(), 1_000_000)
     assert ("train.precision bf16 trains the full network 2.3 to 2.9 times as fast" in capsys.readouterr().out) == told
+
+
+def test_an_estimate_with_rungs_says_what_it_assumes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Measured:
+        seconds_per_patch = 0.01
+
+    monkeypatch.setattr(dry_run, "resolve_runtime", lambda *_, **__: resolve(threads=1))
+    monkeypatch.setattr(dry_run, "measure", lambda *_: Measured)
+    dry_run._print_cost(load_experiment("quickstart")[1], 50, Placement(), 1_000_000)
+    assert "of training steps, if one trial in 3 goes on at each rung, at most " in capsys.readouterr().out

@@ -2,9 +2,15 @@
 
 import logging
 import multiprocessing
+import pickle
 import threading
+from types import SimpleNamespace
+from typing import Any
 
-from study.executors.processes import _PipeChannel
+import pytest
+
+from study.executors.processes import ProcessWorker, _PipeChannel
+from study.executors.remote import WorkerGoneError
 from study.executors.worker import Logged, LogUp
 
 
@@ -25,3 +31,11 @@ def test_threads_that_log_at_once_tear_no_message() -> None:
         thread.join()
     assert all(message == Logged(message.logger, logging.WARNING, text) for message in told)
     assert sorted(message.logger for message in told) == ["0"] * 20 + ["1"] * 20 + ["2"] * 20
+
+
+def test_a_message_of_which_only_a_part_came_through_is_a_lost_worker() -> None:
+    ours, theirs = multiprocessing.Pipe()
+    process: Any = SimpleNamespace(join=lambda seconds: None, exitcode=-9)
+    theirs.send_bytes(pickle.dumps("a message")[:7])
+    with pytest.raises(WorkerGoneError):
+        ProcessWorker(process, ours).receive()

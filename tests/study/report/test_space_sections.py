@@ -19,6 +19,7 @@ from study.report.cache import Cache
 from study.report.course import psnr_limits
 from study.report.drawing import Drawn
 from study.report.importances import importances
+from study.report.kernels import kernels_of
 from study.report.record import Record, record_of
 from study.report.space_views import _place, parallel, slices
 from study.space import Choice, Dimension, Float, Grid, Together, recorded_space
@@ -242,3 +243,10 @@ def test_a_hopeless_trial_does_not_squeeze_the_axis() -> None:
     low, _ = psnr_limits([37.0, 37.1, 37.2], 33.6)
     assert low > 36  # bicubic is far below
     assert psnr_limits([]) == (0.0, 1.0)
+
+
+def test_training_kernels_that_move_together_with_another_value_have_their_columns(history: type[Any]) -> None:
+    pairs = Together("data.train_kernel", "train.loss")
+    told = history(replace(EXPERIMENT, nuisance={pairs: [("pillow_box", "l1"), ("cv2_cubic", "l2")]}))
+    record = record_of(StudyFolder(Path("/nowhere"), "small"), told.events, None)
+    assert {"pillow_box", "cv2_cubic"} <= set(kernels_of(record))
