@@ -40,6 +40,14 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _arithmetic_as_it_was() -> Iterator[None]:
+    """Settings of a training that a test applies in its own thread end with the test."""
+    yield
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_flush_denormal(False)
+
+
 @pytest.fixture
 def needs_name() -> Callable[[str], None]:
     """needs_name(text): skips the test where the locale's encoding cannot name a file so."""

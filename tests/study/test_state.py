@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from experiments.quickstart import EXPERIMENT
 from study import events as ev
 from study import journal, proof
+from study.executors import inline
 from study.folder import StudyFolder
 from study.proof import contradictions
 from study.state import StudyState, TrialState, fold
@@ -297,7 +298,7 @@ def test_a_reproduction_is_compared_with_the_validation_that_the_weights_had(
 ) -> None:
     trial = finished_after_a_resume(history, 33.7, 33.6).state.trials[0]
     last = replace(trial.curve[-1], scores=dict(trial.scores))
-    monkeypatch.setattr(proof, "run_trial", lambda task, bench: iter([*trial.curve[:-1], last, trial.end]))
+    monkeypatch.setattr(inline, "run_trial", lambda task, bench: (event for event in [*trial.curve[:-1], last, trial.end]))
     monkeypatch.setattr(proof, "keep_compiled_in", lambda path: None)
     here: Any = SimpleNamespace(apply=lambda: None)
 
@@ -307,6 +308,6 @@ def test_a_reproduction_is_compared_with_the_validation_that_the_weights_had(
 
     assert retrained().identical
     other = replace(trial.end, weights="dead")
-    monkeypatch.setattr(proof, "run_trial", lambda task, bench: iter([*trial.curve[:-1], last, other]))
+    monkeypatch.setattr(inline, "run_trial", lambda task, bench: (event for event in [*trial.curve[:-1], last, other]))
     assert not retrained().identical
     assert "weights" in retrained().first_difference()

@@ -110,6 +110,7 @@ def test_nothing_but_the_results_is_left_under_the_root(finished: Any) -> None:
     assert {file for file in others if Path(file).name.startswith(".")} <= {
         "tiny/.mlflow.lock",
         "tiny/.mlflow.json",
+        "tiny/.scores.json",
         "tiny/.optuna.lock",
         "tiny/.optuna.json",
         "stores/.pictures.json",
