@@ -120,8 +120,6 @@ def _score_all(
 
     if args.csv is not None:
         _write_csv(args.csv, [*scores.items(), ("mean", mean)])
-    if left_out:
-        print(left_out.line(), file=sys.stderr, flush=True)
     if args.json:
         lr_origin = f"made by {kernel}" if args.lr is None else f"read from {args.lr}"
         images = [{"name": name, **_numbers(score)} for name, score in scores.items()]
@@ -130,8 +128,19 @@ def _score_all(
     else:
         print(_row("mean", mean, width))
         other = "FILE.safetensors" if args.weights == BICUBIC else BICUBIC
-        print(f"next: {PROG} --weights {other} --benchmark {shlex.quote(str(args.benchmark))} --scale {args.scale}")
+        print(f"next: {PROG} --weights {other} {_conditions(args)}", flush=True)
+    if left_out:
+        print(left_out.line(), file=sys.stderr, flush=True)
     return 0
+
+
+def _conditions(args: Namespace) -> str:
+    """The arguments under which another network's scores can be compared with these."""
+    given = ["--benchmark", str(args.benchmark), "--scale", str(args.scale)]
+    given += ["--lr", str(args.lr)] if args.lr is not None else []
+    given += ["--kernel", args.kernel] if args.kernel is not None else []
+    given += ["--protocol", args.protocol] if args.protocol != "canonical" else []
+    return shlex.join(given)
 
 
 def _named(found: "GroundTruth") -> dict[str, Path]:

@@ -44,8 +44,9 @@ def show(name: str, experiment: Experiment, args: argparse.Namespace, placement:
     print(f"{name}: {experiment.question}")
     if folder.journal.exists():
         count = fold(read(folder.journal)).counted
+        where = typed([*(["--root", str(args.root)] if args.root else []), "--study-name", folder.study])
         print(f"there is a study {folder.study} already, with {count} trial{'s' * (count != 1)} counted (python -m "
-              "study.status); what follows is a new one")  # fmt: skip
+              f"study.status{where}); the last line continues it; what follows describes a new one")  # fmt: skip
     lost = ", ".join(f"{len(names)} too small for {whose}" for whose, names in small.items()) or "0 too small"
     print(f"pictures: {len(train)} to train ({lost}), {len(valid)} to validate, from {pictures.origin}")
     if pictures.left_out:

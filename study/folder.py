@@ -112,7 +112,7 @@ class StudyFolder:
         if self.journal.is_file():
             return self
         here = recorded(self.root)
-        hint = f"; there: {', '.join(here)}" if here else ""
+        hint = f"; there: {', '.join(here)}; say which with --study-name" if here else "; start one with study.run"
         raise SuiteError(f"no study {self.study!r} under {self.root}{hint}")
 
     @property

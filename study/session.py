@@ -330,7 +330,7 @@ class Session:
         if not state.complete:
             return f"python -m study.run{typed(sys.argv[1:])}"
         if state.best() is None:  # references alone: the same command would find nothing to do
-            return f"python -m study.run{typed([*sys.argv[1:], '--trials', str(state.counted + 10)])}"
+            return f"python -m study.run{typed(_with_trials(sys.argv[1:], state.counted + 10))}"
         return f"python -m study.reproduce best{self.where()}"
 
     def where(self) -> str:
@@ -338,6 +338,15 @@ class Session:
         root = ["--root", str(self.args.root)] if self.args.root else []
         study = ["--study-name", self.folder.study] if self.folder.study != "quickstart" else []
         return typed([*root, *study])
+
+
+def _with_trials(arguments: list[str], trials: int) -> list[str]:
+    """The same arguments, with another number of trials."""
+    kept = [argument for argument in arguments if not argument.startswith("--trials=")]
+    if "--trials" in kept:
+        place = kept.index("--trials")
+        del kept[place : place + 2]
+    return [*kept, "--trials", str(trials)]
 
 
 def _done(state: StudyState, asked: int) -> bool:

@@ -151,7 +151,7 @@ class _RefusedError(Exception):
     """A whole picture of a kind that is not read; the message is what comes after the path."""
 
     def __init__(self, reason: str, remedy: str = "convert it") -> None:
-        super().__init__(f"{reason}; expected an opaque RGB or grey picture of 8 or 16 bits: {remedy} first")
+        super().__init__(f"{reason}; expected an RGB or grey picture of 8 or 16 bits: {remedy} first")
 
 
 def _decoded(file: bytes) -> PIL.Image.Image:

@@ -124,7 +124,10 @@ def plan_outputs(inputs: Iterable[Path], out: Path, scale: int) -> Plan:
         output = out / relative.with_name(f"{relative.stem}_x{scale}.png")
         before = first.setdefault(folded(str(output)), source)
         if resolved(before) != resolved(source):
-            faults.append(f"{source}: {before} becomes {output} too; rename one, or give each its own --out")
+            faults.append(
+                f"{source}: {before} becomes {output.name} in {output.parent} too, at least on disks that do not tell "
+                "upper from lower case; rename one of the two"
+            )
         elif _is_one_of(output, originals):
             faults.append(f"{source}: would become {output}, which is an input; choose another --out")
             sources.pop(output, None)

@@ -133,7 +133,7 @@ def as_text(found: dict[str, Any]) -> str:
     if found["best"]:
         number, psnr = found["best"]["trial"], found["best"]["val/psnr"]
         gain = psnr - found["bicubic"]["val/psnr"]
-        lines.append(f"best of the search: trial {number}, {psnr:.3f} dB, {gain:+.3f} over bicubic")
+        lines.append(f"best of the search: trial {number}, {psnr:.3f} dB, {gain:+.3f} dB against bicubic")
     lines += found["replicates"]["failures"]
     rate = found["rate"]
     if runs and rate["patches_per_second"]:

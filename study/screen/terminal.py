@@ -250,6 +250,11 @@ def summary(state: StudyState) -> list[str]:
         f"{crops['count']} crops of {crops['pictures']} pictures; {gains}",
         "references do not compete, and ranking.csv has all their settings",
     ]
+    if best.score < bicubic:
+        lines.append(
+            f"no trial beats bicubic enlargement after {best.patches:,} patches; train longer: raise "
+            "train.budget_patches in the experiment"
+        )
     lines += words(state)
     if state.concluded is not None:  # the words above say themselves how far the replicates have come
         lines += [note for note in state.concluded.notes if not note.startswith("interim")]

@@ -369,3 +369,15 @@ def test_a_name_of_several_lines_is_one_row_of_the_table(tmp_path: Path, capsys:
     assert main(["--weights", "bicubic", "--benchmark", str(tmp_path), "--scale", "2"]) == 0
     table = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in table] == ["image", r"a\nb", "mean", "next:"]
+
+
+def test_the_next_command_scores_under_the_same_conditions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hr, lr = tmp_path / "hr", tmp_path / "lr"
+    for folder, side in ((hr, 48), (lr, 24)):
+        folder.mkdir()
+        write_png(folder / "a.png", np.random.default_rng(side).integers(0, 256, (side, side, 3), dtype=np.uint8))
+    for given in (["--lr", str(lr)], ["--kernel", "pillow_box"], ["--protocol", "blog"]):
+        assert main(["--weights", "bicubic", "--benchmark", str(hr), "--scale", "2", *given]) == 0
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert last.startswith("next: python -m sr_core.evaluate --weights FILE.safetensors")
+        assert last.endswith(" ".join(given))

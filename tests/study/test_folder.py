@@ -82,12 +82,14 @@ def test_a_missing_study_is_refused_with_the_names_of_those_that_are_there(folde
         other = StudyFolder(folder.root, name)
         other.create()
         other.journal.touch()
-    with pytest.raises(SuiteError, match=r"no study 'small' under .*root; there: one, two$"):
+    with pytest.raises(
+        SuiteError, match=r"no study 'small' under .*root; there: one, two; say which with --study-name$"
+    ):
         folder.require()
 
 
 def test_a_missing_root_holds_no_study(tmp_path: Path) -> None:
-    with pytest.raises(SuiteError, match=r"no study 'small' under .*nowhere$"):
+    with pytest.raises(SuiteError, match=r"no study 'small' under .*nowhere; start one with study.run$"):
         StudyFolder(tmp_path / "nowhere", "small").require()
 
 

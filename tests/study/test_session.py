@@ -91,3 +91,8 @@ def test_a_study_on_gpus_does_not_go_on_in_several_slots_without_any(
 ) -> None:
     with pytest.raises(SuiteError, match=flag):
         resumed_with(Placement(executor=executor, slots=2))
+
+
+@pytest.mark.parametrize("given", [["--trials", "1", "--seed", "2"], ["--trials=1", "--seed", "2"], ["--seed", "2"]])
+def test_the_next_command_asks_for_trials_once(given: list[str]) -> None:
+    assert session._with_trials(given, 11) == ["--seed", "2", "--trials", "11"]

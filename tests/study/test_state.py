@@ -298,7 +298,8 @@ def test_a_reproduction_is_compared_with_the_validation_that_the_weights_had(
 ) -> None:
     trial = finished_after_a_resume(history, 33.7, 33.6).state.trials[0]
     last = replace(trial.curve[-1], scores=dict(trial.scores))
-    monkeypatch.setattr(inline, "run_trial", lambda task, bench: (event for event in [*trial.curve[:-1], last, trial.end]))
+    happened = [*trial.curve[:-1], last, trial.end]
+    monkeypatch.setattr(inline, "run_trial", lambda task, bench: (event for event in happened))
     monkeypatch.setattr(proof, "keep_compiled_in", lambda path: None)
     here: Any = SimpleNamespace(apply=lambda: None)
 

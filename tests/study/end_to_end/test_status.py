@@ -141,7 +141,7 @@ def test_after_the_end_the_winner_and_what_it_gained_are_shown(finished: Any, st
     assert found["trials"] == {"finished": 6, "pruned": 1}
     assert found["best"] == {"trial": best.number, "val/psnr": best.score, "values": dict(best.proposed.values)}
     assert (
-        f"best of the search: trial {best.number}, {best.score:.3f} dB, {best.score - bicubic:+.3f} over bicubic"
+        f"best of the search: trial {best.number}, {best.score:.3f} dB, {best.score - bicubic:+.3f} dB against bicubic"
         in text
     )
 
