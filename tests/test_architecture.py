@@ -280,7 +280,7 @@ def test_status_of_a_finished_study_answers_at_once_and_loads_nothing_heavy(fini
     assert (status, loaded) == (0, [])
     assert "small: complete" in out
     assert "50 of 50 trials counted: 50 finished" in out
-    assert "best of the search: trial 49, 29.490 dB, +1.490 over bicubic" in out
+    assert "best of the search: trial 49, 29.490 dB, +1.490 dB against bicubic" in out
     assert seconds < 1
 
 
