@@ -96,7 +96,11 @@ def create_exclusively(path: Path, content: bytes) -> bool:
             return False
         created = True
     if created:
-        sync_folder(path.parent)
+        try:
+            sync_folder(path.parent)
+        except OSError:  # a full disk: a file that may not last is none
+            path.unlink(missing_ok=True)
+            raise
     return created
 
 

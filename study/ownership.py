@@ -175,9 +175,33 @@ def _gained(
     Raises:
         SuiteError: another process owns it.
     """
-    claims = claims_of(path)
     existed = path.exists()
     lock_file: IO[str] = stack.enter_context(path.open("a+"))
+    try:
+        return _claimed(path, what, journal, stack, lock_file, existed, take_over=take_over, after=after)
+    except OSError:  # a full disk: the next process shall not take a lock file without a claim for an owner's
+        if not existed and is_at(lock_file, path):
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _claimed(
+    path: Path,
+    what: str,
+    journal: Path,
+    stack: ExitStack,
+    lock_file: IO[str],
+    existed: bool,
+    *,
+    take_over: bool,
+    after: int,
+) -> tuple[Ownership, dict[str, Any], bool]:
+    """As `_gained`, with the lock file open.
+
+    Args:
+        existed: whether the lock file was there before.
+    """
+    claims = claims_of(path)
     locked = _gain(lock_file, path)
     newest = claims.newest()
     epoch = max(after, newest)
@@ -204,8 +228,14 @@ def _gained(
         else:
             _fence(held, aside, journal)
         sync_folder(path.parent)
-    finally:
-        held.check()  # another process may have taken it over by now
+    except Exception:
+        if not held.is_newest:
+            held.check()  # another process has taken it over by now
+        if aside is None:  # a full disk: the next process need not wait for an owner that never began
+            with suppress(OSError):
+                claims.forget(epoch)
+        raise
+    held.check()
     return held, content, aside is not None
 
 

@@ -447,3 +447,26 @@ def test_a_checkpoint_s_half_that_gets_its_name_while_leftovers_are_removed_is_n
     coordinator._folder = folder
     coordinator._drop_checkpoint(0)
     assert not half.exists()
+
+
+@pytest.mark.parametrize("written", range(4))
+def test_a_disk_that_is_full_before_a_study_is_owned_keeps_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    calls: list[int] = []
+    real = os.fsync
+
+    def full(number: int) -> None:
+        calls.append(number)
+        if len(calls) > written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(number)
+
+    lock, journal = tmp_path / "lock", tmp_path / "journal.jsonl"
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"), ownership.owned(lock, "study x", journal):
+            pass
+    assert not lock.exists()
+    with ownership.owned(lock, "study x", journal) as held:
+        assert held.lasts

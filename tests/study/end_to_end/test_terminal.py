@@ -126,7 +126,7 @@ def test_a_screen_is_drawn_while_a_study_runs_and_the_result_alone_stays(
     assert re.search(r"\d+ s so far, about \d+ s left · \d+ patches/s", drawn)
     assert re.search(r"^0     0 +[▁-█·]{4} .*\d+/240  reference: authors$", drawn, re.MULTILINE), "a row for the slot"
     assert "best: trial" in drawn and "rank  trial  curve" in drawn
-    assert "concluding: the winner on whole pictures" in drawn
+    assert "concluding: the winner on whole images" in drawn
     assert "\x1b[2K" not in screen.written.split("\x1b[?1049h")[1], "nothing is erased before it is drawn anew"
 
     assert screen.cursor_shown and screen.main is None

@@ -271,7 +271,7 @@ def test_killed_while_mlflow_is_written_and_resumed_it_is_one_run(
     trained: Trained, finished_copy: Any, commands: Any, wait_until: Any
 ) -> None:
     argv = ("best", "--patches", PATCHES, "--root", finished_copy.root, "--data", trained.data)
-    slow = "import time, study.session as s\ns.conclude = lambda *_: print('now', flush=True) or time.sleep(60)"
+    slow = "import time, study.session as s\ns.conclude = lambda *_, **__: print('now', flush=True) or time.sleep(60)"
     process = commands.start("study.train", *argv, first=slow)
 
     def shown() -> bool:
