@@ -162,9 +162,9 @@ def _is_own(tensors: Mapping[str, Tensor], path: Path) -> bool:
 
 def _read_tensors(path: Path, note: Note) -> dict[str, Tensor]:
     """The file's tensors as float32, by the names that they have there without a trainer's prefix."""
-    if path.is_dir():
-        raise CheckpointError(f"{path}: is a folder; name the file in it")
     if path.suffix.lower() not in _SUFFIXES:
+        if path.is_dir():
+            raise CheckpointError(f"{path}: is a folder; name the file in it")
         raise CheckpointError(f"{path}: expected weights as .safetensors, or as released in .pt or .pth")
     content = _bytes(path)
     if content.startswith(b"version https://git-lfs"):
