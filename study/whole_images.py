@@ -156,7 +156,7 @@ class KeptScores:
         self._write()
 
     def sweep(self) -> None:
-        """Forget what nobody asked for since this object was made."""
+        """Forget the scores that were not asked for since this object was made."""
         if not self._scores.keys() <= self._asked:
             self._scores = {key: row for key, row in self._scores.items() if key in self._asked}
             self._write()

@@ -154,7 +154,7 @@ def _is_own(tensors: Mapping[str, Tensor], path: Path) -> bool:
     if tensors.keys() >= _OWN:
         return True
     if path.suffix == ".safetensors" and (path.parent / "config.json").exists() and not is_published(tensors):
-        return True  # whoever fills the network says what does not fit
+        return True  # what does not fit is told when the network is filled
     with _naming(path):
         require_published(tensors)
     return False
