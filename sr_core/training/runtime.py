@@ -5,6 +5,7 @@ reproduction.
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -15,8 +16,20 @@ from torch import nn
 from sr_core.errors import ConfigError
 from sr_core.floats import can_flush, flush_subnormals, settle_vector_math
 from sr_core.machine import cores
+from sr_core.stored import fill, since
 from sr_core.training.compiled import can_compile
 from sr_core.training.memory import keep_freed_memory
+
+_NOT_RESTORED_EVERYWHERE = (
+    "device",
+    "device_name",
+    "engine",
+    "compiled",
+    "flush_subnormals",
+    "cpu_capability",
+    "torch",
+)
+"""Settings that a machine has or lacks; `Runtime.here` puts its own in their place."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,9 +54,8 @@ class Runtime:
     """Whether only kernels are used that give the same bits every time."""
     micro_batch: int = 0
     """The most patches of a batch that go through the network at once, 0 for all: gradients add up over the parts."""
-    flush_subnormals: bool = False
-    """Whether the CPU takes numbers below 1.2e-38 for zero; some configurations train several times as fast then.
-    Records of earlier versions do not name it, and their trials did not flush."""
+    flush_subnormals: bool = since(2, implied=False, default=False)
+    """Whether the CPU takes numbers below 1.2e-38 for zero; some configurations train several times as fast then."""
     cpu_capability: str
     """Instruction set that torch's CPU kernels use, e.g. AVX2."""
     torch: str
@@ -89,8 +101,15 @@ class Runtime:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, stored: dict[str, Any]) -> "Runtime":
-        return cls(**stored)
+    def from_json(cls, stored: Mapping[str, Any], *, format: int | None = None) -> "Runtime":
+        """The settings that a record holds; those that it is too old to name as older code implied them.
+
+        Args:
+            format: of the journal that holds them, whose settings have to be all there.
+        Raises:
+            ConfigError: a setting is unknown or missing.
+        """
+        return cls(**fill(cls, stored, "recorded settings (runtime)", format=format))
 
     def here(self) -> "Runtime":
         """The nearest to these settings that this machine can restore: on the CPU where it lacks the GPU."""
@@ -113,12 +132,28 @@ class Runtime:
         )
 
     def unmet(self) -> list[str]:
-        """Settings that this machine cannot restore, in words; empty where it can restore all."""
+        """Settings that this machine cannot restore, in words; empty where it can restore all.
+
+        Those that nobody knows any more are told by `unknown`.
+        """
         here = self.here()
         return [
             f"{name} {getattr(self, name)} then, {getattr(here, name)} here"
-            for name in ("device", "device_name", "engine", "compiled", "flush_subnormals", "cpu_capability", "torch")
-            if getattr(self, name) != getattr(here, name)
+            for name in _NOT_RESTORED_EVERYWHERE
+            if getattr(self, name) is not None and getattr(self, name) != getattr(here, name)
+        ]
+
+    def unknown(self) -> list[str]:
+        """Settings that the record is too old to name and that decide bits here, in words.
+
+        A field's value is None if older code neither stored nor implied it, and empty if it does not apply to the
+        device. Bits may be equal, and cannot be demanded.
+        """
+        here = self.here()
+        return [
+            f"{name} is not in the record, {getattr(here, name)} here"
+            for name in _NOT_RESTORED_EVERYWHERE
+            if getattr(self, name) is None and getattr(here, name)
         ]
 
     @property
