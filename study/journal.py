@@ -31,6 +31,10 @@ class JournalError(SuiteError):
     """The record is damaged or of another format."""
 
 
+class UnknownJournalError(JournalError):
+    """The record is of a format that this version does not know, which says nothing about its content."""
+
+
 class TornLineError(ValueError):
     """A line does not match its checksum: its writing was cut short, or it was damaged."""
 
@@ -127,7 +131,7 @@ def _lines(path: Path) -> Iterator[tuple[Event, int]]:
                 torn = f"{path}: line {number + 1} {exc}; restore the file from a copy"
                 continue
             except events.UnknownFormatError as exc:
-                raise JournalError(f"{path}: {exc}") from exc
+                raise UnknownJournalError(f"{path}: {exc}") from exc
             except ValueError as exc:
                 raise JournalError(f"{path}: line {number + 1} {exc}") from exc
             if seq != number:

@@ -36,7 +36,7 @@ def reproduce(args: argparse.Namespace) -> int:
     from study import inputs, proof
     from study.events import max_bicubic_psnr
     from study.export import export
-    from study.journal import JournalError, read
+    from study.journal import JournalError, UnknownJournalError, read
     from study.judgement import Judgement, circumstances, different, judge
     from study.opening import runtime_of
     from study.state import fold
@@ -57,6 +57,8 @@ def reproduce(args: argparse.Namespace) -> int:
     folder.require()
     try:
         state = fold(read(folder.journal))
+    except UnknownJournalError:
+        raise  # nothing was compared
     except JournalError as exc:
         return end(different([f"record: {exc}"]))
     trial = proof.find_trial(state, which, folder.study)

@@ -15,7 +15,7 @@ from sr_core.locks import lock
 from study.config import short_digest
 from study.events import Event, StudyOpened, UnknownFormatError, to_json
 from study.folder import JOURNALS, StudyFolder
-from study.journal import JournalError, decode, opened
+from study.journal import JournalError, UnknownJournalError, decode, opened
 from study.ownership import is_at
 from study.state import StudyState
 from study.tracking.databases import ViewError
@@ -105,7 +105,7 @@ class Tail:
                 try:
                     seq, event = decode(line)
                 except UnknownFormatError as exc:
-                    raise JournalError(f"{self._path}: {exc}") from exc
+                    raise UnknownJournalError(f"{self._path}: {exc}") from exc
                 except ValueError as exc:
                     if file.readline():
                         raise JournalError(

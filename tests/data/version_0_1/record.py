@@ -87,10 +87,10 @@ def pack(roots: Path) -> None:
         member.uid = member.gid = 0
         return None if figure else member
 
-    with lzma.open(HERE / "roots.tar.xz", "w", preset=9 | lzma.PRESET_EXTREME) as packed:
-        with tarfile.open(fileobj=packed, mode="w") as archive:
-            for root in ("finished", "unfinished"):
-                archive.add(roots / root, arcname=root, filter=small)
+    packed = lzma.open(HERE / "roots.tar.xz", "w", preset=9 | lzma.PRESET_EXTREME)
+    with packed, tarfile.open(fileobj=packed, mode="w") as archive:
+        for root in ("finished", "unfinished"):
+            archive.add(roots / root, arcname=root, filter=small)
 
 
 def main() -> None:
