@@ -19,10 +19,14 @@ from study.folder import StudyFolder
 from study.journal import read
 from study.opening import question_of, runtime_of
 from study.proof import TOLERANCES
+from study.report.answer import answer
 from study.report.making import write_report
+from study.report.ranking import ranking
+from study.report.record import record_of
 from study.reproduce import main as reproduce
 from study.run import main as run
 from study.state import StudyState, fold
+from study.statistics.verdict import verdict
 from study.status import main as status
 from study.sync import main as sync
 from study.tracking.databases import default_tracking_uri
@@ -157,6 +161,15 @@ def test_notebooks_read_its_tables(as_left: Path) -> None:
         assert best.model()(torch.zeros(1, 3, 16, 16)).shape == (1, 3, 32, 32)
 
 
+def test_its_report_answers_and_ranks(as_left: Path) -> None:
+    folder = StudyFolder(as_left / "finished", "searched")
+    record = record_of(folder, read(folder.journal), None)
+    assert record.base.recorded() == {**record.opened.question["base"], "seed": 5}
+    shown = str(answer(record, verdict(record.state))) + str(ranking(record).body)
+    assert "24.428 dB" in shown and "hasty" in shown
+
+
+@pytest.mark.slow
 def test_it_is_reported(finished: Path, tmp_path: Path) -> None:
     folder = StudyFolder(finished, "searched")
     faults: list[str] = []
@@ -264,7 +277,8 @@ def _runs(uri: str) -> dict[str, str]:
     client = MlflowClient(tracking_uri=uri)
     experiments = [e.experiment_id for e in client.search_experiments()]
     runs = client.search_runs(experiments)
-    found = {f"{r.data.tags.get('study.name')} {r.data.tags.get('study.trial')}": r.info.status for r in runs}
+    names = ("study.name", "study.role", "study.trial")
+    found = {" ".join(r.data.tags[name] for name in names if name in r.data.tags): r.info.status for r in runs}
     assert len(found) == len(runs)
     return found
 
@@ -292,10 +306,11 @@ def test_its_old_store_takes_what_was_recorded_since(finished: Path) -> None:
     StudyFolder(finished, "searched").journal.write_bytes(lines)
     assert sync(["--root", str(finished), "--study-name", "searched", "--storage", "none"]) == 0
     after = _runs(uri)
-    assert set(after) - set(before) == {"searched 17", "searched 18"}
+    assert set(after) - set(before) == {"searched search 17", "searched search 18"}
     assert {name: after[name] for name in before} == before
 
 
+@pytest.mark.slow
 def test_its_views_are_made_again_from_the_journal(finished: Path) -> None:
     old = _runs(default_tracking_uri(finished))
     for name in ("mlflow.db", "optuna.db", "artifacts", "searched/.mlflow.json", "searched/.optuna.json"):

@@ -87,8 +87,10 @@ def pack(roots: Path) -> None:
         member.uid = member.gid = 0
         return None if figure else member
 
-    packed = lzma.open(HERE / "roots.tar.xz", "w", preset=9 | lzma.PRESET_EXTREME)
-    with packed, tarfile.open(fileobj=packed, mode="w") as archive:
+    with (
+        lzma.open(HERE / "roots.tar.xz", "w", preset=9 | lzma.PRESET_EXTREME) as packed,
+        tarfile.open(fileobj=packed, mode="w") as archive,
+    ):
         for root in ("finished", "unfinished"):
             archive.add(roots / root, arcname=root, filter=small)
 
