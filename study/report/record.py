@@ -77,6 +77,11 @@ class Record:
         return [t for t in self.searched if t.is_reference]
 
     @cached_property
+    def best(self) -> TrialState | None:
+        """The winner, so far."""
+        return self.state.best()
+
+    @cached_property
     def best_reference(self) -> TrialState | None:
         finished = [t for t in self.references if t.status == "finished"]
         return max(finished, key=lambda t: t.score or 0.0, default=None)
