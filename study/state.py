@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -202,6 +202,29 @@ def _kept(point: Progress, seconds: Mapping[str, float]) -> Progress:
     )
 
 
+def _sharing(proposed: Proposed, other: Proposed) -> Proposed:
+    """The same proposal; what its settings have in common with those of another trial is held once for both."""
+    return replace(
+        proposed,
+        config=_in_common(proposed.config, other.config),
+        values=_in_common(proposed.values, other.values),
+    )
+
+
+def _in_common(settings: Mapping[str, Any], others: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings, made of the other ones' objects where both are written alike; so 1 and 1.0 stay what they are."""
+    if repr(settings) == repr(others):
+        return others
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        other = others.get(name)
+        if isinstance(value, Mapping) and isinstance(other, Mapping):
+            found[sys.intern(name)] = _in_common(value, other)
+        else:
+            found[sys.intern(name)] = other if repr(value) == repr(other) else value
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class StudyState:
     """Everything that decides what happens next."""
@@ -243,7 +266,8 @@ class StudyState:
                     changed[event.trial] = trial.validated(event, validations)
                     validations += 1
                 case Proposed():
-                    changed[event.trial] = TrialState(event)
+                    first = next(chain(self.trials.values(), changed.values()), None)
+                    changed[event.trial] = TrialState(_sharing(event, first.proposed) if first else event)
                 case TrialEvent():
                     trial = changed.get(event.trial) or self.trials[event.trial]
                     changed[event.trial] = trial.after(event)
