@@ -1,11 +1,17 @@
 """Following a journal: nothing lost, nothing skipped, and never in the way of the one who writes it."""
 
+import functools
 import logging
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from study.events import Event, StudyOpened, Warned
 from study.journal import JournalError, decode, encode, read
@@ -13,7 +19,7 @@ from study.state import StudyState, fold
 from study.tracking import follow
 from study.tracking import follower as follower_module
 from study.tracking.databases import ViewError, redact
-from study.tracking.follow import BATCH, study_id, sync
+from study.tracking.follow import BATCH, Reading, Tail, keeping, study_id, sync
 from study.tracking.follower import Follower
 from study.tracking.redaction import redact_with
 
@@ -140,6 +146,94 @@ def test_a_damaged_journal_is_not_interpreted(
     journal.write_bytes(b"".join(spoil(journal.read_bytes().splitlines(keepends=True))))
     with pytest.raises(JournalError, match=complaint):
         sync(journal, Notebook())
+
+
+# Several views of one journal
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_views_that_read_in_any_batches_see_the_same_events_and_states(story: Tell, data: st.DataObject) -> None:
+    lines = _lines(story)
+    events = [decode(line)[1] for line in lines]
+    with tempfile.TemporaryDirectory() as folder, patch.object(follow, "KEPT", data.draw(st.integers(1, 60))):
+        journal = Path(folder) / "journal.jsonl"
+        reading, written = Reading(journal), 0
+        tails = [Tail(journal, reading) for _ in range(3)]
+        seen: list[list[Event]] = [[], [], []]
+        while not all(tail.count == len(lines) for tail in tails):
+            more = data.draw(st.integers(0, 30))
+            with journal.open("ab") as file:
+                file.write(b"".join(lines[written : written + more]))
+            written = min(written + more, len(lines))
+            one = data.draw(st.integers(0, 2))
+            most = data.draw(st.integers(1, 40))
+            found = tails[one].read(most)
+            seen[one] += found
+            assert len(found) == min(most, written - tails[one].count + len(found))
+            assert tails[one].state == fold(events[: tails[one].count])
+            assert tails[one].offset == sum(map(len, lines[: tails[one].count]))
+        assert seen == [events] * 3
+
+
+@functools.cache
+def _lines(story: Tell) -> list[bytes]:
+    journal = story().whole().folder.journal
+    return journal.read_bytes().splitlines(keepends=True)
+
+
+def test_two_views_decode_and_fold_each_event_once(story: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal, decoded = story(points=300).whole().folder.journal, list[int]()
+    monkeypatch.setattr(follow, "decode", lambda line: decoded.append(1) or decode(line))
+    reading, one, other = Reading(journal), Notebook(), Notebook()
+    with keeping(journal, one, reading) as first:
+        other.name = "other"
+        with keeping(journal, other, reading) as second:
+            while first.advance() + second.advance():
+                pass
+            assert one.state is other.state, "held in memory once"
+    assert len(decoded) == len(one.events) == len(other.events)
+    assert one.events == other.events
+
+
+def test_a_view_far_behind_shares_the_state_again_once_it_has_caught_up(
+    story: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "KEPT", 20)
+    journal = story(points=30).whole().folder.journal
+    reading = Reading(journal)
+    quick, slow = Tail(journal, reading), Tail(journal, reading)
+    while quick.read(7):
+        pass
+    seen = list[Event]()
+    while found := slow.read(10):
+        seen += found
+    assert slow.state is quick.state
+    assert seen == list(read(journal))
+
+
+def test_a_view_that_holds_nearly_all_starts_from_what_another_one_has_read(
+    story: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = story(points=300).whole().folder.journal
+    count = len(list(read(journal)))
+    reading = Reading(journal)
+    one = Tail(journal, reading)
+    one.read(count)
+    decoded = list[int]()
+    monkeypatch.setattr(follow, "decode", lambda line: decoded.append(1) or decode(line))
+    other = Tail(journal, reading)
+    other.skip_to(count)
+    assert (other.count, len(decoded)) == (count, 0) and other.state is one.state
+
+
+def test_an_event_is_folded_in_one_batch_with_those_read_with_it(story: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal, folds = story(points=300).whole().folder.journal, list[int]()
+    monkeypatch.setattr(follow, "fold", lambda events, state: folds.append(len(events)) or fold(events, state))
+    monkeypatch.delattr(StudyState, "apply")
+    notebook = Notebook()
+    total = sync(journal, notebook)
+    assert sum(folds) == total and len(folds) <= total // BATCH + 2
 
 
 def test_a_follower_hands_over_what_was_told_before_and_after_its_start(story: Tell) -> None:
