@@ -11,8 +11,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, BinaryIO, Protocol
 
 from sr_core.locks import lock
 from study.config import short_digest
@@ -130,6 +131,7 @@ class Reading:
         self._path = path
         self._kept = deque[Batch]()
         self._lock = threading.Lock()
+        self._unpacked: bytes | None = None
 
     def after(self, position: Position, most: int) -> tuple[list[Event], Position]:
         """The next events, at most so many, none at the end or at a torn tail; and the position after them.
@@ -158,8 +160,8 @@ class Reading:
             if batch.first <= position.count < batch.end.count:
                 return batch.rest(position, most)
         if self._kept and position.count < self._kept[0].first:
-            return _read(self._path, position, min(most, self._kept[0].first - position.count))
-        batch_read = _read(self._path, position, most)
+            return self._read(position, min(most, self._kept[0].first - position.count))
+        batch_read = self._read(position, most)
         if batch_read is not None:
             self._keep(batch_read)
         return batch_read
@@ -171,35 +173,47 @@ class Reading:
         while self._kept[-1].end.count - self._kept[0].end.count >= KEPT:
             self._kept.popleft()
 
+    def _read(self, position: Position, most: int) -> Batch | None:
+        """The next events of the file; None at its end or at a torn tail."""
+        path = self._path
+        if not path.exists():
+            return None
+        events: list[Event] = []
+        offsets: list[int] = []
+        count, offset = position.count, position.offset
+        with self._opened() as file:
+            file.seek(offset)
+            # A line without its end is torn, or being written this moment.
+            while len(events) < most and (line := file.readline()).endswith(b"\n"):
+                try:
+                    seq, event = decode(line)
+                except ValueError as exc:
+                    if file.readline():
+                        raise JournalError(f"{path}: line {count + 1} {exc}; restore the file from a copy") from exc
+                    break
+                if seq != count:
+                    raise JournalError(f"{path}: expected event {count}, got {seq}; restore it from a copy")
+                if isinstance(event, StudyOpened) and event.format != FORMAT:
+                    raise JournalError(f"{path}: expected journal format {FORMAT}, got {event.format}")
+                count += 1
+                offset += len(line)
+                events.append(event)
+                offsets.append(offset)
+        if not events:
+            return None
+        return Batch(position.count, events, offsets, Position(count, offset, fold(events, position.state)))
 
-def _read(path: Path, position: Position, most: int) -> Batch | None:
-    """The next events of the file; None at its end or at a torn tail."""
-    if not path.exists():
-        return None
-    events: list[Event] = []
-    offsets: list[int] = []
-    count, offset = position.count, position.offset
-    with opened(path) as file:
-        file.seek(offset)
-        # A line without its end is torn, or being written this moment.
-        while len(events) < most and (line := file.readline()).endswith(b"\n"):
-            try:
-                seq, event = decode(line)
-            except ValueError as exc:
-                if file.readline():
-                    raise JournalError(f"{path}: line {count + 1} {exc}; restore the file from a copy") from exc
-                break
-            if seq != count:
-                raise JournalError(f"{path}: expected event {count}, got {seq}; restore it from a copy")
-            if isinstance(event, StudyOpened) and event.format != FORMAT:
-                raise JournalError(f"{path}: expected journal format {FORMAT}, got {event.format}")
-            count += 1
-            offset += len(line)
-            events.append(event)
-            offsets.append(offset)
-    if not events:
-        return None
-    return Batch(position.count, events, offsets, Position(count, offset, fold(events, position.state)))
+    @contextmanager
+    def _opened(self) -> Iterator[BinaryIO]:
+        """The journal; a published one is unpacked once, not up to where each reading begins."""
+        if self._path.suffix != ".gz":
+            with opened(self._path) as file:
+                yield file
+            return
+        if self._unpacked is None:
+            with opened(self._path) as file:
+                self._unpacked = file.read()
+        yield BytesIO(self._unpacked)
 
 
 class Tail:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from study.events import Event, StudyOpened, Warned
-from study.journal import JournalError, decode, encode, read
+from study.journal import JournalError, compressed, decode, encode, opened, read
 from study.state import StudyState, fold
 from study.tracking import follow
 from study.tracking import follower as follower_module
@@ -152,28 +152,32 @@ def test_a_damaged_journal_is_not_interpreted(
 
 
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data())
-def test_views_that_read_in_any_batches_see_the_same_events_and_states(story: Tell, data: st.DataObject) -> None:
+@given(
+    steps=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 2), st.integers(1, 40)), max_size=30),
+    kept=st.integers(1, 60),
+)
+def test_views_that_read_in_any_batches_see_the_same_events_and_states(
+    story: Tell, steps: list[tuple[int, int, int]], kept: int
+) -> None:
     lines = _lines(story)
     events = [decode(line)[1] for line in lines]
-    with tempfile.TemporaryDirectory() as folder, patch.object(follow, "KEPT", data.draw(st.integers(1, 60))):
+    with tempfile.TemporaryDirectory() as folder, patch.object(follow, "KEPT", kept):
         journal = Path(folder) / "journal.jsonl"
         reading, written = Reading(journal), 0
         tails = [Tail(journal, reading) for _ in range(3)]
         seen: list[list[Event]] = [[], [], []]
-        while not all(tail.count == len(lines) for tail in tails):
-            more = data.draw(st.integers(0, 30))
+        at_last = [(len(lines), view, len(lines)) for view in range(3)]
+        for more, view, most in (*steps, *at_last):
             with journal.open("ab") as file:
                 file.write(b"".join(lines[written : written + more]))
             written = min(written + more, len(lines))
-            one = data.draw(st.integers(0, 2))
-            most = data.draw(st.integers(1, 40))
-            found = tails[one].read(most)
-            seen[one] += found
-            assert len(found) == min(most, written - tails[one].count + len(found))
-            assert tails[one].state == fold(events[: tails[one].count])
-            assert tails[one].offset == sum(map(len, lines[: tails[one].count]))
+            tail, before = tails[view], tails[view].count
+            seen[view] += tail.read(most)
+            assert tail.count == len(seen[view]) == min(before + most, written), "all that there is, up to so many"
+            assert tail.state == fold(events[: tail.count])
+            assert tail.offset == sum(map(len, lines[: tail.count]))
         assert seen == [events] * 3
+        assert tails[0].state is tails[1].state is tails[2].state
 
 
 @functools.cache
@@ -225,6 +229,19 @@ def test_a_view_that_holds_nearly_all_starts_from_what_another_one_has_read(
     other = Tail(journal, reading)
     other.skip_to(count)
     assert (other.count, len(decoded)) == (count, 0) and other.state is one.state
+
+
+def test_a_published_journal_is_unpacked_once_however_many_batches_it_has(
+    story: Tell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = tmp_path / "journal.jsonl.gz"
+    journal.write_bytes(compressed(story(points=300).whole().folder.journal))
+    unpacked = list[int]()
+    monkeypatch.setattr(follow, "opened", lambda path: unpacked.append(1) or opened(path))
+    notebook = Notebook()
+    sync(journal, notebook)
+    assert len(notebook.batches) > 3 and len(unpacked) == 1
+    assert notebook.events == list(read(journal))
 
 
 def test_an_event_is_folded_in_one_batch_with_those_read_with_it(story: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
