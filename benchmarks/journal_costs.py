@@ -36,7 +36,7 @@ from study.screen.live_table import Shown, screen
 from study.screen.pace import Lap
 from study.space import Choice, Float
 from study.state import StudyState, fold
-from study.tracking.follow import Keeper, sync
+from study.tracking.follow import Keeper, Reading, sync
 
 EVERY, CROPS = 480, 6
 VALIDATIONS, RUNG = 30, 15
@@ -277,7 +277,8 @@ def _hold(pipe: Any, journal: Path) -> None:
     """A process's life: what it occupies now, less what it did before."""
     before = _resident()
     state = fold(read(journal))
-    keepers = [Keeper(journal, Nowhere(name)) for name in ("one", "other")]
+    reading = Reading(journal)
+    keepers = [Keeper(journal, Nowhere(name), reading) for name in ("one", "other")]
     while sum(keeper.advance() for keeper in keepers):
         pass
     gc.collect()
