@@ -38,6 +38,8 @@ FINALIST = re.compile(r"finalist \d+")
 """The names that replicates of search trials have in a journal."""
 _ENDS: dict[type[Event], Status] = {Finished: "finished", Pruned: "pruned", Failed: "failed"}
 _NOTHING: Mapping[Any, Any] = MappingProxyType({})
+_NO_NUMBERS: Mapping[str, float] = {}
+"""Of all validations that no longer have any; a dict, so that it can be written as JSON as any other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,7 @@ class TrialState:
         if known:
             last = known[-1]
             counted_on = len(known) > self.known_at_start
-            known = (*known[:-1], _kept(last, _NOTHING if counted_on else last.seconds))
+            known = (*known[:-1], _kept(last, _NO_NUMBERS if counted_on else last.seconds))
         return self._moved((*known, point), (*self.arrivals, before), self.checkpoint)
 
     def after(self, event: TrialEvent) -> "TrialState":
@@ -198,7 +200,7 @@ def _kept(point: Progress, seconds: Mapping[str, float]) -> Progress:
         loss=point.loss,
         learning_rate=point.learning_rate,
         seconds=seconds,
-        load=_NOTHING,
+        load=_NO_NUMBERS,
     )
 
 

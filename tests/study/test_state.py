@@ -175,6 +175,7 @@ def test_of_old_validations_the_numbers_stay_and_of_each_start_the_seconds_it_co
     assert [p.time for p in trial.curve] == [480, 960, 1440, 1920]
     assert [dict(p.seconds) for p in trial.curve] == [{}, points[1].seconds, {}, points[3].seconds]
     assert [dict(p.load) for p in trial.curve] == [{}, {}, {}, {"cpu": 50.0}]
+    assert journal.decode(journal.encode(0, trial.curve[0]))[1] == trial.curve[0], "they are events as any other"
     ended = trial.after(ev.Pruned(time=2_000.0, trial=0, patches=1920, reason=""))
     assert [dict(p.load) for p in ended.curve] == [{}] * 4
     assert dict(ended.curve[-1].seconds) == points[3].seconds
