@@ -155,7 +155,8 @@ def trials(study: str | StudyState = "quickstart", root: str | Path | None = Non
     """
     state = _state(study, root)
     ranked = state.ranking()
-    rest = [t for t in state.trials.values() if t not in ranked and not t.is_replicate]
+    standing = {t.number for t in ranked}
+    rest = [t for t in state.trials.values() if t.number not in standing and not t.is_replicate]
     bicubic = state.bicubic["val/psnr"]
     rows = [_row(one, rank, bicubic) for rank, one in enumerate([*ranked, *rest], start=1)]
     table = pd.DataFrame(rows, columns=[*_RESULTS, *_HYPERPARAMETERS, "seed"])

@@ -2,9 +2,10 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -29,6 +30,7 @@ from study.events import (
     Warned,
     WorkerLost,
 )
+from study.trial_map import TrialMap
 
 Status = Literal["waiting", "running", "paused", "finished", "pruned", "failed"]
 OBJECTIVE = "val/psnr"
@@ -36,6 +38,8 @@ FINALIST = re.compile(r"finalist \d+")
 """The names that replicates of search trials have in a journal."""
 _ENDS: dict[type[Event], Status] = {Finished: "finished", Pruned: "pruned", Failed: "failed"}
 _NOTHING: Mapping[Any, Any] = MappingProxyType({})
+_NO_NUMBERS: Mapping[str, float] = {}
+"""Of all validations that no longer have any; a dict, so that it can be written as JSON as any other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,8 @@ class TrialState:
     proposed: Proposed
     status: Status = "waiting"
     curve: tuple[Progress, ...] = ()
+    """Its validations. `seconds` is kept of the last one of each start, which says all that was counted since, and
+    `load` of the last one alone: what else they told is in the journal."""
     arrivals: tuple[int, ...] = ()
     """For each point of the curve, how many validations of the study were recorded before it."""
     checkpoint: int = 0
@@ -136,7 +142,12 @@ class TrialState:
 
     def validated(self, point: Progress, before: int) -> "TrialState":
         """With one more point, which the study recorded after `before` others."""
-        return self._moved((*self.curve, point), (*self.arrivals, before), self.checkpoint)
+        known = self.curve
+        if known:
+            last = known[-1]
+            counted_on = len(known) > self.known_at_start
+            known = (*known[:-1], _kept(last, _NO_NUMBERS if counted_on else last.seconds))
+        return self._moved((*known, point), (*self.arrivals, before), self.checkpoint)
 
     def after(self, event: TrialEvent) -> "TrialState":
         """After an event that is neither its proposal nor a validation."""
@@ -154,7 +165,8 @@ class TrialState:
             case Resumed():
                 return replace(self, status="waiting", promoted=event.patches)
             case Finished() | Pruned() | Failed():
-                return replace(self, status=_ENDS[type(event)], end=event)
+                curve = (*self.curve[:-1], *(_kept(point, point.seconds) for point in self.curve[-1:]))
+                return replace(self, status=_ENDS[type(event)], end=event, curve=curve)
         raise TypeError(f"no rule for {type(event).__name__}")
 
     def _moved(self, curve: tuple[Progress, ...], arrivals: tuple[int, ...], checkpoint: int) -> "TrialState":
@@ -174,6 +186,47 @@ class TrialState:
         )
 
 
+def _kept(point: Progress, seconds: Mapping[str, float]) -> Progress:
+    """What is kept of a validation once another one or the end has come: its numbers, and these seconds.
+
+    Journals are read line by line, so each line has keys of its own: a study of thousands of trials would hold as many
+    copies of the names of its metrics.
+    """
+    return Progress(
+        time=point.time,
+        trial=point.trial,
+        patches=point.patches,
+        scores={sys.intern(name): value for name, value in point.scores.items()},
+        loss=point.loss,
+        learning_rate=point.learning_rate,
+        seconds=seconds,
+        load=_NO_NUMBERS,
+    )
+
+
+def _sharing(proposed: Proposed, other: Proposed) -> Proposed:
+    """The same proposal; what its settings have in common with those of another trial is held once for both."""
+    return replace(
+        proposed,
+        config=_in_common(proposed.config, other.config),
+        values=_in_common(proposed.values, other.values),
+    )
+
+
+def _in_common(settings: Mapping[str, Any], others: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings, made of the other ones' objects where both are written alike; so 1 and 1.0 stay what they are."""
+    if repr(settings) == repr(others):
+        return others
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        other = others.get(name)
+        if isinstance(value, Mapping) and isinstance(other, Mapping):
+            found[sys.intern(name)] = _in_common(value, other)
+        else:
+            found[sys.intern(name)] = other if repr(value) == repr(other) else value
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class StudyState:
     """Everything that decides what happens next."""
@@ -184,7 +237,7 @@ class StudyState:
     ended: SessionEnded | None = None
     """How the last session ended; None while one runs, or after one was killed."""
     concluded: Concluded | None = None
-    trials: Mapping[int, TrialState] = field(default_factory=lambda: _NOTHING)
+    trials: TrialMap[TrialState] = field(default_factory=TrialMap)
     validations: int = 0
     """Validations recorded, of all trials."""
     endings: tuple[int, ...] = ()
@@ -193,29 +246,35 @@ class StudyState:
     last_time: float = 0.0
     count: int = 0
     """Events so far."""
+    _derived: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What was computed from this state, which stays as it is: whoever asks next need not compute it again."""
 
     def apply(self, event: Event) -> "StudyState":
         """The state after one more event; self stays as it is."""
         return self._after((event,))
 
     def _after(self, events: Iterable[Event]) -> "StudyState":
-        """One copy for all of them: one for each would cost a journal of a thousand trials seconds to read."""
+        """One new state for all of them, which shares the trials that they do not touch with this one."""
         opened, sessions, ended, concluded = self.opened, self.sessions, self.ended, self.concluded
-        trials, endings, warnings = dict(self.trials), list(self.endings), list(self.warnings)
+        changed: dict[int, TrialState] = {}
+        endings: list[int] = []
+        warnings: list[str] = []
         validations, last_time, count = self.validations, self.last_time, self.count
         for event in events:
             last_time, count = event.time, count + 1
             match event:
                 case Progress():
-                    trials[event.trial] = trials[event.trial].validated(event, validations)
+                    trial = changed.get(event.trial) or self.trials[event.trial]
+                    changed[event.trial] = trial.validated(event, validations)
                     validations += 1
                 case Proposed():
-                    trials[event.trial] = TrialState(event)
-                case Finished() | Pruned() | Failed():
-                    trials[event.trial] = trials[event.trial].after(event)
-                    endings.append(event.trial)
+                    first = next(chain(self.trials.values(), changed.values()), None)
+                    changed[event.trial] = TrialState(_sharing(event, first.proposed) if first else event)
                 case TrialEvent():
-                    trials[event.trial] = trials[event.trial].after(event)
+                    trial = changed.get(event.trial) or self.trials[event.trial]
+                    changed[event.trial] = trial.after(event)
+                    if isinstance(event, Finished | Pruned | Failed):
+                        endings.append(event.trial)
                 case StudyOpened():
                     opened = event
                 case SessionStarted():
@@ -233,10 +292,10 @@ class StudyState:
             sessions=sessions,
             ended=ended,
             concluded=concluded,
-            trials=MappingProxyType(trials),
+            trials=self.trials.updated(changed) if changed else self.trials,
             validations=validations,
-            endings=tuple(endings),
-            warnings=tuple(warnings),
+            endings=(*self.endings, *endings) if endings else self.endings,
+            warnings=(*self.warnings, *warnings) if warnings else self.warnings,
             last_time=last_time,
             count=count,
         )
@@ -275,8 +334,16 @@ class StudyState:
 
     def ranking(self) -> list[TrialState]:
         """Finished trials by score, then pruned and paused ones by how far they came and their score there."""
+        return list(self._once("ranking", self._ranked))
+
+    def _ranked(self) -> list[TrialState]:
         ended = [t for t in self.trials.values() if t.counts and t.score is not None]
         return sorted(ended, key=lambda t: (t.status != "finished", -t.patches, -(t.score or 0.0), t.number))
+
+    def _once(self, name: str, compute: Callable[[], Any]) -> Any:
+        if name not in self._derived:
+            self._derived[name] = compute()
+        return self._derived[name]
 
     def candidates(self) -> list[TrialState]:
         """The finalists of the search: the first finished trials of the ranking that are no reference."""
@@ -285,7 +352,14 @@ class StudyState:
 
     def replicates_of(self, number: int) -> dict[int, TrialState]:
         """Replicates of a trial by their seed's number."""
-        return {t.proposed.replicate: t for t in self.trials.values() if t.proposed.of == number}
+        return dict(self._once("replicates", self._all_replicates).get(number, _NOTHING))
+
+    def _all_replicates(self) -> dict[int, dict[int, TrialState]]:
+        found: dict[int, dict[int, TrialState]] = {}
+        for trial in self.trials.values():
+            if trial.proposed.of is not None:
+                found.setdefault(trial.proposed.of, {})[trial.proposed.replicate] = trial
+        return found
 
     def best(self) -> TrialState | None:
         """The winner: the first of the candidates or, once several were judged, the one chosen.
@@ -314,6 +388,9 @@ class StudyState:
         return int(question.get("search", {}).get(name, default))
 
 
-def fold(events: Iterable[Event]) -> StudyState:
-    """The state that these events lead to."""
-    return StudyState()._after(events)
+def fold(events: Iterable[Event], state: StudyState | None = None) -> StudyState:
+    """The state that these events lead to, from this one on: by default from the beginning.
+
+    In one go: event by event is the same state, and takes several times as long.
+    """
+    return (state or StudyState())._after(events)

@@ -22,8 +22,7 @@ _PHASES = {
 
 def answer(record: Record, told: Verdict | None) -> Html:
     """What a reader has to know who reads nothing else."""
-    state, opened = record.state, record.opened
-    best = state.best()
+    state, opened, best = record.state, record.opened, record.best
     word, sentence = _PHASES[record.phase]
     if record.owner:
         sentence += f" ({record.owner})"

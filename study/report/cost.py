@@ -103,15 +103,8 @@ def _session(session: Session) -> tuple[object, ...]:
 
 def _loads(record: Record) -> list[tuple[str, str]]:
     """Means of what trials measured of their devices."""
-    values: dict[str, list[float]] = {}
-    for trial in record.state.trials.values():
-        for point in trial.curve:
-            for what, value in point.load.items():
-                values.setdefault(what, []).append(value)
-    if not values:
-        return []
-    means = ", ".join(f"{what.replace('_', ' ')} {sum(v) / len(v):.0f}" for what, v in sorted(values.items()))
-    return [("mean load of a trial's device", means)]
+    means = ", ".join(f"{what.replace('_', ' ')} {value:.0f}" for what, value in record.mean_loads.items())
+    return [("mean load of a trial's device", means)] if means else []
 
 
 def _bars(found: Cost) -> Drawn:

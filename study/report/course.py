@@ -188,7 +188,7 @@ def _curves(record: Record, searched: Sequence[TrialState]) -> Drawn:
 
 
 def _draw_curves(record: Record, searched: Sequence[TrialState]) -> "Figure":
-    best = record.state.best()
+    best = record.best
     colours = colours_of(record)
     figure, axes = canvas(9, 4.6)
     ends = [t.score or 0.0 for t in searched]
@@ -260,7 +260,7 @@ def _draw_replicate_curves(record: Record, again: Sequence[TrialState]) -> "Figu
 def colours_of(record: Record) -> dict[int, str]:
     """The colour of each finalist and reference, by its trial in the search."""
     found = dict(zip((t.number for t in record.references), cycle(REFERENCES), strict=False))
-    best = record.state.best()
+    best = record.best
     others = [t.number for t in record.state.candidates() if best is None or t.number != best.number]
     found |= dict(zip(others, cycle(FINALISTS), strict=False))
     return found | ({best.number: BEST} if best else {})

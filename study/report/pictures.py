@@ -26,7 +26,7 @@ _LARGEST = 5_500_000
 def pictures(record: Record, data: Path | None, cache: Cache, *, show: bool = True) -> Section:
     """Scores on whole pictures, and the scenes on which finalists and references differ most."""
     whole = _on_whole_pictures(record)
-    best = record.state.best()
+    best = record.best
     if best is None:
         return Section("pictures", _TITLE, joined([missing("Needs a finished trial of the search.")]))
     if not show:

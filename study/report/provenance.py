@@ -114,7 +114,7 @@ def commands(record: Record) -> Iterator[tuple[str, str]]:
     if commit:
         yield "The code of the last session, in a checkout of the project:", f"git checkout {shlex.quote(commit)}"
     yield "The versions that were tested together:", "pip install -c constraints.txt -e ."
-    if record.state.best() is not None and record.folder.training == "":
+    if record.best is not None and record.folder.training == "":
         yield (
             "Train the winner again on the recorded settings and compare every number:",
             f"python -m study.reproduce best{where}",

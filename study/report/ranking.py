@@ -91,7 +91,7 @@ def _nothing(value: Any) -> bool:
 
 
 def _row(row: dict[str, Any], record: Record, differing: list[str]) -> Html:
-    number, best = int(row["trial"]), record.state.best()
+    number, best = int(row["trial"]), record.best
     kind = "reference" if row["name"] else "best" if best and best.number == number else None
     status = record.status[number]
     psnr, gain = row["val/psnr"], row["val/psnr_gain_over_bicubic"]

@@ -1,13 +1,13 @@
 """What a report is made from: the journal, folded once, and how the study stands."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from sr_core.errors import SuiteError
 from study.config import TrialConfig
-from study.events import Event, SessionEnded, SessionStarted, StudyOpened
+from study.events import Event, Progress, SessionEnded, SessionStarted, StudyOpened
 from study.folder import StudyFolder
 from study.space import Space, recorded_space
 from study.state import OBJECTIVE, StudyState, TrialState, fold
@@ -37,6 +37,8 @@ class Record:
     sessions: Sequence[Session]
     owner: str | None
     """The live process that owns it, in words."""
+    mean_loads: Mapping[str, float] = field(default_factory=dict)
+    """Of the trials' devices, over all validations, by what was measured."""
 
     @property
     def opened(self) -> StudyOpened:
@@ -77,6 +79,11 @@ class Record:
         return [t for t in self.searched if t.is_reference]
 
     @cached_property
+    def best(self) -> TrialState | None:
+        """The winner, so far."""
+        return self.state.best()
+
+    @cached_property
     def best_reference(self) -> TrialState | None:
         finished = [t for t in self.references if t.status == "finished"]
         return max(finished, key=lambda t: t.score or 0.0, default=None)
@@ -96,14 +103,22 @@ def record_of(folder: StudyFolder, events: Iterable[Event], owner: str | None) -
         SuiteError: they do not even open a study.
     """
     sessions: list[Session] = []
-    state = fold(_noting(events, sessions))
+    loads: dict[str, _Mean] = {}
+    state = fold(_noting(events, sessions, loads))
     if state.opened is None:
         raise SuiteError(f"study {folder.study!r} has recorded nothing yet; python -m study.status says what it does")
-    return Record(folder, state, tuple(sessions), owner)
+    means = {what: mean.total / mean.count for what, mean in sorted(loads.items())}
+    return Record(folder, state, tuple(sessions), owner, means)
 
 
-def _noting(events: Iterable[Event], sessions: list[Session]) -> Iterator[Event]:
-    """The events as they are, with a note of each session's start and end."""
+@dataclass(slots=True)
+class _Mean:
+    total: float = 0.0
+    count: int = 0
+
+
+def _noting(events: Iterable[Event], sessions: list[Session], loads: dict[str, _Mean]) -> Iterator[Event]:
+    """The events as they are, with a note of what the state does not keep: each session's times, the trials' loads."""
     for event in events:
         if isinstance(event, SessionStarted):
             sessions.append(Session(event, event.time, None))
@@ -111,6 +126,11 @@ def _noting(events: Iterable[Event], sessions: list[Session]) -> Iterator[Event]
             sessions[-1] = replace(sessions[-1], last=max(sessions[-1].last, event.time))
             if isinstance(event, SessionEnded):
                 sessions[-1] = replace(sessions[-1], end=event)
+        if isinstance(event, Progress):
+            for what, value in event.load.items():
+                mean = loads.setdefault(what, _Mean())
+                mean.total += value
+                mean.count += 1
         yield event
 
 

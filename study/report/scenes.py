@@ -73,7 +73,7 @@ def scenes(record: Record, data: Path | None, cache: Cache) -> list[Scene]:
 
 
 def _compared(record: Record) -> list[tuple[str, TrialState]]:
-    best = record.state.best()
+    best = record.best
     named = dict(finalists(record.state))
     if best is not None and best.number not in {t.number for t in named.values()}:
         named[f"trial {best.number}"] = best

@@ -135,7 +135,7 @@ def _draw_parallel(record: Record, trials: Sequence[tuple[TrialState, Mapping[st
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    dimensions, best = record.space.dimensions, record.state.best()
+    dimensions, best = record.space.dimensions, record.best
     figure = sheet(max(8.0, 1.55 * (len(dimensions) + 1)), 4.6)
     axes = figure.subplots()
     low, high = psnr_limits(t.score or 0.0 for t, _ in trials)

@@ -58,11 +58,11 @@ class Shown:
 
 def screen(shown: Shown, width: int, height: int) -> list[Text]:
     """The lines, at most `height` of at most `width` columns, the important ones first to have their place."""
-    head = _head(shown, width)
+    scale = scale_of(shown.state)  # it looks at every validation of the study
     sections = {
-        "head": head,
-        "slots": _slots(shown, width, height),
-        "best": _best(shown, width),
+        "head": _head(shown, width),
+        "slots": _slots(shown, scale, width, height),
+        "best": _best(shown, scale, width),
         "importance": [Text(line, style="dim") for told in shown.importance for line in wrap(told, width)],
         "messages": [Text(m, style="yellow") for m in (*shown.messages[-_MESSAGES:], *shown.troubles)],
     }
@@ -150,9 +150,9 @@ def _bar(shown: Shown, width: int) -> Text:
     return Text.assemble(("━" * full, "cyan"), ("─" * (width - full), "dim"))
 
 
-def _slots(shown: Shown, width: int, height: int) -> list[Text]:
+def _slots(shown: Shown, scale: Scale | None, width: int, height: int) -> list[Text]:
     """A heading and a row for each slot; where the screen is too short for all, the last row counts the others."""
-    state, scale, cells = shown.state, scale_of(shown.state), cells_of(shown.state)
+    state, cells = shown.state, cells_of(shown.state)
     on_slots = {lap.slot: state.trials[number] for number, lap in shown.laps.items() if number in state.trials}
     waiting = [t for t in state.trials.values() if t.status in ("waiting", "running") and t.number not in shown.laps]
     names, values = _settings(state, [*on_slots.values(), *waiting])
@@ -191,9 +191,9 @@ def _running(shown: Shown, trial: TrialState, curve: str, values: str) -> list[s
     ]
 
 
-def _best(shown: Shown, width: int) -> list[Text]:
+def _best(shown: Shown, scale: Scale | None, width: int) -> list[Text]:
     """The best trials so far, and every reference in its place."""
-    state, scale, cells = shown.state, scale_of(shown.state), cells_of(shown.state)
+    state, cells = shown.state, cells_of(shown.state)
     bicubic, best = state.bicubic["val/psnr"], state.best()
     finished = enumerate((t for t in state.ranking() if t.status == "finished"), start=1)
     ranked = {rank: trial for rank, trial in finished if rank <= _BEST or trial.is_reference}

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import create_trial
 
@@ -131,12 +132,53 @@ def _per_tree(
     return found
 
 
+class _Constant:
+    """Mixed into a distribution: it equals itself without a comparison, and all trials of a study hold the same one.
+
+    For each tree Optuna compares the distributions of every trial with those of the first; choice by choice that takes
+    a fifth of the time of all importances.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or super().__eq__(other)
+
+    __hash__ = object.__hash__
+
+    def __deepcopy__(self, memo: object) -> "_Constant":
+        return self
+
+
+class _Float(_Constant, FloatDistribution):
+    pass
+
+
+class _Int(_Constant, IntDistribution):
+    pass
+
+
+class _Categorical(_Constant, CategoricalDistribution):
+    pass
+
+
+def _constant(distribution: BaseDistribution) -> BaseDistribution:
+    """The same distribution, as one object for all trials."""
+    match distribution:
+        case FloatDistribution():
+            return _Float(distribution.low, distribution.high, log=distribution.log)
+        case IntDistribution():
+            return _Int(distribution.low, distribution.high, log=distribution.log)
+        case CategoricalDistribution():
+            return _Categorical(distribution.choices)
+    return distribution
+
+
 def _study(columns: Mapping[str, list[Any]], distributions: Mapping[str, Any], scores: Sequence[float]) -> optuna.Study:
     study = optuna.create_study(direction="maximize")
+    constant = {label: _constant(distribution) for label, distribution in distributions.items()}
     study.add_trials(
         [
             create_trial(
-                value=score, params={k: column[i] for k, column in columns.items()}, distributions=dict(distributions)
+                value=score, params={k: column[i] for k, column in columns.items()}, distributions=dict(constant)
             )
             for i, score in enumerate(scores)
         ]

@@ -10,7 +10,7 @@ from sr_core.errors import SuiteError
 from study.events import Event, Ticked
 from study.state import StudyState
 from study.tracking.databases import redact
-from study.tracking.follow import BATCH, Sink, keeping
+from study.tracking.follow import BATCH, Reading, Sink, keeping
 from study.tracking.standing import Standing, standing_of
 
 logger = logging.getLogger(__name__)
@@ -26,11 +26,16 @@ MOST_BACKOFF, DRAIN_BACKOFF = 60.0, 2.0
 
 
 class Follower(threading.Thread):
-    """Follows a journal, which need not be there yet, for one sink, whose store it creates first."""
+    """Follows a journal, which need not be there yet, for one sink, whose store it creates first.
 
-    def __init__(self, journal: Path, sink: Sink) -> None:
+    Args:
+        reading: of the journal, shared with the followers for other sinks.
+    """
+
+    def __init__(self, journal: Path, sink: Sink, reading: Reading | None = None) -> None:
         super().__init__(name=f"follow-{sink.name}", daemon=True)
         self._journal = journal
+        self._reading = reading
         self._sink = sink
         self._prepared = threading.Event()
         self._signal = threading.Condition()
@@ -110,7 +115,7 @@ class Follower(threading.Thread):
             self.join(timeout)
 
     def run(self) -> None:
-        with keeping(self._journal, self._sink) as keeper:
+        with keeping(self._journal, self._sink, self._reading) as keeper:
             while not self._stopping:
                 began, cpu = time.perf_counter(), time.thread_time()
                 with self._signal:

@@ -33,7 +33,7 @@ def pictures(folder: StudyFolder, study_id: str, trial: TrialState, points: Sequ
     the training: the grid opens at step 0, and would say there that no image was logged.
     """
     moments = [(point.patches, point.time) for point in points]
-    if trial.curve and trial.curve[0] in points:
+    if trial.curve and any(point.patches == trial.curve[0].patches for point in points):
         moments.insert(0, (0, trial.proposed.time))
     files: Files = {}
     for patches, time in moments:

@@ -9,10 +9,12 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from study import events as ev
 from study.folder import StudyFolder
+from study.journal import read
 from study.state import OBJECTIVE, StudyState
 from study.tracking import databases
 from study.tracking import mlflow_content as content
@@ -261,8 +263,8 @@ class MlflowSink:
             marks = {"study.role": trial.proposed.role, "study.trial": str(number)}
             run = self._create(content.run_name(trial), trial.proposed.time, marks)
             self._children[number] = run
-            # Whatever these events leave out: somebody may have deleted the run in MLflow.
-            news = [trial.proposed, *trial.starts, *trial.curve, *([trial.end] if trial.end else [])]
+            if not any(isinstance(event, ev.Proposed) for event in news):  # somebody deleted the run in MLflow
+                news = self._story(state, number)
         assert state.opened is not None
         baseline = state.opened.data["baseline"][OBJECTIVE]
         validations = [event for event in news if isinstance(event, ev.Progress)]
@@ -287,6 +289,11 @@ class MlflowSink:
         elif not trial.ended and run.status != "RUNNING":
             self._run_again(run)
         return added
+
+    def _story(self, state: StudyState, number: int) -> list[ev.TrialEvent]:
+        """All that has happened to a trial, from the journal: the state has not all that its validations told."""
+        happened = islice(read(self._folder.journal), state.count)
+        return [event for event in happened if isinstance(event, ev.TrialEvent) and event.trial == number]
 
     def _conclude(self, result: ev.Concluded, state: StudyState) -> content.Tags:
         """Write the winner's scores; the parent's tags that name it."""

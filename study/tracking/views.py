@@ -10,7 +10,7 @@ from sr_core.errors import TakenOverError
 from study.folder import StudyFolder
 from study.stopping import StopSignal
 from study.tracking.databases import check_address, default_storage, default_tracking_uri
-from study.tracking.follow import Sink
+from study.tracking.follow import Reading, Sink
 from study.tracking.follower import Follower
 
 _PREPARE_SECONDS = 60.0
@@ -66,7 +66,8 @@ def followed(
     Args:
         say: told the name of a view that is not up to date in the end.
     """
-    followers = [Follower(folder.journal, sink) for sink in sinks]
+    reading = Reading(folder.journal)  # by all of them together
+    followers = [Follower(folder.journal, sink, reading) for sink in sinks]
     for follower in followers:
         follower.start()
     patience = 0.0  # Ctrl-C amid the preparation, or a second one: the next session or study.sync goes on

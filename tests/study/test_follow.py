@@ -1,19 +1,25 @@
 """Following a journal: nothing lost, nothing skipped, and never in the way of the one who writes it."""
 
+import functools
 import logging
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from study.events import Event, StudyOpened, Warned
-from study.journal import JournalError, decode, encode, read
+from study.journal import JournalError, compressed, decode, encode, opened, read
 from study.state import StudyState, fold
 from study.tracking import follow
 from study.tracking import follower as follower_module
 from study.tracking.databases import ViewError, redact
-from study.tracking.follow import BATCH, study_id, sync
+from study.tracking.follow import BATCH, Reading, Tail, keeping, study_id, sync
 from study.tracking.follower import Follower
 from study.tracking.redaction import redact_with
 
@@ -140,6 +146,111 @@ def test_a_damaged_journal_is_not_interpreted(
     journal.write_bytes(b"".join(spoil(journal.read_bytes().splitlines(keepends=True))))
     with pytest.raises(JournalError, match=complaint):
         sync(journal, Notebook())
+
+
+# Several views of one journal
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    steps=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 2), st.integers(1, 40)), max_size=30),
+    kept=st.integers(1, 60),
+)
+def test_views_that_read_in_any_batches_see_the_same_events_and_states(
+    story: Tell, steps: list[tuple[int, int, int]], kept: int
+) -> None:
+    lines = _lines(story)
+    events = [decode(line)[1] for line in lines]
+    with tempfile.TemporaryDirectory() as folder, patch.object(follow, "KEPT", kept):
+        journal = Path(folder) / "journal.jsonl"
+        reading, written = Reading(journal), 0
+        tails = [Tail(journal, reading) for _ in range(3)]
+        seen: list[list[Event]] = [[], [], []]
+        at_last = [(len(lines), view, len(lines)) for view in range(3)]
+        for more, view, most in (*steps, *at_last):
+            with journal.open("ab") as file:
+                file.write(b"".join(lines[written : written + more]))
+            written = min(written + more, len(lines))
+            tail, before = tails[view], tails[view].count
+            seen[view] += tail.read(most)
+            assert tail.count == len(seen[view]) == min(before + most, written), "all that there is, up to so many"
+            assert tail.state == fold(events[: tail.count])
+            assert tail.offset == sum(map(len, lines[: tail.count]))
+        assert seen == [events] * 3
+        assert tails[0].state is tails[1].state is tails[2].state
+
+
+@functools.cache
+def _lines(story: Tell) -> list[bytes]:
+    journal = story().whole().folder.journal
+    return journal.read_bytes().splitlines(keepends=True)
+
+
+def test_two_views_decode_and_fold_each_event_once(story: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal, decoded = story(points=100).whole().folder.journal, list[int]()
+    monkeypatch.setattr(follow, "decode", lambda line: decoded.append(1) or decode(line))
+    reading, one, other = Reading(journal), Notebook(), Notebook()
+    with keeping(journal, one, reading) as first:
+        other.name = "other"
+        with keeping(journal, other, reading) as second:
+            while first.advance() + second.advance():
+                pass
+            assert one.state is other.state, "held in memory once"
+    assert len(decoded) == len(one.events) == len(other.events)
+    assert one.events == other.events
+
+
+def test_a_view_far_behind_shares_the_state_again_once_it_has_caught_up(
+    story: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "KEPT", 20)
+    journal = story(points=30).whole().folder.journal
+    reading = Reading(journal)
+    quick, slow = Tail(journal, reading), Tail(journal, reading)
+    while quick.read(7):
+        pass
+    seen = list[Event]()
+    while found := slow.read(10):
+        seen += found
+    assert slow.state is quick.state
+    assert seen == list(read(journal))
+
+
+def test_a_view_that_holds_nearly_all_starts_from_what_another_one_has_read(
+    story: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = story(points=100).whole().folder.journal
+    count = len(list(read(journal)))
+    reading = Reading(journal)
+    one = Tail(journal, reading)
+    one.read(count)
+    decoded = list[int]()
+    monkeypatch.setattr(follow, "decode", lambda line: decoded.append(1) or decode(line))
+    other = Tail(journal, reading)
+    other.skip_to(count)
+    assert (other.count, len(decoded)) == (count, 0) and other.state is one.state
+
+
+def test_a_published_journal_is_unpacked_once_however_many_batches_it_has(
+    story: Tell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = tmp_path / "journal.jsonl.gz"
+    journal.write_bytes(compressed(story(points=100).whole().folder.journal))
+    unpacked = list[int]()
+    monkeypatch.setattr(follow, "opened", lambda path: unpacked.append(1) or opened(path))
+    notebook = Notebook()
+    sync(journal, notebook)
+    assert len(notebook.batches) > 1 and len(unpacked) == 1
+    assert notebook.events == list(read(journal))
+
+
+def test_an_event_is_folded_in_one_batch_with_those_read_with_it(story: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal, folds = story(points=100).whole().folder.journal, list[int]()
+    monkeypatch.setattr(follow, "fold", lambda events, state: folds.append(len(events)) or fold(events, state))
+    monkeypatch.delattr(StudyState, "apply")
+    notebook = Notebook()
+    total = sync(journal, notebook)
+    assert sum(folds) == total and len(folds) <= total // BATCH + 2
 
 
 def test_a_follower_hands_over_what_was_told_before_and_after_its_start(story: Tell) -> None:

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from optuna.distributions import CategoricalDistribution
 from scipy.stats import qmc
 
 from experiments.quickstart import EXPERIMENT
 from study.space import Choice, Dimension, Grid
+from study.statistics import importance
 from study.statistics.importance import Importance, calibrated, importances, measure, sentences, stopped
 
 DIMENSIONS = tuple(
@@ -69,6 +71,23 @@ def test_the_same_seed_gives_the_same_intervals() -> None:
     generator = np.random.default_rng(3)
     cells, scores = explore(generator, 30), generator.normal(size=30)
     assert measured(cells, scores) == measured(cells, scores)
+
+
+def test_optuna_compares_no_distributions_of_trials_and_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importance, "TREES", 3)
+    generator = np.random.default_rng(6)
+    cells = explore(generator, 30)
+    scores = planted(generator, [0, 0.6, 0.4, 0, 0])(cells)
+    compared: list[object] = []
+    whole = CategoricalDistribution.__eq__
+    monkeypatch.setattr(
+        CategoricalDistribution, "__eq__", lambda self, other: compared.append(other) or whole(self, other)
+    )
+    found = measured(cells, scores)
+    assert compared == []
+    monkeypatch.setattr(importance, "_constant", lambda distribution: distribution)
+    assert measured(cells, scores) == found
+    assert len(compared) >= 2 * 3 * 29, "for each tree, each trial"
 
 
 @pytest.mark.parametrize(("count", "equal"), [(9, False), (20, True)])

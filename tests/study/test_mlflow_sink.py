@@ -398,6 +398,8 @@ def test_a_run_deleted_in_mlflow_comes_back_whole_with_its_next_event(told: Any)
     show(told)
     (alive,) = rows(told, "SELECT run_uuid FROM runs WHERE name = 'trial 0000' AND lifecycle_stage = 'active'")
     assert rows(told, "SELECT COUNT(*) FROM metrics WHERE key = 'val/psnr' AND run_uuid = ?", *alive) == [(3,)]
+    load = "SELECT step FROM metrics WHERE key = 'system/memory_usage_megabytes' AND run_uuid = ? ORDER BY step"
+    assert rows(told, load, *alive) == [(480,), (960,), (1440,)], "that is in the journal alone"
     assert rows(told, "SELECT COUNT(*) FROM params WHERE run_uuid = ?", *alive)[0][0] > 30
 
 

@@ -58,6 +58,39 @@ def test_an_event_changes_no_earlier_state(told: Any) -> None:
     assert [repr(state) for state in states] == before
 
 
+def test_an_event_copies_no_trial_but_its_own(told: Any) -> None:
+    state = told.state
+    for number in range(6, 300):
+        state = state.apply(replace(told.events[2], trial=number))
+    last = state.apply(ev.Started(time=0.0, trial=250, slot=0, epoch=1, patches=0, source="feed"))
+    shared = [block for block in last.trials.blocks() if any(block is other for other in state.trials.blocks())]
+    assert len(shared) == len(last.trials.blocks()) - 1
+    assert last.endings is state.endings and last.warnings is state.warnings
+    assert all(last.trials[n] is state.trials[n] for n in state.trials if n != 250)
+
+
+def test_events_in_any_batches_lead_to_the_same_state(told: Any) -> None:
+    for size in (1, 2, 7, 1_000):
+        state = StudyState()
+        for first in range(0, len(told.events), size):
+            state = fold(told.events[first : first + size], state)
+        assert state == told.state
+
+
+def test_the_ranking_of_a_state_is_sorted_once(told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sorts: list[int] = []
+    whole = StudyState._ranked
+    monkeypatch.setattr(StudyState, "_ranked", lambda self: sorts.append(1) or whole(self))
+    state = fold(told.events)
+    first = state.ranking()
+    first.clear()  # whoever asked may do with it as they like
+    assert [t.number for t in state.ranking()] == [0, 1, 2] and state.best() is not None and state.candidates()
+    assert len(sorts) == 1
+    later = state.apply(told.events[-1])
+    later.ranking()
+    assert len(sorts) == 2, "another state has another ranking"
+
+
 def test_a_state_cannot_be_changed_in_place(told: Any) -> None:
     with pytest.raises(FrozenInstanceError):
         told.state.endings = ()
@@ -116,6 +149,48 @@ def test_what_is_no_recorded_event_has_no_rule(told: Any) -> None:
 
 
 # One trial
+
+
+def point(patches: int, **more: Any) -> ev.Progress:
+    counted = {"steps": patches / 100, "validations": 0.5}
+    numbers = {"scores": {"val/psnr": 30.0 + patches / 1e4, "val/ssim": 0.8}, "loss": 1 / patches}
+    return ev.Progress(
+        time=patches,
+        trial=0,
+        patches=patches,
+        learning_rate=1e-3,
+        seconds=counted,
+        load={"cpu": 50.0},
+        **numbers,
+        **more,
+    )
+
+
+def test_of_old_validations_the_numbers_stay_and_of_each_start_the_seconds_it_counted(told: Any) -> None:
+    proposed, started = told.events[2], told.events[3]
+    points = [point(patches) for patches in (480, 960, 1440, 1920)]
+    again = replace(started, time=1_000.0, patches=960)
+    trial = fold([proposed, started, *points[:2], again, *points[2:]]).trials[0]
+    assert [p.numbers() for p in trial.curve] == [p.numbers() for p in points]
+    assert [p.time for p in trial.curve] == [480, 960, 1440, 1920]
+    assert [dict(p.seconds) for p in trial.curve] == [{}, points[1].seconds, {}, points[3].seconds]
+    assert [dict(p.load) for p in trial.curve] == [{}, {}, {}, {"cpu": 50.0}]
+    assert journal.decode(journal.encode(0, trial.curve[0]))[1] == trial.curve[0], "they are events as any other"
+    ended = trial.after(ev.Pruned(time=2_000.0, trial=0, patches=1920, reason=""))
+    assert [dict(p.load) for p in ended.curve] == [{}] * 4
+    assert dict(ended.curve[-1].seconds) == points[3].seconds
+
+
+def test_trials_hold_their_common_settings_once_and_each_its_own_as_they_were_written(told: Any) -> None:
+    lines = [journal.encode(seq, event) for seq, event in enumerate(told.events)]
+    events = [journal.decode(line)[1] for line in lines]  # each line with objects of its own
+    trials = fold(events).trials
+    written = {event.trial: event for event in events if isinstance(event, ev.Proposed)}
+    assert {n: repr(t.proposed) for n, t in trials.items()} == {n: repr(event) for n, event in written.items()}
+    first, other = trials[0].proposed.config, trials[1].proposed.config
+    assert first["data"] is other["data"] and first["evaluation"] is other["evaluation"]
+    number = replace(written[1], trial=9, config={**written[0].config, "seed": float(written[0].config["seed"])})
+    assert type(fold([*events, number]).trials[9].proposed.config["seed"]) is float, "99.0 is not 99"
 
 
 def test_a_trial_goes_from_waiting_over_running_to_its_end(told: Any) -> None:
