@@ -158,10 +158,7 @@ def test_however_a_study_ends_the_terminal_is_as_it_was(
     end: str, screen: Screen, tiny: Any, commands: Any, tmp_path: Path
 ) -> None:
     slow = "import time; from study.executors.inline import InlineExecutor as E\nE.suspend = lambda *_: time.sleep(60)"
-    bug = (
-        "import study.search.policy as p\n"
-        "def fails(*_): raise RuntimeError('a bug of ours')\np._pruned = fails"
-    )
+    bug = "import study.search.policy as p\ndef fails(*_): raise RuntimeError('a bug of ours')\np._pruned = fails"
     first = SLOWLY + {"two Ctrl-C": slow, "a bug": bug}.get(end, "")
     process = commands.start("study.run", *tiny.argv(tmp_path / "root"), terminal=screen.name, first=first)
     if end != "a bug":
