@@ -43,7 +43,7 @@ def next_step(
     """
     half_done = _first_half_done(state, running)
     if half_done is not None:
-        return _after_an_interruption(state, experiment, half_done, now, retries)
+        return _step_of(state, experiment, half_done, now, retries)
 
     for number in hopeless(state, experiment, asked):
         if number not in running:
@@ -78,16 +78,17 @@ def consequence(state: StudyState, experiment: Experiment, number: int, *, now: 
 
 
 def _first_half_done(state: StudyState, running: Collection[int]) -> TrialState | None:
+    """The first trial that is neither ended nor paused and holds no slot; a new one is half done too."""
     for trial in state.trials.values():
         if not trial.ended and trial.status != "paused" and trial.number not in running:
             return trial
     return None
 
 
-def _after_an_interruption(
+def _step_of(
     state: StudyState, experiment: Experiment, trial: TrialState, now: float, retries: int
 ) -> Start | TrialEvent:
-    """How a trial without a slot continues, or why it does not."""
+    """The next step of a half-done trial: its start, unless a loss or a rung ends or pauses it first."""
     if len(trial.losses) > retries:
         reason = f"{len(trial.losses)} workers were lost with it, the last one: {trial.losses[-1].reason}"
         return Failed(time=now, trial=trial.number, cause="worker lost", reason=reason)
