@@ -14,18 +14,22 @@ from sr_core.seed import child_seed
 from sr_core.training.own_thread import OwnThread
 from sr_core.training.speed import measure
 from study.commandline import folder_from, typed
-from study.config import TrialConfig, differences, short_digest
-from study.events import FORMAT, Proposed, StudyOpened
+from study.config import TrialConfig, differences
+from study.events import FORMAT, StudyOpened
 from study.experiment import Experiment
 from study.journal import read
 from study.opening import find_pictures, left_out, read_pictures, resolve_runtime
 from study.placement import Placement
 from study.screen.terminal import duration
-from study.search.sampler import propose
-from study.state import StudyState, fold
+from study.search.policy import Start, next_step
+from study.search.simulation import patches_trained, search
+from study.state import StudyState, TrialState, fold
 
 _FIRST = 5
 _LONG_SECONDS = 24 * 3600
+_SIMULATED_TRIALS = 50
+"""Of a search whose cost is estimated; a longer one lets the same share continue."""
+_SIMULATED_SEARCHES = 3
 _ROLES = {
     "nuisance": "searched for its best value, no part of the question by itself",
     "scientific": "the question: each choice gets its own search of the rest, so that they compare fairly",
@@ -87,35 +91,54 @@ def _changes(config: TrialConfig, base: TrialConfig) -> str:
 
 
 def first_proposals(experiment: Experiment, seed: int, count: int) -> list[dict[str, object]]:
-    """What the sampler tries first, before any result is known."""
-    opened = StudyOpened(
-        time=time.time(), format=FORMAT, study="", experiment="", seed=seed, question={}, digest="", text="",
-        runtime={}, data={},
-    )  # fmt: skip
-    state = StudyState().apply(opened)
-    for name, config in experiment.references.items():
-        state = _proposed(state, config, name, {}, seed)
-    found: list[dict[str, object]] = []
-    while len(found) < count and (point := propose(state, experiment, len(state.trials))) is not None:
-        values = experiment.space.settings(point)
-        state = _proposed(state, experiment.base.with_values(values), "", values, seed)
-        found.append(values)
-    return found
-
-
-def _proposed(state: StudyState, config: TrialConfig, name: str, values: dict[str, object], seed: int) -> StudyState:
-    config = replace(config, seed=child_seed(seed, "trial"))
-    return state.apply(
-        Proposed(
-            time=time.time(),
-            trial=len(state.trials),
-            role="reference" if name else "search",
-            name=name,
-            config=config.to_json(),
-            config_hash=short_digest(config.to_json()),
-            values=values,
+    """What the sampler tries first, before any result is known: every trial has a slot and none has been validated."""
+    state = StudyState().apply(
+        StudyOpened(
+            time=time.time(), format=FORMAT, study="", experiment="", seed=seed, question={}, digest="", text="",
+            runtime={}, data={},
         )
-    )
+    )  # fmt: skip
+    running: list[int] = []
+    asked = len(experiment.references) + count
+    while (step := next_step(state, experiment, asked, now=time.time(), running=running)) is not None:
+        if isinstance(step, Start):
+            running.append(step.trial)
+        else:
+            state = state.apply(step)
+    return [dict(t.proposed.values) for t in state.trials.values() if t.proposed.role == "search"]
+
+
+def patches_without_progress(experiment: Experiment, trials: int) -> int:
+    """Patches that the search trains if its proposals do not get better: the mean of simulated searches.
+
+    A sampler that learns makes trials better than those before them, and more of them continue at the rungs.
+
+    Args:
+        trials: in all, references included. Those are never stopped.
+    """
+    budget = experiment.base.train.budget_patches
+    references = min(trials, len(experiment.references))
+    searched = trials - references
+    if experiment.scheduler not in ("successive_halving", "asha") or not searched:
+        return trials * budget
+    simulated = min(searched, _SIMULATED_TRIALS)
+    blind = replace(experiment, references={}, replicates=0, sampler="random", replay=None)
+    patches = [_patches_of_blind_search(blind, seed, simulated) for seed in range(_SIMULATED_SEARCHES)]
+    return references * budget + math.ceil(sum(patches) / len(patches) * searched / simulated)
+
+
+def _patches_of_blind_search(experiment: Experiment, seed: int, trials: int) -> int:
+    """Patches of a search whose trials differ by chance alone."""
+
+    def score(trial: TrialState, patches: int) -> float:
+        return float(child_seed(seed, "quality", trial.number))
+
+    base = experiment.base
+    every, budget = base.evaluation.every_patches, base.train.budget_patches
+    trained = 0
+    for state, _ in search(experiment, score, seed=seed, trials=trials, every=every, budget=budget):
+        trained = patches_trained(state)
+    return trained
 
 
 def _print_cost(experiment: Experiment, trials: int, placement: Placement, pixels_bytes: int) -> None:
@@ -126,26 +149,24 @@ def _print_cost(experiment: Experiment, trials: int, placement: Placement, pixel
     runtime = resolve_runtime(experiment, trials=trials, placement=placement, engine=engine)
     with OwnThread(runtime.apply) as thread:
         rate = 1 / thread(measure, base.model, base.data, base.train, runtime).seconds_per_patch
-    show_progress("")
     budget = base.train.budget_patches
     if experiment.space.size is not None:
         trials = min(trials, len(experiment.references) + experiment.space.size)
     replicated = experiment.replicates * (experiment.finalists + len(experiment.references)) * budget
     most = trials * budget + replicated
-    likely, condition = most, ""
-    if experiment.scheduler in ("successive_halving", "asha"):
-        # Each stretch between rungs is trained by those that the rung before let through.
-        ends = (*experiment.rungs, budget)
-        stretches = [end - start for start, end in zip((0, *ends), ends, strict=False)]
-        passed = [math.ceil(trials / experiment.reduction_factor**i) for i in range(len(stretches))]
-        condition = f", if one trial in {experiment.reduction_factor:g} goes on at each rung"
-        likely = replicated + sum(n * patches for n, patches in zip(passed, stretches, strict=True))
+    least = patches_without_progress(experiment, trials) + replicated
+    show_progress("")
     slots = f"{placement.slots} at once, " if placement.slots > 1 else ""
     threads = f"{runtime.threads} thread{'s' * (runtime.threads != 1)}"
-    likely, most = math.ceil(likely / placement.slots), math.ceil(most / placement.slots)
-    print(f"time: about {duration(likely / rate)} of training steps{condition}, at most {duration(most / rate)} "
-          f"({slots}measured {rate:.0f} patches/s on {runtime.device}, {threads})")  # fmt: skip
-    if likely / rate > _LONG_SECONDS:
+    least_seconds, most_seconds = (math.ceil(patches / placement.slots) / rate for patches in (least, most))
+    measured = f"({slots}measured {rate:.0f} patches/s on {runtime.device}, {threads})"
+    if least == most:
+        print(f"time: about {duration(least_seconds)} of training steps, at most {duration(most_seconds)} {measured}")
+    else:
+        print(f"time: about {duration(least_seconds)} to {duration(most_seconds)} of training steps {measured}")
+        print("  the first if later proposals are no better than earlier ones, the second if every trial continues at "
+              "every rung")  # fmt: skip
+    if least_seconds > _LONG_SECONDS:
         gpu = "a GPU (--gpus 0), " if runtime.device == "cpu" else ""
         print(f"  to make it shorter: fewer --trials, {gpu}or in the experiment a lower train.budget_patches (with "
               "rungs and evaluation.every_patches), model.n_blocks or model.n_feats")  # fmt: skip

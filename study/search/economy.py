@@ -35,10 +35,11 @@ class Plan:
     """Seed of the first study. Settings are chosen on other seeds than those they are reported on."""
 
     def with_search(self, sampler: str, scheduler: str) -> Experiment:
-        """The experiment as it is simulated: without references, which are no part of the search."""
+        """The experiment as it is simulated: without references and replicates, which are no part of the search."""
         return replace(
             self.experiment,
             references={},
+            replicates=0,
             rungs=self.rungs,
             reduction_factor=self.reduction_factor,
             sampler=sampler,  # type: ignore[arg-type]

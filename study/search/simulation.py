@@ -6,8 +6,7 @@ dimension (ridge regression), plus the whole residual curve of one recorded tria
 """
 
 import csv
-import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,10 @@ from numpy.typing import NDArray
 from sr_core.errors import SuiteError
 from sr_core.seed import child_seed
 from study import events as ev
-from study.config import short_digest
 from study.experiment import Experiment
-from study.search.sampler import propose
-from study.search.scheduler import Verdict, decide, promotable
+from study.search.policy import Start, consequence, next_step
 from study.space import Space
-from study.state import OBJECTIVE, StudyState
+from study.state import OBJECTIVE, StudyState, TrialState
 
 Curve = tuple[float, ...]
 """Objective [dB] at each validation, the last one at the full budget."""
@@ -162,67 +159,80 @@ def simulate(experiment: Experiment, table: Table, *, seed: int, trials: int, go
     truth = table.truth
     best = max(truth.values())
     curves = table.curves[sorted(table.curves)[seed % len(table.curves)]]
-    search = _Search(experiment, seed)
+
+    def score(trial: TrialState, patches: int) -> float:
+        return curves[table.key(trial.proposed.values)][patches // table.every - 1]
+
+    budget = table.every * len(next(iter(curves.values())))
     spent, regret, found = list[int](), list[float](), list[float]()
     seen: dict[tuple[str, ...], float] = {}
-    while (number := search.next(trials)) is not None:
-        key = table.key(search.state.trials[number].proposed.values)
-        for index in itertools.count(search.state.trials[number].patches // table.every):
-            search.validate(number, table.every * (index + 1), curves[key][index])
-            if index + 1 == len(curves[key]):
-                search.tell(ev.Finished, trial=number, patches=table.every * (index + 1), scores={},
-                            per_image=(), weights="", seconds={})  # fmt: skip
-                seen[key] = curves[key][-1]
-                spent.append(search.spent)
-                regret.append(best - truth[max(seen, key=seen.__getitem__)])
-                found.append(best - max(truth[k] for k in seen))
-                break
-            if not search.goes_on(number):
-                break
-        if found and found[-1] <= goal:
+    state = StudyState()
+    for state, number in search(experiment, score, seed=seed, trials=trials, every=table.every, budget=budget):
+        if state.trials[number].status != "finished":
+            continue
+        key = table.key(state.trials[number].proposed.values)
+        seen[key] = curves[key][-1]
+        spent.append(patches_trained(state))
+        regret.append(best - truth[max(seen, key=seen.__getitem__)])
+        found.append(best - max(truth[k] for k in seen))
+        if found[-1] <= goal:
             break
-    return Course(tuple(spent), tuple(regret), tuple(found), len(search.state.trials))
+    return Course(tuple(spent), tuple(regret), tuple(found), len(state.trials))
 
 
-class _Search:
-    """What the coordinator does with one slot, without journal, workers and folders."""
+def search(
+    experiment: Experiment,
+    score: Callable[[TrialState, int], float],
+    *,
+    seed: int,
+    trials: int,
+    every: int,
+    budget: int,
+) -> Iterator[tuple[StudyState, int]]:
+    """A search with one slot, without references and replicates: the state whenever a trial leaves the slot.
 
-    def __init__(self, experiment: Experiment, seed: int) -> None:
-        self._experiment = experiment
-        self.state, self.spent = StudyState(), 0
-        self.tell(ev.StudyOpened, format=ev.FORMAT, study="", experiment="", seed=seed, question={}, digest="",
-                  text="", runtime={}, data={})  # fmt: skip
+    Args:
+        score: gives a trial's objective [dB] after so many patches.
+        every: patches between two validations.
 
-    def tell(self, kind: type[ev.Event], **values: Any) -> None:
-        self.state = self.state.apply(kind(time=0.0, **values))
+    Yields:
+        The state, and the number of the trial that has just ended or paused.
+    """
+    if experiment.references or experiment.replicates:
+        experiment = replace(experiment, references={}, replicates=0)
+    opened = ev.StudyOpened(time=0.0, format=ev.FORMAT, study="", experiment="", seed=seed, question={}, digest="",
+                            text="", runtime={}, data={})  # fmt: skip
+    state = StudyState().apply(opened)
+    while (step := next_step(state, experiment, trials, now=0.0)) is not None:
+        if isinstance(step, Start):
+            state = _trained(state, experiment, step.trial, score, every, budget)
+            yield state, step.trial
+        else:
+            state = state.apply(step)
 
-    def next(self, asked: int) -> int | None:
-        number = len(self.state.trials)
-        full = self.state.counted >= asked
-        point = None
-        if (waiting := promotable(self.state, self._experiment, last=full)) is None and not full:
-            point = propose(self.state, self._experiment, number)
-            if point is None:
-                waiting = promotable(self.state, self._experiment, last=True)
-        if waiting is not None:
-            self.tell(ev.Resumed, trial=waiting, patches=self.state.trials[waiting].patches)
-            return waiting
-        if point is None:
-            return None
-        values = self._experiment.space.settings(point)
-        config = self._experiment.base.with_values(values).to_json()
-        self.tell(ev.Proposed, trial=number, role="search", name="", config=config, config_hash=short_digest(config),
-                  values=values)  # fmt: skip
-        return number
 
-    def validate(self, number: int, patches: int, score: float) -> None:
-        self.spent += patches - self.state.trials[number].patches
-        self.tell(ev.Progress, trial=number, patches=patches, scores={OBJECTIVE: score}, loss=0.0, learning_rate=0.0)
+def _trained(
+    state: StudyState,
+    experiment: Experiment,
+    number: int,
+    score: Callable[[TrialState, int], float],
+    every: int,
+    budget: int,
+) -> StudyState:
+    """The state once a trial has come to its end or to a rung where it does not continue."""
+    for patches in range(state.trials[number].patches + every, budget + 1, every):
+        scores = {OBJECTIVE: score(state.trials[number], patches)}
+        validated = ev.Progress(time=0.0, trial=number, patches=patches, scores=scores, loss=0.0, learning_rate=0.0)
+        state = state.apply(validated)
+        if patches == budget:
+            break
+        event = consequence(state, experiment, number, now=0.0)
+        if event is not None:
+            return state.apply(event)
+    finished = ev.Finished(time=0.0, trial=number, patches=budget, scores={}, per_image=(), weights="", seconds={})
+    return state.apply(finished)
 
-    def goes_on(self, number: int) -> bool:
-        verdict, patches = decide(self.state, self._experiment, number), self.state.trials[number].patches
-        if verdict is Verdict.PAUSE:
-            self.tell(ev.Paused, trial=number, patches=patches)
-        elif verdict is Verdict.STOP:
-            self.tell(ev.Pruned, trial=number, patches=patches, reason="")
-        return verdict is Verdict.CONTINUE
+
+def patches_trained(state: StudyState) -> int:
+    """Of all trials together."""
+    return sum(trial.patches for trial in state.trials.values())

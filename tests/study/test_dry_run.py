@@ -59,7 +59,7 @@ def test_a_cpu_with_units_for_bf16_is_told_of_and_changes_nothing_by_itself(
     assert ("train.precision bf16 trains the full network 2.3 to 2.9 times as fast" in capsys.readouterr().out) == told
 
 
-def test_an_estimate_with_rungs_says_what_it_assumes(
+def test_an_estimate_with_rungs_is_a_range_and_says_what_its_ends_assume(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Measured:
@@ -67,5 +67,35 @@ def test_an_estimate_with_rungs_says_what_it_assumes(
 
     monkeypatch.setattr(dry_run, "resolve_runtime", lambda *_, **__: resolve(threads=1))
     monkeypatch.setattr(dry_run, "measure", lambda *_: Measured)
+    monkeypatch.setattr(dry_run, "patches_without_progress", lambda *_: 66_720)
     dry_run._print_cost(load_experiment("quickstart")[1], 50, Placement(), 1_000_000)
-    assert "of training steps, if one trial in 3 goes on at each rung, at most " in capsys.readouterr().out
+    out = capsys.readouterr().out
+    # 17,280 patches of replicates besides; at most 50 trials of 1,920.
+    assert "time: about 14 min 00 s to 18 min 53 s of training steps (measured 100 patches/s" in out
+    assert (
+        "the first if later proposals are no better than earlier ones, the second if every trial continues at every "
+        "rung" in out
+    )
+
+
+def test_the_estimated_range_holds_what_the_quickstart_trained() -> None:
+    """50 trials with the GP and asha trained 94,080 patches, of which 17,280 were replicates: 28 of 48 continued."""
+    quickstart = load_experiment("quickstart")[1]
+    least = dry_run.patches_without_progress(quickstart, 50)
+    # References to the end, the search to its rung, and at least the best third of it from there to the end.
+    assert 2 * 1_920 + 48 * 960 + 16 * 960 <= least <= 94_080 - 17_280 <= 50 * 1_920
+
+
+def test_without_a_scheduler_every_trial_costs_the_budget() -> None:
+    unstopped = replace(load_experiment("quickstart")[1], scheduler="none")
+    assert dry_run.patches_without_progress(unstopped, 20) == 20 * 1_920
+
+
+def test_references_alone_are_never_stopped() -> None:
+    assert dry_run.patches_without_progress(load_experiment("quickstart")[1], 2) == 2 * 1_920
+
+
+def test_a_long_search_is_estimated_by_the_share_that_continues_in_a_shorter_one() -> None:
+    quickstart = replace(load_experiment("quickstart")[1], references={})
+    fifty = dry_run.patches_without_progress(quickstart, 50)
+    assert dry_run.patches_without_progress(quickstart, 1_000) == pytest.approx(20 * fifty, abs=20)

@@ -158,10 +158,7 @@ def test_however_a_study_ends_the_terminal_is_as_it_was(
     end: str, screen: Screen, tiny: Any, commands: Any, tmp_path: Path
 ) -> None:
     slow = "import time; from study.executors.inline import InlineExecutor as E\nE.suspend = lambda *_: time.sleep(60)"
-    bug = (
-        "from study.coordinator import Coordinator as C\nimport study.coordinator as c\n"
-        "def fails(*_): raise RuntimeError('a bug of ours')\nC._prune = fails"
-    )
+    bug = "import study.search.policy as p\ndef fails(*_): raise RuntimeError('a bug of ours')\np._pruned = fails"
     first = SLOWLY + {"two Ctrl-C": slow, "a bug": bug}.get(end, "")
     process = commands.start("study.run", *tiny.argv(tmp_path / "root"), terminal=screen.name, first=first)
     if end != "a bug":
@@ -228,10 +225,10 @@ def test_what_is_said_while_the_screen_is_drawn_is_shown_and_stays_behind(
     screen: Screen, tiny: Any, commands: Any, tmp_path: Path
 ) -> None:
     says = (
-        "\nimport logging, sys, study.coordinator as c\npropose = c.propose\ndef saying(state, experiment, number):\n"
+        "\nimport logging, sys, study.search.policy as p\npropose = p.propose\ndef saying(state, experiment, number):\n"
         "    if number == 3:\n        logging.getLogger('study.trial').warning('a log line')\n"
         "        print('a line on stderr', file=sys.stderr)\n    return propose(state, experiment, number)\n"
-        "c.propose = saying"
+        "p.propose = saying"
     )
     process = commands.start(
         "study.run", *tiny.argv(tmp_path / "root", trials=4), terminal=screen.name, first=SLOWLY + says
