@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.console import Console
-
 from sr_core.data.manifest import fingerprint
 from sr_core.errors import SuiteError
 from sr_core.machine import cores
@@ -71,13 +69,13 @@ class Outcome:
         succeeded = end.reason != "failures" and any(t.counts for t in state.trials.values())
         return 0 if succeeded else NOTHING_SUCCEEDED
 
-    def say_if_fewer(self, out: Console, state: StudyState) -> None:
+    def say_if_fewer(self, out: terminal.Out, state: StudyState) -> None:
         """Say so if more trials are counted than were asked for."""
         if state.counted > self.args.trials:
             out.print(f"{state.counted} trials are counted already and --trials {self.args.trials} asks for fewer: no "
                       "new one is tried; a larger number searches on", soft_wrap=True)  # fmt: skip
 
-    def show(self, out: Console, state: StudyState) -> None:
+    def show(self, out: terminal.Out, state: StudyState) -> None:
         """The result, where to look at it, and the next command to type."""
         for line in self.result(out, state):
             out.print(line, markup=False)  # wrapped between words
@@ -97,7 +95,7 @@ class Outcome:
         for line in (*lines, f"next: {self.next_command(state)}"):
             out.print(line, markup=False, soft_wrap=True)  # a command that was broken in two cannot be copied
 
-    def result(self, out: Console, state: StudyState) -> list[str]:
+    def result(self, out: terminal.Out, state: StudyState) -> list[str]:
         """What came of it: the table is printed, the sentences are returned."""
         out.print(terminal.ranking_table(state))
         return terminal.summary(state)

@@ -170,6 +170,7 @@ class Session(Outcome):
                 stop=self.stop,
                 retries=self.placement.retries,
             )
+            coordinator.checkpoints = ownership.checkpoints
             self.stop.searching = True
             self.start(coordinator, [] if self.placement.executor == "ray" else runtime.unmet())
             self.wall_time.started()
