@@ -49,12 +49,23 @@ def estimate(values: ArrayLike, confidence: float = CONFIDENCE) -> Estimate:
         return Estimate(mean, math.nan, -math.inf, math.inf, 1, 1.0)
     sd = float(x.std(ddof=1))
     error = sd / math.sqrt(count)
-    reach = error * float(scipy.stats.t.ppf((1 + confidence) / 2, count - 1))
+    reach = error * _t_quantile((1 + confidence) / 2, count - 1)
     if error > 0:
-        p = float(2 * scipy.stats.t.sf(abs(mean) / error, count - 1))
+        p = 2 * _t_above(abs(mean) / error, count - 1)
     else:
         p = 1.0 if mean == 0 else 0.0
     return Estimate(mean, sd, mean - reach, mean + reach, count, p)
+
+
+def _t_quantile(share: float, df: int) -> float:
+    """The quantile of Student's t, as scipy.stats.t.ppf has it. To import scipy.stats takes a second of every command
+    that prints a verdict."""
+    return float(scipy.special.stdtrit(df, share))
+
+
+def _t_above(value: float, df: int) -> float:
+    """The probability of Student's t above a value, as scipy.stats.t.sf has it."""
+    return float(scipy.special.stdtr(df, -value))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -70,7 +81,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def power(mean: float, sd: float, count: int, alpha: float) -> float:
     """How probably a two-sided t-test of `count` differences at level α finds a true mean, by the noncentral t."""
     df, shift = count - 1, abs(mean) / sd * math.sqrt(count)
-    critical = float(scipy.stats.t.ppf(1 - alpha / 2, df))
+    critical = _t_quantile(1 - alpha / 2, df)
     found = scipy.stats.nct.sf(critical, df, shift) + scipy.stats.nct.cdf(-critical, df, shift)
     # Far out, SciPy's noncentral t gives NaN; there it is as good as certain.
     return float(found) if math.isfinite(found) else 1.0
