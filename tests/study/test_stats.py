@@ -215,7 +215,18 @@ def test_student_s_t_is_that_of_scipy_s_distributions_bit_for_bit(df: int) -> No
         assert stats._t_above(value, df) == scipy_stats.t.sf(value, df)
 
 
+@pytest.mark.parametrize("df", [1, 2, 4, 18])
+def test_the_quadrature_is_that_of_scipy_s_distributions_bit_for_bit(df: int) -> None:
+    z, at_z, s, _ = stats._quadrature(df)
+    nodes, _ = np.polynomial.legendre.leggauss(80)
+    np.testing.assert_array_equal(at_z, scipy_stats.norm.pdf(z) * (z[1] - z[0]))
+    np.testing.assert_array_equal(s, np.sqrt(scipy_stats.chi2.ppf((nodes + 1) / 2, df) / df))
+
+
 def test_an_estimate_needs_no_second_of_imports() -> None:
-    code = "import sys; from study.statistics.stats import estimate; estimate([1.0, 2.0]); print(*sys.modules)"
+    code = (
+        "import sys; from study.statistics import stats; stats.estimate([1.0, 2.0]); stats._quadrature(4); "
+        "print(*sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "scipy.special" in done.stdout.split() and "scipy.stats" not in done.stdout.split()
