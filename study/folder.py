@@ -1,12 +1,12 @@
 """Where a study's files lie under the root."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sr_core.durable import remove_parts
 from sr_core.errors import SuiteError
 from sr_core.locks import unique_name
 from study.claims import Claims
@@ -18,6 +18,8 @@ _RESERVED = {"artifacts", "compiled", "stores", *_DATABASES}
 _SESSION = re.compile(rb'\{"seq":\d+,"event":"SessionStarted","time":[^,]+,"epoch":(\d+),')
 JOURNALS = ("journal.jsonl", "journal.jsonl.gz")
 """The record as it is written, and as it is published."""
+CHECKPOINT = "checkpoint.safetensors"
+"""The name of a trial's checkpoint, in its folder."""
 
 
 def default_root() -> Path:
@@ -144,9 +146,8 @@ class StudyFolder:
         made = [path for path in (self.path, *self.path.parents) if not path.exists()]
         self.create()
         with self.lock(take_over=take_over) as ownership:
-            self._remove_parts()
             try:
-                yield ownership
+                yield replace(ownership, checkpoints=self._tidy())
             finally:
                 if ownership.lasts and not self.journal.exists():
                     (self.path / "lock").unlink(missing_ok=True)
@@ -179,14 +180,21 @@ class StudyFolder:
                     last = max(last, int(found[1]))
         return last
 
-    def _remove_parts(self) -> None:
-        """Remove what kills left of files that the study's owner writes.
+    def _tidy(self) -> frozenset[int] | None:
+        """Remove what kills left of files that the study's owner writes; the trials that have a checkpoint.
 
-        Not what others write: a longer training has an owner of its own, and a report has none.
+        One walk, because each folder that is listed costs a moment on a network file system. Not what others write: a
+        longer training has an owner of its own, and a report has none. None if the trials lie elsewhere, behind a link.
         """
-        others = {"trainings", self.report.parent.name}
-        for path in self.path.iterdir():
-            if path.is_dir() and not path.is_symlink() and path.name not in others:
-                remove_parts(path)
-        for part in self.path.glob(".*.writing"):
-            part.unlink(missing_ok=True)
+        trials = self.path / "trials"
+        found: set[int] = set()
+        for place, folders, names in os.walk(self.path):
+            at = Path(place)
+            if at == self.path:
+                folders[:] = [name for name in folders if name not in ("trainings", self.report.parent.name)]
+            for name in names:
+                if name.startswith(".") and name.endswith(".writing"):
+                    (at / name).unlink(missing_ok=True)
+                elif name.endswith(CHECKPOINT) and at.parent == trials and at.name.isdecimal():
+                    found.add(int(at.name))
+        return None if trials.is_symlink() else frozenset(found)

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,14 +26,16 @@ from sr_core.errors import ImageError, StoreError, SuiteError
 from sr_core.machine import cores
 from sr_core.metrics.evaluate import bicubic_baseline, mean_score, score
 from sr_core.progress import Progress, pixels_text
-from sr_core.training.choice import choose
-from sr_core.training.runtime import Runtime
 from study.config import TrialConfig, short_digest
 from study.events import FORMAT, StudyOpened
 from study.experiment import Experiment
 from study.folder import StudyFolder
 from study.placement import Placement
-from study.trial import Bench
+
+if TYPE_CHECKING:
+    from sr_core.training.runtime import Runtime
+
+# What needs PyTorch is imported where it is used: a finished study is shown again without it.
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,14 @@ def read_pictures(root: Path, pictures: Pictures, *, compare: bool = False) -> F
         compared = compare_pictures(pictures, known)
     with Progress("reading the pictures", text="{:.0f} pictures".format) as progress:
         return Found(pictures, known.manifest_of(pictures, progress=progress.at), known, compared)
+
+
+def known_manifest(root: Path, pictures: Pictures) -> Manifest | None:
+    """What the pictures are, if a study under this root has read them all before; reads none of them."""
+    known = KnownPictures(root / "stores" / ".pictures.json")
+    records = [known.record(split, picture) for split, picture in in_order(pictures)]
+    manifest = tuple(record for record in records if record is not None)
+    return manifest if len(manifest) == len(records) else None
 
 
 def compare_pictures(pictures: Pictures, known: KnownPictures) -> Findings:
@@ -174,7 +184,7 @@ def first_event(
     leaks: Sequence[Leak],
     *,
     data: Path | None,
-    runtime: Runtime,
+    runtime: "Runtime",
     max_bicubic_psnr: float | None = MAX_BICUBIC_PSNR,
 ) -> StudyOpened:
     """The record's first line, with the settings that decide bits, resolved once.
@@ -184,6 +194,8 @@ def first_event(
     Raises:
         ImageError: no validation image has detail.
     """
+    from study.trial import Bench
+
     base = experiment.base
     bench = Bench(material.store, runtime, max_bicubic_psnr=max_bicubic_psnr)
     crops = bench.crops(base)
@@ -222,13 +234,15 @@ def first_event(
 
 def resolve_runtime(
     experiment: Experiment, *, trials: int, placement: Placement, engine: Engine | None = None, pixels: int = 0
-) -> Runtime:
+) -> "Runtime":
     """The settings under which that many trials of this experiment train fastest here, each on its slot's share.
 
     Args:
         engine: in place of the experiment's own.
         pixels: bytes of the training images, which each slot may keep on its GPU.
     """
+    from sr_core.training.choice import choose
+
     base, dimensions = experiment.base, experiment.space.dimensions
     batches, shapes = [base.train.batch_size], 1
     for dimension in dimensions:
@@ -334,6 +348,8 @@ def baseline(crops: list[Crop], experiment: Experiment) -> dict[str, float]:
     return {"val/psnr": mean.psnr, "val/ssim": mean.ssim}
 
 
-def runtime_of(opened: StudyOpened) -> Runtime:
+def runtime_of(opened: StudyOpened) -> "Runtime":
     """The settings that this study was resolved to. Raises ConfigError where the record lacks one."""
+    from sr_core.training.runtime import Runtime
+
     return Runtime.from_json(opened.runtime, format=opened.format)

@@ -41,6 +41,8 @@ class Ownership:
     file: IO[str]
     epoch: int = 0
     """Counts the owners of this study from 1."""
+    checkpoints: frozenset[int] | None = None
+    """Trials whose folders had a checkpoint when the study was taken; None if that is not known."""
 
     @property
     def lasts(self) -> bool:

@@ -63,20 +63,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             from study.dry_run import show
 
             return show(name, experiment, args, placement)
-        from study.session import Session, run_session
+        from study.outcome import Outcome, shown_again
         from study.wall_time import WallTime
 
-        folder = folder_from(args, default=name)
-        return run_session(
-            Session(
-                name=name,
-                experiment=experiment,
-                args=args,
-                placement=placement,
-                folder=folder,
-                wall_time=WallTime(begun),
-            )
+        outcome = Outcome(
+            name=name,
+            experiment=experiment,
+            args=args,
+            placement=placement,
+            folder=folder_from(args, default=name),
+            wall_time=WallTime(begun),
         )
+        shown = shown_again(outcome)
+        if shown is not None:
+            return shown
+        from study.session import Session, run_session
+
+        return run_session(Session.of(outcome))
 
     return run_command(body)
 

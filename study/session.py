@@ -1,6 +1,5 @@
 """One session of a study: own it, make the data ready, search, conclude, show; whatever ends it leaves it resumable."""
 
-import argparse
 import errno
 import os
 import socket
@@ -8,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from rich.console import Console
 
@@ -24,11 +23,9 @@ from sr_core.training.memory import share_one_heap
 from sr_core.training.runtime import Runtime, gpu_models
 from study import provenance
 from study.branching import require_own_name
-from study.commandline import typed
 from study.coordinator import Coordinator, Observer
 from study.events import SessionEnded, SessionStarted, Warned, max_bicubic_psnr
 from study.executors.opening import open_executor, runtime_for
-from study.experiment import Experiment
 from study.folder import StudyFolder
 from study.journal import Journal, Place, read
 from study.leak_check import check_leaks
@@ -44,8 +41,10 @@ from study.opening import (
     read_pictures,
     runtime_of,
 )
+from study.outcome import TEMPORARY, Outcome, done, lacks_results
+from study.outcome import with_trials as _with_trials  # noqa: F401
 from study.ownership import Ownership
-from study.placement import Placement, check_gpus
+from study.placement import check_gpus
 from study.screen import live, terminal
 from study.screen.importance_beside import ImportanceBeside
 from study.screen.pulse import Pulse
@@ -54,13 +53,9 @@ from study.state import StudyState, fold
 from study.stopping import StoppedError, StopSignal, Terminated, signals
 from study.tracking.follow import Sink
 from study.tracking.follower import Follower
-from study.tracking.views import check_addresses, followed, sinks_of, wait_prepared
-from study.wall_time import WallTime, table
+from study.tracking.views import check_addresses, followed, hold_all, sinks_of, wait_prepared
 from study.winner import conclude
 
-TEMPORARY = 75
-"""Exit status where the same command goes on later (EX_TEMPFAIL)."""
-NOTHING_SUCCEEDED = 3
 _CONCLUSION_TOLD_SECONDS = 10.0
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -100,19 +95,17 @@ def run_session(session: "Session") -> int:
 
 
 @dataclass(slots=True, kw_only=True)
-class Session:
-    """A study that the arguments of `study.run` describe."""
+class Session(Outcome):
+    """A study that the arguments of `study.run` describe, while it is run."""
 
-    name: str
-    """Of the experiment."""
-    experiment: Experiment
-    args: argparse.Namespace
-    folder: StudyFolder
-    wall_time: WallTime
-    placement: Placement = field(default_factory=Placement)
     stop: StopSignal = field(default_factory=StopSignal)
     epoch: int = 0
     """Of this session as the study's owner; 0 before it is one."""
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> "Session":
+        """A session that leads to this outcome."""
+        return cls(**{one.name: getattr(outcome, one.name) for one in fields(outcome)})
 
     def run(self, found: Found, ownership: Ownership) -> int:
         """Open or continue the study, search, conclude, show; returns the exit status."""
@@ -120,12 +113,13 @@ class Session:
         out = terminal.console()
         place = Place()
         state = fold(read(self.folder.journal, place)) if self.folder.journal.exists() else StudyState()
-        seed = self.experiment.base.seed if self.args.seed is None else self.args.seed
+        seed = self.seed
         self.check(state, seed, found)
-        if state.counted > self.args.trials:
-            out.print(f"{state.counted} trials are counted already and --trials {self.args.trials} asks for fewer: no "
-                      "new one is tried; a larger number searches on", soft_wrap=True)  # fmt: skip
-        if _done(state, self.args.trials):
+        self.say_if_fewer(out, state)
+        if done(self.folder, state, self.args.trials):
+            if hold_all(self.folder, state, self.args.tracking_uri, self.args.storage):
+                self.show(out, state)
+                return self.status(state)
             with self._views(out):
                 self.show(out, state)
             return self.status(state)
@@ -176,11 +170,12 @@ class Session:
                 stop=self.stop,
                 retries=self.placement.retries,
             )
+            coordinator.checkpoints = ownership.checkpoints
             self.stop.searching = True
             self.start(coordinator, self._not_restored(runtime))
             self.wall_time.started()
             end = coordinator.search(self.args.trials)
-            if end.reason in ("complete", "exhausted", "timeout") and _to_conclude(coordinator.state):
+            if end.reason in ("complete", "exhausted", "timeout") and _to_conclude(self.folder, coordinator.state):
                 with self.wall_time.spent("conclusion"):
                     end = self._conclude(coordinator, end, found.pictures, runtime.device, view)
             coordinator.record(end)
@@ -218,23 +213,6 @@ class Session:
         """The bound for the validation crops of a study that begins now; of a study that replays one, that one's."""
         replay = self.experiment.replay
         return MAX_BICUBIC_PSNR if replay is None else course_of(replay).max_bicubic_psnr
-
-    def status(self, state: StudyState) -> int:
-        """The exit status after a session, whose ending it says where that is no good one."""
-        end = state.ended
-        assert end is not None
-        if end.reason in ("interrupted", "terminated"):
-            print(f"{end.reason}; the same command goes on from here", file=sys.stderr)
-            return 130 if end.reason == "interrupted" else TEMPORARY
-        if end.reason == "timeout":
-            early = "" if any(t.ended for t in state.trials.values()) else " before any trial had ended"
-            print(f"the time is up{early}; the same command goes on from here", file=sys.stderr)
-            if early:
-                return 0  # nobody failed
-        if end.reason == "failures":
-            print(f"error: stopped: {end.detail}", file=sys.stderr)
-        succeeded = end.reason != "failures" and any(t.counts for t in state.trials.values())
-        return 0 if succeeded else NOTHING_SUCCEEDED
 
     def check(self, state: StudyState, seed: int, found: Found) -> None:
         """Raises SuiteError where the study cannot be run like this, before anything is prepared for it."""
@@ -305,63 +283,9 @@ class Session:
         """The views to keep up to date."""
         return sinks_of(self.folder, self.args.tracking_uri, self.args.storage)
 
-    def show(self, out: Console, state: StudyState) -> None:
-        """The result, where to look at it, and the next command to type."""
-        for line in self.result(out, state):
-            out.print(line, markup=False)  # wrapped between words
-        lines: list[str] = []
-        if state.concluded is not None:
-            lines.append(f"written to {self.folder.results}")
-            if not self.folder.training:
-                lines.append(f"write it up as one page for a colleague: python -m study.report{self.where()}")
-        if self.args.tracking_uri is None:
-            from study.tracking.dashboards import ui_command
 
-            lines.append(f"compare the trials: python -m study.ui{self.where()}")
-            lines.append(f"  (or, in any folder: {ui_command(self.folder.root)})")
-        if self.args.profile:
-            lines += table(self.wall_time.breakdown(state, self.placement.slots))
-        for line in (*lines, f"next: {self.next_command(state)}"):
-            out.print(line, markup=False, soft_wrap=True)  # a command that was broken in two cannot be copied
-
-    def result(self, out: Console, state: StudyState) -> list[str]:
-        """What came of it: the table is printed, the sentences are returned."""
-        out.print(terminal.ranking_table(state))
-        return terminal.summary(state)
-
-    def next_command(self, state: StudyState) -> str:
-        """The command to type after this session."""
-        if not state.complete:
-            return f"python -m study.run{typed(sys.argv[1:])}"
-        if state.best() is None:  # references alone: the same command would find nothing to do
-            return f"python -m study.run{typed(_with_trials(sys.argv[1:], state.counted + 10))}"
-        return f"python -m study.reproduce best{self.where()}"
-
-    def where(self) -> str:
-        """The flags that lead another command to this study."""
-        root = ["--root", str(self.args.root)] if self.args.root else []
-        study = ["--study-name", self.folder.study] if self.folder.study != "quickstart" else []
-        return typed([*root, *study])
-
-
-def _with_trials(arguments: list[str], trials: int) -> list[str]:
-    """The same arguments, with another number of trials."""
-    kept = [argument for argument in arguments if not argument.startswith("--trials=")]
-    if "--trials" in kept:
-        place = kept.index("--trials")
-        del kept[place : place + 2]
-    return [*kept, "--trials", str(trials)]
-
-
-def _done(state: StudyState, asked: int) -> bool:
-    """Whether there is nothing left to do, not even a conclusion."""
-    assert state.ended is None or state.session is not None
-    enough = state.counted >= asked or (state.ended is not None and state.ended.reason == "exhausted")
-    return state.complete and enough and not (state.concluded is not None and state.concluded.missing)
-
-
-def _to_conclude(state: StudyState) -> bool:
+def _to_conclude(folder: StudyFolder, state: StudyState) -> bool:
     """Whether there is a winner, and no whole conclusion yet from as many trials and replicates as there are."""
     last = state.concluded
-    drawn_from = (last.counted, last.replicates) if last is not None and not last.missing else None
+    drawn_from = (last.counted, last.replicates) if last is not None and not lacks_results(folder, state) else None
     return state.best() is not None and drawn_from != (state.counted, state.replicated)

@@ -7,6 +7,7 @@ from typing import Any
 from study.folder import StudyFolder
 from study.ownership import has_begun
 from study.screen import pace
+from study.screen.next_step import flags_of, next_command
 from study.screen.pulse import pulse_of
 from study.state import StudyState
 from study.statistics.replication import failures, interim
@@ -67,6 +68,7 @@ def overview(folder: StudyFolder, state: StudyState) -> dict[str, Any]:
         "estimated_end": None if left is None else now + left,
         "views": {view: found for view in VIEWS if (found := _view(folder, view, state))},
         "warnings": list(state.warnings),
+        "next": None if folder.training else next_command(folder, state, running=bool(owner)),
     }
 
 
@@ -89,6 +91,7 @@ def _view(folder: StudyFolder, view: str, state: StudyState) -> dict[str, Any] |
     if known is None:
         return None
     wall = state.last_time - state.session.time if state.session else 0.0
+    store = known.missing_store(folder.journal)
     return {
         "lag": max(0, state.count - known.events),
         "busy_seconds": known.busy_seconds,
@@ -97,6 +100,8 @@ def _view(folder: StudyFolder, view: str, state: StudyState) -> dict[str, Any] |
         "waited_share": known.waited_seconds / wall if wall > 0 else 0.0,
         "error": known.error,
         "as_of": known.time,
+        "missing_store": None if store is None else str(store),
+        "rebuild": f"python -m study.sync{flags_of(folder)}",
     }
 
 
@@ -144,12 +149,18 @@ def as_text(found: dict[str, Any]) -> str:
         if known["lag"] or known["error"]:
             why = f": {known['error']}" if known["error"] else ""
             lines.append(f"{view} lacks {known['lag']} events{why}")
+        if known["missing_store"]:
+            how = "the running session makes it again" if found["owner"] else f"make it again: {known['rebuild']}"
+            lines.append(f"{view}: {known['missing_store']} is gone; {how}")
     for t in found["trainings"]:
         score = "" if t["val/psnr"] is None else f", {t['val/psnr']:.3f} dB"
         owner = f" ({t['owner']})" if t["owner"] else ""
         lines.append(f"training {t['training']}: {t['phase']}{owner}, {t['patches']} patches{score}")
     lines.append(f"last event {_clock(found['last_event'])}")
-    return "\n".join([*lines, *(f"warning: {w}" for w in found["warnings"][-5:])])
+    lines += [f"warning: {warning}" for warning in found["warnings"][-5:]]
+    if found["next"]:
+        lines.append(f"next: {found['next']}")
+    return "\n".join(lines)
 
 
 def _clock(moment: float) -> str:

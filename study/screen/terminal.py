@@ -33,6 +33,9 @@ from study.events import (
 from study.state import StudyState, TrialState
 from study.statistics.verdict import words
 
+Out = Console
+"""What is printed on. Callers that only print need not know whose class it is."""
+
 _SHOWN = 10
 _PLAIN_WIDTH = 180
 

@@ -356,5 +356,5 @@ def sync(journal: Path, sink: Sink, report: Callable[[int], None] | None = None)
         events=keeper.count,
         busy_seconds=time.perf_counter() - began,
         cpu_seconds=time.thread_time() - cpu,
-    ).save(journal, sink.name)
+    ).save(journal, sink.name, sink.where)
     return total

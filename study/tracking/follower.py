@@ -144,7 +144,7 @@ class Follower(threading.Thread):
 
     def _save(self) -> None:
         if self._journal.exists():  # else there is no study yet, and perhaps there never will be
-            self.standing.save(self._journal, self._sink.name)
+            self.standing.save(self._journal, self._sink.name, self._sink.where)
 
     def _rest(self, count: int, took: float) -> float:
         """Seconds to let events gather after a hand-over; none while there is a backlog."""

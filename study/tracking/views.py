@@ -1,5 +1,6 @@
 """The views of a study, MLflow and Optuna's database: which ones there are, and their upkeep while a session lasts."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -7,11 +8,14 @@ from pathlib import Path
 
 from sr_core.cli import show_progress
 from sr_core.errors import TakenOverError
+from study.events import Event, StudyOpened
 from study.folder import StudyFolder
+from study.state import StudyState
 from study.stopping import StopSignal
-from study.tracking.databases import check_address, default_storage, default_tracking_uri
+from study.tracking.databases import check_address, default_storage, default_tracking_uri, redact
 from study.tracking.follow import Reading, Sink
 from study.tracking.follower import Follower
+from study.tracking.held import holds_all
 
 _PREPARE_SECONDS = 60.0
 """How long a session waits for the views' stores to be made."""
@@ -33,26 +37,82 @@ def check_addresses(tracking_uri: str | None, storage: str | None, root: Path | 
         check_address("--storage", str(storage), server=False)
 
 
-def sinks_of(folder: StudyFolder, tracking_uri: str | None, storage: str | None) -> list[Sink]:
-    """The views that `--tracking-uri` and `--storage` ask for: None is the root's own store, "none" is no view."""
+def addresses_of(folder: StudyFolder, tracking_uri: str | None, storage: str | None) -> dict[str, str]:
+    """The views that `--tracking-uri` and `--storage` ask for, with the address of each one's store.
+
+    None is the root's own store, "none" is no view. Optuna's tools know searches alone, so a longer training is not
+    among them.
+    """
     check_addresses(tracking_uri, storage)
-    sinks = list[Sink]()
-    if tracking_uri != "none":  # imported only then: a node without a tracker need not wait seconds for MLflow
-        from study.tracking.mlflow_sink import MlflowSink
+    found: dict[str, str] = {}
+    if tracking_uri != "none":
+        found["mlflow"] = tracking_uri or default_tracking_uri(folder.root)
+    if storage != "none" and not folder.training:
+        found["optuna"] = storage or default_storage(folder.root)
+    return found
 
-        uri = tracking_uri or default_tracking_uri(folder.root)
-        if folder.training:
-            from study.tracking.training_sink import TrainingSink
 
-            return [TrainingSink(uri, folder)]
-        sinks.append(MlflowSink(uri, folder))
-    if folder.training:
-        return sinks  # Optuna's tools know searches alone
-    if storage != "none":
+def sinks_of(folder: StudyFolder, tracking_uri: str | None, storage: str | None) -> list[Sink]:
+    """The views that `--tracking-uri` and `--storage` ask for, as `addresses_of` has them."""
+    addresses = addresses_of(folder, tracking_uri, storage)
+    return [LateSink(view, address, folder) for view, address in addresses.items()]
+
+
+def hold_all(folder: StudyFolder, state: StudyState, tracking_uri: str | None, storage: str | None) -> bool:
+    """Whether all the views that are asked for are known to have every event of the study."""
+    addresses = addresses_of(folder, tracking_uri, storage)
+    return all(holds_all(folder, state, view, address) for view, address in addresses.items())
+
+
+_LOADING = threading.Lock()
+"""One library at a time: those of two views share others, and Python lets two threads meet in a circle of imports."""
+
+
+class LateSink:
+    """A view whose library is loaded when it is first used, by the thread that uses it: MLflow's takes seconds."""
+
+    def __init__(self, view: str, address: str, folder: StudyFolder) -> None:
+        self.name = view
+        self.where = redact(address)
+        self._address, self._folder = address, folder
+        self._loaded: Sink | None = None
+
+    def _sink(self) -> Sink:
+        if self._loaded is None:
+            with _LOADING:
+                self._loaded = _load(self.name, self._address, self._folder)
+        return self._loaded
+
+    def prepare(self) -> None:
+        """As of the view."""
+        self._sink().prepare()
+
+    def open(self, opened: StudyOpened) -> int:
+        """As of the view."""
+        return self._sink().open(opened)
+
+    def take(self, events: Sequence[Event], state: StudyState, upto: int) -> None:
+        """As of the view."""
+        self._sink().take(events, state, upto)
+
+    def close(self) -> None:
+        """As of the view; one that was never used has nothing to close."""
+        if self._loaded is not None:
+            self._loaded.close()
+
+
+def _load(view: str, address: str, folder: StudyFolder) -> Sink:
+    if view == "optuna":
         from study.tracking.optuna_sink import OptunaSink
 
-        sinks.append(OptunaSink(storage or default_storage(folder.root), folder))
-    return sinks
+        return OptunaSink(address, folder)
+    if folder.training:
+        from study.tracking.training_sink import TrainingSink
+
+        return TrainingSink(address, folder)
+    from study.tracking.mlflow_sink import MlflowSink
+
+    return MlflowSink(address, folder)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from sr_core import locks
 from sr_core.errors import SuiteError, TakenOverError
 from study import claims, ownership
 from study.coordinator import Coordinator
-from study.events import Warned
+from study.events import Failed, Warned
 from study.folder import StudyFolder
 from study.journal import Journal, read
 from study.ownership import has_begun
@@ -470,3 +470,62 @@ def test_a_disk_that_is_full_before_a_study_is_owned_keeps_nobody_waiting(
     assert not lock.exists()
     with ownership.owned(lock, "study x", journal) as held:
         assert held.lasts
+
+
+def test_a_study_s_folders_are_listed_once_when_it_is_taken_and_not_its_trainings(
+    story: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = story().whole().folder
+    training = replace(folder, training="0001-960")
+    (training.trial(1) / "pictures").mkdir(parents=True)
+    listed: list[str] = []
+    real = os.scandir
+
+    def counted(path: Any = ".") -> Any:
+        listed.append(os.fspath(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", counted)
+    monkeypatch.setattr(Path, "rglob", lambda *_: pytest.fail("a second walk"))
+    with folder.owned():
+        pass
+    below = [str(Path(place).relative_to(folder.path)) for place in listed if place.startswith(str(folder.path / "t"))]
+    assert sorted(below) == sorted({*below}), "each once"
+    assert {"trials/0000", "trials/0004", "trials/0004/pictures"} <= {*below}
+    assert not [place for place in below if place.startswith("trainings")]
+
+
+def test_checkpoints_of_ended_trials_are_removed_without_a_look_at_every_trial(
+    story: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = story().whole()
+    left = told.folder.trial(1) / "checkpoint.safetensors"
+    going_on = told.folder.trial(5) / "checkpoint.safetensors"
+    told.propose(model__temperature=3.0)
+    told.start(5)
+    for path in (left, going_on):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with told.folder.owned() as ownership:
+        assert ownership.checkpoints == {1, 5}
+    coordinator = Coordinator.__new__(Coordinator)
+    coordinator._folder, coordinator.state, coordinator._ended_before = told.folder, told.state, len(told.state.endings)
+    coordinator.checkpoints = ownership.checkpoints
+    looked: list[int] = []
+    drop = Coordinator._drop_checkpoint
+    monkeypatch.setattr(Coordinator, "_drop_checkpoint", lambda self, n: (looked.append(n), drop(self, n))[1])
+    coordinator._drop_leftovers()
+    assert looked == [1]
+    assert not left.exists() and going_on.exists()
+    told.tell(Failed, trial=5, cause="bug", reason="x", traceback="")
+    coordinator.state = told.state
+    coordinator._drop_leftovers()
+    assert 5 in looked and not going_on.exists(), "a former owner may have written it meanwhile"
+
+
+def test_trials_behind_a_link_are_looked_at_one_by_one(story: Tell, tmp_path: Path) -> None:
+    folder = story().whole().folder
+    (folder.path / "trials").rename(tmp_path / "elsewhere")
+    (folder.path / "trials").symlink_to(tmp_path / "elsewhere")
+    with folder.owned() as ownership:
+        assert ownership.checkpoints is None

@@ -1,6 +1,8 @@
 """Statistics of replicates against tables, closed forms, SciPy's own tests and simulation."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
+from study.statistics import stats
 from study.statistics.stats import (
     against_best,
     dunnett_critical,
@@ -202,3 +205,28 @@ def test_an_upper_bound_of_a_rate_by_hand() -> None:
     assert upper_bound(100, 100) == 1.0
     bound = upper_bound(7, 50)
     assert scipy_stats.binom.cdf(7, 50, bound) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("df", [1, 2, 3, 9, 100, 1_000])
+def test_student_s_t_is_that_of_scipy_s_distributions_bit_for_bit(df: int) -> None:
+    for share in (0.5, 0.75, 0.95, 0.975, 0.9875, 0.995, 1 - 1e-9):
+        assert stats._t_quantile(share, df) == scipy_stats.t.ppf(share, df)
+    for value in (0.0, 1e-9, 0.3, 1.0, 2.5, 12.0, 300.0, 1e9):
+        assert stats._t_above(value, df) == scipy_stats.t.sf(value, df)
+
+
+@pytest.mark.parametrize("df", [1, 2, 4, 18])
+def test_the_quadrature_is_that_of_scipy_s_distributions_bit_for_bit(df: int) -> None:
+    z, at_z, s, _ = stats._quadrature(df)
+    nodes, _ = np.polynomial.legendre.leggauss(80)
+    np.testing.assert_array_equal(at_z, scipy_stats.norm.pdf(z) * (z[1] - z[0]))
+    np.testing.assert_array_equal(s, np.sqrt(scipy_stats.chi2.ppf((nodes + 1) / 2, df) / df))
+
+
+def test_an_estimate_needs_no_second_of_imports() -> None:
+    code = (
+        "import sys; from study.statistics import stats; stats.estimate([1.0, 2.0]); stats._quadrature(4); "
+        "print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "scipy.special" in done.stdout.split() and "scipy.stats" not in done.stdout.split()

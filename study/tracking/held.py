@@ -1,0 +1,102 @@
+"""What a view's database holds, asked without the view's library: importing MLflow takes seconds.
+
+A study that is complete and whose views have all of it is shown again without opening them. Each question here may be
+answered by "not known": then the view is opened, and its own library finds out.
+"""
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from study.folder import StudyFolder
+from study.state import StudyState
+from study.tracking.databases import artifact_root, sqlite_file
+from study.tracking.follow import study_id
+from study.tracking.mlflow_uploads import MISSING
+from study.tracking.standing import standing_of, version_of
+
+_PATIENCE_SECONDS = 0.5
+"""How long another process may keep a database locked before its content counts as not known."""
+
+_MLFLOW = """
+    SELECT synced.value, owner.value, experiments.artifact_location
+    FROM tags AS id
+    JOIN tags AS role ON role.run_uuid = id.run_uuid AND role.key = 'study.role' AND role.value = :role
+    JOIN tags AS synced ON synced.run_uuid = id.run_uuid AND synced.key = 'study.synced'
+    JOIN runs ON runs.run_uuid = id.run_uuid AND runs.lifecycle_stage = 'active'
+    JOIN experiments ON experiments.experiment_id = runs.experiment_id AND experiments.lifecycle_stage = 'active'
+    LEFT JOIN tags AS owner ON owner.run_uuid = id.run_uuid AND owner.key = 'study.folder'
+    WHERE id.key = 'study.id' AND id.value = :id
+"""
+_MLFLOW_LACKS_FILES = """
+    SELECT 1 FROM tags AS id JOIN tags AS missing ON missing.run_uuid = id.run_uuid AND missing.key = :missing
+    WHERE id.key = 'study.id' AND id.value = :id
+"""
+_OPTUNA = """
+    SELECT synced.value_json, owner.value_json
+    FROM study_user_attributes AS id
+    JOIN studies ON studies.study_id = id.study_id
+    JOIN study_user_attributes AS synced ON synced.study_id = id.study_id AND synced.key = 'study.synced'
+    LEFT JOIN study_user_attributes AS owner ON owner.study_id = id.study_id AND owner.key = 'study.folder'
+    WHERE id.key = 'study.id' AND id.value_json = :id
+"""
+
+
+def holds_all(folder: StudyFolder, state: StudyState, view: str, address: str) -> bool:
+    """Whether the view at this address is known to have every event of the study.
+
+    Its state file has to say so and its database has to agree. A server is not asked: that takes its library.
+
+    Args:
+        view: "mlflow" or "optuna".
+    """
+    known = standing_of(folder.journal, view)
+    store = sqlite_file(address)
+    if known is None or store is None or not store.is_file() or state.opened is None:
+        return False
+    if known.events != state.count or known.error or known.version != version_of(view):
+        return False
+    ask = {"mlflow": _asked_mlflow, "optuna": _asked_optuna}[view]
+    try:
+        uri = f"file:{quote(str(store.resolve()))}?mode=rw"  # a reader alone could not open a write-ahead log
+        with closing(sqlite3.connect(uri, uri=True, timeout=_PATIENCE_SECONDS)) as database:
+            return ask(database, store, folder, state) == (state.count, folder.study)
+    except (sqlite3.Error, ValueError, TypeError):  # damaged, locked, or of another version with other tables
+        return False
+
+
+def _asked_mlflow(
+    database: sqlite3.Connection, store: Path, folder: StudyFolder, state: StudyState
+) -> tuple[int, str] | None:
+    """How many events the study's run has, and whose folder's it is; None if anything is missing or has moved."""
+    assert state.opened is not None
+    marks = {"id": study_id(state.opened), "role": "training" if folder.training else "study", "missing": MISSING}
+    if database.execute(_MLFLOW_LACKS_FILES, marks).fetchone():
+        return None
+    found = _only(database.execute(_MLFLOW, marks).fetchall())
+    if found is None:
+        return None
+    synced, owner, artifacts = found
+    expected = artifact_root(folder.root)
+    if store.resolve().parent == expected.parent and artifacts.rpartition("/")[0] != expected.as_uri():
+        return None  # the root was moved
+    return int(synced), owner or state.opened.study
+
+
+def _asked_optuna(
+    database: sqlite3.Connection, store: Path, folder: StudyFolder, state: StudyState
+) -> tuple[int, str] | None:
+    """How many events Optuna's study has, and whose folder's it is; None if it is not there."""
+    assert state.opened is not None
+    found = _only(database.execute(_OPTUNA, {"id": json.dumps(study_id(state.opened))}).fetchall())
+    if found is None:
+        return None
+    synced, owner = found
+    return int(json.loads(synced)), state.opened.study if owner is None else json.loads(owner)
+
+
+def _only(rows: list[Any]) -> Any:
+    return rows[0] if len(rows) == 1 else None
