@@ -49,6 +49,7 @@ from study.placement import Placement, check_gpus
 from study.screen import live, terminal
 from study.screen.importance_beside import ImportanceBeside
 from study.screen.pulse import Pulse
+from study.search.optuna_private import doubts
 from study.search.replay import course_of
 from study.state import StudyState, fold
 from study.stopping import StoppedError, StopSignal, Terminated, signals
@@ -113,6 +114,8 @@ class Session:
     stop: StopSignal = field(default_factory=StopSignal)
     epoch: int = 0
     """Of this session as the study's owner; 0 before it is one."""
+    doubts: list[str] = field(default_factory=list)
+    """What to warn of about the sampler; known before anything is written."""
 
     def run(self, found: Found, ownership: Ownership) -> int:
         """Open or continue the study, search, conclude, show; returns the exit status."""
@@ -132,6 +135,8 @@ class Session:
         root, args = self.folder.root, self.args
         if self.placement.executor == "inline" and self.placement.device == "cpu":
             share_one_heap()  # before the views' threads: the trainings' thread would take over an ended one's heap
+        if state.counted < args.trials:
+            self.doubts = doubts(self.experiment.sampler)
         leaks = () if state.opened else check_leaks(root, found, allowed=args.allow_leak)
         with ExitStack() as stack:
             followers = stack.enter_context(self._views(out))  # their stores take seconds to make: beside the pictures
@@ -260,7 +265,9 @@ class Session:
         """The session's first lines: who runs it, and what is not as it was."""
         state = coordinator.state
         here = provenance.collect()
-        before = state.session.provenance.get("source") if state.session else None
+        then = state.session.provenance if state.session else {}
+        before = then.get("source")
+        others = provenance.other_versions(then)
         epoch = self.epoch
         provenance.keep_uncommitted_changes(self.folder.changes(epoch))
         coordinator.record(
@@ -279,6 +286,11 @@ class Session:
             coordinator.record(Warned(time=time.time(), message=message))
         if before not in (None, here["source"]):
             message = f"the code has changed since the last session ({before} then, {here['source']} now)"
+            coordinator.record(Warned(time=time.time(), message=message))
+        if others:
+            message = f"proposals or bits may differ from the last session's: {'; '.join(others)}"
+            coordinator.record(Warned(time=time.time(), message=message))
+        for message in self.doubts:
             coordinator.record(Warned(time=time.time(), message=message))
         if unmet:
             message = f"not every bit of this study can be repeated on this machine: {'; '.join(unmet)}"
