@@ -94,7 +94,10 @@ Without one: the view says in one line that the column is missing. With one more
 
 
 def move_artifacts(store: Path, old: str, new: str) -> None:
-    """Let a SQLite store name its files by another URI; a root may be carried to another place."""
+    """Let a SQLite store name its files by another URI; a root may be carried to another place.
+
+    Leans on and without it: as `ABSOLUTE`.
+    """
     with closing(sqlite3.connect(store)) as connection, connection:
         for table, column in ABSOLUTE:
             connection.execute(
