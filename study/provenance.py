@@ -190,7 +190,7 @@ def other_versions(then: Mapping[str, Any]) -> list[str]:
     for name in DECIDING_LIBRARIES:
         before, now = recorded.get(name), _version(name)
         if before and now not in before:
-            found.append(f"{name} {printable(min(before))} then, {now} now")
+            found.append(f"{name} {min(before)} then, {now} now")
     return found
 
 
@@ -202,8 +202,8 @@ def _all_recorded(then: Mapping[str, Any]) -> dict[str, set[str]]:
         name, _, version = line.partition("==")
         found.setdefault(plain_name(name), set()).add(version)
     for name, version in versions.items() if isinstance(versions, Mapping) else ():
-        if isinstance(version, str) and version:
-            found[plain_name(name)] = {version}
+        if version == "not installed" or _REQUIREMENT.fullmatch(f"{name}=={version}"):
+            found[plain_name(str(name))] = {version}
     return found
 
 

@@ -8,12 +8,14 @@ MLflow is imported inside the functions that need it. The rest serves modules th
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
+
+from study.tracking.databases import ViewError
 
 # Its embedded store
 
@@ -40,6 +42,19 @@ def alter() -> list[str]:
     return [f"MLflow {version('mlflow')} has no {name}: {_ALTERED[name]}" for name in missing]
 
 
+@contextmanager
+def _missed_plainly() -> Iterator[None]:
+    """Raises ViewError if MLflow lacks what the block leans on, or takes other arguments."""
+    try:
+        yield
+    except (AttributeError, ImportError, TypeError) as exc:
+        reason = " ".join(f"{type(exc).__name__}: {exc}".split())
+        raise ViewError(
+            f"MLflow {version('mlflow')} is not as this project expects it ({reason}); install the version that "
+            "constraints.txt names"
+        ) from exc
+
+
 def create_store(uri: str, artifacts: str) -> None:
     """Create the tables of a SQLite database, and let go of it.
 
@@ -49,25 +64,27 @@ def create_store(uri: str, artifacts: str) -> None:
         artifacts: URI of the folder for experiments that are not ours.
 
     Leans on: `SqlAlchemyStore(uri, artifacts)`, which creates the tables, and its `engine`.
-    Without it: AttributeError, ImportError or TypeError, which becomes one line on the view. The study goes on without.
+    Without it: ViewError. The view is not written, and says so in one line; the study continues.
     """
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    with _missed_plainly():
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    SqlAlchemyStore(uri, artifacts).engine.dispose()
+        SqlAlchemyStore(uri, artifacts).engine.dispose()
 
 
 def release(uri: str) -> None:
     """Give back the connections to a database, which MLflow keeps: its file may be deleted, its server restarted.
 
     Leans on: `_engine_map` of both SqlAlchemyStore classes, from address to SQLAlchemy engine.
-    Without it: AttributeError, which becomes one line on the view. The study goes on without.
+    Without it: ViewError. The view is not written, and says so in one line; the study continues.
     """
-    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    with _missed_plainly():
+        from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    for store in (SqlAlchemyStore, RegistryStore):
-        if uri in store._engine_map:
-            store._engine_map[uri].dispose()
+        for store in (SqlAlchemyStore, RegistryStore):
+            if uri in store._engine_map:
+                store._engine_map[uri].dispose()
 
 
 def is_out_of_date(exc: Exception) -> bool:
