@@ -9,7 +9,7 @@ _PINS = Path(__file__).resolve().parents[1] / "constraints.txt"
 
 
 def main() -> int:
-    asked = {re.split(r"[<>=\[ ]", line, maxsplit=1)[0] for line in sys.stdin.read().splitlines()}
+    asked = {re.split(r"[<>=\[ ]", line, maxsplit=1)[0].lower() for line in sys.stdin.read().splitlines()}
     for line in _PINS.read_text("utf-8").splitlines():
         name, _, pinned = line.strip().partition("==")
         if not pinned or name.startswith("#"):
@@ -18,7 +18,7 @@ def main() -> int:
             here = version(name)
         except PackageNotFoundError:
             here = "not installed"
-        if name in asked or here != pinned:
+        if name.lower() in asked or here != pinned:
             print(f"{name} {here}" + ("" if here == pinned else f" ({pinned} in constraints.txt)"))
     return 0
 

@@ -202,7 +202,8 @@ def _all_recorded(then: Mapping[str, Any]) -> dict[str, set[str]]:
         name, _, version = line.partition("==")
         found.setdefault(plain_name(name), set()).add(version)
     for name, version in versions.items() if isinstance(versions, Mapping) else ():
-        if version == "not installed" or _REQUIREMENT.fullmatch(f"{name}=={version}"):
+        legal = isinstance(version, str) and _REQUIREMENT.fullmatch(f"{name}=={version}")
+        if legal or version == "not installed":
             found[plain_name(str(name))] = {version}
     return found
 

@@ -135,7 +135,7 @@ class Session:
         root, args = self.folder.root, self.args
         if self.placement.executor == "inline" and self.placement.device == "cpu":
             share_one_heap()  # before the views' threads: the trainings' thread would take over an ended one's heap
-        if state.counted < args.trials:
+        if state.counted < args.trials and not self.folder.training:  # a longer training proposes nothing
             self.doubts = doubts(self.experiment.sampler)
         leaks = () if state.opened else check_leaks(root, found, allowed=args.allow_leak)
         with ExitStack() as stack:
