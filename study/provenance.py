@@ -6,7 +6,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,9 @@ _LIBRARIES = (
 
 NUMERIC_LIBRARIES = ("torch", "numpy", "opencv-python-headless", "pillow", "h5py")
 """Those that a trial's numbers pass through. The others decide what is tried and shown."""
+
+DECIDING_LIBRARIES = (*NUMERIC_LIBRARIES, "optuna", "scipy", "scikit-learn", "greenlet")
+"""Those that a trial's numbers, a proposal or an importance depend on."""
 
 _CODE = ("sr_core", "study", "experiments")
 """Folders of a checkout whose changes are recorded."""
@@ -175,6 +178,34 @@ def recorded_versions(packages: Iterable[str]) -> dict[str, str]:
     """
     found = (_REQUIREMENT.fullmatch(line) for line in requirement_lines(packages))
     return {plain_name(match[1]): match[2] for match in found if match}
+
+
+def other_versions(then: Mapping[str, Any]) -> list[str]:
+    """Returns `name VERSION then, VERSION now` for each deciding library whose version a provenance records otherwise.
+
+    A library is left out if the provenance names no version of it, as that of an older record may.
+    """
+    recorded = _all_recorded(then)
+    found = list[str]()
+    for name in DECIDING_LIBRARIES:
+        before, now = recorded.get(name), _version(name)
+        if before and now not in before:
+            found.append(f"{name} {min(before)} then, {now} now")
+    return found
+
+
+def _all_recorded(then: Mapping[str, Any]) -> dict[str, set[str]]:
+    """Returns every version that a provenance names, by library: a list of packages may name a library twice."""
+    packages, versions = then.get("packages"), then.get("versions")
+    found: dict[str, set[str]] = {}
+    for line in requirement_lines(packages) if isinstance(packages, list | tuple) else ():
+        name, _, version = line.partition("==")
+        found.setdefault(plain_name(name), set()).add(version)
+    for name, version in versions.items() if isinstance(versions, Mapping) else ():
+        legal = isinstance(version, str) and _REQUIREMENT.fullmatch(f"{name}=={version}")
+        if legal or version == "not installed":
+            found[plain_name(str(name))] = {version}
+    return found
 
 
 def requirement_lines(packages: Iterable[str]) -> list[str]:

@@ -48,6 +48,7 @@ from study.placement import check_gpus
 from study.screen import live, terminal
 from study.screen.importance_beside import ImportanceBeside
 from study.screen.pulse import Pulse
+from study.search.optuna_private import doubts
 from study.search.replay import course_of
 from study.state import StudyState, fold
 from study.stopping import StoppedError, StopSignal, Terminated, signals
@@ -101,6 +102,8 @@ class Session(Outcome):
     stop: StopSignal = field(default_factory=StopSignal)
     epoch: int = 0
     """Of this session as the study's owner; 0 before it is one."""
+    doubts: list[str] = field(default_factory=list)
+    """What to warn of about the sampler; known before anything is written."""
 
     @classmethod
     def of(cls, outcome: Outcome) -> "Session":
@@ -126,6 +129,8 @@ class Session(Outcome):
         root, args = self.folder.root, self.args
         if self.placement.executor == "inline" and self.placement.device == "cpu":
             share_one_heap()  # before the views' threads: the trainings' thread would take over an ended one's heap
+        if state.counted < args.trials and not self.folder.training:  # a longer training proposes nothing
+            self.doubts = doubts(self.experiment.sampler)
         leaks = () if state.opened else check_leaks(root, found, allowed=args.allow_leak)
         with ExitStack() as stack:
             followers = stack.enter_context(self._views(out))  # their stores take seconds to make: beside the pictures
@@ -242,7 +247,9 @@ class Session(Outcome):
         """The session's first lines: who runs it, and what is not as it was."""
         state = coordinator.state
         here = provenance.collect()
-        before = state.session.provenance.get("source") if state.session else None
+        then = state.session.provenance if state.session else {}
+        before = then.get("source")
+        others = provenance.other_versions(then)
         epoch = self.epoch
         provenance.keep_uncommitted_changes(self.folder.changes(epoch))
         coordinator.record(
@@ -261,6 +268,11 @@ class Session(Outcome):
             coordinator.record(Warned(time=time.time(), message=message))
         if before not in (None, here["source"]):
             message = f"the code has changed since the last session ({before} then, {here['source']} now)"
+            coordinator.record(Warned(time=time.time(), message=message))
+        if others:
+            message = f"proposals or bits may differ from the last session's: {'; '.join(others)}"
+            coordinator.record(Warned(time=time.time(), message=message))
+        for message in self.doubts:
             coordinator.record(Warned(time=time.time(), message=message))
         if unmet:
             message = f"not every bit of this study can be repeated on this machine: {'; '.join(unmet)}"

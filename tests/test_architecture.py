@@ -25,10 +25,16 @@ IMPORTERS = {
     "cv2": {"sr_core/data/degrade.py", "sr_core/data/recognition.py", "sr_core/data/turns.py"},
     "PIL": {"sr_core/data/degrade.py", "sr_core/data/images.py", "sr_core/data/own_pictures.py"},
     "safetensors": {"sr_core/training/checkpoint.py", "sr_core/model/weights.py"},
-    "mlflow": {"study/tracking/mlflow_store.py", "study/tracking/mlflow_model.py", "study/tracking/served_model.py"},
+    "mlflow": {
+        "study/tracking/mlflow_store.py",
+        "study/tracking/mlflow_model.py",
+        "study/tracking/mlflow_private.py",
+        "study/tracking/served_model.py",
+    },
     "optuna": {
         "study/statistics/importance.py",
         "study/search/encoding.py",
+        "study/search/optuna_private.py",
         "study/search/sampler.py",
         "study/tracking/optuna_sink.py",
     },

@@ -204,7 +204,7 @@ def _is_deep(picture: PIL.ImageFile.ImageFile) -> bool:
         raise _RefusedError("holds signed or 32-bit samples")
 
     # A layout is Pillow's name for the samples in the file, e.g. "RGB;16B". A BMP's "BGR;16" is 5-6-5 bits.
-    layouts = {_layout(tile) for tile in picture.tile} if picture.format in ("PNG", "TIFF") else set()
+    layouts = {_layout(tile.args) for tile in picture.tile} if picture.format in ("PNG", "TIFF") else set()
     bits = set(tags.get(_BITS_PER_SAMPLE, ()))
     if picture.mode.startswith("I;16") or any(";16" in layout for layout in layouts) or any(n > 8 for n in bits):
         plain = (
@@ -225,8 +225,8 @@ def _is_deep(picture: PIL.ImageFile.ImageFile) -> bool:
     return False
 
 
-def _layout(tile: PIL.ImageFile._Tile) -> str:
-    return str(tile.args[0] if isinstance(tile.args, tuple) else tile.args)
+def _layout(args: object) -> str:
+    return str(args[0] if isinstance(args, tuple) else args)
 
 
 def _rounded(picture: PIL.ImageFile.ImageFile, data: bytes) -> PIL.Image.Image:

@@ -6,7 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch.compiler.config
 from torch import Tensor, nn
+
+from sr_core.training import torch_private
 
 _MOST_SHAPES = 512
 
@@ -19,8 +22,8 @@ def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
     input range.
     """
     # By default the ninth shape would silently run uncompiled, with other bits.
-    torch._dynamo.config.recompile_limit = _MOST_SHAPES
-    torch._dynamo.config.accumulated_recompile_limit = 4 * _MOST_SHAPES
+    torch.compiler.config.recompile_limit = _MOST_SHAPES
+    torch.compiler.config.accumulated_recompile_limit = 4 * _MOST_SHAPES
     with warnings.catch_warnings():  # torch's compiler imports parts of torch that warn of themselves
         warnings.simplefilter("ignore", DeprecationWarning)
         return torch.compile(model, dynamic=False)
@@ -34,12 +37,6 @@ def keep_compiled_in(folder: Path) -> None:
 
 def can_compile(device: str) -> bool:
     """Whether torch finds what it compiles with: a C++ compiler, and Triton for CUDA."""
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-    from torch.utils._triton import has_triton
-
-    try:
-        get_cpp_compiler()
-    except (InvalidCxxCompiler, RuntimeError, OSError):
+    if not torch_private.has_cpp_compiler():
         return False
-    return device == "cpu" or bool(has_triton())
+    return device == "cpu" or torch_private.has_triton()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from sr_core.config import TrainConfig
+from sr_core.training import torch_private
 
 
 def learning_rate(config: TrainConfig, patches: int) -> float:
@@ -68,9 +69,4 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, share: float | Tensor) -> None:
         """Take in the present weights; a share on the device (a scalar) is read when that device comes to it."""
-        if isinstance(share, float):
-            torch._foreach_lerp_(self._averages, self._weights, share)
-        else:
-            steps = list(torch._foreach_sub(self._weights, self._averages))
-            torch._foreach_mul_(steps, share)
-            torch._foreach_add_(self._averages, steps)
+        torch_private.move_towards(self._averages, self._weights, share)

@@ -84,6 +84,7 @@ class LiveView:
         self._messages: deque[tuple[float, str, TextIO]] = deque(maxlen=_MESSAGES)
         self._live = Live(console=out, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
         self._streams = sys.stdout, sys.stderr
+        out.file = out.file  # the stream of now: what stands in for it below would catch the screen's own drawing
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._draw, name="live-view", daemon=True)
         self._drawing, self._stopped = threading.Lock(), False
@@ -229,21 +230,19 @@ class _Caught(io.TextIOBase):
     """Stands in for a stream while the screen is the view's: whole lines become messages."""
 
     def __init__(self, stream: TextIO, messages: deque[tuple[float, str, TextIO]]) -> None:
-        self.rich_proxied_file = stream
-        """Where rich writes, which knows the screen."""
-        self._messages, self._begun = messages, ""
+        self._stream, self._messages, self._begun = stream, messages, ""
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        return self.rich_proxied_file.encoding
+        return self._stream.encoding
 
     def write(self, text: str) -> int:
         *lines, self._begun = (self._begun + text).split("\n")
-        self._messages.extend((time.time(), line, self.rich_proxied_file) for line in lines if line.strip())
+        self._messages.extend((time.time(), line, self._stream) for line in lines if line.strip())
         return len(text)
 
     def fileno(self) -> int:
-        return self.rich_proxied_file.fileno()
+        return self._stream.fileno()
 
     def writable(self) -> bool:
         return True

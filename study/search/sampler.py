@@ -9,7 +9,7 @@ import math
 import random
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sr_core.seed import child_seed
 from study.experiment import Experiment
+from study.search import optuna_private
 from study.search.cells import LISTED, Cells, Key, Point, digits
 from study.search.encoding import decode, distribution_of, encoded
 from study.search.replay import course_of
@@ -28,8 +29,6 @@ from study.state import OBJECTIVE, StudyState
 from study.state import TrialState as Trial
 
 _RETRIES = 20
-_STARTUP_TRIALS = 5
-"""Random trials before the sampler learns: chosen by simulation (docs/SEARCH.md)."""
 _GP_LEARNS_FROM = 100
 """Trials that the GP is fitted to: its time grows with their cube, 0.2 s for 50, 0.4 s for 100, 8 s for 1,000."""
 _SHORT = 20_000
@@ -189,50 +188,9 @@ class _Sampled:
             case "random":
                 return optuna.samplers.RandomSampler(seed=seed)
             case "gp":
-                return _Gp(seed, self._untried)
+                return optuna_private.Gp(seed, self._untried)
             case _:
-                return _Tpe(seed, self._distributions if self._known else {}, self._tried)
-
-
-class _Tpe(optuna.samplers.TPESampler):
-    """Optuna's TPE, told which dimensions all trials have: it would find that out from a thousand trials each time.
-
-    Args:
-        tried: encoded points that it passes over as long as one of its candidates is another.
-    """
-
-    def __init__(self, seed: int, space: Mapping[str, BaseDistribution], tried: Iterable[Mapping[str, Any]]) -> None:
-        super().__init__(seed=seed, n_startup_trials=_STARTUP_TRIALS, multivariate=True, constant_liar=True)
-        self._space = {name: d for name, d in sorted(space.items()) if not d.single()}
-        self._tried = {tuple(d.to_internal_repr(point[name]) for name, d in self._space.items()) for point in tried}
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self._space
-
-    def _compute_acquisition_func(self, samples: dict[str, Any], *estimators: Any) -> Any:
-        candidates = zip(*(samples[name].tolist() for name in self._space), strict=True)
-        repeats = [candidate in self._tried for candidate in candidates]
-        return np.where(repeats, -np.inf, super()._compute_acquisition_func(samples, *estimators))
-
-
-class _Gp(optuna.samplers.GPSampler):
-    """Optuna's GP; where what is left to try is a short list, it looks at all of it.
-
-    Args:
-        untried: the encoded points left, or none to climb through the whole space.
-    """
-
-    def __init__(self, seed: int, untried: Sequence[Mapping[str, Any]]) -> None:
-        super().__init__(seed=seed, n_startup_trials=_STARTUP_TRIALS)
-        self._untried = untried
-
-    def _optimize_acqf(self, acqf: Any, best_params: Any) -> Any:
-        if not self._untried:
-            return super()._optimize_acqf(acqf, best_params)
-        places = self._rng.rng.permutation(len(self._untried))  # so that of equal ones any may come
-        points: Any = [self._untried[i] for i in places]
-        rows = acqf.search_space.get_normalized_params(points, points)
-        return rows[np.argmax(acqf.eval_acqf_no_grad(rows))]
+                return optuna_private.Tpe(seed, self._distributions if self._known else {}, self._tried)
 
 
 def _telling(history: Sequence[tuple[Trial, Point]], learns: Sequence[str]) -> list[tuple[Trial, Point]]:

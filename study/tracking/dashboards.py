@@ -1,7 +1,6 @@
 """Servers that show a study, MLflow's and Optuna Dashboard, as child processes; and where on them what is shown."""
 
 import importlib.util
-import json
 import os
 import shlex
 import shutil
@@ -17,8 +16,8 @@ from sr_core.errors import SuiteError
 from study.events import StudyOpened
 from study.folder import StudyFolder
 from study.journal import read
-from study.tracking import server_process
-from study.tracking.databases import artifact_root, default_tracking_uri, redact, sqlite_file, sqlite_uri
+from study.tracking import mlflow_private, server_process
+from study.tracking.databases import artifact_root, default_tracking_uri, plain_uri, redact
 from study.tracking.follow import study_id
 from study.tracking.server_process import EVERY_ADDRESS, names_of, own_environment, own_folder, reachable, running
 
@@ -30,6 +29,11 @@ _API = "/api/2.0/mlflow"
 _HOSTS, _ORIGINS = "MLFLOW_SERVER_ALLOWED_HOSTS", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"
 _NOT_OURS = ("MLFLOW_", "_MLFLOW_", "UVICORN_", "GUNICORN_", "WEB_CONCURRENCY")
 """Variables for another MLflow server: they would move its pages, or change its store."""
+
+_CONSOLE_SCRIPT = (
+    "from importlib.metadata import entry_points; entry_points(group='console_scripts')['optuna-dashboard'].load()()"
+)
+"""Runs the command `optuna-dashboard` of this environment, whether or not its scripts are on the path."""
 
 
 def ui_command(root: Path, tracking_uri: str | None = None) -> str:
@@ -64,7 +68,7 @@ def serving(root: Path, uri: str, host: str, port: int) -> Iterator[str]:
     """
     address = f"http://{reachable(host)}:{port}"
     with own_folder() as folder:
-        options = _options(root, _plain_uri(uri, folder))
+        options = _options(root, plain_uri(uri, folder))
         command = [sys.executable, "-m", "mlflow", "ui", *options, "--host", host, "--port", str(port)]
         command += ["--workers", "1", *_who_may_ask(host, port)]
         # Without its seven processes for jobs of language models; they would compete with the training.
@@ -72,19 +76,6 @@ def serving(root: Path, uri: str, host: str, port: int) -> Iterator[str]:
         environment = own_environment(_NOT_OURS, host) | quiet
         with running("MLflow's server", command, environment, f"{address}/health", folder):
             yield address
-
-
-def _plain_uri(uri: str, folder: Path) -> str:
-    """An address of the same SQLite file without %-escapes, through a link in this folder.
-
-    MLflow makes the folder of a database, under the name that stands in its address, escapes and all.
-    """
-    file = sqlite_file(uri)
-    if file is None or "%" not in uri:
-        return uri
-    link = folder / "store"
-    link.symlink_to(file.parent)
-    return sqlite_uri(link / file.name)
 
 
 def _who_may_ask(host: str, port: int) -> list[str]:
@@ -117,7 +108,7 @@ def serving_optuna(storage: str, host: str, port: int) -> Iterator[str]:
         SuiteError: it ended, or did not answer.
     """
     page = f"http://{reachable(host)}:{port}/dashboard"
-    command = [sys.executable, "-c", "from optuna_dashboard._cli import main; main()", storage]
+    command = [sys.executable, "-c", _CONSOLE_SCRIPT, storage]
     options = ["--host", host, "--port", str(port), "--server", "wsgiref", "--quiet"]
     environment = own_environment((), host)
     with own_folder() as folder, running("Optuna Dashboard", [*command, *options], environment, page, folder):
@@ -153,8 +144,7 @@ def _pages(address: str, folder: StudyFolder) -> dict[str, str]:
     number = _experiment(address, opened.study, mine)
     if number is None:
         return {f"study {folder.study}": f"not in this store yet; bring it there: {sync_command(folder)}"}
-    runs = f"{address}/#/experiments/{number}/runs"
-    found = {f"study {folder.study}": f"{runs}?{_shown(viewStateShareKey=RANKING)}"}
+    found = {f"study {folder.study}": mlflow_private.shared_page(address, number, RANKING)}
     best = _runs(
         address,
         number,
@@ -162,19 +152,13 @@ def _pages(address: str, folder: StudyFolder) -> dict[str, str]:
         BEST_SHOWN,
     )
     if len(best) > 1:
-        chosen = _shown(runs=json.dumps(best), experiments=json.dumps([number]))
-        found[f"the best {len(best)} compared"] = f"{address}/#/compare-runs?{chosen}"
+        found[f"the best {len(best)} compared"] = mlflow_private.comparison_page(address, number, best)
     if best:
-        found["curves and pictures"] = f"{runs}?{_shown(compareRunsMode='CHART', viewStateShareKey=CURVES)}"
+        found["curves and pictures"] = mlflow_private.shared_page(address, number, CURVES, drawn=True)
     model = _model(address, opened.study, mine)
     if model:
-        found["the champion"] = f"{address}/#/models/{urllib.parse.quote(model)}?{_shown()}"
+        found["the champion"] = mlflow_private.model_page(address, model)
     return found
-
-
-def _shown(**options: str) -> str:
-    """The query of a page, which is to stand among those for training, and not for language models."""
-    return urllib.parse.urlencode({**options, "workflowType": "machine_learning"})
 
 
 def _experiment(address: str, name: str, mine: str) -> str | None:

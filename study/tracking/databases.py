@@ -88,6 +88,19 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(path)
 
 
+def plain_uri(uri: str, folder: Path) -> str:
+    """Returns an address of the same SQLite file without %-escapes, through a link in this folder.
+
+    MLflow makes the folder of a database, under the name that stands in its address, escapes and all.
+    """
+    file = sqlite_file(uri)
+    if file is None or "%" not in uri:
+        return uri
+    link = folder / "store"
+    link.symlink_to(file.parent)
+    return sqlite_uri(link / file.name)
+
+
 def _decodes_paths() -> bool:
     """Whether SQLAlchemy decodes %-escapes in the path of an address: from version 2.1 on."""
     major, minor = version("sqlalchemy").split(".")[:2]
@@ -141,22 +154,6 @@ def _warn_of_log(path: Path) -> None:
                 "%s: has a write-ahead log, which is unsafe if several machines open it at once on this file system; "
                 "to change that while nothing uses it: sqlite3 FILE 'PRAGMA journal_mode = DELETE'",
                 path,
-            )
-
-
-def move_artifacts(store: Path, old: str, new: str) -> None:
-    """Let an MLflow store name its files by another URI: it names them absolutely, and a root may be carried away."""
-    with closing(sqlite3.connect(store)) as connection, connection:
-        for table, column in (
-            ("experiments", "artifact_location"),
-            ("runs", "artifact_uri"),
-            ("logged_models", "artifact_location"),
-            ("model_versions", "source"),
-            ("model_versions", "storage_location"),
-        ):
-            connection.execute(
-                f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
-                (new, len(old) + 1, len(old), old),
             )
 
 

@@ -14,6 +14,7 @@ from study.folder import StudyFolder
 from study.pictures import picture_file
 from study.provenance import requirement_lines
 from study.state import TrialState
+from study.tracking import mlflow_private
 from study.tracking.mlflow_content import Tags
 
 Files = dict[str, str | bytes | Path]
@@ -28,9 +29,9 @@ _SPACE = uuid.UUID("5f2b7ad8-1f0c-5d1b-9d55-7d0d7f6cf7f1")
 def pictures(folder: StudyFolder, study_id: str, trial: TrialState, points: Sequence[Progress]) -> Files:
     """The validation crop after each of these points, where one was kept, as MLflow's image grid expects a series.
 
-    That is a picture and a preview whose names say series, step, time and an id (mlflow.tracking.client.log_image);
-    the id is derived here, so that a repetition replaces the files. Beside the first point comes the picture before
-    the training: the grid opens at step 0, and would say there that no image was logged.
+    That is a picture and a preview whose names say series, step, time and an id. The id is derived here, so that a
+    repetition replaces the files. Before the first point comes the picture before the training: the grid opens at step
+    0, and would say there that no image was logged.
     """
     moments = [(point.patches, point.time) for point in points]
     if trial.curve and any(point.patches == trial.curve[0].patches for point in points):
@@ -40,9 +41,8 @@ def pictures(folder: StudyFolder, study_id: str, trial: TrialState, points: Sequ
         path = picture_file(folder.trial(trial.number), patches)
         if folder.has(path):
             unique = uuid.uuid5(_SPACE, f"{study_id} {trial.number} {patches}")
-            series = PICTURE.replace("/", "~")
-            name = f"images/{series}+step+{patches}+timestamp+{int(time * 1000)}+{unique}"
-            files |= {f"{name}.png": path, f"{name}+compressed.webp": _preview(path)}
+            image, preview = mlflow_private.image_names(PICTURE, patches, int(time * 1000), str(unique))
+            files |= {image: path, preview: _preview(path)}
     return files
 
 
@@ -90,9 +90,8 @@ def of_conclusion(folder: StudyFolder, result: Concluded) -> Files:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table as MLflow's pages read it (the "split" layout of pandas); what JSON cannot say is said in words."""
-    data = [[_cell(value) for value in row] for row in rows]
-    return json.dumps({"columns": list(columns), "data": data})
+    """A table as MLflow's pages read it; what JSON cannot say is said in words."""
+    return mlflow_private.table_text(columns, [[_cell(value) for value in row] for row in rows])
 
 
 def _cell(value: object) -> object:
@@ -103,6 +102,5 @@ def _cell(value: object) -> object:
 
 def marks(files: Mapping[str, object]) -> Tags:
     """The tags by which MLflow's pages know that a run has tables and image series."""
-    tables = [{"path": name, "type": "table"} for name in files if name.endswith(TABLE)]
-    tags: Tags = {"mlflow.loggedArtifacts": json.dumps(tables)} if tables else {}
-    return tags | ({"mlflow.loggedImages": "true"} if any(name.startswith("images/") for name in files) else {})
+    tables = [name for name in files if name.endswith(TABLE)]
+    return {**mlflow_private.marks(tables, images=any(name.startswith("images/") for name in files))}

@@ -16,7 +16,7 @@ from study import events as ev
 from study.folder import StudyFolder
 from study.journal import read
 from study.state import OBJECTIVE, StudyState
-from study.tracking import databases
+from study.tracking import databases, mlflow_private
 from study.tracking import mlflow_content as content
 from study.tracking import mlflow_files as files
 from study.tracking.databases import ViewError
@@ -31,7 +31,6 @@ from study.tracking.mlflow_store import (
     milliseconds,
     plainly,
     prepare_store,
-    release_store,
     runs_of,
     second_name,
 )
@@ -228,7 +227,7 @@ class MlflowSink:
     def close(self) -> None:
         """Give back the connections to a database: a server that was restarted has forgotten them."""
         if not self._uri.startswith("http"):
-            release_store(self._uri)
+            mlflow_private.release(self._uri)
         self._identity = None
 
     def _find_runs(self) -> KnownRun | None:
@@ -384,7 +383,7 @@ class MlflowSink:
         if store and artifacts and store.parent == artifacts.parent:
             before = str(found.artifact_location).rpartition("/")[0]
             if before != artifacts.as_uri():
-                databases.move_artifacts(store, f"{before}/", f"{artifacts.as_uri()}/")
+                mlflow_private.move_artifacts(store, f"{before}/", f"{artifacts.as_uri()}/")
         return str(found.experiment_id)
 
     def _make_experiment(self, opened: ev.StudyOpened, owner: str) -> str:

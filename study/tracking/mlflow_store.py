@@ -2,8 +2,12 @@
 
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,26 +21,24 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
-from mlflow.store.db import utils as mlflow_database
-from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from sr_core.errors import SuiteError
-from study.tracking import databases
+from study.tracking import databases, mlflow_private
 from study.tracking import mlflow_content as content
 from study.tracking import mlflow_names as names
 from study.tracking.mlflow_content import Point, plain
 from study.tracking.mlflow_uploads import Files, send
 from study.tracking.server_process import is_loopback, without_proxy
 
-# It makes the folder under the name that stands in the address, where %-escapes may stand for other characters.
-mlflow_database._make_parent_dirs_if_sqlite = lambda uri: None
-mlflow_database.MAX_RETRY_COUNT = 1  # for the same reason: else it would sleep for minutes over a wrong password
+logger = logging.getLogger(__name__)
+
 # MLflow and Alembic narrate on stderr what they do, and log the errors that they raise as well.
 for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
+for _missing in mlflow_private.alter():
+    logger.warning("mlflow: %s", _missing)
 
 MOST_METRICS, MOST_OTHERS = 900, 50
 """Points, and params or tags, in one request; MLflow refuses 100 of one kind of the latter, and 1,000 in all."""
@@ -57,13 +59,6 @@ def _keep_to_itself(uri: str) -> None:
         os.environ.pop("MLFLOW_WORKSPACE", None)
     elif is_loopback(host):
         os.environ.update(without_proxy(host))
-
-
-def release_store(uri: str) -> None:
-    """Give back the connections to a database, which MLflow keeps: its file may be deleted, its server restarted."""
-    for store in (SqlAlchemyStore, RegistryStore):
-        if uri in store._engine_map:
-            store._engine_map[uri].dispose()
 
 
 def find_run(tracking_uri: str, run_id: str) -> tuple[str, int]:
@@ -139,15 +134,32 @@ def prepare_store(uri: str) -> None:
     _keep_to_itself(uri)
     artifacts = databases.artifact_root(path.parent).as_uri()  # of experiments that are not ours
     with plainly(uri):
-        databases.create_once(path, lambda fresh: SqlAlchemyStore(fresh, artifacts)._dispose_engine())
-        engine = SqlAlchemyStore._get_or_create_engine(uri)
-        release_store(uri)  # it may still hold a file that was deleted
+        databases.create_once(path, lambda fresh: mlflow_private.create_store(fresh, artifacts))
+        mlflow_private.release(uri)  # it may still hold a file that was deleted
         try:
             client_of(uri).search_experiments(max_results=1)
         except MlflowException as exc:
-            if "out-of-date database schema" not in str(exc):
+            if not mlflow_private.is_out_of_date(exc):
                 raise
-            mlflow_database._upgrade_db(engine)
+            mlflow_private.release(uri)
+            _upgrade(uri)
+
+
+def _upgrade(uri: str) -> None:
+    """Bring an older SQLite store up to date by MLflow's own command, which Ctrl-C does not reach.
+
+    Raises:
+        ViewError: the command failed.
+    """
+    with TemporaryDirectory(prefix="upgrade-") as scratch:
+        command = [sys.executable, "-m", "mlflow", "db", "upgrade", databases.plain_uri(uri, Path(scratch))]
+        done = subprocess.run(
+            command, cwd=scratch, stdin=subprocess.DEVNULL, capture_output=True, check=False, start_new_session=True
+        )
+    if done.returncode != 0:
+        lines = done.stderr.decode("utf-8", "replace").split("\n")
+        said = next((line.strip() for line in reversed(lines) if line.strip()), f"status {done.returncode}")
+        raise databases.ViewError(f"MLflow at {databases.redact(uri)}: mlflow db upgrade failed ({said[:300]})")
 
 
 def log(

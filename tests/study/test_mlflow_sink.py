@@ -516,12 +516,12 @@ def test_a_store_of_an_older_mlflow_is_brought_up_to_date(told: Any, monkeypatch
         (head,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
         connection.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
 
-    def upgrade(engine: Any) -> None:
-        upgraded.append(str(engine.url))
+    def upgrade(uri: str) -> None:
+        upgraded.append(uri)
         with closing(sqlite3.connect(told.folder.root / "mlflow.db")) as connection, connection:
             connection.execute("UPDATE alembic_version SET version_num = ?", (head,))
 
-    monkeypatch.setattr(mlflow_store.mlflow_database, "_upgrade_db", upgrade)
+    monkeypatch.setattr(mlflow_store, "_upgrade", upgrade)
     show(told.whole())
     assert upgraded == [default_tracking_uri(told.folder.root)]
     assert len(snapshot(told)) == 6

@@ -19,7 +19,7 @@ from optuna.samplers import TPESampler
 from study import journal
 from study.config import TrialConfig
 from study.experiment import Experiment
-from study.search import sampler
+from study.search import optuna_private, sampler
 from study.search.encoding import encoded
 from study.search.sampler import propose
 from study.space import Choice, Float, Grid, Int, Together
@@ -296,7 +296,7 @@ def test_of_its_candidates_the_tpe_takes_one_that_was_not_tried(
 
     monkeypatch.setattr(sampler._Sampled, "ask", counted)
     with_memory = often()
-    monkeypatch.setattr(sampler._Tpe, "_compute_acquisition_func", TPESampler._compute_acquisition_func)
+    monkeypatch.setattr(optuna_private.Tpe, "_compute_acquisition_func", TPESampler._compute_acquisition_func)
     assert with_memory < 0.5 * often()
 
 
@@ -308,7 +308,7 @@ def test_the_gp_takes_the_most_promising_of_all_that_is_left(history: Callable[.
         study.try_out(values, score(values))
     promises: dict[tuple[Any, ...], float] = {}
 
-    class Noted(sampler._Gp):
+    class Noted(optuna_private.Gp):
         def _optimize_acqf(self, acqf: Any, best_params: Any) -> Any:
             for point in self._untried:
                 promises[tuple(point.values())] = float(
@@ -317,7 +317,7 @@ def test_the_gp_takes_the_most_promising_of_all_that_is_left(history: Callable[.
             return super()._optimize_acqf(acqf, best_params)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampler, "_Gp", Noted)
+        patch.setattr(optuna_private, "Gp", Noted)
         point = propose(study.state, study.experiment, 15)
     assert point is not None
     chosen = tuple(encoded(GRID.space.dimensions, point).values())
@@ -339,12 +339,12 @@ def test_of_a_long_history_the_gp_is_told_the_best_a_fair_part_of_the_rest_and_w
     study.propose(GRID.space.settings(under_way))
     told: list[Any] = []
 
-    class Noted(sampler._Gp):
+    class Noted(optuna_private.Gp):
         def sample_relative(self, study: Any, trial: Any, search_space: Any) -> Any:
             told.extend(study.get_trials(deepcopy=False))
             return super().sample_relative(study, trial, search_space)
 
-    monkeypatch.setattr(sampler, "_Gp", Noted)
+    monkeypatch.setattr(optuna_private, "Gp", Noted)
     assert propose(study.state, study.experiment, 261) != under_way
     scores = [t.value for t in told if t.value is not None]
     assert len(scores) == sampler._GP_LEARNS_FROM
