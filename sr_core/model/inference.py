@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from sr_core.floats import settle_vector_math
 from sr_core.model.network import A2N
 from sr_core.model.strips import forward_in_strips
 from sr_core.out_of_memory import is_out_of_memory
+from sr_core.precision import exact_multiplication
 
 Precision = Literal["fp32", "bf16"]
 
@@ -65,26 +66,11 @@ def super_resolve(
         return sr
 
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-    with _evaluating(model), torch.inference_mode(), autocast, _unrounded_factors(device):
+    with _evaluating(model), torch.inference_mode(), autocast, exact_multiplication():
         given = np.require(lr, requirements=("C", "W"))  # torch warns of arrays that nobody may write
         x = torch.from_numpy(given).to(device).permute(2, 0, 1)[None] / 255
         sr = _mean_over_symmetries(enlarge, x) if self_ensemble else enlarge(x)
         return np.asarray(sr[0].mul_(255).permute(1, 2, 0).contiguous().cpu().numpy(), dtype=np.float32)
-
-
-@contextmanager
-def _unrounded_factors(device: torch.device) -> Iterator[None]:
-    """Convolutions of float32 on a GPU take their factors as they are, where torch's default rounds them to 10 bits."""
-    if device.type != "cuda":
-        yield
-        return
-    convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    before = convolutions.fp32_precision
-    convolutions.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        convolutions.fp32_precision = before
 
 
 def on_device(model: A2N, device: str) -> tuple[A2N, str]:
