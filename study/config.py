@@ -8,6 +8,7 @@ from typing import Any
 
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
 from sr_core.errors import ConfigError
+from sr_core.stored import fill, is_newer, written
 from study.counting import Counts
 
 SECTIONS = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig, "evaluation": EvaluationConfig}
@@ -33,7 +34,10 @@ class TrialConfig:
         Counts(self.train.budget_patches, self.evaluation.every_patches, [self.train.batch_size]).check()
 
     def dotted(self) -> dict[str, Any]:
-        """Every hyperparameter and the seed by dotted name, floats as floats however they were written."""
+        """Every hyperparameter and the seed by dotted name, floats as floats however they were written.
+
+        For people and for the search; `recorded` is what is stored and hashed.
+        """
         flat: dict[str, Any] = {}
         for section, kind in SECTIONS.items():
             for f in fields(kind):
@@ -41,20 +45,27 @@ class TrialConfig:
                 flat[f"{section}.{f.name}"] = float(value) if f.type is float else value
         return flat | {"seed": self.seed}
 
+    def recorded(self) -> dict[str, Any]:
+        """The hyperparameters and the seed by dotted name as records hold them: what digests are taken over.
+
+        Without those that came after version 0.1 and have the value that it implied (`sr_core.stored`).
+        """
+        flat = self.dotted()
+        kept: dict[str, Any] = {}
+        for section, kind in SECTIONS.items():
+            values = {f.name: flat[f"{section}.{f.name}"] for f in fields(kind)}
+            kept |= {f"{section}.{name}": value for name, value in written(kind, values).items()}
+        return kept | {"seed": self.seed}
+
     def to_json(self) -> dict[str, Any]:
-        """The complete config as nested plain values."""
-        nested: dict[str, Any] = {}
-        for name, value in self.dotted().items():
-            section, _, key = name.rpartition(".")
-            if section:
-                nested.setdefault(section, {})[key] = value
-            else:
-                nested[key] = value
-        return nested
+        """The config as nested plain values that `from_json` completes: those of `recorded`."""
+        return _nested(self.recorded())
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "TrialConfig":
-        """The config that `to_json` wrote.
+        """The config that `to_json` wrote, of this version or an older one.
+
+        A field that the record is too old to have gets the value that older code implied.
 
         Raises:
             ConfigError: a field is unknown or missing (a default never stands in: it may have changed since), or a
@@ -64,15 +75,17 @@ class TrialConfig:
             raise ConfigError(f"stored config: expected an object, got {type(stored).__name__}")
         sections: dict[str, Any] = {}
         for section, kind in SECTIONS.items():
-            values = stored.get(section)
-            names = {f.name for f in fields(kind)}
-            if not isinstance(values, Mapping) or set(values) != names:
-                odd = sorted(names ^ set(values)) if isinstance(values, Mapping) else ["all of it"]
-                raise ConfigError(f"stored config, section {section}: missing or unknown {', '.join(odd)}")
-            sections[section] = kind(**values)
-        if set(stored) != {*SECTIONS, "seed"}:
+            values = stored.get(section, {} if is_newer(kind) else None)
+            sections[section] = kind(**fill(kind, values, f"stored config, section {section}"))
+        original = {section for section, kind in SECTIONS.items() if not is_newer(kind)}
+        if not {*original, "seed"} <= set(stored) <= {*SECTIONS, "seed"}:
             raise ConfigError(f"stored config: expected {', '.join([*SECTIONS, 'seed'])}; got {', '.join(stored)}")
         return cls(**sections, seed=stored["seed"])
+
+    @classmethod
+    def from_recorded(cls, flat: Mapping[str, Any]) -> "TrialConfig":
+        """The config that `recorded` gave, of this version or an older one. Raises as `from_json` does."""
+        return cls.from_json(_nested(flat))
 
     def digest(self) -> str:
         """16 hex digits that name this config; equal exactly where every field is."""
@@ -123,6 +136,17 @@ def differences(one: "TrialConfig", other: "TrialConfig") -> dict[str, tuple[Any
     """Dotted names whose values differ, with both values."""
     left, right = one.dotted(), other.dotted()
     return {name: (left[name], right[name]) for name in left if left[name] != right[name]}
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        section, _, key = name.rpartition(".")
+        if section:
+            nested.setdefault(section, {})[key] = value
+        else:
+            nested[key] = value
+    return nested
 
 
 def short_digest(value: Any) -> str:

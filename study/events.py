@@ -4,8 +4,34 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-FORMAT = 1
-"""Version of the event vocabulary; a journal of another one is refused, not guessed at."""
+from sr_core.stored import FIRST_FORMAT, newer_fields, since, written
+
+FORMAT = 2
+"""Version of what a journal may hold: its events, settings and hyperparameters.
+
+New journals get this one. Journals of every earlier one are read and continued; a journal of a later one is refused,
+not guessed at. A release that adds to any of the three raises it by one and declares each new field with
+`sr_core.stored.since`.
+
+1. Version 0.1.
+2. Version 0.2: `runtime.flush_subnormals`, `Concluded.missing`.
+"""
+
+
+class UnknownFormatError(ValueError):
+    """A journal is of a format that this version does not know."""
+
+
+def check_format(format: object) -> None:
+    """Raises UnknownFormatError, which says what to do, unless this version reads journals of that format."""
+    if isinstance(format, int) and not isinstance(format, bool) and FIRST_FORMAT <= format <= FORMAT:
+        return
+    if isinstance(format, int) and format > FORMAT:
+        what = "a newer version of this suite wrote it; update this one, or take that one"
+    else:
+        what = f"no version wrote that; expected a whole number from {FIRST_FORMAT} on; restore the file from a copy"
+    raise UnknownFormatError(f"expected journal format {FORMAT}, got {format!r}: {what}")
+
 
 Scores = Mapping[str, float]
 """Metric values by MLflow name, e.g. {"val/psnr": 31.2}."""
@@ -213,7 +239,7 @@ class Concluded(Event):
     """(set, picture, PSNR in dB, SSIM) of the winner."""
     files: tuple[str, ...]
     """Written results, relative to the study's folder."""
-    missing: tuple[str, ...] = ()
+    missing: tuple[str, ...] = since(2, implied=(), default=())
     """Results that could not be made, each with a warning among the notes; the next session tries them again."""
     notes: tuple[str, ...] = ()
     """What was found beside the winner, in words: arms, importances, warnings."""
@@ -229,14 +255,25 @@ _KINDS: dict[str, type[Event]] = {
 
 
 def to_json(event: Event) -> dict[str, Any]:
-    """The event as plain values, its kind first."""
-    return {"event": type(event).__name__, **asdict(event)}
+    """The event as plain values, its kind first.
+
+    Without newer fields that say nothing new: then an older version reads a line that was appended to its journal.
+    """
+    kind, values = type(event), asdict(event)
+    return {"event": kind.__name__, **(written(kind, values) if newer_fields(kind) else values)}
 
 
 def from_json(stored: Mapping[str, Any]) -> Event:
-    """The event that `to_json` described. Raises KeyError or TypeError for anything else."""
+    """The event that `to_json` described, of this version or an older one.
+
+    Raises:
+        UnknownFormatError: it is the first one of a journal whose format this version does not know.
+        KeyError or TypeError: it is anything else.
+    """
     values = dict(stored)
     kind = _KINDS[values.pop("event")]
+    if kind is StudyOpened:
+        check_format(values["format"])
     if kind is Finished or kind is Concluded:
         values["per_image"] = tuple(tuple(row) for row in values["per_image"])
     if kind is Concluded:

@@ -145,10 +145,10 @@ class Experiment:
     def describe(self) -> dict[str, Any]:
         """All that the answer depends on, as plain values: what the study's digest is taken over."""
         return {
-            "base": {k: v for k, v in self.base.dotted().items() if k != "seed"},
+            "base": {k: v for k, v in self.base.recorded().items() if k != "seed"},
             "space": {"+".join(d["names"]): d for d in self.space.describe()},
             "references": {
-                name: {k: v for k, v in config.dotted().items() if k != "seed"}
+                name: {k: v for k, v in config.recorded().items() if k != "seed"}
                 for name, config in self.references.items()
             },
             "search": {

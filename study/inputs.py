@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +48,11 @@ def _outside_the_question(question: Mapping[str, object], trial: TrialState) -> 
     assert isinstance(references, Mapping) and isinstance(base, Mapping)
     asked = dict(references[trial.proposed.name]) if trial.proposed.name in references else dict(base)
     asked |= trial.proposed.values
-    has = {name: value for name, value in trial.config.dotted().items() if name != "seed"}
+    recorded = trial.config.recorded()
+    has = {name: value for name, value in recorded.items() if name != "seed"}
+    with suppress(ConfigError):  # what no version knows is compared as it stands
+        asked = TrialConfig.from_recorded({**asked, "seed": recorded["seed"]}).recorded()
+        del asked["seed"]
     return [
         f"config: {name} is {has.get(name)!r} in the trial and {asked.get(name)!r} in what the study asked"
         for name in sorted(asked.keys() | has.keys())

@@ -47,6 +47,7 @@ def decode(line: bytes) -> tuple[int, Event]:
 
     Raises:
         TornLineError: it is not what was written, or not all of it.
+        UnknownFormatError: it is the first line of a journal that this version does not know.
         ValueError: it is, and no event of this format.
     """
     body, mark, rest = line.rpartition(b',"sum":"')
@@ -125,6 +126,8 @@ def _lines(path: Path) -> Iterator[tuple[Event, int]]:
                 # A power cut may tear the last line too; that it was not the last shows with the next one.
                 torn = f"{path}: line {number + 1} {exc}; restore the file from a copy"
                 continue
+            except events.UnknownFormatError as exc:
+                raise JournalError(f"{path}: {exc}") from exc
             except ValueError as exc:
                 raise JournalError(f"{path}: line {number + 1} {exc}") from exc
             if seq != number:
@@ -132,8 +135,6 @@ def _lines(path: Path) -> Iterator[tuple[Event, int]]:
                     f"{path}: line {number + 1} has sequence number {seq} where {number} was expected; "
                     "restore the file from a copy"
                 )
-            if isinstance(event, events.StudyOpened) and event.format != events.FORMAT:
-                raise JournalError(f"{path}: expected journal format {events.FORMAT}, got {event.format}")
             end += len(line)
             yield event, end
 

@@ -31,6 +31,8 @@ class Circumstances:
     """Of Python and of the libraries that numbers pass through."""
     processor: str = ""
     """Another model than the recorded one: kernels may differ within an instruction set. Matters to numbers alone."""
+    unknown: tuple[str, ...] = ()
+    """Settings that decide bits and that the record is too old to name. They matter to numbers alone."""
 
     @property
     def lines(self) -> list[str]:
@@ -53,7 +55,11 @@ def circumstances(state: StudyState, trial: TrialState, runtime: Runtime) -> Cir
     hardware = {start.hardware for start in trial.starts if start.hardware} - {here}
     processor = f"processor {', '.join(sorted(hardware))} then, {here} here" if hardware else ""
     return Circumstances(
-        tuple(settings), tuple(dict.fromkeys(code)), tuple(dict.fromkeys(versions)), "" if settings else processor
+        settings=tuple(settings),
+        code=tuple(dict.fromkeys(code)),
+        versions=tuple(dict.fromkeys(versions)),
+        processor="" if settings else processor,
+        unknown=tuple(runtime.unknown()),
     )
 
 
@@ -114,9 +120,11 @@ def judge(found: Comparison, around: Circumstances, *, promises_bits: bool, stri
         return Judgement((f"verdict: bit-identical, every point of the curve {weights}{beside}",), 0)
     gaps = ", ".join(map(str, found.largest())) if found.whole else ""
     changed = [*around.code, *around.versions]
-    if free and found.close and not changed and not strict:
+    # A record that is too old to name a setting always meets other code, so that proves nothing about the code.
+    if free and found.close and not strict and (around.unknown or not changed):
+        also = "; other code or versions are noted above" if changed else ""
         return Judgement((f"verdict: within tolerance: largest difference {gaps}; bits are not promised here "
-                          f"({free})",), 0)  # fmt: skip
+                          f"({free}){also}",), 0)  # fmt: skip
     if free and found.close and changed:
         cause = f"{changed[0]}, or {free}: with the recorded code and versions it would tell which"
         return different([found.first_difference(), f"largest difference {gaps}, which other rounding may make",
@@ -129,11 +137,14 @@ def judge(found: Comparison, around: Circumstances, *, promises_bits: bool, stri
 
 def _why_bits_may_differ(around: Circumstances, promises_bits: bool, identical: bool) -> str:
     """Empty where every bit has to be equal."""
-    if around.settings:
-        return "; ".join(around.settings)
-    if not promises_bits:
-        return "the record's settings leave the order of additions free"
-    return "" if identical else around.processor
+    reasons = list(around.settings)
+    if not reasons and not promises_bits:
+        reasons.append("the record's settings leave the order of additions free")
+    if not identical:
+        reasons += around.unknown
+    if not identical and not reasons and around.processor:
+        reasons.append(around.processor)
+    return "; ".join(reasons)
 
 
 def _beyond(found: Comparison) -> str:

@@ -335,5 +335,5 @@ def baseline(crops: list[Crop], experiment: Experiment) -> dict[str, float]:
 
 
 def runtime_of(opened: StudyOpened) -> Runtime:
-    """The settings that this study was resolved to."""
-    return Runtime.from_json(dict(opened.runtime))
+    """The settings that this study was resolved to. Raises ConfigError where the record lacks one."""
+    return Runtime.from_json(opened.runtime, format=opened.format)

@@ -75,7 +75,7 @@ def reproduce(args: argparse.Namespace) -> int:
         if material.changed:
             return end(different(list(material.changed)))
         around = circumstances(state, trial, runtime)
-        for line in around.lines:
+        for line in (*around.lines, *around.unknown):
             print(f"note: {line}")
         found = proof.retrain(
             folder,

@@ -21,7 +21,7 @@ from sr_core.out_of_memory import is_out_of_memory
 from sr_core.training.checkpoint import put_fence
 from sr_core.training.compiled import keep_compiled_in
 from sr_core.training.memory import share_one_heap
-from sr_core.training.runtime import gpu_models
+from sr_core.training.runtime import Runtime, gpu_models
 from study import provenance
 from study.branching import require_own_name
 from study.commandline import typed
@@ -177,7 +177,7 @@ class Session:
                 retries=self.placement.retries,
             )
             self.stop.searching = True
-            self.start(coordinator, [] if self.placement.executor == "ray" else runtime.unmet())
+            self.start(coordinator, self._not_restored(runtime))
             self.wall_time.started()
             end = coordinator.search(self.args.trials)
             if end.reason in ("complete", "exhausted", "timeout") and _to_conclude(coordinator.state):
@@ -255,6 +255,10 @@ class Session:
         if on_gpus and self.placement.device == "cpu" and self.placement.slots > 1:
             flag = "add --trials-per-gpu" if self.placement.executor == "ray" else "say which with --gpus"
             raise SuiteError(f"study {self.folder.study!r} runs on GPUs: {flag}, not how many --slots alone")
+
+    def _not_restored(self, runtime: Runtime) -> list[str]:
+        """What this machine cannot repeat of the settings that decide bits; on Ray each slot tells its own."""
+        return [] if self.placement.executor == "ray" else [*runtime.unmet(), *runtime.unknown()]
 
     def start(self, coordinator: Coordinator, unmet: list[str]) -> None:
         """The session's first lines: who runs it, and what is not as it was."""

@@ -19,6 +19,7 @@ from study.events import Concluded, Finished
 from study.experiment import Experiment
 from study.figures import cause, name_in_figure, png
 from study.folder import StudyFolder
+from study.opening import runtime_of
 from study.state import StudyState, TrialState
 from study.statistics import roles
 from study.statistics.replication import interim
@@ -55,7 +56,7 @@ def conclude(
     model, device = on_device(trained_network(folder, best), device)
     kept = KeptScores(folder.path / ".scores.json")
     # Under the study's own setting, and in a thread of its own: the statistics below are computed in this one.
-    flush = bool(state.opened.runtime.get("flush_subnormals"))
+    flush = runtime_of(state.opened).flush_subnormals
     with inference_thread(flush=flush) as thread:
         whole = thread(
             score_whole_images,

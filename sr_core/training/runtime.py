@@ -5,6 +5,7 @@ reproduction.
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -16,10 +17,11 @@ from sr_core.errors import ConfigError
 from sr_core.floats import can_flush, flush_subnormals, settle_vector_math
 from sr_core.machine import cores
 from sr_core.precision import check_environment, set_multiplication
+from sr_core.stored import fill, since
 from sr_core.training.compiled import can_compile
 from sr_core.training.memory import keep_freed_memory
 
-_RESTORED_IF_POSSIBLE = (
+_NOT_RESTORED_EVERYWHERE = (
     "device",
     "device_name",
     "engine",
@@ -30,7 +32,11 @@ _RESTORED_IF_POSSIBLE = (
     "torch",
     "cudnn",
 )
-"""Settings that depend on the machine. The others are restored on any."""
+"""Settings that a machine has or lacks; `Runtime.here` puts its own in their place."""
+
+
+def _unknown_on_a_gpu(settings: Mapping[str, Any]) -> str | None:
+    return "" if settings["device"] == "cpu" else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,14 +62,13 @@ class Runtime:
     """Whether only kernels are used that give the same bits every time."""
     micro_batch: int = 0
     """The most patches of a batch that go through the network at once, 0 for all: gradients add up over the parts."""
-    flush_subnormals: bool = False
-    """Whether the CPU takes numbers below 1.2e-38 for zero; some configurations train several times as fast then.
-    Records of earlier versions do not name it, and their trials did not flush."""
+    flush_subnormals: bool = since(2, implied=False, default=False)
+    """Whether the CPU takes numbers below 1.2e-38 for zero; some configurations train several times as fast then."""
     cpu_capability: str
     """Instruction set that torch's CPU kernels use, e.g. AVX2."""
     torch: str
     """Version of the torch build."""
-    cudnn: str = ""
+    cudnn: str | None = since(2, implied=_unknown_on_a_gpu, default="")
     """Version of the library that computes a GPU's convolutions, which may be exchanged below an unchanged torch; empty
     on a CPU."""
 
@@ -109,8 +114,18 @@ class Runtime:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, stored: dict[str, Any]) -> "Runtime":
-        return cls(**stored)
+    def from_json(cls, stored: Mapping[str, Any], *, format: int | None = None) -> "Runtime":
+        """The settings that a record holds; those that it is too old to name as older code implied them.
+
+        Args:
+            format: of the journal that holds them, whose settings have to be all there.
+        Raises:
+            ConfigError: a setting is unknown or missing.
+        """
+        values = fill(cls, stored, "recorded settings (runtime)", format=format)
+        if values["cudnn"] is None and values["precision"] == "fp32":
+            values["precision"] = "tf32"  # what version 0.1 called fp32 on a GPU
+        return cls(**values)
 
     def here(self) -> "Runtime":
         """The nearest to these settings that this machine can restore: on the CPU where it lacks the GPU."""
@@ -135,12 +150,28 @@ class Runtime:
         )
 
     def unmet(self) -> list[str]:
-        """Settings that this machine cannot restore, in words; empty where it can restore all."""
+        """Settings that this machine cannot restore, in words; empty where it can restore all.
+
+        Those that nobody knows any more are told by `unknown`.
+        """
         here = self.here()
         return [
             f"{name} {_spoken(getattr(self, name))} then, {_spoken(getattr(here, name))} here"
-            for name in _RESTORED_IF_POSSIBLE
-            if getattr(self, name) != getattr(here, name)
+            for name in _NOT_RESTORED_EVERYWHERE
+            if getattr(self, name) is not None and getattr(self, name) != getattr(here, name)
+        ]
+
+    def unknown(self) -> list[str]:
+        """Settings that the record is too old to name and that decide bits here, in words.
+
+        A field's value is None if older code neither stored nor implied it, and empty if it does not apply to the
+        device. Bits may be equal, and cannot be demanded.
+        """
+        here = self.here()
+        return [
+            f"{name} is not in the record, {getattr(here, name)} here"
+            for name in _NOT_RESTORED_EVERYWHERE
+            if getattr(self, name) is None and getattr(here, name)
         ]
 
     @property

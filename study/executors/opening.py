@@ -32,7 +32,8 @@ def runtime_for(experiment: Experiment, trials: int, placement: Placement, store
         SuiteError: the replayed study ran on another kind of device.
     """
     if experiment.replay is not None:
-        runtime = Runtime.from_json(dict(course_of(experiment.replay).runtime))
+        course = course_of(experiment.replay)
+        runtime = Runtime.from_json(course.runtime, format=course.format)
         if runtime.device.partition(":")[0] != placement.device:
             raise SuiteError(f"the study to be replayed ran on {runtime.device}, not on {placement.device}; see --gpus")
         return runtime

@@ -65,7 +65,7 @@ class Record:
 
     @cached_property
     def base(self) -> TrialConfig:
-        return TrialConfig().with_values(self.opened.question["base"], counted=False)
+        return TrialConfig.from_recorded({**self.opened.question["base"], "seed": self.opened.seed})
 
     @cached_property
     def searched(self) -> list[TrialState]:

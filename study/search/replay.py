@@ -13,7 +13,7 @@ from typing import Any
 
 from sr_core.errors import SuiteError
 from study.config import TrialConfig, short_digest
-from study.events import Proposed, Pruned, StudyOpened, max_bicubic_psnr
+from study.events import FORMAT, Proposed, Pruned, StudyOpened, max_bicubic_psnr
 from study.journal import read
 from study.space import Space
 
@@ -22,12 +22,14 @@ from study.space import Space
 class Course:
     """What was decided in a study."""
 
-    configs: Mapping[int, Mapping[str, Any]]
-    """By trial number, references left out: the complete config by dotted name."""
+    configs: Mapping[int, TrialConfig]
+    """By trial number, references left out."""
     pruned_at: Mapping[int, int]
     """Patches at which a trial was pruned."""
     runtime: Mapping[str, Any]
     """The settings that decide bits."""
+    format: int
+    """Of the journal, which says what its settings leave out."""
     max_bicubic_psnr: float | None
     """The bound for validation crops, so that scores can be compared; None if the study recorded none."""
 
@@ -39,14 +41,15 @@ class Course:
         """
         if number not in self.configs:
             return None
-        point = space.locate(self.configs[number], base.dotted())
+        point = space.locate(self.configs[number].dotted(), base.dotted())
         if point is None:
             raise SuiteError(f"replay: trial {number} lies outside this experiment's space; give it the other's")
         return point
 
     def digest(self) -> str:
         """16 hex digits, equal where all decisions are."""
-        return short_digest([sorted(self.configs.items()), sorted(self.pruned_at.items())])
+        configs = [(number, config.recorded()) for number, config in sorted(self.configs.items())]
+        return short_digest([configs, sorted(self.pruned_at.items())])
 
 
 @cache
@@ -58,16 +61,17 @@ def course_of(journal: Path) -> Course:
     """
     if not journal.is_file():
         raise SuiteError(f"replay of {journal}: no such journal")
-    configs: dict[int, Mapping[str, Any]] = {}
+    configs: dict[int, TrialConfig] = {}
     pruned_at: dict[int, int] = {}
     runtime: Mapping[str, Any] = {}
+    format = FORMAT
     bound: float | None = None
     for event in read(journal):
         if isinstance(event, StudyOpened):
-            runtime = event.runtime
+            runtime, format = event.runtime, event.format
             bound = max_bicubic_psnr(event)
         elif isinstance(event, Proposed) and event.role == "search":
-            configs[event.trial] = TrialConfig.from_json(event.config).dotted()
+            configs[event.trial] = TrialConfig.from_json(event.config)
         elif isinstance(event, Pruned):
             pruned_at[event.trial] = event.patches
-    return Course(configs, pruned_at, runtime, bound)
+    return Course(configs, pruned_at, runtime, format, bound)

@@ -13,7 +13,7 @@ from typing import IO, Protocol
 
 from sr_core.locks import lock
 from study.config import short_digest
-from study.events import FORMAT, Event, StudyOpened, to_json
+from study.events import Event, StudyOpened, UnknownFormatError, to_json
 from study.folder import JOURNALS, StudyFolder
 from study.journal import JournalError, decode, opened
 from study.ownership import is_at
@@ -104,6 +104,8 @@ class Tail:
             while len(found) < most and (line := file.readline()).endswith(b"\n"):
                 try:
                     seq, event = decode(line)
+                except UnknownFormatError as exc:
+                    raise JournalError(f"{self._path}: {exc}") from exc
                 except ValueError as exc:
                     if file.readline():
                         raise JournalError(
@@ -112,8 +114,6 @@ class Tail:
                     break
                 if seq != self.count:
                     raise JournalError(f"{self._path}: expected event {self.count}, got {seq}; restore it from a copy")
-                if isinstance(event, StudyOpened) and event.format != FORMAT:
-                    raise JournalError(f"{self._path}: expected journal format {FORMAT}, got {event.format}")
                 self.state = self.state.apply(event)
                 self.count, self.offset = self.count + 1, self.offset + len(line)
                 found.append(event)

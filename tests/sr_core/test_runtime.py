@@ -3,13 +3,14 @@
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import nn
 
 from sr_core.errors import ConfigError
+from sr_core.stored import newer_fields, since
 from sr_core.training.runtime import Runtime, cores, resolve
 
 
@@ -85,3 +86,46 @@ def test_settings_of_another_machine_are_named_with_both_values() -> None:
 
 def test_another_number_of_threads_can_be_restored() -> None:
     assert replace(resolve(), threads=cores() + 3).unmet() == []
+
+
+def test_settings_of_version_0_1_are_completed_by_what_it_did_and_by_nothing_else() -> None:
+    stored = resolve(threads=1).to_json()
+    del stored["flush_subnormals"]
+    assert Runtime.from_json(stored, format=1).flush_subnormals is False
+    with pytest.raises(ConfigError, match=r"^recorded settings \(runtime\): missing or unknown flush_subnormals$"):
+        Runtime.from_json(stored, format=2)
+
+
+@pytest.mark.parametrize("name", sorted(resolve(threads=1).to_json().keys() - newer_fields(Runtime).keys()))
+def test_recorded_settings_without_one_that_was_always_there_are_refused_in_one_line(name: str) -> None:
+    stored = resolve(threads=1).to_json()
+    del stored[name]
+    with pytest.raises(ConfigError, match=rf"^recorded settings \(runtime\): missing or unknown {name}$"):
+        Runtime.from_json(stored)
+
+
+def test_an_unknown_recorded_setting_is_refused_in_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"^recorded settings \(runtime\): missing or unknown warp$"):
+        Runtime.from_json({**resolve(threads=1).to_json(), "warp": 32})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LaterRuntime(Runtime):
+    library: str | None = since(3, implied=None, default="")
+
+    def here(self) -> "LaterRuntime":
+        return replace(self, library="9.1" if self.device == "cuda" else "")
+
+
+def test_a_setting_that_the_record_is_too_old_to_name_is_told_where_it_decides_bits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sr_core.training.runtime._NOT_RESTORED_EVERYWHERE", ("torch", "library"))
+    stored = resolve(threads=1).to_json()
+    on_cpu = LaterRuntime.from_json(stored, format=2)
+    on_gpu = LaterRuntime.from_json({**stored, "device": "cuda"}, format=2)
+    assert (on_cpu.unmet(), on_cpu.unknown()) == ([], [])
+    assert (on_gpu.unmet(), on_gpu.unknown()) == ([], ["library is not in the record, 9.1 here"])
+    assert LaterRuntime.from_json(on_gpu.to_json(), format=3) == on_gpu  # written as unknown, and so it stays
+    known = replace(on_gpu, library="8.9")
+    assert (known.unmet(), known.unknown()) == (["library 8.9 then, 9.1 here"], [])

@@ -4,7 +4,9 @@ import hashlib
 import json
 import math
 import os
-from dataclasses import fields
+import re
+from contextlib import closing
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -16,6 +18,7 @@ from sr_core.errors import TakenOverError
 from study import events as ev
 from study.events import Event
 from study.journal import Journal, JournalError, Place, TornLineError, compressed, decode, encode, read
+from study.tracking.follow import Tail
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 PLAIN = st.recursive(
@@ -290,6 +293,45 @@ def test_a_record_of_another_format_is_refused_and_kept(path: Path, content: dic
         with pytest.raises(JournalError, match=message):
             attempt()
     assert path.read_bytes() == line_of(content)
+
+
+@pytest.mark.parametrize("format", range(1, ev.FORMAT + 1))
+def test_a_journal_of_every_format_so_far_is_read_and_continued(path: Path, format: int) -> None:
+    path.write_bytes(line_of(opened(format=format)))
+    with closing(Journal(path)) as journal:
+        journal.append(ev.Warned(time=1.0, message="continued"))
+    first, second = read(path)
+    assert isinstance(first, ev.StudyOpened) and first.format == format
+    assert second == ev.Warned(time=1.0, message="continued")
+    assert path.read_bytes().startswith(line_of(opened(format=format)))
+
+
+@pytest.mark.parametrize("format", [ev.FORMAT + 1, 99])
+def test_a_newer_journal_is_told_as_such_though_its_first_line_has_fields_that_this_version_lacks(
+    path: Path, format: int
+) -> None:
+    path.write_bytes(line_of(opened(format=format, licence="of the images")))
+    told = (
+        f"{path}: expected journal format {ev.FORMAT}, got {format}: a newer version of this suite wrote it; "
+        "update this one, or take that one"
+    )
+    for attempt in (lambda: list(read(path)), lambda: Journal(path), lambda: Tail(path).read(9)):
+        with pytest.raises(JournalError, match=f"^{re.escape(told)}$"):
+            attempt()
+
+
+@pytest.mark.parametrize("format", [0, -1, True, 1.0, "1", None])
+def test_a_format_that_no_version_wrote_is_damage(path: Path, format: object) -> None:
+    path.write_bytes(line_of(opened(format=format)))
+    with pytest.raises(JournalError, match=rf"expected journal format {ev.FORMAT}, got {format!r}: no version wrote"):
+        list(read(path))
+
+
+def test_a_line_that_says_nothing_new_is_one_that_older_versions_read() -> None:
+    concluded = ev.Concluded(time=1.0, best=0, counted=1, scores={}, per_image=(), files=())
+    assert "missing" not in ev.to_json(concluded)
+    assert ev.to_json(replace(concluded, missing=("results/curves.png",)))["missing"] == ("results/curves.png",)
+    assert ev.from_json(ev.to_json(concluded)) == concluded
 
 
 def test_the_hand_made_lines_of_these_tests_are_what_the_journal_writes(path: Path) -> None:

@@ -14,6 +14,8 @@ VERSION = Circumstances((), (), ("numpy 1.0.0 then, 2.0.0 now",))
 TORCH = Circumstances(("torch 2.12.0 then, 2.13.0 here",), (), ())
 PROCESSOR = Circumstances((), (), (), "processor an old one then, a new one here")
 
+UNKNOWN = Circumstances((), (), (), unknown=("cudnn is not in the record, 91002 here",))
+
 
 def point(patches: int, psnr: float, ssim: float = 0.9) -> Progress:
     return Progress(
@@ -126,3 +128,26 @@ def test_a_second_training_that_failed_or_ended_early_is_a_difference_under_any_
 def test_of_a_curve_that_is_equal_the_result_is_compared_too() -> None:
     found = judge(compared(0.0, weights="dead"), NOTHING, promises_bits=True, strict=False)
     assert found.lines[0] == "differs: the curve is equal, at its end differ the final weights"
+
+
+def test_a_setting_that_the_record_is_too_old_to_name_takes_nothing_from_equal_bits() -> None:
+    for strict in (False, True):
+        found = judge(compared(0.0, 0.0), UNKNOWN, promises_bits=True, strict=strict)
+        assert (found.status, len(found.lines)) == (0, 1)
+        assert found.lines[0].startswith("verdict: bit-identical, every point of the curve and the weights")
+
+
+@pytest.mark.parametrize("code", [NOTHING, CODE, VERSION], ids=["the same code", "other code", "other versions"])
+def test_under_a_setting_that_the_record_is_too_old_to_name_a_difference_is_judged_by_the_tolerance(
+    code: Circumstances,
+) -> None:
+    around = replace(code, unknown=UNKNOWN.unknown)
+    near = judge(compared(0.001), around, promises_bits=True, strict=False)
+    assert near.status == 0
+    assert near.lines[0].startswith("verdict: within tolerance: largest difference 0.001 dB of val/psnr")
+    assert "bits are not promised here (cudnn is not in the record, 91002 here)" in near.lines[0]
+    assert near.lines[0].endswith("; other code or versions are noted above") == bool(code.lines)
+
+    far = judge(compared(1.1 * TOLERANCES["val/psnr"]), around, promises_bits=True, strict=False)
+    assert (far.status, far.lines[-1]) == (NO_MATCH, "verdict: different")
+    assert judge(compared(0.001), around, promises_bits=True, strict=True).status == NO_MATCH

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
 from sr_core.errors import ConfigError
+from sr_core.stored import since
 from study.config import TrialConfig, check_name, differences, short_digest
 
 SECTIONS = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig, "evaluation": EvaluationConfig}
@@ -197,3 +198,67 @@ def test_configs_with_equal_values_are_equal_and_have_no_differences() -> None:
     one = TrialConfig()
     assert replace(one, seed=one.seed) == TrialConfig()
     assert differences(one, TrialConfig()) == {}
+
+
+# What came after version 0.1
+
+OF_0_1: dict[str, Any] = stored()
+"""The default configuration as version 0.1 stored it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LaterModelConfig(ModelConfig):
+    network: str = since(2, implied="a2n", default="a2n")
+    dropout: float = since(2, implied=0.0, default=0.1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoraConfig:
+    rank: int = since(3, implied=0, default=0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LaterConfig(TrialConfig):
+    model: LaterModelConfig = field(default_factory=LaterModelConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> type[LaterConfig]:
+    """A config of a later version, which has two fields more, and a section more."""
+    monkeypatch.setattr("study.config.SECTIONS", {**SECTIONS, "model": LaterModelConfig, "lora": LoraConfig})
+    return LaterConfig
+
+
+def test_an_older_trial_keeps_its_hash_and_means_what_older_code_did(later: type[LaterConfig]) -> None:
+    read = later.from_json(OF_0_1)
+    assert isinstance(read, LaterConfig)
+    assert (read.model.network, read.model.dropout, read.lora.rank) == ("a2n", 0.0, 0)
+    assert read.digest() == "5ddacab717fa77fe"
+    assert read.to_json() == OF_0_1
+    assert later.from_recorded(read.recorded()) == read
+
+
+def test_a_newer_value_is_stored_and_hashed_once_it_is_another_than_older_code_implied(
+    later: type[LaterConfig],
+) -> None:
+    made = later()
+    assert made.to_json() == {**OF_0_1, "model": {**OF_0_1["model"], "dropout": 0.1}}
+    assert made.digest() != "5ddacab717fa77fe"
+    assert later.from_json(made.to_json()) == made
+
+    adapted = made.with_values({"lora.rank": 4, "model.dropout": 0.0})
+    assert adapted.to_json() == {**OF_0_1, "lora": {"rank": 4}}
+    assert later.from_json(json.loads(json.dumps(adapted.to_json()))) == adapted
+
+
+def test_people_and_the_search_see_every_hyperparameter_of_an_older_trial(later: type[LaterConfig]) -> None:
+    read = later.from_json(OF_0_1)
+    new = {"model.network", "model.dropout", "lora.rank"}
+    assert set(read.dotted()) - set(read.recorded()) == new
+    assert differences(read, later()) == {"model.dropout": (0.0, 0.1)}
+
+
+def test_the_defaults_of_version_0_1_have_the_hash_that_they_had() -> None:
+    assert TrialConfig().digest() == "5ddacab717fa77fe"
+    assert TrialConfig().recorded() == TrialConfig().dotted()
