@@ -7,7 +7,7 @@ reproduction.
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.utils.deterministic
@@ -68,7 +68,7 @@ class Runtime:
     """Instruction set that torch's CPU kernels use, e.g. AVX2."""
     torch: str
     """Version of the torch build."""
-    cudnn: str | None = since(2, implied=_unknown_on_a_gpu, default="")
+    cudnn: str | None = since(2, implied=_unknown_on_a_gpu, default=cast("str | None", ""))
     """Version of the library that computes a GPU's convolutions, which may be exchanged below an unchanged torch; empty
     on a CPU."""
 
