@@ -12,7 +12,7 @@ from torch import Tensor
 from sr_core.data.images import Image
 from sr_core.floats import settle_vector_math
 from sr_core.model.network import A2N
-from sr_core.model.strips import forward_in_strips
+from sr_core.model.strips import forward_in_strips, most_rows
 from sr_core.out_of_memory import is_out_of_memory
 from sr_core.precision import exact_multiplication
 
@@ -91,10 +91,11 @@ def on_device(model: A2N, device: str) -> tuple[A2N, str]:
 def automatic_strip_rows(model: A2N, height: int, width: int) -> int | Literal["whole"]:
     """How many rows of a picture of LR size height x width to compute at a time."""
     per_row = width * _tail_bytes_per_pixel(model)
-    strip_bytes = STRIP_BYTES.get(next(model.parameters()).device.type, STRIP_BYTES["cpu"])
+    device = next(model.parameters()).device
+    strip_bytes = STRIP_BYTES.get(device.type, STRIP_BYTES["cpu"])
     if height * per_row <= _STRIPS_WORTHWHILE * strip_bytes:
         return "whole"
-    return max(_FEWEST_ROWS, strip_bytes // per_row)
+    return min(max(_FEWEST_ROWS, strip_bytes // per_row), most_rows(model, width, device))
 
 
 def peak_bytes(model: A2N, height: int, width: int, *, self_ensemble: bool = False) -> int:
