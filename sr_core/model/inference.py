@@ -13,7 +13,7 @@ from sr_core.data.images import Image
 from sr_core.floats import settle_vector_math
 from sr_core.model.network import A2N
 from sr_core.model.strips import forward_in_strips, most_rows
-from sr_core.out_of_memory import is_out_of_memory
+from sr_core.out_of_memory import is_out_of_memory, is_taken
 from sr_core.precision import exact_multiplication
 
 Precision = Literal["fp32", "bf16"]
@@ -74,7 +74,9 @@ def super_resolve(
 
 
 def on_device(model: A2N, device: str) -> tuple[A2N, str]:
-    """The network on that device and what the device is called; on the CPU if the device is not here or has no room.
+    """The network on that device and what the device is called.
+
+    It goes to the CPU if the device is not here, has no room, or belongs to another process alone.
 
     Args:
         device: "cpu", "cuda" or "cuda:N".
@@ -83,7 +85,7 @@ def on_device(model: A2N, device: str) -> tuple[A2N, str]:
         try:
             return model.to(device), f"cuda: {torch.cuda.get_device_name(device)}"
         except Exception as exc:
-            if not is_out_of_memory(exc):
+            if not is_out_of_memory(exc) and not is_taken(exc):
                 raise
     return model.to("cpu"), "cpu"
 

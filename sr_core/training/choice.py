@@ -20,7 +20,7 @@ from sr_core.errors import ConfigError
 from sr_core.machine import cores
 from sr_core.out_of_memory import is_out_of_memory, reason_of
 from sr_core.training.compiled import can_compile
-from sr_core.training.memory import GPU_SHARE
+from sr_core.training.memory import GPU_SHARE, needing_gpu
 from sr_core.training.own_thread import OwnThread
 from sr_core.training.runtime import Runtime, resolve
 from sr_core.training.speed import Speed, measure
@@ -94,7 +94,10 @@ def choose(
             return _fastest(model, data, train, plain, cores_to_use or cores(), patches, shapes)
 
     try:
-        with OwnThread(plain.apply) as thread:  # as a training has one: the caller's arithmetic stays as it is
+        with (
+            needing_gpu(plain.device),
+            OwnThread(plain.apply) as thread,
+        ):  # as a training has one: the caller's arithmetic stays as it is
             return thread(chosen)
     except Exception as exc:
         if not is_out_of_memory(exc):

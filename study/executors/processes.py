@@ -20,7 +20,7 @@ from sr_core.parent import end_with_parent
 from sr_core.training.memory import keep_to_share
 from sr_core.training.runtime import Runtime
 from study.executors.remote import WorkerGoneError
-from study.executors.worker import LogUp, Message, Order, serve
+from study.executors.worker import LogUp, Message, Order, log_warnings, serve
 from study.trial import Bench
 
 _END_SECONDS = 5.0
@@ -117,6 +117,7 @@ def _main(pipe: "Connection[Message, Order]", setup: Setup, slot: int) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = setup.gpus[slot]  # read when CUDA is first used, which is later
     channel = _PipeChannel(pipe)
     logging.basicConfig(level=logging.WARNING, handlers=[LogUp(channel)])
+    log_warnings()
     setup.runtime.apply()  # before this process's first parallel operation
     check_that_threads_agree()
     if setup.gpu_share < 1:
