@@ -58,9 +58,9 @@ def test_work_runs_in_one_other_process_and_what_is_logged_or_raised_there_is_so
     run = SeparateProcess()
     try:
         pid, product = run(numbers, 3, factor=2)
-        with pytest.raises(ConfigError, match="^expected one GPU, got none$"):
+        with pytest.raises(ConfigError, match=r"^expected one GPU, got none$"):
             run(fails, "is refused")
-        with pytest.raises(RuntimeError, match="^UntoldError: no argument$"):
+        with pytest.raises(RuntimeError, match=r"^UntoldError: no argument$"):
             run(fails, "is a bug")
         again, _ = run(numbers, 4)
         assert capfd.readouterr().err == "", "nothing goes past the log"
