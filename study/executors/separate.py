@@ -19,6 +19,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 from sr_core.errors import SuiteError
 from sr_core.parent import end_with_parent
+from study.executors.raw_output import Output, followed_output, write_to
 from study.executors.worker import Logged, LogUp, Message, log_warnings
 from study.placement import Placement
 
@@ -114,9 +115,11 @@ class SeparateProcess:
     def _start(self) -> "Connection[Any, Any]":
         spawn = multiprocessing.get_context("spawn")  # a fork would copy the locks of running threads
         ours, theirs = spawn.Pipe()
-        self._process = spawn.Process(target=_main, args=(theirs,), name="gpu", daemon=True)
+        output = followed_output(spawn, "trying the GPUs")
+        self._process = spawn.Process(target=_main, args=(theirs, output), name="gpu", daemon=True)
         self._process.start()
-        theirs.close()  # or its death would not end the pipe
+        for end in (theirs, output):
+            end.close()  # or its death would not end the pipe
         self._pipe = ours
         return ours
 
@@ -141,8 +144,9 @@ class _Channel:
             self._pipe.send(message)
 
 
-def _main(pipe: "Connection[Any, Any]") -> None:
+def _main(pipe: "Connection[Any, Any]", output: "Output[bytes, bytes]") -> None:
     """The other process's life."""
+    write_to(output)
     end_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # they may go to a whole group; the session then ends this process
