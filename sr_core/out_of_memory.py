@@ -40,9 +40,15 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_taken(error: BaseException) -> bool:
-    """Whether a GPU that lets in one process at a time (`nvidia-smi -c 3`) has let in another one."""
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(part in text for part in _TAKEN)
+    """Whether a GPU that lets in one process at a time (`nvidia-smi -c 3`) has let in another one.
+
+    Says so of the error of a library, and of one that it led to.
+    """
+    link: BaseException | None = error
+    while link is not None and not isinstance(link, RuntimeError):
+        link = link.__cause__
+    text = str(link).lower()
+    return link is not None and any(part in text for part in _TAKEN)
 
 
 def reason_of(error: BaseException) -> str:

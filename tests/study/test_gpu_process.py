@@ -1,5 +1,6 @@
 """Until its workers have the GPUs, a session uses them in a process of its own, which ends before they start."""
 
+import errno
 import logging
 import os
 import warnings
@@ -9,19 +10,25 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from sr_core.data.images import write_png
 from sr_core.errors import ConfigError, SuiteError
+from sr_core.evaluate import main as evaluate
 from sr_core.model.inference import on_device
 from sr_core.training import choice
+from sr_core.training.memory import needing_gpu
 from sr_core.training.runtime import Runtime, resolve
-from study import opening
+from sr_core.upscale import main as upscale
+from study import opening, trial
 from study.config import TrialConfig
 from study.executors import opening as executors
 from study.executors.separate import THIS_PROCESS, SeparateProcess, runner_for
 from study.experiment import Experiment
 from study.placement import Placement
+from study.trial import TrialTask
 
 TAKEN = RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable\nSearch for `cudaErrorDevices")
 GPUS = Placement(executor="processes", slots=2, gpus=("0", "1"))
@@ -194,3 +201,32 @@ def test_a_conclusion_on_a_gpu_that_another_process_has_is_drawn_on_the_cpu(monk
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     network: Any = Network()
     assert on_device(network, "cuda") == (network, "cpu")
+
+
+def test_a_trial_on_a_gpu_that_another_process_has_stops_the_study_which_can_go_on_later(tmp_path: Path) -> None:
+    config = TrialConfig()
+    task = TrialTask(number=3, config=config, config_hash=config.digest(), folder=tmp_path, epoch=1, slot=0, source="")
+    with pytest.raises(OSError, match="another one has it") as caught:
+        trial._failure(task, TAKEN)
+    assert caught.value.errno == errno.EBUSY
+    with pytest.raises(ConfigError, match="device cuda is taken"), needing_gpu("cuda"):  # as in a reproduction
+        trial._failure(task, TAKEN)
+
+
+def test_upscale_and_evaluate_on_a_gpu_that_another_process_has_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    class Network:
+        def to(self, device: str) -> None:
+            raise TAKEN
+
+    gpu = replace(resolve(threads=1), device="cuda:0")
+    monkeypatch.setattr("sr_core.training.runtime.resolve", lambda **_: gpu)
+    monkeypatch.setattr("sr_core.model.weights.load_model", lambda *_, **__: Network())
+    write_png(tmp_path / "a.png", np.zeros((96, 96, 3), np.uint8))
+    given = ["--weights", "a2n.safetensors", "--scale", "2", "--device", "cuda:0"]
+    assert upscale([str(tmp_path), *given, "--out", str(tmp_path / "out")]) == 2
+    assert evaluate([*given, "--benchmark", str(tmp_path)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.startswith("error: device cuda:0 is taken: expected a free GPU") for line in lines] == [True, True]
+    assert not (tmp_path / "out").exists()
