@@ -24,7 +24,7 @@ Kernel = Literal[
 ]
 """Downsampling kernels by name; `sr_core.data.degrade` says what each one does."""
 Engine = Literal["auto", "eager", "compiled", "graphed"]
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "tf32", "bf16"]
 Protocol = Literal["canonical", "blog"]
 """Evaluation protocols by name; `sr_core.metrics.evaluate` says what each one does."""
 
@@ -178,7 +178,8 @@ class TrainConfig:
     engine: Engine = "auto"
     """How a step is executed; auto: what is fastest on this machine, compilation paid for. Never swept."""
     precision: Precision = "auto"
-    """Of the network's arithmetic; weights and optimiser stay fp32. auto: bf16 where a GPU has it. Never swept."""
+    """Of the network's arithmetic; weights, optimiser and validations stay fp32. auto: bf16 where a GPU has it, else
+    fp32. tf32 is fp32 but for a GPU's convolutions, which round their factors to 10 bits. Never swept."""
     deterministic: bool | None = None
     """Same seed, same bits, on a GPU too, where it costs speed; None: on a CPU only. Never swept."""
 

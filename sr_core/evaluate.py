@@ -192,11 +192,13 @@ def _enlarger(weights: str, scale: Scale, self_ensemble: bool, device: str | Non
 
     from sr_core.model.inference import super_resolve
     from sr_core.model.weights import load_model
+    from sr_core.training.memory import needing_gpu
     from sr_core.training.own_thread import inference_thread
     from sr_core.training.runtime import resolve
 
     chosen = resolve(device=device or ("cuda:0" if torch.cuda.is_available() else "cpu")).device
-    model = load_model(Path(weights), scale, note=say_note).to(chosen)
+    with needing_gpu(chosen):
+        model = load_model(Path(weights), scale, note=say_note).to(chosen)
     thread = stack.enter_context(inference_thread())
     return lambda lr: thread(super_resolve, model, lr, self_ensemble=self_ensemble)
 

@@ -1,4 +1,4 @@
-"""Recognises that memory ran out, in whichever form a library says so."""
+"""Recognises that memory ran out, or that a GPU is taken, in whichever form a library says so."""
 
 import errno
 import sys
@@ -19,6 +19,9 @@ _TEXTS = (
 )
 """Parts of messages, in lower case."""
 
+_TAKEN = ("busy or unavailable", "cudaerrordevicesunavailable", "cudaerrordevicealreadyinuse")
+"""The same for a GPU that another process has."""
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory of the host or of a GPU ran out: in this exception, or in one that led to it.
@@ -34,6 +37,18 @@ def is_out_of_memory(error: BaseException) -> bool:
         seen.add(id(link))
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
     return False
+
+
+def is_taken(error: BaseException) -> bool:
+    """Whether a GPU that lets in one process at a time (`nvidia-smi -c 3`) has let in another one.
+
+    Says so of the error of a library, and of one that it led to.
+    """
+    link: BaseException | None = error
+    while link is not None and not isinstance(link, RuntimeError):
+        link = link.__cause__
+    text = str(link).lower()
+    return link is not None and any(part in text for part in _TAKEN)
 
 
 def reason_of(error: BaseException) -> str:

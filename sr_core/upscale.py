@@ -42,11 +42,13 @@ def _upscale(args: Namespace) -> int:
     from sr_core.data.own_pictures import count_pixels, plan_outputs
     from sr_core.model.enlarge import enlarge_file
     from sr_core.model.weights import load_model
+    from sr_core.training.memory import needing_gpu
     from sr_core.training.own_thread import inference_thread
     from sr_core.training.runtime import resolve
 
     device = resolve(device=args.device or ("cuda:0" if torch.cuda.is_available() else "cpu")).device
-    model = load_model(args.weights, args.scale, note=say_note).to(device)
+    with needing_gpu(device):
+        model = load_model(args.weights, args.scale, note=say_note).to(device)
     plan = plan_outputs(args.inputs, args.out, model.scale)
     outputs, faults = plan.sources, plan.faults
     for fault in faults:

@@ -14,7 +14,7 @@ not guessed at. A release that adds to any of the three raises it by one and dec
 `sr_core.stored.since`.
 
 1. Version 0.1.
-2. Version 0.2: `runtime.flush_subnormals`, `Concluded.missing`.
+2. Version 0.2: `runtime.flush_subnormals`, `runtime.cudnn`, `Concluded.missing`; `runtime.precision` may be tf32.
 """
 
 

@@ -28,6 +28,7 @@ from sr_core.metrics.evaluate import bicubic_baseline, mean_score, score
 from sr_core.progress import Progress, pixels_text
 from study.config import TrialConfig, short_digest
 from study.events import FORMAT, StudyOpened
+from study.executors.separate import THIS_PROCESS, GpuRunner
 from study.experiment import Experiment
 from study.folder import StudyFolder
 from study.placement import Placement
@@ -233,13 +234,20 @@ def first_event(
 
 
 def resolve_runtime(
-    experiment: Experiment, *, trials: int, placement: Placement, engine: Engine | None = None, pixels: int = 0
+    experiment: Experiment,
+    *,
+    trials: int,
+    placement: Placement,
+    engine: Engine | None = None,
+    pixels: int = 0,
+    run: GpuRunner = THIS_PROCESS,
 ) -> "Runtime":
     """The settings under which that many trials of this experiment train fastest here, each on its slot's share.
 
     Args:
         engine: in place of the experiment's own.
         pixels: bytes of the training images, which each slot may keep on its GPU.
+        run: where it is tried.
     """
     from sr_core.training.choice import choose
 
@@ -249,7 +257,8 @@ def resolve_runtime(
         rows = [dimension.settings(value) for value in dimension.samples]
         batches += [row["train.batch_size"] for row in rows if "train.batch_size" in row]
         shapes *= len({tuple((k, v) for k, v in row.items() if _compiled_anew(k)) for row in rows})
-    return choose(
+    return run(
+        choose,
         base.model,
         base.data,
         replace(base.train, batch_size=(most := max(batches)), budget_patches=most, engine=engine or base.train.engine),

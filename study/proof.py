@@ -9,6 +9,7 @@ from pathlib import Path
 from sr_core.data.store import PatchStore
 from sr_core.errors import SuiteError
 from sr_core.training.compiled import keep_compiled_in
+from sr_core.training.memory import needing_gpu
 from sr_core.training.runtime import Runtime
 from study import provenance
 from study.events import Failed, Finished, Progress, TrialEvent
@@ -156,7 +157,8 @@ def retrain(
             source=provenance.source_hash(),
             reductions=trial.reductions,
         )
-        with closing(InlineExecutor(Bench(store, runtime, max_bicubic_psnr=max_bicubic_psnr))) as executor:
+        bench = Bench(store, runtime, max_bicubic_psnr=max_bicubic_psnr)
+        with needing_gpu(runtime.device), closing(InlineExecutor(bench)) as executor:
             executor.start(task)
             while (event := executor.next_event()) is not None:
                 watch(event)

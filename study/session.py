@@ -26,6 +26,7 @@ from study.branching import require_own_name
 from study.coordinator import Coordinator, Observer
 from study.events import SessionEnded, SessionStarted, Warned, max_bicubic_psnr
 from study.executors.opening import open_executor, runtime_for
+from study.executors.separate import THIS_PROCESS, GpuRunner, runner_for
 from study.folder import StudyFolder
 from study.journal import Journal, Place, read
 from study.leak_check import check_leaks
@@ -93,6 +94,13 @@ def run_session(session: "Session") -> int:
         print(f"error: {exc.strerror or exc}: {exc.filename or folder.path}; mend it and type the same command again "
               "to go on", file=sys.stderr)  # fmt: skip
         return TEMPORARY
+    finally:
+        session.run_on_gpu.close()
+
+
+def _not_restored(runtime: Runtime) -> list[str]:
+    """Settings of a record that this machine cannot restore, and those that the record does not name."""
+    return [*runtime.unmet(), *runtime.unknown()]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -104,6 +112,9 @@ class Session(Outcome):
     """Of this session as the study's owner; 0 before it is one."""
     doubts: list[str] = field(default_factory=list)
     """What to warn of about the sampler; known before anything is written."""
+
+    run_on_gpu: GpuRunner = THIS_PROCESS
+    """What runs work on a GPU until the workers have it."""
 
     @classmethod
     def of(cls, outcome: Outcome) -> "Session":
@@ -117,6 +128,8 @@ class Session(Outcome):
         place = Place()
         state = fold(read(self.folder.journal, place)) if self.folder.journal.exists() else StudyState()
         seed = self.seed
+        device = state.opened.runtime["device"] if state.opened else self.placement.device
+        self.run_on_gpu = runner_for(self.placement, device)
         self.check(state, seed, found)
         self.say_if_fewer(out, state)
         if done(self.folder, state, self.args.trials):
@@ -139,7 +152,8 @@ class Session(Outcome):
             wait_prepared(followers)  # before a worker starts, and before speed is measured
             opened = state.opened or first_event(
                 self.folder, self.name, self.experiment, seed, material, leaks,
-                data=args.data, runtime=runtime_for(self.experiment, args.trials, self.placement, material.store),
+                data=args.data,
+                runtime=runtime_for(self.experiment, args.trials, self.placement, material.store, self.run_on_gpu),
                 max_bicubic_psnr=self.new_bound(),
             )  # fmt: skip
             for line in terminal.material(opened):
@@ -155,8 +169,9 @@ class Session(Outcome):
             if self.args.timeout:
                 self.stop.deadline = time.monotonic() + self.args.timeout
             executor = open_executor(
-                self.placement, material.store, runtime, self.experiment.base.data.scale, max_bicubic_psnr(opened)
-            )
+                self.placement, material.store, runtime, self.experiment.base.data.scale, max_bicubic_psnr(opened),
+                self.run_on_gpu,
+            )  # fmt: skip
             stack.callback(executor.close)
             view = live.make_view(
                 out, args.trials, slots=self.placement.slots, stop=self.stop, views=followers,
@@ -178,9 +193,12 @@ class Session(Outcome):
             coordinator.checkpoints = ownership.checkpoints
             self.stop.searching = True
             self.start(coordinator, self._not_restored(runtime))
+            self.run_on_gpu.close()
             self.wall_time.started()
             end = coordinator.search(self.args.trials)
             if end.reason in ("complete", "exhausted", "timeout") and _to_conclude(self.folder, coordinator.state):
+                if self.placement.executor == "processes":
+                    executor.close()  # the conclusion may need the GPU that a worker holds
                 with self.wall_time.spent("conclusion"):
                     end = self._conclude(coordinator, end, found.pictures, runtime.device, view)
             coordinator.record(end)
@@ -223,7 +241,7 @@ class Session(Outcome):
         """Raises SuiteError where the study cannot be run like this, before anything is prepared for it."""
         check_addresses(self.args.tracking_uri, self.args.storage, self.folder.root)
         if self.placement.gpus:
-            check_gpus(self.placement.gpus, gpu_models())
+            check_gpus(self.placement.gpus, self.run_on_gpu(gpu_models))
         self.placement.check(state.opened.runtime if state.opened else {"threads": 1}, cores())
         if state.opened is None:
             return
@@ -241,7 +259,7 @@ class Session(Outcome):
 
     def _not_restored(self, runtime: Runtime) -> list[str]:
         """What this machine cannot repeat of the settings that decide bits; on Ray each slot tells its own."""
-        return [] if self.placement.executor == "ray" else [*runtime.unmet(), *runtime.unknown()]
+        return [] if self.placement.executor == "ray" else self.run_on_gpu(_not_restored, runtime)
 
     def start(self, coordinator: Coordinator, unmet: list[str]) -> None:
         """The session's first lines: who runs it, and what is not as it was."""

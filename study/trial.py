@@ -1,5 +1,6 @@
 """A whole trial on one page: store → patches → model → fit ⇄ checkpoint, told as events."""
 
+import errno
 import logging
 import time
 import traceback
@@ -19,7 +20,7 @@ from sr_core.metrics.evaluate import Score, capped, mean_score
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
 from sr_core.model.weights import load_exactly, read_weights
-from sr_core.out_of_memory import is_out_of_memory, reason_of
+from sr_core.out_of_memory import is_out_of_memory, is_taken, reason_of
 from sr_core.seed import child_seed
 from sr_core.training import fit as training
 from sr_core.training.checkpoint import Mark, digest_of, load_checkpoint, save_checkpoint, save_weights
@@ -163,6 +164,8 @@ def _failure(task: TrialTask, error: Exception) -> Failed:
     """How the trial failed; raises the error if it is no trial's fault."""
     if is_out_of_memory(error):  # in whichever form: before the others
         return Failed(time=time.time(), trial=task.number, cause="out of memory", reason=reason_of(error))
+    if is_taken(error):  # the study stops, and can go on once that process has ended
+        raise OSError(errno.EBUSY, "the GPU lets in one process at a time, and another one has it") from error
     if isinstance(error, SuiteError):
         return Failed(time=time.time(), trial=task.number, cause="input", reason=str(error))
     if isinstance(error, OSError):

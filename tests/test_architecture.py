@@ -119,6 +119,12 @@ def test_a_library_is_imported_where_it_belongs_and_nowhere_else(library: str) -
     assert {name_of(p) for p in FILES if library in libraries(p)} == IMPORTERS[library]
 
 
+def test_one_module_decides_how_float32_numbers_are_multiplied() -> None:
+    names = ("fp32_precision", "allow_tf32", "float32_matmul_precision")
+    touching = {name_of(p) for p in FILES if any(name in p.read_text("utf-8") for name in names)}
+    assert touching == {"sr_core/precision.py"}
+
+
 def test_libraries_that_nobody_declared_are_not_imported() -> None:
     declared = set(IMPORTERS) | {"torch", "numpy"} | set(PACKAGES) | sys.stdlib_module_names
     assert {name_of(p): found for p in FILES if (found := libraries(p) - declared)} == {}

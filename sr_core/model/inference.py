@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -12,8 +12,9 @@ from torch import Tensor
 from sr_core.data.images import Image
 from sr_core.floats import settle_vector_math
 from sr_core.model.network import A2N
-from sr_core.model.strips import forward_in_strips
-from sr_core.out_of_memory import is_out_of_memory
+from sr_core.model.strips import forward_in_strips, most_rows
+from sr_core.out_of_memory import is_out_of_memory, is_taken
+from sr_core.precision import exact_multiplication
 
 Precision = Literal["fp32", "bf16"]
 
@@ -65,30 +66,17 @@ def super_resolve(
         return sr
 
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-    with _evaluating(model), torch.inference_mode(), autocast, _unrounded_factors(device):
+    with _evaluating(model), torch.inference_mode(), autocast, exact_multiplication():
         given = np.require(lr, requirements=("C", "W"))  # torch warns of arrays that nobody may write
         x = torch.from_numpy(given).to(device).permute(2, 0, 1)[None] / 255
         sr = _mean_over_symmetries(enlarge, x) if self_ensemble else enlarge(x)
         return np.asarray(sr[0].mul_(255).permute(1, 2, 0).contiguous().cpu().numpy(), dtype=np.float32)
 
 
-@contextmanager
-def _unrounded_factors(device: torch.device) -> Iterator[None]:
-    """Convolutions of float32 on a GPU take their factors as they are, where torch's default rounds them to 10 bits."""
-    if device.type != "cuda":
-        yield
-        return
-    convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    before = convolutions.fp32_precision
-    convolutions.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        convolutions.fp32_precision = before
-
-
 def on_device(model: A2N, device: str) -> tuple[A2N, str]:
-    """The network on that device and what the device is called; on the CPU if the device is not here or has no room.
+    """The network on that device and what the device is called.
+
+    It goes to the CPU if the device is not here, has no room, or belongs to another process alone.
 
     Args:
         device: "cpu", "cuda" or "cuda:N".
@@ -97,7 +85,7 @@ def on_device(model: A2N, device: str) -> tuple[A2N, str]:
         try:
             return model.to(device), f"cuda: {torch.cuda.get_device_name(device)}"
         except Exception as exc:
-            if not is_out_of_memory(exc):
+            if not is_out_of_memory(exc) and not is_taken(exc):
                 raise
     return model.to("cpu"), "cpu"
 
@@ -105,10 +93,11 @@ def on_device(model: A2N, device: str) -> tuple[A2N, str]:
 def automatic_strip_rows(model: A2N, height: int, width: int) -> int | Literal["whole"]:
     """How many rows of a picture of LR size height x width to compute at a time."""
     per_row = width * _tail_bytes_per_pixel(model)
-    strip_bytes = STRIP_BYTES.get(next(model.parameters()).device.type, STRIP_BYTES["cpu"])
+    device = next(model.parameters()).device
+    strip_bytes = STRIP_BYTES.get(device.type, STRIP_BYTES["cpu"])
     if height * per_row <= _STRIPS_WORTHWHILE * strip_bytes:
         return "whole"
-    return max(_FEWEST_ROWS, strip_bytes // per_row)
+    return min(max(_FEWEST_ROWS, strip_bytes // per_row), most_rows(model, width, device))
 
 
 def peak_bytes(model: A2N, height: int, width: int, *, self_ensemble: bool = False) -> int:

@@ -17,6 +17,10 @@ from sr_core.model.network import A2N
 _BLOCK_HALO = 2
 """Rows that a block sees above and below: the attention branch has two 3x3 convolutions in a row."""
 
+_MOST_ELEMENTS = {"cpu": 2**63 - 1}
+_MOST_ELEMENTS_ELSEWHERE = 2**31 - 1
+"""Of a tensor that an operation takes or makes, by kind of device: a GPU's enlargement counts in 32 bits."""
+
 
 def forward_in_strips(
     model: A2N, lr: Tensor, rows: int, *, progress: Callable[[float], None] = lambda _: None
@@ -47,6 +51,24 @@ def forward_in_strips(
     sr = _tail(model, lr, x, spans)
     progress(1.0)
     return sr
+
+
+def most_rows(model: A2N, width: int, device: torch.device) -> int:
+    """The most rows that a strip may have, for no operation of the network to meet too large a tensor there."""
+    factor = 1
+    per_pixel = model.config.n_feats
+    n_in = model.config.n_feats
+    for stage in model.tail:
+        assert isinstance(stage.factor, int)
+        factor *= stage.factor
+        per_pixel = max(per_pixel, factor**2 * max(n_in, model.config.upsampler_feats))
+        n_in = model.config.upsampler_feats
+    halo = max(_BLOCK_HALO, tail_halo(model))
+    return max(1, _most_elements(device) // (per_pixel * width) - 2 * halo)
+
+
+def _most_elements(device: torch.device) -> int:
+    return _MOST_ELEMENTS.get(device.type, _MOST_ELEMENTS_ELSEWHERE)
 
 
 def tail_halo(model: A2N) -> int:
@@ -117,12 +139,34 @@ def _sums(block: AttentionInAttention, x: Tensor) -> Tensor:
 
 def _tail(model: A2N, lr: Tensor, x: Tensor, spans: list[tuple[int, int]]) -> Tensor:
     halo, scale, height = tail_halo(model), model.scale, lr.shape[2]
-    sr = model.enlarged(lr)
+    sr = _enlarged(model, lr)
     for top, bottom in spans:
         begin, end = max(0, top - halo), min(height, bottom + halo)
         deep = _head(model, lr, begin, end) + _conv_rows(model.trunk_end, x, begin, end)
         detail = model.to_rgb(model.tail(deep))[:, :, scale * (top - begin) : scale * (bottom - begin)]
         sr[:, :, scale * top : scale * bottom].add_(detail, alpha=1 / model.config.input_range)
+    return sr
+
+
+def _enlarged(model: A2N, lr: Tensor) -> Tensor:
+    """What model.enlarged(lr) returns; in strips, each with the row above and below, if it is too large for the device.
+
+    The strips are as high as the device allows: where they meet, interpolation by 3 may round differently.
+    """
+    count, channels, height, width = lr.shape
+    per_row = count * channels * width * model.scale**2
+    most = _most_elements(lr.device)
+    if height * per_row <= most:
+        return model.enlarged(lr)
+    shape = (count, channels, height * model.scale, width * model.scale)
+    channels_last = lr.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    sr = torch.empty(shape, dtype=lr.dtype, device=lr.device, memory_format=layout)
+    for top, bottom in _spans(height, max(1, most // per_row - 2)):
+        begin = max(0, top - 1)
+        part = model.enlarged(lr[:, :, begin : bottom + 1])
+        rows = part[:, :, model.scale * (top - begin) : model.scale * (bottom - begin)]
+        sr[:, :, model.scale * top : model.scale * bottom] = rows
     return sr
 
 

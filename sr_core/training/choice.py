@@ -20,7 +20,7 @@ from sr_core.errors import ConfigError
 from sr_core.machine import cores
 from sr_core.out_of_memory import is_out_of_memory, reason_of
 from sr_core.training.compiled import can_compile
-from sr_core.training.memory import GPU_SHARE
+from sr_core.training.memory import GPU_SHARE, needing_gpu
 from sr_core.training.own_thread import OwnThread
 from sr_core.training.runtime import Runtime, resolve
 from sr_core.training.speed import Speed, measure
@@ -62,9 +62,10 @@ def choose(
     Threads on a CPU: one per core of its share, or as many as OMP_NUM_THREADS says, where that is faster than one: a
     step of a tiny network is many short operations, and splitting each costs more than it gains, and far more where
     another process wants the core. With 16 cores and more, 2, 4 and 8 threads are tried too. Memory format: channels
-    last, unless contiguous is clearly faster. Precision: bf16 where a GPU has it. Engine: the fastest of those whose
-    time to warm up is paid back twice over the study, unless `train.engine` names one. Micro-batch: as many patches
-    as this training's share of a GPU's memory holds, found by real steps that may have no more.
+    last, unless contiguous is clearly faster. Precision: bf16 where a GPU has it, else fp32, unless `train.precision`
+    names one. Engine: the fastest of those whose time to warm up is paid back twice over the study, unless
+    `train.engine` names one. Micro-batch: as many patches as this training's share of a GPU's memory holds, found by
+    real steps that may have no more.
 
     Args:
         train: with the largest batch that will be trained.
@@ -75,7 +76,8 @@ def choose(
         shapes: networks and shapes of batches among the study's configurations, each compiled anew; times the
             processes that train at once, for each may compile for itself.
     Raises:
-        ConfigError: the device is not there, or cannot do what `train.engine` asks, or has no memory for one patch.
+        ConfigError: the device is not there, or cannot do what `train.engine` or `train.precision` asks, or has no
+            memory for one patch.
     """
     plain = resolve(device=device, threads=1)
     on_cpu = plain.device == "cpu"
@@ -92,7 +94,10 @@ def choose(
             return _fastest(model, data, train, plain, cores_to_use or cores(), patches, shapes)
 
     try:
-        with OwnThread(plain.apply) as thread:  # as a training has one: the caller's arithmetic stays as it is
+        with (
+            needing_gpu(plain.device),
+            OwnThread(plain.apply) as thread,
+        ):  # as a training has one: the caller's arithmetic stays as it is
             return thread(chosen)
     except Exception as exc:
         if not is_out_of_memory(exc):
@@ -157,11 +162,16 @@ def _check_possible(engine: str, device: str) -> None:
         raise ConfigError("train.engine compiled needs a C++ compiler (and Triton on CUDA); none is found: take auto")
 
 
-def _precision(train: TrainConfig, device: str) -> Literal["fp32", "bf16"]:
-    if train.precision != "auto":
-        return train.precision
-    # GPUs before Ampere (8.0) only emulate bf16.
-    return "bf16" if device != "cpu" and torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+def _precision(train: TrainConfig, device: str) -> Literal["fp32", "tf32", "bf16"]:
+    # GPUs before Ampere (8.0) have no TF32 and only emulate bf16.
+    ampere = device != "cpu" and torch.cuda.get_device_capability(device) >= (8, 0)
+    if train.precision == "auto":
+        return "bf16" if ampere else "fp32"
+    if train.precision == "tf32" and not ampere:
+        raise ConfigError(
+            f"train.precision tf32 needs a CUDA device of compute capability 8.0 or more, got {device}: take fp32"
+        )
+    return train.precision
 
 
 def _tried(

@@ -24,6 +24,8 @@ def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
     # By default the ninth shape would silently run uncompiled, with other bits.
     torch.compiler.config.recompile_limit = _MOST_SHAPES
     torch.compiler.config.accumulated_recompile_limit = 4 * _MOST_SHAPES
+    # Torch advises TF32, which `train.precision` decides, when it compiles, which is later.
+    warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
     with warnings.catch_warnings():  # torch's compiler imports parts of torch that warn of themselves
         warnings.simplefilter("ignore", DeprecationWarning)
         return torch.compile(model, dynamic=False)

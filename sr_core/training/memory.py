@@ -2,8 +2,13 @@
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+
+from sr_core.errors import ConfigError
+from sr_core.out_of_memory import is_taken
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # mallopt's names for them, in malloc.h
 _LARGE = 1 << 30
@@ -43,6 +48,24 @@ def share_of_each(device: str, beside: int) -> float:
     """The part of a GPU's whole memory that each of `beside` equal trainings may take, of what is free now."""
     free, total = torch.cuda.mem_get_info(device)
     return GPU_SHARE * free / total / beside
+
+
+@contextmanager
+def needing_gpu(device: str) -> Iterator[None]:
+    """Work that uses a GPU, perhaps as the first of this process.
+
+    Raises:
+        ConfigError: the GPU lets in one process at a time, and another one has it.
+    """
+    try:
+        yield
+    except Exception as exc:
+        if not is_taken(exc):
+            raise
+        raise ConfigError(
+            f"device {device} is taken: expected a free GPU, but this one lets in a single process (compute mode "
+            "exclusive) and another has it; nvidia-smi says which; wait for it, or take another GPU"
+        ) from exc
 
 
 def keep_to_share(share: float) -> None:

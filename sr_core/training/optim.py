@@ -2,6 +2,8 @@
 
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -29,22 +31,37 @@ def learning_rate(config: TrainConfig, patches: int) -> float:
             return config.learning_rate * config.step_factor**drops
 
 
-def adam(model: nn.Module, config: TrainConfig, *, captured: bool = False) -> Adam:
+def adam(model: nn.Module, config: TrainConfig, *, rate_on_device: bool = False) -> Adam:
     """Adam over every parameter, as one fused kernel.
 
     Args:
-        captured: for a CUDA graph, which reads the learning rate from the device's memory.
+        rate_on_device: the learning rate is a float32 in the device's memory, where a CUDA graph reads it.
     """
     device = next(model.parameters()).device
     rate = config.learning_rate
     return Adam(
         model.parameters(),
-        lr=torch.tensor(rate, device=device) if captured else rate,
+        lr=torch.tensor(rate, device=device) if rate_on_device else rate,
         betas=(config.adam_beta1, config.adam_beta2),
         eps=config.adam_eps,
         fused=True,
-        capturable=captured and device.type == "cuda",
     )
+
+
+@contextmanager
+def capturable(optimizer: Adam) -> Iterator[None]:
+    """In this block the optimiser's step may be captured.
+
+    Torch refuses to capture the step of another optimiser, and warns when one that may be captured takes a step that
+    is not, as the steps before a capture are. A fused step computes the same either way.
+    """
+    for group in optimizer.param_groups:
+        group["capturable"] = True
+    try:
+        yield
+    finally:
+        for group in optimizer.param_groups:
+            group["capturable"] = False
 
 
 def averaging_weight(config: TrainConfig, step: int) -> float:
@@ -68,5 +85,8 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, share: float | Tensor) -> None:
-        """Take in the present weights; a share on the device (a scalar) is read when that device comes to it."""
+        """Take in the present weights; a share on the device (a scalar) is read when that device comes to it.
+
+        The two round differently, so one training has one of them throughout.
+        """
         torch_private.move_towards(self._averages, self._weights, share)

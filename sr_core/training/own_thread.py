@@ -10,6 +10,8 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
+import torch
+
 from sr_core.floats import can_flush, check_that_threads_agree, flush_subnormals, settle_vector_math
 from sr_core.training.memory import share_one_heap
 
@@ -25,7 +27,8 @@ _INTERRUPTED_SECONDS = 5.0
 class OwnThread:
     """Runs one call at a time, which the caller waits for.
 
-    A new thread gets new OpenMP threads, so settings that threads inherit reach all of them, whatever ran before.
+    A new thread gets new OpenMP threads, so settings that threads inherit reach all of them, whatever ran before. Its
+    GPU is the one of the thread that makes it, where a new thread's would be the first.
     """
 
     def __init__(self, settings: Callable[[], None]) -> None:
@@ -42,6 +45,8 @@ class OwnThread:
         """Whether it takes no more work: it was closed or interrupted."""
         self._thread.start()
         try:
+            if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+                self(torch.cuda.set_device, torch.cuda.current_device())
             self(settings)
             self(check_that_threads_agree)
         except BaseException:

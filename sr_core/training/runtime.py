@@ -7,7 +7,7 @@ reproduction.
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.utils.deterministic
@@ -16,6 +16,7 @@ from torch import nn
 from sr_core.errors import ConfigError
 from sr_core.floats import can_flush, flush_subnormals, settle_vector_math
 from sr_core.machine import cores
+from sr_core.precision import check_environment, set_multiplication
 from sr_core.stored import fill, since
 from sr_core.training.compiled import can_compile
 from sr_core.training.memory import keep_freed_memory
@@ -25,11 +26,17 @@ _NOT_RESTORED_EVERYWHERE = (
     "device_name",
     "engine",
     "compiled",
+    "precision",
     "flush_subnormals",
     "cpu_capability",
     "torch",
+    "cudnn",
 )
 """Settings that a machine has or lacks; `Runtime.here` puts its own in their place."""
+
+
+def _unknown_on_a_gpu(settings: Mapping[str, Any]) -> str | None:
+    return "" if settings["device"] == "cpu" else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,8 +55,9 @@ class Runtime:
     """How a step is executed: kernel by kernel; with the network compiled; or (CUDA) captured once and replayed."""
     compiled: bool = False
     """Whether the network is compiled; a captured step may do with or without."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the network's arithmetic. Weights, loss and optimiser are fp32."""
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    """Of the network's arithmetic: fp32 with all digits on every device; fp32 but for a GPU's convolutions, which round
+    their factors to 10 bits (tf32); or bf16. Weights, loss, optimiser and validations are fp32."""
     deterministic: bool = True
     """Whether only kernels are used that give the same bits every time."""
     micro_batch: int = 0
@@ -60,6 +68,9 @@ class Runtime:
     """Instruction set that torch's CPU kernels use, e.g. AVX2."""
     torch: str
     """Version of the torch build."""
+    cudnn: str | None = since(2, implied=_unknown_on_a_gpu, default=cast("str | None", ""))
+    """Version of the library that computes a GPU's convolutions, which may be exchanged below an unchanged torch; empty
+    on a CPU."""
 
     def apply(self) -> None:
         """Make this process compute under these settings.
@@ -67,6 +78,8 @@ class Runtime:
         Subnormal numbers are a matter of the calling thread and of OpenMP threads that are born to it later: call this
         before its first parallel operation, or in a new thread (`sr_core.training.own_thread`).
         """
+        check_environment(self.device)
+        set_multiplication("tf32" if self.precision == "tf32" else "ieee")
         flush_subnormals(self.flush_subnormals)
         settle_vector_math()
         torch.set_num_threads(self.threads)
@@ -109,7 +122,10 @@ class Runtime:
         Raises:
             ConfigError: a setting is unknown or missing.
         """
-        return cls(**fill(cls, stored, "recorded settings (runtime)", format=format))
+        values = fill(cls, stored, "recorded settings (runtime)", format=format)
+        if values["cudnn"] is None and values["precision"] == "fp32":
+            values["precision"] = "tf32"  # what version 0.1 called fp32 on a GPU
+        return cls(**values)
 
     def here(self) -> "Runtime":
         """The nearest to these settings that this machine can restore: on the CPU where it lacks the GPU."""
@@ -126,9 +142,11 @@ class Runtime:
             device_name=present.device_name,
             engine=engine,
             compiled=compiled,
+            precision="fp32" if self.precision == "tf32" and present.device == "cpu" else self.precision,
             flush_subnormals=self.flush_subnormals and can_flush(),
             cpu_capability=present.cpu_capability,
             torch=present.torch,
+            cudnn=present.cudnn,
         )
 
     def unmet(self) -> list[str]:
@@ -138,7 +156,7 @@ class Runtime:
         """
         here = self.here()
         return [
-            f"{name} {getattr(self, name)} then, {getattr(here, name)} here"
+            f"{name} {_spoken(getattr(self, name))} then, {_spoken(getattr(here, name))} here"
             for name in _NOT_RESTORED_EVERYWHERE
             if getattr(self, name) is not None and getattr(self, name) != getattr(here, name)
         ]
@@ -162,6 +180,10 @@ class Runtime:
         return self.deterministic
 
 
+def _spoken(value: object) -> object:
+    return "none" if value == "" else value
+
+
 def resolve(*, device: str | None = None, threads: int | None = None) -> Runtime:
     """Plain settings on this machine: eager, fp32; on the CPU deterministic, and without subnormal numbers if it can.
 
@@ -169,13 +191,14 @@ def resolve(*, device: str | None = None, threads: int | None = None) -> Runtime
         device: a torch device; by default the CPU.
         threads: of one training; by default one per core.
     Raises:
-        ConfigError: there is no such device.
+        ConfigError: there is no such device, or an environment variable changes how it computes.
     """
     chosen = device or "cpu"
     if chosen != "cpu" and not _is_cuda_device(chosen):
         raise ConfigError(
             f"device {chosen} is not available here ({torch.cuda.device_count()} CUDA devices); use cpu or cuda:N"
         )
+    check_environment(chosen)
     return Runtime(
         device=chosen,
         device_name="" if chosen == "cpu" else torch.cuda.get_device_name(chosen),
@@ -186,6 +209,7 @@ def resolve(*, device: str | None = None, threads: int | None = None) -> Runtime
         flush_subnormals=chosen == "cpu" and can_flush(),
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
         torch=torch.__version__,
+        cudnn="" if chosen == "cpu" else str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
     )
 
 

@@ -13,6 +13,7 @@ from sr_core.data.validation import Crop
 from sr_core.metrics.batched import Originals, scores
 from sr_core.metrics.evaluate import Score
 from sr_core.out_of_memory import is_out_of_memory
+from sr_core.precision import exact_multiplication
 from sr_core.training.inputs import unit_range
 from sr_core.training.runtime import Runtime
 
@@ -51,8 +52,11 @@ class CropScorer:
         """The most crops that go through the network at once; fewer once memory has run out."""
 
     def __call__(self, model: nn.Module) -> list[tuple[str, Score]]:
-        """Picture and score of each crop, in order; waits for the device once. The model is in evaluation mode."""
-        with torch.inference_mode():
+        """Picture and score of each crop, in order; waits for the device once. The model is in evaluation mode.
+
+        The network computes in float32 proper, whatever the precision of its training is.
+        """
+        with torch.inference_mode(), exact_multiplication():
             compared: list[Tensor] = []
             for lr, originals in self._batches:
                 sr = self._enlarged(model, lr) * 255
@@ -83,8 +87,8 @@ class CropScorer:
     def preview(self, model: nn.Module) -> Image:
         """The same centre as this network makes it, which need not be scored; of the same shape on the device."""
         lr, _ = self._batches[0]
-        with torch.inference_mode():
-            return _pixels(_centre(model(lr)[0] * 255))
+        with torch.inference_mode(), exact_multiplication():
+            return _pixels(_centre(self._enlarged(model, lr)[0] * 255))
 
 
 def _centre(image: Tensor) -> Tensor:

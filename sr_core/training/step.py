@@ -15,7 +15,7 @@ from sr_core.out_of_memory import is_out_of_memory
 from sr_core.training.compiled import compiled
 from sr_core.training.inputs import Inputs, Pixels
 from sr_core.training.loss import pixel_loss
-from sr_core.training.optim import WeightAverage, adam, averaging_weight, learning_rate
+from sr_core.training.optim import WeightAverage, adam, averaging_weight, capturable, learning_rate
 from sr_core.training.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -50,8 +50,16 @@ def start(model: nn.Module, config: TrainConfig, runtime: Runtime) -> TrainState
     """A run at its beginning, from the model's present weights."""
     placed = runtime.place(model).train()
     zero = torch.zeros((), dtype=torch.float64, device=runtime.device)
-    optimizer = adam(placed, config, captured=runtime.engine == "graphed")
+    optimizer = adam(placed, config, rate_on_device=_numbers_on_device(runtime))
     return TrainState(placed, optimizer, WeightAverage(placed), zero)
+
+
+def _numbers_on_device(runtime: Runtime) -> bool:
+    """Whether learning rate and share of the average lie in the device's memory, as float32.
+
+    A captured step needs them there. On a GPU the other engines have them there too, for the same bits.
+    """
+    return runtime.engine == "graphed" or runtime.device != "cpu"
 
 
 class Step:
@@ -73,7 +81,10 @@ class Step:
         self._warm_for = runtime.micro_batch
         """The micro-batch of the steps alone and of the graph."""
         self._side_stream: torch.cuda.Stream | None = None
-        self._share = torch.ones((), device=runtime.device)
+        self._share: float | Tensor = 1.0
+        """Of the average, what the weights after the next step get."""
+        if _numbers_on_device(runtime):
+            self._share = torch.ones((), device=runtime.device)
         self.micro_batch = runtime.micro_batch
         """The most patches that go through the network at once, 0 for all."""
 
@@ -82,13 +93,12 @@ class Step:
         lr, hr = self._inputs.fill(*self._batches(state.patches, config.batch_size))
         self._set_learning_rate(learning_rate(config, state.patches))
         state.patches += config.batch_size
-        share = averaging_weight(config, state.patches // config.batch_size)
+        self._set_share(averaging_weight(config, state.patches // config.batch_size))
         if self._runtime.engine == "graphed":
-            self._share.fill_(share)
             self._replay(lr, hr)
         else:
             self._compute(lr, hr)
-            state.average.update(share)
+            state.average.update(self._share)
         state.loss_steps += 1
 
     @property
@@ -102,6 +112,12 @@ class Step:
                 group["lr"].fill_(rate)
             else:
                 group["lr"] = rate
+
+    def _set_share(self, share: float) -> None:
+        if isinstance(self._share, Tensor):
+            self._share.fill_(share)
+        else:
+            self._share = share
 
     def _replay(self, lr: Tensor, hr: Tensor) -> None:
         """The whole step as one graph, once the first steps with parts of this size have been taken without."""
@@ -127,7 +143,8 @@ class Step:
         self._state.optimizer.zero_grad(set_to_none=True)  # gradients then live in the graph's own memory
         graph = torch.cuda.CUDAGraph()
         # Where the capture's own end fails, torch would stay on its stream: the outer context goes back in any case.
-        with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph):
+        stream = torch.cuda.stream(torch.cuda.current_stream())
+        with stream, capturable(self._state.optimizer), torch.cuda.graph(graph):
             self._accumulate(lr, hr)
             self._state.optimizer.step()
             self._state.average.update(self._share)
@@ -177,8 +194,8 @@ class Step:
         self._state.loss_sum += total
 
     def _arithmetic(self) -> AbstractContextManager[Any]:
-        if self._runtime.precision == "fp32":
-            return nullcontext()
+        if self._runtime.precision != "bf16":
+            return nullcontext()  # TF32 is a setting of the process (`Runtime.apply`)
         # Casts must be made anew within a graph, so none is kept.
         return torch.autocast(torch.device(self._runtime.device).type, torch.bfloat16, cache_enabled=False)
 

@@ -4,15 +4,16 @@ import importlib.util
 import math
 from dataclasses import replace
 
-from sr_core.data.homes import choose_home, pixel_bytes
+from sr_core.data.homes import HomeName, choose_home, pixel_bytes
 from sr_core.data.store import PatchStore
 from sr_core.errors import SuiteError
-from sr_core.training.memory import share_of_each
+from sr_core.training.memory import needing_gpu, share_of_each
 from sr_core.training.runtime import Runtime
 from study.executors import Executor
 from study.executors.inline import InlineExecutor
 from study.executors.processes import ProcessCrew, Setup
 from study.executors.remote import Limits, RemoteExecutor
+from study.executors.separate import THIS_PROCESS, GpuRunner
 from study.experiment import Experiment
 from study.opening import resolve_runtime
 from study.placement import Placement
@@ -23,11 +24,18 @@ _START_SECONDS = 120.0
 """What a process may take to start on a busy machine, however soon its later silence is to be noticed."""
 
 
-def runtime_for(experiment: Experiment, trials: int, placement: Placement, store: PatchStore | None = None) -> Runtime:
+def runtime_for(
+    experiment: Experiment,
+    trials: int,
+    placement: Placement,
+    store: PatchStore | None = None,
+    run: GpuRunner = THIS_PROCESS,
+) -> Runtime:
     """The settings of a study that begins now, resolved where its trials will run; those of the study that it replays.
 
     Args:
         store: of the images that will be trained on, whose pixels take memory too.
+        run: what runs work on a GPU of this machine.
     Raises:
         SuiteError: the replayed study ran on another kind of device.
     """
@@ -39,7 +47,7 @@ def runtime_for(experiment: Experiment, trials: int, placement: Placement, store
         return runtime
     pixels = 0 if store is None else pixel_bytes(store, experiment.base.data.scale)
     if placement.executor != "ray":
-        return resolve_runtime(experiment, trials=trials, placement=placement, pixels=pixels)
+        return resolve_runtime(experiment, trials=trials, placement=placement, pixels=pixels, run=run)
     _require_ray()
     from study.executors.ray import resolve_there
 
@@ -52,12 +60,18 @@ def _require_ray() -> None:
 
 
 def open_executor(
-    placement: Placement, store: PatchStore, runtime: Runtime, scale: int, max_bicubic_psnr: float | None
+    placement: Placement,
+    store: PatchStore,
+    runtime: Runtime,
+    scale: int,
+    max_bicubic_psnr: float | None,
+    run: GpuRunner = THIS_PROCESS,
 ) -> Executor:
     """The slots of a session. What can be said about the pixels is said by now, before a live view begins.
 
     Args:
         max_bicubic_psnr: the study's bound for validation crops.
+        run: what runs work on a GPU of this machine.
     """
     limits = Limits(silence=placement.hang_timeout, trial=placement.trial_timeout or math.inf)
     if placement.executor == "ray":
@@ -67,13 +81,10 @@ def open_executor(
         # A slot that waits for room in the cluster is silent for good reason.
         crew = RayCrew(placement, store, runtime, scale, max_bicubic_psnr)
         return RemoteExecutor(crew, placement.slots, replace(limits, start=math.inf), one_machine=False)
-    runtime = runtime.here()
     limits = replace(limits, start=max(limits.silence, _START_SECONDS))
-    home = choose_home(store, scale, runtime.device, slots=placement.slots, slots_per_device=placement.slots_per_device)
+    runtime, home, share = run(_settled, runtime, store, scale, placement)
     if placement.executor == "inline":
         return InlineExecutor(Bench(store, runtime, home, max_bicubic_psnr=max_bicubic_psnr))
-    beside = placement.slots_per_device
-    share = share_of_each(runtime.device, beside) if runtime.device != "cpu" and beside > 1 else 1.0
     setup = Setup(
         store=store,
         runtime=runtime,
@@ -83,3 +94,16 @@ def open_executor(
         max_bicubic_psnr=max_bicubic_psnr,
     )
     return RemoteExecutor(ProcessCrew(setup), placement.slots, limits)
+
+
+def _settled(runtime: Runtime, store: PatchStore, scale: int, placement: Placement) -> tuple[Runtime, HomeName, float]:
+    """What depends on the GPUs of this machine: settings as it can restore them, where the pixels live, and the part of
+    its GPU's memory that a worker may take."""
+    here = runtime.here()
+    beside = placement.slots_per_device
+    share = 1.0
+    with needing_gpu(here.device):
+        home = choose_home(store, scale, here.device, slots=placement.slots, slots_per_device=beside)
+        if here.device != "cpu" and beside > 1:
+            share = share_of_each(here.device, beside)
+    return here, home, share

@@ -19,8 +19,9 @@ from sr_core.floats import check_that_threads_agree
 from sr_core.parent import end_with_parent
 from sr_core.training.memory import keep_to_share
 from sr_core.training.runtime import Runtime
+from study.executors.raw_output import Output, followed_output, write_to
 from study.executors.remote import WorkerGoneError
-from study.executors.worker import LogUp, Message, Order, serve
+from study.executors.worker import LogUp, Message, Order, log_warnings, serve
 from study.trial import Bench
 
 _END_SECONDS = 5.0
@@ -74,9 +75,13 @@ class ProcessCrew:
 
     def hire(self, slot: int) -> ProcessWorker:
         ours, theirs = self._spawn.Pipe()
-        process = self._spawn.Process(target=_main, args=(theirs, self._setup, slot), name=f"slot-{slot}", daemon=True)
+        output = followed_output(self._spawn, f"slot {slot}")
+        process = self._spawn.Process(
+            target=_main, args=(theirs, output, self._setup, slot), name=f"slot-{slot}", daemon=True
+        )
         process.start()
-        theirs.close()  # or its death would not end the pipe
+        for end in (theirs, output):
+            end.close()  # or its death would not end the pipe
         return ProcessWorker(process, ours)
 
     def ready(self, workers: Sequence[ProcessWorker], timeout: float) -> list[ProcessWorker]:
@@ -108,8 +113,9 @@ class _PipeChannel:
             self._pipe.send(message)
 
 
-def _main(pipe: "Connection[Message, Order]", setup: Setup, slot: int) -> None:
+def _main(pipe: "Connection[Message, Order]", output: "Output[bytes, bytes]", setup: Setup, slot: int) -> None:
     """A worker's life."""
+    write_to(output)
     end_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # they may go to a whole group; the coordinator then says what to do
@@ -117,6 +123,7 @@ def _main(pipe: "Connection[Message, Order]", setup: Setup, slot: int) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = setup.gpus[slot]  # read when CUDA is first used, which is later
     channel = _PipeChannel(pipe)
     logging.basicConfig(level=logging.WARNING, handlers=[LogUp(channel)])
+    log_warnings()
     setup.runtime.apply()  # before this process's first parallel operation
     check_that_threads_agree()
     if setup.gpu_share < 1:

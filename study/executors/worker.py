@@ -5,9 +5,10 @@ is trained never depends on timing; a tick waits for nothing.
 """
 
 import logging
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from sr_core.errors import TakenOverError
 from study.events import Failed, Ticked, TrialEvent
@@ -139,12 +140,27 @@ def _train(channel: Channel, task: TrialTask, bench: Bench) -> bool:
     return healthy
 
 
+class Sender(Protocol):
+    """What hands messages up."""
+
+    def send(self, message: Message) -> None: ...
+
+
 class LogUp(logging.Handler):
     """Hands log lines to the coordinator, whose terminal it is."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Sender) -> None:
         super().__init__()
         self._channel = channel
 
     def emit(self, record: logging.LogRecord) -> None:
         self._channel.send(Logged(record.name, record.levelno, record.getMessage()))
+
+
+def log_warnings() -> None:
+    """From now on Python's warnings in this process are lines of its log, for the terminal is the coordinator's."""
+
+    def log(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        logging.getLogger("warnings").warning("%s: %s", category.__name__, " ".join(str(message).split()))
+
+    warnings.showwarning = log

@@ -243,3 +243,22 @@ def test_a_validation_without_room_for_one_crop_is_the_end() -> None:
 
     with pytest.raises(torch.OutOfMemoryError):
         CropScorer(fixed, scale=2, protocol="canonical", runtime=runtime)(Confined())
+
+
+def test_a_preview_without_room_for_all_crops_takes_fewer_at_once_too() -> None:
+    fixed, runtime = crops(4, 20, 2), resolve(threads=1)
+    model = runtime.place(network(2))
+    scorer = CropScorer(fixed, scale=2, protocol="canonical", runtime=runtime)
+    expected = scorer.preview(model)
+    scorer._batches = [(torch.cat([lr for lr, _ in scorer._batches]), scorer._batches[0][1])]  # as on a GPU
+    scorer._together = 4
+
+    class Confined(torch.nn.Module):
+        def forward(self, part: torch.Tensor) -> torch.Tensor:
+            if len(part) > 1:
+                raise torch.OutOfMemoryError("no room")
+            sr: torch.Tensor = model(part)
+            return sr
+
+    assert np.array_equal(scorer.preview(Confined()), expected)
+    assert scorer._together == 1

@@ -179,6 +179,19 @@ def test_a_gpu_that_only_emulates_bf16_computes_in_fp32_unless_told(cuda: Bench)
     assert choose(MODEL, DATA, replace(TRAIN, precision="bf16"), device="cuda:0").precision == "bf16"
 
 
+def test_tf32_is_taken_where_it_is_named_and_refused_where_there_is_none(cuda: Bench) -> None:
+    asked = replace(TRAIN, precision="tf32")
+    assert choose(MODEL, DATA, asked, device="cuda:0").precision == "tf32"
+    cuda.capability = 7, 5
+    with pytest.raises(ConfigError, match=r"train\.precision tf32 needs a CUDA device of compute capability 8\.0"):
+        choose(MODEL, DATA, asked, device="cuda:0")
+
+
+def test_a_cpu_has_no_tf32() -> None:
+    with pytest.raises(ConfigError, match="got cpu: take fp32"):
+        choose(MODEL, DATA, replace(TRAIN, precision="tf32"))
+
+
 def test_trainings_beside_each_other_are_measured_with_their_share_of_the_free_memory(cuda: Bench) -> None:
     choose(MODEL, DATA, TRAIN, device="cuda:0", beside=3)
     assert cuda.shares == [0.225, 1.0], "a third of nine tenths of three quarters, then all again"

@@ -56,7 +56,7 @@ OUT_OF_RANGE = [
     ("train", "adam_eps", 0.0, "> 0"),
     ("train", "ema_horizon_patches", 0.0, "> 0"),
     ("train", "engine", "fast", "one of auto, eager, compiled, graphed"),
-    ("train", "precision", "fp16", "one of auto, fp32, bf16"),
+    ("train", "precision", "fp16", "one of auto, fp32, tf32, bf16"),
     ("train", "deterministic", 1, "one of None, True, False"),
     ("evaluation", "kernel", "lanczos", "one of matlab_bicubic"),
     ("evaluation", "protocol", "y", "one of canonical, blog"),

@@ -267,3 +267,20 @@ def test_forty_processes_whose_first_steps_use_two_threads_compute_the_same_bits
     command += ["--batch", "8", "--cases", "blog", "--threads", "2", "--load", "0"]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert told[1:] == ["blog         2 threads, 43 processes: different SR 1, loss 1, gradients 1, weights 1"]
+
+
+@pytest.mark.parametrize("initialised", [True, False])
+def test_a_thread_of_its_own_computes_on_the_gpu_of_the_thread_that_made_it(
+    monkeypatch: pytest.MonkeyPatch, initialised: bool
+) -> None:
+    made_current: list[tuple[int, str]] = []
+
+    def set_device(device: int) -> None:
+        made_current.append((device, threading.current_thread().name))
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: initialised)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", set_device)
+    with OwnThread(lambda: None):
+        pass
+    assert made_current == ([(1, "own settings")] if initialised else []), "a GPU that nobody uses is left alone"

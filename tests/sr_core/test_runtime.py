@@ -96,6 +96,51 @@ def test_settings_of_version_0_1_are_completed_by_what_it_did_and_by_nothing_els
         Runtime.from_json(stored, format=2)
 
 
+@pytest.mark.parametrize(
+    ("device", "stored", "means", "cudnn"),
+    [
+        ("cpu", "fp32", "fp32", ""),
+        ("cuda", "fp32", "tf32", None),
+        ("cuda:0", "bf16", "bf16", None),
+    ],
+)
+def test_what_version_0_1_called_fp32_on_a_gpu_rounded_and_is_read_as_that(
+    device: str, stored: str, means: str, cudnn: str | None
+) -> None:
+    old = {**resolve(threads=1).to_json(), "device": device, "precision": stored}
+    del old["cudnn"]
+    read = Runtime.from_json(old, format=1)
+    assert (read.precision, read.cudnn) == (means, cudnn)
+    assert Runtime.from_json(read.to_json(), format=2) == read, "and stays that when it is written again"
+
+
+def test_fp32_of_a_present_record_of_a_gpu_is_fp32() -> None:
+    now = replace(resolve(threads=1), device="cuda", cudnn="91900")
+    assert Runtime.from_json(now.to_json(), format=2) == now
+
+
+def test_another_version_of_cudnn_is_named_and_one_that_nobody_knows_is_not_taken_for_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    then = replace(resolve(threads=1), device="cuda", device_name="a GPU", precision="tf32", cudnn="91900")
+    monkeypatch.setattr("sr_core.training.runtime.resolve", lambda **_: replace(then, cudnn="92000"))
+    monkeypatch.setattr("sr_core.training.runtime._is_cuda_device", lambda name: True)
+    assert then.unmet() == ["cudnn 91900 then, 92000 here"]
+    assert replace(then, cudnn=None).unmet() == []
+    assert replace(then, cudnn=None).unknown() == ["cudnn is not in the record, 92000 here"]
+
+
+def test_a_gpus_settings_become_a_cpus_where_there_is_no_gpu() -> None:
+    then = replace(resolve(threads=1), device="cuda", device_name="a GPU", precision="tf32", cudnn="91900")
+    assert (then.here().precision, then.here().cudnn) == ("fp32", "")
+    assert then.unmet() == [
+        "device cuda then, cpu here",
+        "device_name a GPU then, none here",
+        "precision tf32 then, fp32 here",
+        "cudnn 91900 then, none here",
+    ]
+
+
 @pytest.mark.parametrize("name", sorted(resolve(threads=1).to_json().keys() - newer_fields(Runtime).keys()))
 def test_recorded_settings_without_one_that_was_always_there_are_refused_in_one_line(name: str) -> None:
     stored = resolve(threads=1).to_json()

@@ -11,14 +11,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sr_core.config import ModelConfig, Scale
 from sr_core.data.images import Image
-from sr_core.model import inference
+from sr_core.model import inference, strips
 from sr_core.model.inference import automatic_strip_rows, peak_bytes, super_resolve
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
-from sr_core.model.strips import forward_in_strips, tail_halo
+from sr_core.model.strips import forward_in_strips, most_rows, tail_halo
 
 SCALES: tuple[Scale, ...] = (2, 3, 4)
 
@@ -156,6 +157,69 @@ def test_a_large_picture_goes_through_strips_by_itself_and_through_each_turn_of_
 def test_a_strip_of_no_rows_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1 row, got 0"):
         super_resolve(network(), picture(5, 5), strip_rows=0)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("skip", ["bilinear", "nearest"])
+@pytest.mark.parametrize("scale", SCALES)
+def test_an_enlargement_that_is_too_large_for_the_device_is_made_in_strips_with_the_same_result(
+    scale: Scale, skip: str, channels_last: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, lr = network(scale, skip_interpolation=skip).double(), noise(17, 9)
+    if channels_last:
+        lr = lr.contiguous(memory_format=torch.channels_last)
+    expected = forward_in_strips(model, lr, 5)
+    monkeypatch.setattr(
+        strips, "_MOST_ELEMENTS", {"cpu": 5 * 3 * 9 * scale**2}
+    )  # five rows: three with one on each side
+    enlarged: list[int] = []
+    whole = A2N.enlarged
+    monkeypatch.setattr(A2N, "enlarged", lambda self, part: enlarged.append(part.shape[2]) or whole(self, part))
+    found = forward_in_strips(model, lr, 5)
+    assert enlarged == [4, 5, 5, 5, 5, 3]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
+
+
+class Largest(TorchDispatchMode):
+    """The largest tensor that an operation made which counts its elements itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if "upsample" in str(func) or "convolution" in str(func):
+            self.elements = max(self.elements, made.numel(), args[0].numel())
+        return made
+
+
+@pytest.mark.parametrize(
+    ("scale", "height", "width"),
+    [
+        (4, 64, 700_000),  # 2.15e9 samples of output, and 8 rows of the tail's features are more than 2^31 as well
+        (3, 160, 500_000),
+        (2, 150, 1_200_000),
+    ],
+)
+def test_no_operation_on_a_gpu_meets_a_tensor_of_2_to_the_31_elements(scale: Scale, height: int, width: int) -> None:
+    """On torch's "meta" device, which computes shapes alone."""
+    with torch.device("meta"):
+        model = A2N(ModelConfig(n_blocks=1), scale)
+        lr = torch.empty(1, 3, height, width)
+    assert 3 * height * width * scale**2 >= 2**31
+    rows = automatic_strip_rows(model, height, width)
+    assert isinstance(rows, int)
+    with torch.inference_mode(), Largest() as largest:
+        sr = forward_in_strips(model, lr, rows)
+    assert sr.shape == (1, 3, height * scale, width * scale)
+    assert 2**30 < largest.elements < 2**31, "as high as may be, and no higher"
+
+
+def test_strips_of_an_image_of_usual_width_are_as_high_as_ever_on_a_gpu() -> None:
+    with torch.device("meta"):
+        model = A2N(ModelConfig(), 4)
+    assert most_rows(model, 13_400, torch.device("cuda")) > automatic_strip_rows(model, 13_400, 13_400)  # type: ignore[operator]
 
 
 def test_memory_grows_with_the_picture_and_the_ensemble() -> None:

@@ -2,14 +2,22 @@
 
 import logging
 import multiprocessing
+import os
 import pickle
+import signal
+import subprocess
+import sys
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from study.executors.processes import ProcessWorker, _PipeChannel
+from sr_core.training.runtime import Runtime, resolve
+from study.executors import processes
+from study.executors.processes import ProcessWorker, Setup, _PipeChannel
+from study.executors.raw_output import followed_output, write_to
 from study.executors.remote import WorkerGoneError
 from study.executors.worker import Logged, LogUp
 
@@ -39,3 +47,59 @@ def test_a_message_of_which_only_a_part_came_through_is_a_lost_worker() -> None:
     theirs.send_bytes(pickle.dumps("a message")[:7])
     with pytest.raises(WorkerGoneError):
         ProcessWorker(process, ours).receive()
+
+
+def writes_and_crashes(output: Any) -> None:
+    write_to(output)
+    print("by Python", file=sys.stderr, flush=True)
+    subprocess.run(["sh", "-c", "echo by a compiler that it started >&2"], check=True)
+    os.write(2, b"\n\xff by a library, and then it dies\nhalf a line")
+    os.abort()
+
+
+def test_what_a_worker_writes_past_its_log_comes_up_as_lines_of_the_log_also_when_it_crashes(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    output = followed_output(spawn, "slot 3")
+    process = spawn.Process(target=writes_and_crashes, args=(output,))
+    process.start()
+    output.close()
+    process.join()
+    for thread in threading.enumerate():
+        if thread.name == "output of slot 3":
+            thread.join(10)
+    assert process.exitcode == -signal.SIGABRT
+    assert caplog.messages == [
+        "slot 3: by Python",
+        "slot 3: by a compiler that it started",
+        "slot 3: \\xff by a library, and then it dies",
+        "slot 3: half a line",
+    ]
+    assert capfd.readouterr().err == ""
+
+
+def test_a_worker_keeps_to_its_share_of_the_gpu_before_it_allocates(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[Any] = []
+
+    def noted(name: str) -> Any:
+        return lambda *given, **_: done.append((name, given[0]) if name == "share" else name)
+
+    for name in ("end_with_parent", "write_to", "log_warnings", "check_that_threads_agree", "serve"):
+        monkeypatch.setattr(processes, name, noted(name))
+    monkeypatch.setattr(processes, "keep_to_share", noted("share"))
+    monkeypatch.setattr(processes, "Bench", noted("Bench"))
+    monkeypatch.setattr(Runtime, "apply", noted("settings"))
+    monkeypatch.setattr(signal, "signal", noted("signal"))
+    monkeypatch.setattr(logging, "basicConfig", noted("logging"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    setup = Setup(
+        store=cast(Any, None), runtime=replace(resolve(threads=1), device="cuda"), home="device",
+        max_bicubic_psnr=None, gpus=("1", "1", "1"), gpu_share=0.25,
+    )  # fmt: skip
+    ours, theirs = multiprocessing.Pipe()
+    processes._main(theirs, cast(Any, None), setup, 0)
+    ours.close()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
+    after = done[done.index("settings") :]
+    assert after == ["settings", "check_that_threads_agree", ("share", 0.25), "Bench", "serve"]
