@@ -45,7 +45,7 @@ def draw(seed: int, k: Integers, lane: Integers | int) -> Integers:
     Args:
         seed: 0 ≤ seed < 2^63.
         k: int64 array of at least one dimension (NumPy warns where a scalar wraps), or int64 tensor; k ≥ 0.
-        lane: 0 … 7, which of the patch's numbers; of several lanes at once, shape (lanes, 1), the draws have (lanes, n).
+        lane: 0 … 7, which of the patch's numbers; lanes of shape (lanes, 1) give draws of shape (lanes, n).
     """
     z = (k * LANES + (lane + 1)) * _GAMMA + seed
     z = (z ^ _shift(z, 30)) * _MIX_1
