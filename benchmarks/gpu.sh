@@ -13,18 +13,20 @@
 # has what else was said, table.jsonl and throughput.jsonl have a line a row. A part that fails stops no other. The
 # machine needs no network: it has torch, numpy, h5py, opencv, pillow, scikit-image, scipy and pandas for $PYTHON
 # (default python3), and the folder $CARRIED (default benchmarks/out/carried) that --prepare has filled. MLflow and
-# Ray are not used. DEVICE=cpu rehearses everything in tiny sizes; PYTHON_VERSION (default 3.12) is that of the wheels,
-# DATA a folder of images for part 4 (default: those in scikit-image's wheel).
+# Ray are not used. DEVICE=cpu rehearses everything in tiny sizes, PATIENCE=5 with five times the time. PYTHON_VERSION
+# (default 3.12) is that of the wheels, NAMES are the packages if the machine has some of them already, and DATA is a
+# folder of images for part 4 (default: those in scikit-image's wheel).
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=${OUT:-benchmarks/out}
 carried=${CARRIED:-benchmarks/out/carried}
 python=${PYTHON:-python3}
 device=${DEVICE:-cuda:0}
+patience=${PATIENCE:-1}
 most_mib=60
 
 # Names alone; what they need comes along, less what the machine has.
-names=(optuna sqlalchemy alembic greenlet rich safetensors nvidia-ml-py matplotlib scikit-learn pytest hypothesis)
+names=(${NAMES:-optuna sqlalchemy alembic greenlet rich safetensors nvidia-ml-py matplotlib scikit-learn pytest hypothesis})
 there=(torch numpy h5py opencv_python_headless pillow scikit_image scipy pandas)
 
 prepare() { # [folder of images]
@@ -58,8 +60,9 @@ case "${1:-}" in
     first) budget=360; parts=(1 2 3 4 5 6 7) ;;
     second) budget=240; parts=(8 9 10) ;;
     "" | -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 2 ;;
-    *) budget=${BUDGET:-540}; parts=("$@") ;;
+    *) budget=540; parts=("$@") ;;
 esac
+budget=$((budget * patience))
 
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
@@ -91,7 +94,7 @@ fi
 
 failed=0
 part() { # title, seconds, command: what it prints goes to gpu.md, what it says besides to gpu.log
-    local title=$1 limit=$2 left=$((budget - SECONDS)) begun=$SECONDS from status
+    local title=$1 limit=$(($2 * patience)) left=$((budget - SECONDS)) begun=$SECONDS from status
     shift 2
     if [ "$left" -lt 8 ]; then
         echo "== $title: left out, the time is up" | tee -a "$out/gpu.md"

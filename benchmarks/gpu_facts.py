@@ -42,8 +42,9 @@ def main() -> None:
         free, total = torch.cuda.mem_get_info(device)
         print(f"- {found.name}: {found.multi_processor_count} multiprocessors, capability {found.major}.{found.minor}")
         print(f"- {free / 1e9:.1f} of {total / 1e9:.1f} GB free")
-        print(f"- convolutions in TF32: {torch.backends.cudnn.allow_tf32}, products in TF32: "
-              f"{torch.backends.cuda.matmul.allow_tf32}, NVIDIA_TF32_OVERRIDE={os.environ.get('NVIDIA_TF32_OVERRIDE')}")  # fmt: skip
+        convolutions, products = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+        override = os.environ.get("NVIDIA_TF32_OVERRIDE")
+        print(f"- TF32 in convolutions: {convolutions}, in products: {products}, NVIDIA_TF32_OVERRIDE: {override}")
         for line in driver().splitlines():
             print(f"- {line}")
         kinds.append("bf16")

@@ -15,10 +15,12 @@ import PIL.Image
 
 SUFFIXES = {".png", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg"}
 TRAINING = "train"
+MISSES = 10
+"""After so many images that do not fit, no other is tried."""
 
 
 def packed(path: Path) -> tuple[str, bytes]:
-    """The suffix and the bytes that take its place: the same samples, or the file itself where WebP has no such kind."""
+    """The suffix and the bytes that take its place: the same samples, or the file itself if WebP has no such kind."""
     whole = path.read_bytes()
     with PIL.Image.open(path) as image:
         if image.mode != "RGB" or image.format in ("JPEG", "WEBP") or image.getexif():
@@ -51,20 +53,23 @@ def main() -> int:
     trains = [path for path in found if TRAINING in path.relative_to(args.folder).parts[0].lower()]
     ordered = [path for path in found if path not in set(trains)] + spread(trains)
     room = args.most_mib * 2**20
-    taken, original, left_out = 0, 0, 0
+    count = taken = original = too_large = 0
     for path in ordered:
         suffix, content = packed(path)
         if taken + len(content) > room:
-            left_out += 1
+            too_large += 1
+            if too_large == MISSES:
+                break
             continue
+        count += 1
         target = args.out / path.relative_to(args.folder).with_suffix(suffix)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
         taken += len(content)
         original += path.stat().st_size
     print(
-        f"{len(ordered) - left_out} images in {args.out}: {taken / 2**20:.1f} MiB, {original / 2**20:.1f} before, "
-        f"the same samples; {left_out} left out for want of room"
+        f"{count} images in {args.out}: {taken / 2**20:.1f} MiB, {original / 2**20:.1f} before, the same samples; "
+        f"{len(ordered) - count} left out for want of room"
     )
     return 0
 

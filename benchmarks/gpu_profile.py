@@ -105,8 +105,11 @@ def main() -> None:
             done, queued = milliseconds(step, runtime)
             rows = profiled(step, runtime)
             busy = sum(map(device_us, rows)) / STEPS / 1e3
-            print(f"- patches drawn {'inside' if in_graph else 'outside'} of the graph: {done:.3f} ms a step, queued in "
-                  f"{queued:.3f} ms; the device is busy for {busy:.3f} ms of it")  # fmt: skip
+            where = "inside" if in_graph else "outside"
+            print(
+                f"- patches drawn {where} of the graph: {done:.3f} ms a step, queued in {queued:.3f} ms; the device is "
+                f"busy for {busy:.3f} ms of it"
+            )
             made = {name: number / STEPS for name, number in calls(rows).most_common(12)}
             print(f"  - a step: {', '.join(f'{number:g} {name}' for name, number in made.items())}", flush=True)
             if in_graph:

@@ -85,9 +85,10 @@ def limits(device: str, batch: int, side: int) -> dict[str, float]:
     costs = traffic_of(device, precision, batch, side, reached)
     fused = costs["memory ms"] * FUSED
     print(
-        f"A step in {precision} is {costs['GFLOP']:.0f} GFLOP and {costs['GB']:.1f} GB, each operation by itself. Reached "
-        f"here: {reached['GB/s']:.0f} GB/s, {reached['GFLOP/s'] / 1e3:.0f} TFLOP/s. Floors: {costs['compute ms']:.2f} ms "
-        f"of arithmetic, {costs['memory ms']:.2f} ms of memory, {fused:.2f} ms with pointwise work fused.\n"
+        f"A step in {precision} is {costs['GFLOP']:.0f} GFLOP and {costs['GB']:.1f} GB, each operation by itself. "
+        f"Reached here: {reached['GB/s']:.0f} GB/s, {reached['GFLOP/s'] / 1e3:.0f} TFLOP/s. "
+        f"Floors: {costs['compute ms']:.2f} ms of arithmetic, {costs['memory ms']:.2f} ms of memory, {fused:.2f} ms "
+        "with pointwise work fused.\n"
     )
     return {"arithmetic": costs["compute ms"], "memory": costs["memory ms"], "fused": fused}
 
