@@ -35,6 +35,7 @@ EXPERIMENT = Experiment(
         seed=1,
     ),
     nuisance={{"train.learning_rate": Float(1e-4, 1e-2, log=True), "model.temperature": Grid(0.3, 1.0, 3.0, 10.0)}},
+    scheduler="none",
     replicates=2,
 )
 '''
@@ -91,9 +92,10 @@ def main() -> int:
     faults = []
 
     begun = time.monotonic()
-    if not killed_once_it_has_results(run(args.root, "study.run", *study), journal):
-        faults.append("the study ended by itself before it could be killed")
-    print(f"- killed after {time.monotonic() - begun:.1f} s, with {count(journal)['Finished']} trials", flush=True)
+    killed = killed_once_it_has_results(run(args.root, "study.run", *study), journal)
+    faults += ["the study ended by itself before it could be killed"] * (not killed)
+    how = "killed" if killed else "ended by itself"
+    print(f"- {how} after {time.monotonic() - begun:.1f} s, with {count(journal)['Finished']} trials", flush=True)
 
     begun = time.monotonic()
     status = run(args.root, "study.run", *study).wait()
