@@ -128,8 +128,12 @@ tests() { # title, seconds, pytest's selection
 }
 
 on_gpu=tests/sr_core/test_step_on_gpu.py
+marked_gpu=tests/sr_core
 tiny=()
-[ "$device" != cpu ] || tiny=(--tiny)
+if [ "$device" = cpu ]; then
+    tiny=(--tiny)
+    marked_gpu=tests/sr_core/test_batched_metrics.py
+fi
 for name in "${parts[@]}"; do
     case $name in
         1 | facts) part "1 facts" 40 "$python" benchmarks/gpu_facts.py --device "$device" ;;
@@ -144,7 +148,7 @@ for name in "${parts[@]}"; do
             part "8 table, compiled" 80 "$python" benchmarks/gpu_steps.py --device "$device" --out "$out" --rows compiled "${tiny[@]}"
             part "8 table, usual" 40 "$python" benchmarks/gpu_steps.py --device "$device" --out "$out" --rows usual "${tiny[@]}" ;;
         9 | throughput) part "9 throughput" 60 "$python" benchmarks/gpu_throughput.py --device "$device" --out "$out" ;;
-        10 | pytest) tests "10 pytest" 120 tests/sr_core/test_homes.py tests/sr_core/test_strips.py tests/sr_core/test_batched_metrics.py $on_gpu ;;
+        10 | pytest) tests "10 pytest" 120 $marked_gpu ;;
         checks) part checks 150 "$python" benchmarks/gpu_checks.py ;;
         curves) part curves 200 "$python" benchmarks/gpu_curves.py --out "$out" ;;
         data) part data 60 "$python" benchmarks/data.py --out "$out" --rounds 3 --seconds 0.5 ;;

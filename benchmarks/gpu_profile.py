@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from sr_core.config import DataConfig, ModelConfig, TrainConfig
@@ -81,7 +82,10 @@ def calls(rows: list[Any]) -> Counter[str]:
 
 
 def device_us(row: Any) -> float:
-    return float(getattr(row, "self_device_time_total", 0.0))
+    """Microseconds that the device spent; 0 for what the host did, to which the profiler adds its kernels' time."""
+    if row.device_type == DeviceType.CPU or getattr(row, "is_user_annotation", False):
+        return 0.0
+    return float(row.self_device_time_total)
 
 
 def main() -> None:
