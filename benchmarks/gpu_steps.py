@@ -46,7 +46,9 @@ def chosen(kind: str, device: str) -> Iterator[Way]:
             yield way
 
 
-def measured(way: Way, device: str, store: Path, usual: Path, batch: int, side: int) -> dict[str, Any]:
+def measured(
+    way: Way, model: ModelConfig, device: str, store: Path, usual: Path, batch: int, side: int
+) -> dict[str, Any]:
     """Milliseconds of a step: the median of rounds in one process."""
     runtime = replace(
         resolve(device=None if device == "cpu" else device),
@@ -58,7 +60,7 @@ def measured(way: Way, device: str, store: Path, usual: Path, batch: int, side: 
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(False)
     train = replace(TRAIN, batch_size=batch, budget_patches=batch * 1_000_000)
-    network = A2N(ModelConfig(), 2)
+    network = A2N(model, 2)
     initialise(network, 0)
     step = step_of(way, network, train, runtime, store, usual, side)
 
@@ -101,6 +103,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="sizes for a rehearsal")
     args = parser.parse_args()
     batch, side = (2, 16) if args.tiny else (32, 64)
+    model = ModelConfig(n_feats=8, upsampler_feats=6, n_blocks=1) if args.tiny else ModelConfig()
     if args.rows == "compiled" and not can_compile(args.device):
         print("left out: there is no compiler")
         return
@@ -113,7 +116,7 @@ def main() -> None:
         if args.rows == "usual":
             write_usual_file(usual, prepared)
         for way in chosen(args.rows, args.device):
-            found = measured(way, args.device, store, usual, batch, side)
+            found = measured(way, model, args.device, store, usual, batch, side)
             took = found["ms a step"]
             line = found | {"way": way.name, "batch": batch, "side": side, "floors": floor, "torch": torch.__version__}
             with (args.out / "table.jsonl").open("a") as file:
