@@ -36,7 +36,7 @@ _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MIX_2 = 0x94D049BB133111EB - (1 << 64)
 
 
-def draw(seed: int, k: Integers, lane: int) -> Integers:
+def draw(seed: int, k: Integers, lane: Integers | int) -> Integers:
     """Uniform integers in [0, 2^31): the top 31 bits of output number 8 k + lane of splitmix64 started at `seed`.
 
     Written with operators that NumPy and torch share (int64 products and sums wrap in both), so both give the
@@ -45,7 +45,7 @@ def draw(seed: int, k: Integers, lane: int) -> Integers:
     Args:
         seed: 0 ≤ seed < 2^63.
         k: int64 array of at least one dimension (NumPy warns where a scalar wraps), or int64 tensor; k ≥ 0.
-        lane: 0 … 7, which of the patch's numbers.
+        lane: 0 … 7, which of the patch's numbers; lanes of shape (lanes, 1) give draws of shape (lanes, n).
     """
     z = (k * LANES + (lane + 1)) * _GAMMA + seed
     z = (z ^ _shift(z, 30)) * _MIX_1
@@ -125,6 +125,8 @@ class PatchSampler:
             case "subimages":
                 weights = np.where(fits, np.multiply(*self._windows.T), 0)
         self._thresholds = _thresholds(weights)
+        lanes = WINDOW_COLUMN + 1 if by_window else TURN + 1
+        self._lanes: Any = np.arange(lanes, dtype=np.int64)[:, None]
         self._xp: Any = np
 
     def on(self, device: "str | torch.device") -> "PatchSampler":
@@ -135,30 +137,31 @@ class PatchSampler:
         import torch
 
         moved = copy.copy(self)
-        for table in ("_sizes", "_windows", "_thresholds"):
+        for table in ("_sizes", "_windows", "_thresholds", "_lanes"):
             setattr(moved, table, torch.from_numpy(getattr(self, table)).to(device))
         moved._xp = torch
         return moved
 
     def locate(self, k: Integers) -> Places[Integers]:
         """The place of each patch number in `k` (int64, one dimension, ≥ 0)."""
-        config, seed, xp = self._config, self._seed, self._xp
-        image = xp.searchsorted(self._thresholds, draw(seed, k, PICTURE), side="right")
-        height, width = self._sizes[image].T
+        config, xp = self._config, self._xp
+        # Both axes and all lanes in the same operations: on a GPU each is a kernel, whatever its size.
+        draws = draw(self._seed, k, self._lanes)
+        image = xp.searchsorted(self._thresholds, draws[PICTURE], side="right")
+        sides = self._sizes[image].T  # (2, n): heights, widths
         if config.sampling == "subimages":
-            rows, columns = self._windows[image].T
-            top = self._window_start(bounded(draw(seed, k, WINDOW_ROW), rows), height)
-            left = self._window_start(bounded(draw(seed, k, WINDOW_COLUMN), columns), width)
-            height = width = xp.full_like(k, config.subimage_window // config.scale)
+            windows = bounded(draws[WINDOW_ROW:], self._windows[image].T)
+            corner = self._window_start(windows, sides)
+            free = config.subimage_window // config.scale - config.lr_patch_size + 1
         else:
-            top = left = xp.zeros_like(k)
-        y = top + bounded(draw(seed, k, ROW), height - config.lr_patch_size + 1)
-        x = left + bounded(draw(seed, k, COLUMN), width - config.lr_patch_size + 1)
-        turn = bounded(draw(seed, k, TURN), 8) if config.augmentation == "dihedral" else xp.zeros_like(k)
+            corner = 0
+            free = sides - (config.lr_patch_size - 1)
+        y, x = bounded(draws[ROW:TURN], free) + corner
+        turn = bounded(draws[TURN], 8) if config.augmentation == "dihedral" else xp.zeros_like(k)
         return Places(image, y, x, turn)
 
     def _window_start(self, number: Any, lr_side: Any) -> Any:
-        """First LR pixel of the window of that number along an axis."""
+        """First LR pixel of the window of that number along each axis."""
         config = self._config
         last = lr_side * config.scale - config.subimage_window
         return self._xp.minimum(number * config.subimage_step, last) // config.scale

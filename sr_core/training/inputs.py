@@ -1,5 +1,7 @@
 """Batches on their way into a training step: from uint8 anywhere to float32 on the training device."""
 
+from typing import Protocol, runtime_checkable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,6 +11,14 @@ from sr_core.training.runtime import Runtime
 
 Pixels = NDArray[np.uint8] | Tensor
 """(N, 3, H, W), uint8; a tensor may be on the training device already."""
+
+
+@runtime_checkable
+class DrawsOnDevice(Protocol):
+    """Batches that the training device itself makes, as a function of a number that it holds."""
+
+    def at(self, first_k: Tensor, n: int, /) -> tuple[Tensor, Tensor]:
+        """Patches first_k … first_k + n − 1, from a number on the device (int64, no dimension); waits for nothing."""
 
 
 def unit_range(pixels: Pixels, runtime: Runtime, out: Tensor | None = None) -> Tensor:
@@ -31,6 +41,12 @@ class Inputs:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._places: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def places(self) -> tuple[Tensor, Tensor]:
+        """Where the last batch lies."""
+        assert self._places is not None, "no batch has been filled in yet"
+        return self._places
 
     def fill(self, lr: Pixels, hr: Pixels) -> tuple[Tensor, Tensor]:
         """Both as float32 in 0..1 on the training device; the next call overwrites them."""

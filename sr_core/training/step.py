@@ -13,7 +13,7 @@ from torch.optim import Adam
 from sr_core.config import TrainConfig
 from sr_core.out_of_memory import is_out_of_memory
 from sr_core.training.compiled import compiled
-from sr_core.training.inputs import Inputs, Pixels
+from sr_core.training.inputs import DrawsOnDevice, Inputs, Pixels
 from sr_core.training.loss import pixel_loss
 from sr_core.training.optim import WeightAverage, adam, averaging_weight, capturable, learning_rate
 from sr_core.training.runtime import Runtime
@@ -21,7 +21,10 @@ from sr_core.training.runtime import Runtime
 logger = logging.getLogger(__name__)
 
 Batches = Callable[[int, int], tuple[Pixels, Pixels]]
-"""(first patch, count) -> LR (N, 3, H, W) and HR (N, 3, sH, sW), uint8; tensors may be on the training device."""
+"""(first patch, count) -> LR (N, 3, H, W) and HR (N, 3, sH, sW), uint8; tensors may be on the training device.
+
+If it is `DrawsOnDevice` as well, a captured step draws its own batches.
+"""
 
 STEPS_BEFORE_CAPTURE = 3
 """Steps that are executed kernel by kernel before the graph is captured, for libraries to set themselves up."""
@@ -66,8 +69,8 @@ class Step:
     """Takes one optimiser step on the next batch whenever it is called. Belongs to one state.
 
     What changes from step to step (pixels, learning rate, weight of the average) goes to fixed places on the device,
-    so that a captured graph reads it there. On CUDA no call waits for the device, except where it captures and where
-    memory runs out.
+    so that a captured graph reads it there. Pixels that live on the device are drawn by the graph itself, which then
+    counts the patches. On CUDA no call waits for the device, except where it captures and where memory runs out.
     """
 
     def __init__(self, state: TrainState, config: TrainConfig, runtime: Runtime, batches: Batches) -> None:
@@ -85,12 +88,18 @@ class Step:
         """Of the average, what the weights after the next step get."""
         if _numbers_on_device(runtime):
             self._share = torch.ones((), device=runtime.device)
+        self._drawn = batches if runtime.engine == "graphed" and isinstance(batches, DrawsOnDevice) else None
+        """What a captured step draws its batches from; None if they come from outside of it."""
+        self._next = torch.zeros((), dtype=torch.int64, device=runtime.device)
+        """Number of the first patch that a captured step draws; the step itself adds its batch."""
+        self._next_is: int | None = None
+        """What `_next` holds, as far as this process has told the device; None: not told yet."""
         self.micro_batch = runtime.micro_batch
         """The most patches that go through the network at once, 0 for all."""
 
     def __call__(self) -> None:
         state, config = self._state, self._config
-        lr, hr = self._inputs.fill(*self._batches(state.patches, config.batch_size))
+        lr, hr = self._batch()
         self._set_learning_rate(learning_rate(config, state.patches))
         state.patches += config.batch_size
         self._set_share(averaging_weight(config, state.patches // config.batch_size))
@@ -105,6 +114,13 @@ class Step:
     def replays(self) -> bool:
         """Whether the next call replays a captured step, unless memory runs out."""
         return self._graph is not None and self._warm_for == self.micro_batch
+
+    def _batch(self) -> tuple[Tensor, Tensor]:
+        """The next batch at its place on the device, or the place alone, if the captured step draws it there."""
+        first, count = self._state.patches, self._config.batch_size
+        if self._drawn is None or not self.replays:
+            return self._inputs.fill(*self._batches(first, count))
+        return self._inputs.places
 
     def _set_learning_rate(self, rate: float) -> None:
         for group in self._state.optimizer.param_groups:
@@ -128,6 +144,7 @@ class Step:
             self._graph = self._capture(lr, hr)
 
         if self._graph is not None:
+            self._count_from(self._state.patches - len(lr))
             self._graph.replay()
         elif self._steps_alone < STEPS_BEFORE_CAPTURE:
             with self._beside():
@@ -138,6 +155,14 @@ class Step:
             self._fits(len(lr), capture)
             self._replay(lr, hr)  # with the graph, or alone again and in smaller parts
 
+    def _count_from(self, first: int) -> None:
+        """Lets the captured step, if it draws its batches, start at this patch; it leaves the number of the next."""
+        if self._drawn is None:
+            return
+        if self._next_is != first:  # at the first replay, and if another state has been loaded since the last one
+            self._next.fill_(first)
+        self._next_is = first + self._config.batch_size
+
     def _capture(self, lr: Tensor, hr: Tensor) -> torch.cuda.CUDAGraph:
         """Records the step; computes nothing."""
         self._state.optimizer.zero_grad(set_to_none=True)  # gradients then live in the graph's own memory
@@ -145,10 +170,22 @@ class Step:
         # Where the capture's own end fails, torch would stay on its stream: the outer context goes back in any case.
         stream = torch.cuda.stream(torch.cuda.current_stream())
         with stream, capturable(self._state.optimizer), torch.cuda.graph(graph):
-            self._accumulate(lr, hr)
-            self._state.optimizer.step()
-            self._state.average.update(self._share)
+            self._whole(lr, hr)
         return graph
+
+    def _whole(self, lr: Tensor, hr: Tensor) -> None:
+        """A step from its patches to the averaged weights, as a graph records it.
+
+        Args:
+            lr, hr: the places of the batch; filled here if the batches are drawn on the device.
+        """
+        if self._drawn is not None:
+            count = self._config.batch_size
+            self._inputs.fill(*self._drawn.at(self._next, count))
+            self._next += count
+        self._accumulate(lr, hr)
+        self._state.optimizer.step()
+        self._state.average.update(self._share)
 
     def _compute(self, lr: Tensor, hr: Tensor) -> None:
         def gradients() -> None:

@@ -1,0 +1,127 @@
+"""Twenty profiled steps of the full A2N: what the host launches, and what the device spends its time on.
+
+    python benchmarks/gpu_profile.py [--device cuda:0] [--out DIR]
+
+Captured in bf16, with patches drawn inside the graph, and once more with patches drawn outside of it.
+"""
+
+import argparse
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+from sr_core.config import DataConfig, ModelConfig, TrainConfig
+from sr_core.data.homes import open_home
+from sr_core.data.known import KnownPictures
+from sr_core.data.preparation import prepare_store
+from sr_core.data.sources import embedded_pictures
+from sr_core.data.store import PatchStore
+from sr_core.model.initial import initialise
+from sr_core.model.network import A2N
+from sr_core.training.runtime import Runtime, resolve
+from sr_core.training.step import STEPS_BEFORE_CAPTURE, Step, start
+
+STEPS = 20
+CALLS = ("launch", "memcpy", "memset", "synchronize")
+"""Parts of the names of CUDA calls that are worth a count."""
+
+
+def step_of(runtime: Runtime, store: PatchStore, *, in_graph: bool, tiny: bool) -> Callable[[], None]:
+    model = ModelConfig(n_feats=8, upsampler_feats=6, n_blocks=1) if tiny else ModelConfig()
+    data = DataConfig(scale=2, lr_patch_size=16 if tiny else 64)
+    train = TrainConfig(batch_size=4 if tiny else 32, budget_patches=32_000)
+    network = A2N(model, 2)
+    initialise(network, 0)
+    patches = open_home(store, 2, runtime.device, "device").patches(data, 1).batch
+    batches = patches if in_graph else lambda first, count: patches(first, count)
+    return Step(start(network, train, runtime), train, runtime, batches)
+
+
+def wait(runtime: Runtime) -> None:
+    if runtime.device != "cpu":
+        torch.cuda.synchronize()
+
+
+def milliseconds(step: Callable[[], None], runtime: Runtime) -> tuple[float, float]:
+    """Of a step, without the profiler: until it is done, and until it is queued."""
+    wait(runtime)
+    begun = time.perf_counter()
+    for _ in range(STEPS):
+        step()
+    queued = time.perf_counter() - begun
+    wait(runtime)
+    return 1e3 * (time.perf_counter() - begun) / STEPS, 1e3 * queued / STEPS
+
+
+def profiled(step: Callable[[], None], runtime: Runtime) -> list[Any]:
+    """The profiler's rows of that many steps."""
+    kinds = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (runtime.device != "cpu")
+    with profile(activities=kinds) as found:
+        for _ in range(STEPS):
+            step()
+        wait(runtime)
+    return list(found.key_averages())
+
+
+def calls(rows: list[Any]) -> Counter[str]:
+    """How often each CUDA call was made, the wait at the end included; on a CPU, each operation."""
+    made: Counter[str] = Counter()
+    for row in rows:
+        name = row.key.lower()
+        if name.startswith(("cuda", "cu")) and any(word in name for word in CALLS):
+            made[row.key] += row.count
+    return made or Counter({row.key: row.count for row in rows if row.key.startswith("aten::")})
+
+
+def device_us(row: Any) -> float:
+    """Microseconds that the device spent; 0 for what the host did, to which the profiler adds its kernels' time."""
+    if row.device_type == DeviceType.CPU or getattr(row, "is_user_annotation", False):
+        return 0.0
+    return float(row.self_device_time_total)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out")
+    args = parser.parse_args()
+    on_cpu = args.device == "cpu"
+    runtime = resolve(device=None if on_cpu else args.device)
+    if not on_cpu:
+        runtime = replace(runtime, engine="graphed", precision="bf16")
+    runtime.apply()
+    with tempfile.TemporaryDirectory() as scratch:
+        store = prepare_store(
+            Path(scratch) / "s.h5", embedded_pictures(), [("train", 2, "matlab_bicubic")], known=KnownPictures()
+        )
+        for in_graph in (True, False):
+            step = step_of(runtime, store, in_graph=in_graph, tiny=on_cpu)
+            for _ in range(STEPS_BEFORE_CAPTURE + 3):
+                step()
+            done, queued = milliseconds(step, runtime)
+            rows = profiled(step, runtime)
+            busy = sum(map(device_us, rows)) / STEPS / 1e3
+            where = "inside" if in_graph else "outside"
+            print(
+                f"- patches drawn {where} of the graph: {done:.3f} ms a step, queued in {queued:.3f} ms; the device is "
+                f"busy for {busy:.3f} ms of it"
+            )
+            made = {name: number / STEPS for name, number in calls(rows).most_common(12)}
+            print(f"  - a step: {', '.join(f'{number:g} {name}' for name, number in made.items())}", flush=True)
+            if in_graph:
+                slowest = sorted(rows, key=device_us, reverse=True)[:25]
+                kernels = [f"{device_us(row) / STEPS:9.1f} us {row.count / STEPS:6.1f} x  {row.key}" for row in slowest]
+                (args.out / "profile.txt").write_text("\n".join(["A step, by kernel:", *kernels]) + "\n")
+                print("\n".join(["", "```", *(line[:150] for line in kernels[:10]), "```", ""]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

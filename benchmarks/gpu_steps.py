@@ -1,0 +1,135 @@
+"""The table of `train_step.py` on a GPU, row by row: a row is in the file as soon as it is measured.
+
+    python benchmarks/gpu_steps.py --rows plain|compiled|usual [--device cuda:0] [--out DIR] [--tiny]
+
+Rows that are not compiled share a process. Next to them stand the floors: the bytes and operations of a step, over what
+a large copy and a large matrix product reach here.
+"""
+
+import argparse
+import gc
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from step_costs import floors, traffic_of
+from train_step import TRAIN, Way, step_of, ways
+from usual import write_usual_file
+
+from sr_core.config import ModelConfig
+from sr_core.data.known import KnownPictures
+from sr_core.data.preparation import prepare_store
+from sr_core.data.sources import embedded_pictures
+from sr_core.model.initial import initialise
+from sr_core.model.network import A2N
+from sr_core.training.compiled import can_compile
+from sr_core.training.runtime import resolve
+from sr_core.training.step import STEPS_BEFORE_CAPTURE
+
+FUSED = 10.2 / 20.5
+"""Of the bytes of a step, those that are left if pointwise work is fused (docs/PERFORMANCE.md)."""
+ROUNDS = 5
+ROUND_SECONDS = 0.6
+
+
+def chosen(kind: str, device: str) -> Iterator[Way]:
+    """The ways of one kind: the fastest first, for time may run out."""
+    for way in reversed(ways(device)):
+        usual = way.workers is not None
+        if kind == ("usual" if usual else "compiled" if way.compiled else "plain"):
+            yield way
+
+
+def measured(
+    way: Way, model: ModelConfig, device: str, store: Path, usual: Path, batch: int, side: int
+) -> dict[str, Any]:
+    """Milliseconds of a step: the median of rounds in one process."""
+    runtime = replace(
+        resolve(device=None if device == "cpu" else device),
+        memory_format=way.memory_format, precision=way.precision, engine=way.engine, compiled=way.compiled,
+        deterministic=way.deterministic,
+    )  # fmt: skip
+    runtime.apply()
+    if not way.ours:  # as a script leaves them that sets nothing
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(False)
+    train = replace(TRAIN, batch_size=batch, budget_patches=batch * 1_000_000)
+    network = A2N(model, 2)
+    initialise(network, 0)
+    step = step_of(way, network, train, runtime, store, usual, side)
+
+    def seconds(count: int) -> float:
+        begun = time.perf_counter()
+        for _ in range(count):
+            step()
+        if device != "cpu":
+            torch.cuda.synchronize()
+        return time.perf_counter() - begun
+
+    warm = seconds(STEPS_BEFORE_CAPTURE + 2) if device != "cpu" else seconds(1)
+    if device == "cpu":
+        return {"ms a step": 1e3 * seconds(1), "warm after [s]": warm}
+    count = max(3, min(100, int(ROUND_SECONDS / (seconds(3) / 3))))
+    rounds = [1e3 * seconds(count) / count for _ in range(ROUNDS)]
+    return {"ms a step": statistics.median(rounds), "rounds": rounds, "steps a round": count, "warm after [s]": warm}
+
+
+def limits(device: str, batch: int, side: int) -> dict[str, float]:
+    """Milliseconds that a step takes at least."""
+    precision = "fp32" if device == "cpu" else "bf16"
+    reached = floors(device, precision)
+    costs = traffic_of(device, precision, batch, side, reached)
+    fused = costs["memory ms"] * FUSED
+    print(
+        f"A step in {precision} is {costs['GFLOP']:.0f} GFLOP and {costs['GB']:.1f} GB, each operation by itself. "
+        f"Reached here: {reached['GB/s']:.0f} GB/s, {reached['GFLOP/s'] / 1e3:.0f} TFLOP/s. "
+        f"Floors: {costs['compute ms']:.2f} ms of arithmetic, {costs['memory ms']:.2f} ms of memory, {fused:.2f} ms "
+        "with pointwise work fused.\n"
+    )
+    return {"arithmetic": costs["compute ms"], "memory": costs["memory ms"], "fused": fused}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out")
+    parser.add_argument("--rows", choices=("plain", "compiled", "usual"), required=True)
+    parser.add_argument("--tiny", action="store_true", help="sizes for a rehearsal")
+    args = parser.parse_args()
+    batch, side = (2, 16) if args.tiny else (32, 64)
+    model = ModelConfig(n_feats=8, upsampler_feats=6, n_blocks=1) if args.tiny else ModelConfig()
+    if args.rows == "compiled" and not can_compile(args.device):
+        print("left out: there is no compiler")
+        return
+    floor = limits(args.device, batch, side)
+    print("| way | ms a step | patches/s | of the memory floor | of the arithmetic floor | warm after [s] |")
+    print("|---|---:|---:|---:|---:|---:|", flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        store, usual = Path(scratch) / "store.h5", Path(scratch) / "usual.h5"
+        prepared = prepare_store(store, embedded_pictures(), [("train", 2, "matlab_bicubic")], known=KnownPictures())
+        if args.rows == "usual":
+            write_usual_file(usual, prepared)
+        for way in chosen(args.rows, args.device):
+            found = measured(way, model, args.device, store, usual, batch, side)
+            took = found["ms a step"]
+            line = found | {"way": way.name, "batch": batch, "side": side, "floors": floor, "torch": torch.__version__}
+            with (args.out / "table.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            print(
+                f"| {way.name} | {took:.2f} | {1e3 * batch / took:.0f} | {100 * floor['memory'] / took:.0f} % | "
+                f"{100 * floor['arithmetic'] / took:.0f} % | {found['warm after [s]']:.1f} |",
+                flush=True,
+            )
+            gc.collect()
+            if args.device != "cpu":
+                torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    main()

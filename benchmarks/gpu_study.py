@@ -1,0 +1,121 @@
+"""A study of twelve trials on one GPU with two slots: killed once, continued, and its winner trained again.
+
+    python benchmarks/gpu_study.py --root DIR [--device cuda:0] [--data DIR]
+
+Without MLflow. Without a GPU: two slots of the CPU, and trials of a few steps.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+from study.events import Event
+from study.journal import read
+
+QUESTION = '''"""Twelve trials that repeat their bits, of a small network."""
+from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
+from study.config import TrialConfig
+from study.experiment import Experiment
+from study.space import Float, Grid
+
+EXPERIMENT = Experiment(
+    question="Do a kill, a resumption and a repetition change a bit on this device?",
+    base=TrialConfig(
+        model=ModelConfig(n_feats={feats}, upsampler_feats=16, n_blocks=2, temperature=1.0, input_range=255),
+        data=DataConfig(scale=2, lr_patch_size=24),
+        train=TrainConfig(
+            budget_patches={budget}, batch_size=16, learning_rate=2e-3, ema_horizon_patches=160.0, deterministic=True
+        ),
+        evaluation=EvaluationConfig(every_patches={every}, crops=4, lr_crop_size={crop}),
+        seed=1,
+    ),
+    nuisance={{"train.learning_rate": Float(1e-4, 1e-2, log=True), "model.temperature": Grid(0.3, 1.0, 3.0, 10.0)}},
+    scheduler="none",
+    replicates=2,
+)
+'''
+ON_GPU = {"feats": 24, "budget": 9_600, "every": 2_400, "crop": 96}
+ON_CPU = {"feats": 8, "budget": 96, "every": 48, "crop": 24}
+ENDED = 3
+"""Trials that have ended when the study is killed."""
+
+
+def run(folder: Path, module: str, *arguments: str) -> subprocess.Popen[str]:
+    """The command, its output in a file of its own."""
+    command = [sys.executable, "-m", module, *arguments]
+    print(f"    python -m {module} {' '.join(arguments)}", flush=True)
+    return subprocess.Popen(command, stdout=(folder / "output").open("a"), stderr=subprocess.STDOUT)
+
+
+def recorded(journal: Path) -> list[Event]:
+    return list(read(journal)) if journal.exists() else []
+
+
+def count(journal: Path) -> Counter[str]:
+    """How many events of each kind the journal has."""
+    return Counter(type(event).__name__ for event in recorded(journal))
+
+
+def killed_once_it_has_results(process: subprocess.Popen[str], journal: Path) -> bool:
+    """Whether it was still running when it was killed, without a chance to say good-bye."""
+    while process.poll() is None:
+        if count(journal)["Finished"] >= ENDED:
+            process.kill()
+            process.wait()
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--data", help="a folder of images; default: those in scikit-image's wheel")
+    args = parser.parse_args()
+    on_cpu = args.device == "cpu"
+    args.root.mkdir(parents=True, exist_ok=True)
+    question = args.root / "gpu_question.py"
+    question.write_text(QUESTION.format(**(ON_CPU if on_cpu else ON_GPU)))
+    where = ["--root", str(args.root), "--study-name", "gpu"]
+    data = ["--data", args.data] if args.data else []
+    slots = (
+        ["--slots", "2"] if on_cpu else ["--gpus", str(torch.device(args.device).index or 0), "--trials-per-gpu", "2"]
+    )
+    study = [*where, "--experiment", str(question), "--trials", "12", *slots, "--tracking-uri", "none", *data]
+    journal = args.root / "gpu" / "journal.jsonl"
+    faults = []
+
+    begun = time.monotonic()
+    killed = killed_once_it_has_results(run(args.root, "study.run", *study), journal)
+    faults += ["the study ended by itself before it could be killed"] * (not killed)
+    how = "killed" if killed else "ended by itself"
+    print(f"- {how} after {time.monotonic() - begun:.1f} s, with {count(journal)['Finished']} trials", flush=True)
+
+    begun = time.monotonic()
+    status = run(args.root, "study.run", *study).wait()
+    events = count(journal)
+    print(f"- continued for {time.monotonic() - begun:.1f} s, exit status {status}: {dict(events)}", flush=True)
+    faults += [f"status {status}"] * (status != 0)
+    faults += [f"{events[kind]} times {kind}" for kind in ("Failed", "WorkerLost", "Warned") if events[kind]]
+    faults += ["it has no conclusion"] * (not events["Concluded"])
+
+    begun = time.monotonic()
+    status = run(args.root, "study.reproduce", "best", *where, *data).wait()
+    print(f"- the winner trained again in {time.monotonic() - begun:.1f} s, exit status {status}", flush=True)
+    faults += [f"study.reproduce ended with status {status}"] * (status != 0)
+
+    said = (args.root / "output").read_text().splitlines()
+    print("\n".join(["", "```", *said[-60:], "```"]))
+    for fault in faults:
+        print(f"- FAULT: {fault}")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Patches a second of every network on a GPU, captured in bf16: a row of the table as soon as it is measured.
+
+python benchmarks/gpu_throughput.py [--device cuda:0] [--out DIR]
+"""
+
+import argparse
+import gc
+import json
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sr_core.config import DataConfig, ModelConfig, TrainConfig
+from sr_core.model.initial import initialise
+from sr_core.model.network import A2N
+from sr_core.training.runtime import Runtime, resolve
+from sr_core.training.step import STEPS_BEFORE_CAPTURE, Step, start
+
+QUICKSTART = ModelConfig(n_feats=24, upsampler_feats=16, n_blocks=2, temperature=1.0)
+TINY = ModelConfig(n_feats=8, upsampler_feats=6, n_blocks=1)
+
+# Name, network, scale, LR patch, batch. The first rows matter most: the time may not suffice for all.
+NETWORKS: list[tuple[str, ModelConfig, int, int, int]] = [
+    ("A2N x2", ModelConfig(), 2, 64, 32),
+    ("A2N-M x2", ModelConfig(non_attention_kernel_size=1), 2, 64, 32),
+    ("quickstart x2", QUICKSTART, 2, 24, 16),
+    ("A2N x4", ModelConfig(), 4, 64, 32),
+    ("A2N x3", ModelConfig(), 3, 64, 32),
+    ("A2N-M x4", ModelConfig(non_attention_kernel_size=1), 4, 64, 32),
+    ("A2N x2, batch 128", ModelConfig(), 2, 64, 128),
+]
+
+
+class Noise:
+    """One batch of noise that lies on the device, for every step."""
+
+    def __init__(self, data: DataConfig, batch: int, device: str) -> None:
+        generator = np.random.default_rng(0)
+        sides = data.lr_patch_size, data.lr_patch_size * data.scale
+        arrays = [generator.integers(0, 256, (batch, side, side, 3), dtype=np.uint8) for side in sides]
+        self._lr, self._hr = (torch.from_numpy(array).permute(0, 3, 1, 2).to(device) for array in arrays)
+
+    def __call__(self, first: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._lr, self._hr
+
+    def at(self, first: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._lr, self._hr
+
+
+def row(name: str, model: ModelConfig, scale: int, side: int, batch: int, runtime: Runtime) -> dict[str, object]:
+    data = DataConfig(scale=scale, lr_patch_size=side)  # type: ignore[arg-type]
+    train = TrainConfig(batch_size=batch, budget_patches=batch * 100_000)
+    network = A2N(model, scale)  # type: ignore[arg-type]
+    initialise(network, 0)
+    step = Step(start(network, train, runtime), train, runtime, Noise(data, batch, runtime.device))
+    cuda = runtime.device != "cpu"
+
+    def seconds(count: int) -> float:
+        begun = time.perf_counter()
+        for _ in range(count):
+            step()
+        if cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter() - begun
+
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    warm = seconds(STEPS_BEFORE_CAPTURE + 2)
+    count = 100 if cuda else 1
+    typical = statistics.median(seconds(count) / count for _ in range(3))
+    return {
+        "network": name,
+        "batch": batch,
+        "LR": side,
+        "ms a step": 1e3 * typical,
+        "patches/s": batch / typical,
+        "warm after [s]": warm,
+        "peak [GB]": torch.cuda.max_memory_reserved() / 1e9 if cuda else None,
+        "parts": step.micro_batch,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out")
+    args = parser.parse_args()
+    on_cpu = args.device == "cpu"
+    runtime = resolve(device=None if on_cpu else args.device)
+    if not on_cpu:
+        runtime = replace(runtime, engine="graphed", precision="bf16")
+    runtime.apply()
+    print("| network | batch | LR | ms a step | patches/s | peak [GB] |\n|---|---:|---:|---:|---:|---:|", flush=True)
+    for name, model, scale, side, batch in NETWORKS:
+        if on_cpu:
+            model, side, batch = replace(TINY, non_attention_kernel_size=model.non_attention_kernel_size), 12, 2
+        found = row(name, model, scale, side, batch, runtime)
+        with (args.out / "throughput.jsonl").open("a") as file:
+            file.write(json.dumps(found | {"device": runtime.device_name, "torch": torch.__version__}) + "\n")
+        peak = found["peak [GB]"] or float("nan")
+        print(
+            f"| {name} | {batch} | {side} | {found['ms a step']:.3f} | {found['patches/s']:.0f} | {peak:.1f} |",
+            flush=True,
+        )
+        gc.collect()
+        if not on_cpu:
+            torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    main()
