@@ -67,7 +67,8 @@ class Record:
 
     @cached_property
     def base(self) -> TrialConfig:
-        return TrialConfig.from_recorded({**self.opened.question["base"], "seed": self.opened.seed})
+        """What every trial has that the search does not move, but for the seed, of which each trial has its own."""
+        return TrialConfig.from_recorded({**self.opened.question["base"], "seed": 0})
 
     @cached_property
     def searched(self) -> list[TrialState]:
