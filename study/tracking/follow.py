@@ -153,7 +153,7 @@ class Reading:
             return next(ends, Position())
 
     def _next(self, position: Position, most: int) -> Iterator[Batch]:
-        """The next events, so many in all at most: from the file up to the kept ones, those, then from the file again."""
+        """The next events, at most so many: from the file up to the kept ones, those, then from the file again."""
         first = self._kept[0].first if self._kept else position.count
         while position.count < first and most:
             asked = min(most, first - position.count)
