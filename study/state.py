@@ -142,12 +142,12 @@ class TrialState:
 
     def validated(self, point: Progress, before: int) -> "TrialState":
         """With one more point, which the study recorded after `before` others."""
-        known = self.curve
-        if known:
-            last = known[-1]
-            counted_on = len(known) > self.known_at_start
-            known = (*known[:-1], _kept(last, _NO_NUMBERS if counted_on else last.seconds))
-        return self._moved((*known, point), (*self.arrivals, before), self.checkpoint)
+        if not self.curve:
+            return self._moved((point,), (before,), self.checkpoint)
+        *earlier, last = self.curve
+        counted_on = len(self.curve) > self.known_at_start
+        kept = _kept(last, _NO_NUMBERS if counted_on else last.seconds)
+        return self._moved((*earlier, kept, point), (*self.arrivals, before), self.checkpoint)
 
     def after(self, event: TrialEvent) -> "TrialState":
         """After an event that is neither its proposal nor a validation."""

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from study.events import Progress
 from study.screen.pace import budget_of
 from study.state import OBJECTIVE, StudyState, TrialState
@@ -29,8 +31,11 @@ class Scale:
 
 def scale_of(state: StudyState) -> Scale | None:
     """One scale for every trial of the study: up to the best validation there was; None before the first."""
-    scores = sorted(p.scores[OBJECTIVE] for t in state.trials.values() for p in t.curve)
-    return Scale(scores[int(_LOWEST * (len(scores) - 1))], scores[-1]) if scores else None
+    scores = np.array([p.scores[OBJECTIVE] for t in state.trials.values() for p in t.curve])
+    if not scores.size:
+        return None
+    lowest = int(_LOWEST * (scores.size - 1))
+    return Scale(float(np.partition(scores, lowest)[lowest]), float(scores.max()))
 
 
 def cells_of(state: StudyState) -> int:

@@ -141,10 +141,7 @@ class Reading:
         """
         events: list[Event] = []
         with self._lock:
-            while len(events) < most:
-                batch = self._next(position, most - len(events))
-                if batch is None:
-                    break
+            for batch in self._next(position, most):
                 events += batch.events
                 position = batch.end
         return events, position
@@ -155,22 +152,37 @@ class Reading:
             ends = (batch.end for batch in reversed(self._kept) if batch.end.count <= count)
             return next(ends, Position())
 
-    def _next(self, position: Position, most: int) -> Batch | None:
-        for batch in self._kept:
-            if batch.first <= position.count < batch.end.count:
-                return batch.rest(position, most)
-        if self._kept and position.count < self._kept[0].first:
-            return self._read(position, min(most, self._kept[0].first - position.count))
-        batch_read = self._read(position, most)
-        if batch_read is not None:
-            self._keep(batch_read)
-        return batch_read
+    def _next(self, position: Position, most: int) -> Iterator[Batch]:
+        """The next events, at most so many: from the file up to the kept ones, those, then from the file again."""
+        first = self._kept[0].first if self._kept else position.count
+        while position.count < first and most:
+            asked = min(most, first - position.count)
+            batch = self._read(position, asked)
+            if batch is None:
+                return
+            yield batch
+            position, most = batch.end, most - len(batch.events)
+        for kept in self._kept if position.count < self._end else ():
+            if kept.first <= position.count < kept.end.count and most:
+                batch = kept.rest(position, most)
+                yield batch
+                position, most = batch.end, most - len(batch.events)
+        if most:
+            batch = self._read(position, most)
+            if batch is not None:
+                self._keep(batch)
+                yield batch
+
+    @property
+    def _end(self) -> int:
+        """Events before the end of what is kept."""
+        return self._kept[-1].end.count if self._kept else 0
 
     def _keep(self, batch: Batch) -> None:
-        if self._kept and self._kept[-1].end.count != batch.first:
+        if self._end != batch.first:
             self._kept.clear()
         self._kept.append(batch)
-        while self._kept[-1].end.count - self._kept[0].end.count >= KEPT:
+        while self._end - self._kept[0].end.count >= KEPT:
             self._kept.popleft()
 
     def _read(self, position: Position, most: int) -> Batch | None:
