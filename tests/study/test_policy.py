@@ -69,7 +69,7 @@ def of_search(state: StudyState) -> list[TrialState]:
 class Play:
     """A study on slots that take turns by chance. Scores come from a short list, so that many are equal."""
 
-    experiment: Experiment
+    experiment: Experiment = field(repr=False)
     asked: int
     slots: int
     scores: Sequence[int]
@@ -77,9 +77,9 @@ class Play:
     losses: float = 0.0
     """How likely the worker is lost at a turn."""
     failures: float = 0.0
-    state: StudyState = field(default_factory=StudyState)
-    calls: list[Asked] = field(default_factory=list)
-    running: list[int] = field(default_factory=list)
+    state: StudyState = field(default_factory=StudyState, repr=False)
+    calls: list[Asked] = field(default_factory=list, repr=False)
+    running: list[int] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
         self.tell(
