@@ -27,14 +27,14 @@ from usual import UsualWay, write_usual_file
 
 from experiments.quickstart import EXPERIMENT
 from sr_core.config import DataConfig
-from sr_core.data.homes import open_home
-from sr_core.data.known import KnownPictures
-from sr_core.data.preparation import prepare_store
-from sr_core.data.resize import imresize
-from sr_core.data.sources import embedded_pictures, folder_pictures
-from sr_core.data.store import PatchStore
+from sr_core.images.resize import imresize
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
+from sr_core.patches.placement import open_home
+from sr_core.store.hdf5 import PatchStore
+from sr_core.store.known import KnownPictures
+from sr_core.store.preparation import prepare_store
+from sr_core.store.sources import embedded_pictures, folder_pictures
 from sr_core.training.inputs import Inputs
 from sr_core.training.runtime import cores, resolve
 from sr_core.training.step import Step, start

@@ -29,22 +29,22 @@ import torch
 
 from experiments.quickstart import EXPERIMENT
 from sr_core.training.runtime import cores
-from study import events as ev
-from study.config import short_digest
-from study.experiment import Experiment, load_experiment
-from study.folder import StudyFolder
-from study.journal import encode, read
+from study.question.config import short_digest
+from study.question.experiment import Experiment, load_experiment
+from study.record import events as ev
+from study.record.folder import StudyFolder
+from study.record.journal import encode, read
+from study.record.state import StudyState, fold
 from study.search.sampler import propose
-from study.state import StudyState, fold
 
 MANY, FEW = 1000, 3
 POINTS = 100
 
 QUESTION = '''"""Tiny trials of {points} validations."""
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
-from study.config import TrialConfig
-from study.experiment import Experiment
-from study.space import Float
+from study.question.config import TrialConfig
+from study.question.experiment import Experiment
+from study.question.space import Float
 
 EXPERIMENT = Experiment(
     question="What does the engine cost?",
@@ -136,9 +136,9 @@ def usual(folder: Path, prepared: StudyFolder, experiment: Experiment, trials: i
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     import mlflow
 
-    from sr_core.data.store import load_store
-    from study.opening import runtime_of
-    from study.trial import Bench, TrialTask, run_trial
+    from sr_core.store.hdf5 import load_store
+    from study.executors.trial import Bench, TrialTask, run_trial
+    from study.session.opening import runtime_of
 
     state = fold(read(prepared.journal))
     assert state.opened is not None

@@ -19,15 +19,15 @@ import numpy as np
 import torch
 
 from sr_core.config import DataConfig, ModelConfig, TrainConfig
-from sr_core.data.known import KnownPictures
-from sr_core.data.preparation import prepare_store
-from sr_core.data.sources import embedded_pictures
-from sr_core.data.store import PatchStore
-from sr_core.data.validation import validation_crops
 from sr_core.metrics.evaluate import score
 from sr_core.model.inference import super_resolve
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
+from sr_core.patches.validation import validation_crops
+from sr_core.store.hdf5 import PatchStore
+from sr_core.store.known import KnownPictures
+from sr_core.store.preparation import prepare_store
+from sr_core.store.sources import embedded_pictures
 from sr_core.training.choice import choose
 from sr_core.training.compiled import can_compile
 from sr_core.training.runtime import Runtime, resolve

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from gpu_checks import DATA, DEVICE, FULL, ON_CPU, TRAIN, engines, losses
 
-from sr_core.data.homes import open_home
-from sr_core.data.known import KnownPictures
-from sr_core.data.preparation import prepare_store
-from sr_core.data.sources import embedded_pictures
-from sr_core.data.store import PatchStore
+from sr_core.patches.placement import open_home
+from sr_core.store.hdf5 import PatchStore
+from sr_core.store.known import KnownPictures
+from sr_core.store.preparation import prepare_store
+from sr_core.store.sources import embedded_pictures
 
 STEPS, POINTS = (6, 3) if ON_CPU else (600, 12)
 

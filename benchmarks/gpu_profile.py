@@ -19,13 +19,13 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from sr_core.config import DataConfig, ModelConfig, TrainConfig
-from sr_core.data.homes import open_home
-from sr_core.data.known import KnownPictures
-from sr_core.data.preparation import prepare_store
-from sr_core.data.sources import embedded_pictures
-from sr_core.data.store import PatchStore
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
+from sr_core.patches.placement import open_home
+from sr_core.store.hdf5 import PatchStore
+from sr_core.store.known import KnownPictures
+from sr_core.store.preparation import prepare_store
+from sr_core.store.sources import embedded_pictures
 from sr_core.training.runtime import Runtime, resolve
 from sr_core.training.step import STEPS_BEFORE_CAPTURE, Step, start
 

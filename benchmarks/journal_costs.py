@@ -23,19 +23,19 @@ from pathlib import Path
 from typing import Any
 
 from sr_core.config import DataConfig, EvaluationConfig, TrainConfig
-from study import events as ev
 from study import results
-from study.config import TrialConfig, short_digest
-from study.experiment import Experiment
-from study.folder import StudyFolder
-from study.journal import encode, read
-from study.provenance import cpu_model
+from study.question.config import TrialConfig, short_digest
+from study.question.experiment import Experiment
+from study.question.space import Choice, Float
+from study.record import events as ev
+from study.record.folder import StudyFolder
+from study.record.journal import encode, read
+from study.record.provenance import cpu_model
+from study.record.state import StudyState, fold
 from study.report.ranking import ranking
 from study.report.record import record_of
 from study.screen.live_table import Shown, screen
-from study.screen.pace import Lap
-from study.space import Choice, Float
-from study.state import StudyState, fold
+from study.statistics.pace import Lap
 from study.tracking.follow import Keeper, Reading, sync
 
 EVERY, CROPS = 480, 6

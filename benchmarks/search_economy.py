@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from study.experiment import load_experiment
+from study.question.experiment import load_experiment
 from study.search.economy import Row, summarise
 from study.search.simulation import read, simulate
 

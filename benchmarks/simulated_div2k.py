@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from sr_core.data.workers import Workers
+from sr_core.process.workers import Workers
 
 HEIGHT, WIDTH = 1356, 2040
 BASES = 4
@@ -76,8 +76,8 @@ TRAIN = """
 import json, resource, sys, time
 from pathlib import Path
 from sr_core.config import DataConfig
-from sr_core.data.homes import open_home, pixel_bytes
-from sr_core.data.store import load_store
+from sr_core.patches.placement import open_home, pixel_bytes
+from sr_core.store.hdf5 import load_store
 from sr_core.training.inputs import Inputs
 from sr_core.training.runtime import resolve
 store, inputs = load_store(Path(sys.argv[1])), Inputs(resolve(threads=1))

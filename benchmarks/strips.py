@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from sr_core.config import SCALES, ModelConfig
-from sr_core.data.images import Image
+from sr_core.images.files import Image
 from sr_core.model.inference import automatic_strip_rows, super_resolve
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N

@@ -26,13 +26,13 @@ from torch.utils.data import DataLoader
 from usual import UsualWay, write_usual_file
 
 from sr_core.config import DataConfig, ModelConfig, TrainConfig
-from sr_core.data.homes import open_home
-from sr_core.data.known import KnownPictures
-from sr_core.data.preparation import prepare_store
-from sr_core.data.sources import embedded_pictures
-from sr_core.data.store import load_store
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
+from sr_core.patches.placement import open_home
+from sr_core.store.hdf5 import load_store
+from sr_core.store.known import KnownPictures
+from sr_core.store.preparation import prepare_store
+from sr_core.store.sources import embedded_pictures
 from sr_core.training.compiled import can_compile
 from sr_core.training.memory import keep_freed_memory
 from sr_core.training.runtime import Runtime, cores, resolve

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sr_core.data.store import PatchStore
+from sr_core.store.hdf5 import PatchStore
 
 WINDOW, STEP = 480, 200
 ENTRIES = 200

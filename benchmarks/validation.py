@@ -11,16 +11,16 @@ from statistics import median
 import numpy as np
 import torch
 
-from sr_core.data.validation import Crop
 from sr_core.metrics.evaluate import score
 from sr_core.model.inference import super_resolve
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
+from sr_core.patches.validation import Crop
 from sr_core.training import scoring
 from sr_core.training.runtime import Runtime, resolve
 from sr_core.training.speed import measure
-from study.config import TrialConfig
-from study.experiment import load_experiment
+from study.question.config import TrialConfig
+from study.question.experiment import load_experiment
 
 
 def ways(base: TrialConfig, runtime: Runtime) -> dict[str, Callable[[], object]]:

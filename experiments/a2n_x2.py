@@ -6,9 +6,9 @@ learns fastest, far from convergence.
 
 from experiments.literature import references
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
-from study.config import TrialConfig
-from study.experiment import Experiment
-from study.space import Choice, Grid, Together
+from study.question.config import TrialConfig
+from study.question.experiment import Experiment
+from study.question.space import Choice, Grid, Together
 
 BASE = TrialConfig(
     model=ModelConfig(),

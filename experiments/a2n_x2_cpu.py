@@ -9,9 +9,9 @@ record can be repeated without a C++ compiler.
 
 from experiments.literature import references
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
-from study.config import TrialConfig
-from study.experiment import Experiment
-from study.space import Choice, Grid, Together
+from study.question.config import TrialConfig
+from study.question.experiment import Experiment
+from study.question.space import Choice, Grid, Together
 
 BASE = TrialConfig(
     # 24 channels: reductions 2, 4, 8 and 12 give hidden widths of 12, 6, 3 and 2.

@@ -8,12 +8,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from sr_core.cli import Parser, run_command
 from sr_core.errors import SuiteError
+from sr_core.process.cli import Parser, run_command
 from study.commandline import add_study_flags, folder_from
-from study.events import Concluded
-from study.folder import StudyFolder
-from study.state import TrialState
+from study.record.events import Concluded
+from study.record.folder import StudyFolder
+from study.record.state import TrialState
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,8 +60,8 @@ def show(study: StudyFolder) -> int:
 
 def _trainings(study: StudyFolder) -> dict[str, tuple[TrialState, Concluded]]:
     """The complete ones that began with their seed's own weights, by what their trial is called."""
-    from study.journal import read
-    from study.state import fold
+    from study.record.journal import read
+    from study.record.state import fold
 
     trials = fold(read(study.journal)).trials
     found: dict[str, tuple[TrialState, Concluded]] = {}

@@ -2,9 +2,9 @@
 
 from experiments.literature import references
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
-from study.config import TrialConfig
-from study.experiment import Experiment
-from study.space import Choice, Grid, Together
+from study.question.config import TrialConfig
+from study.question.experiment import Experiment
+from study.question.space import Choice, Grid, Together
 
 BASE = TrialConfig(
     # 24 channels, so that the four reductions below give four different hidden widths: 12, 6, 3 and 2.

@@ -22,7 +22,7 @@ Kernel = Literal[
     "nearest",
     "blur_subsample",
 ]
-"""Downsampling kernels by name; `sr_core.data.degrade` says what each one does."""
+"""Downsampling kernels by name; `sr_core.images.degrade` says what each one does."""
 Engine = Literal["auto", "eager", "compiled", "graphed"]
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
 Protocol = Literal["canonical", "blog"]

@@ -12,20 +12,20 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from sr_core.cli import Parser, run_command, say_note, show_progress
 from sr_core.config import KERNELS, SCALES, Kernel, Protocol, Scale
 from sr_core.errors import ImageError, SuiteError
-from sr_core.names import printable, visible
-from sr_core.output import cannot_write, check_output, write_output
+from sr_core.process.cli import Parser, run_command, say_note, show_progress
+from sr_core.process.names import printable, visible
+from sr_core.process.output import cannot_write, check_output, write_output
 
 if TYPE_CHECKING:  # loaded after the arguments are parsed: --help answers at once
     import numpy as np
     from numpy.typing import NDArray
 
-    from sr_core.data.ground_truth import GroundTruth
-    from sr_core.data.images import Image
-    from sr_core.data.scan import LeftOut
+    from sr_core.images.files import Image
+    from sr_core.images.scan import LeftOut
     from sr_core.metrics.evaluate import Score
+    from sr_core.store.ground_truth import GroundTruth
 
     Enlarge = Callable[[Image], NDArray[np.float32] | Image]
 
@@ -78,7 +78,7 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
 
 
 def _evaluate(args: Namespace) -> int:
-    from sr_core.data.ground_truth import ground_truth
+    from sr_core.store.ground_truth import ground_truth
 
     if args.csv is not None:
         check_output(args.csv, "--csv")
@@ -158,8 +158,8 @@ def _matched(
     pictures: dict[str, Path], hr: "GroundTruth", benchmark: Path, folder: Path, scale: int
 ) -> "tuple[dict[str, Path], LeftOut]":
     """The LR picture of each HR picture, and what of both folders is not used."""
-    from sr_core.data.lr_pairs import matched
-    from sr_core.data.scan import LeftOut, scan
+    from sr_core.images.scan import LeftOut, scan
+    from sr_core.store.lr_pairs import matched
 
     found = scan(folder)
     found.check()
@@ -207,7 +207,7 @@ def _check_sizes(
     pictures: dict[str, Path], lr_pictures: dict[str, Path] | None, *, scale: int, kernel: Kernel, protocol: Protocol
 ) -> None:
     """Raises ImageError where a picture cannot be scored for its size, before the work on the others is done."""
-    from sr_core.data.images import image_sides
+    from sr_core.images.files import image_sides
     from sr_core.metrics.evaluate import least_side
 
     least, small = least_side(scale, protocol), []
@@ -242,7 +242,7 @@ def _pair(
     hr_path: Path, lr_path: Path | None, *, scale: int, kernel: Kernel, protocol: Protocol
 ) -> "tuple[Image, Image]":
     """LR, made or read, and HR."""
-    from sr_core.data.images import read_image
+    from sr_core.images.files import read_image
     from sr_core.metrics.evaluate import lr_hr_pair
 
     lr, hr = lr_hr_pair(read_image(hr_path), scale, kernel, protocol)

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from sr_core.cli import Parser, run_command, show_progress
 from sr_core.config import Kernel, Scale
 from sr_core.errors import ImageError, StoreError
-from sr_core.output import cannot_write
+from sr_core.process.cli import Parser, run_command, show_progress
+from sr_core.process.output import cannot_write
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 """How every file of HDF5 begins."""
@@ -85,12 +85,12 @@ def _check_place(path: Path) -> None:
 
 def _prepare(args: argparse.Namespace) -> None:
     _check_out(args.out)
-    from sr_core.data.known import KnownPictures
-    from sr_core.data.layers import Lr
-    from sr_core.data.preparation import prepare_store
-    from sr_core.data.scan import LeftOut
-    from sr_core.data.sources import Pictures, folder_pictures
-    from sr_core.progress import Progress, pixels_text
+    from sr_core.images.scan import LeftOut
+    from sr_core.process.progress import Progress, pixels_text
+    from sr_core.store.known import KnownPictures
+    from sr_core.store.layers import Lr
+    from sr_core.store.preparation import prepare_store
+    from sr_core.store.sources import Pictures, folder_pictures
 
     sets = [(folder, folder_pictures(folder)) for folder in args.images]
     if len(sets) == 1:
@@ -127,7 +127,7 @@ def _prepare(args: argparse.Namespace) -> None:
 
 
 def _verify(path: Path) -> int:
-    from sr_core.data.store import verify
+    from sr_core.store.hdf5 import verify
 
     damaged = verify(path, lambda done, total: show_progress(f"verifying: {done}/{total} pictures"))
     show_progress("")

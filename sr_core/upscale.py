@@ -5,12 +5,12 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from sr_core.cli import BAD_INPUT, Parser, run_command, say_note, show_progress
 from sr_core.config import SCALES
 from sr_core.errors import ImageError, SuiteError
-from sr_core.names import visible
-from sr_core.output import make_output_folder
-from sr_core.progress import Progress, pixels_text
+from sr_core.process.cli import BAD_INPUT, Parser, run_command, say_note, show_progress
+from sr_core.process.names import visible
+from sr_core.process.output import make_output_folder
+from sr_core.process.progress import Progress, pixels_text
 
 PROG = "python -m sr_core.upscale"
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _upscale(args: Namespace) -> int:
     import torch
 
-    from sr_core.data.own_pictures import count_pixels, plan_outputs
+    from sr_core.images.own_pictures import count_pixels, plan_outputs
     from sr_core.model.enlarge import enlarge_file
     from sr_core.model.weights import load_model
     from sr_core.training.memory import needing_gpu

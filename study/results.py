@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from sr_core.errors import SuiteError
-from sr_core.names import printable
-from study.config import SECTIONS, TrialConfig
-from study.folder import StudyFolder, default_root
-from study.journal import read
-from study.state import OBJECTIVE, StudyState, TrialState, fold
+from sr_core.process.names import printable
+from study.question.config import SECTIONS, TrialConfig
+from study.record.folder import StudyFolder, default_root
+from study.record.journal import read
+from study.record.state import OBJECTIVE, StudyState, TrialState, fold
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sr_core.data.images import Image
+    from sr_core.images.files import Image
     from sr_core.model.network import A2N
     from study.statistics.importance import Importance
 
@@ -75,7 +75,7 @@ class Trial:
         """
         import numpy as np
 
-        from sr_core.data.own_pictures import read_own_picture
+        from sr_core.images.own_pictures import read_own_picture
         from sr_core.model.inference import super_resolve
 
         if isinstance(picture, str | Path):

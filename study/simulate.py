@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sr_core.cli import Parser, run_command, show_progress
+from sr_core.process.cli import Parser, run_command, show_progress
 from study.commandline import add_study_flags, at_least_one, folder_from
 
 
@@ -45,10 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _record(args: argparse.Namespace) -> int:
-    from study.folder import StudyFolder
-    from study.journal import read
+    from study.record.folder import StudyFolder
+    from study.record.journal import read
+    from study.record.state import fold
     from study.search.simulation import record, write
-    from study.state import fold
 
     root = folder_from(args, default="any").root
     states = [fold(read(StudyFolder(root, name).require().journal)) for name in args.record]
@@ -57,12 +57,12 @@ def _record(args: argparse.Namespace) -> int:
 
 
 def _simulate(args: argparse.Namespace) -> int:
-    from study.experiment import load_experiment
-    from study.journal import read
+    from study.question.experiment import load_experiment
+    from study.record.journal import read
+    from study.record.state import fold
     from study.search.economy import HEADER, Plan, compare
     from study.search.simulation import complete, record
     from study.search.simulation import read as read_table
-    from study.state import fold
 
     name, experiment = load_experiment(args.experiment)
     if args.curves:

@@ -9,10 +9,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from sr_core.cli import Parser, run_command
 from sr_core.errors import SuiteError
+from sr_core.process.cli import Parser, run_command
 from study.commandline import add_study_flags, add_take_over_flag, at_least_one, folder_from, seconds
-from study.placement import add_placement_flags, placement_of
+from study.executors.placement import add_placement_flags, placement_of
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,9 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if placement.slots > 1:
             raise SuiteError(f"one training takes one slot, {placement.slots} were asked for; name one GPU, or none")
         study = folder_from(args).require()
-        from study.session import run_session
-        from study.training import training_session
-        from study.wall_time import WallTime
+        from study.record.wall_time import WallTime
+        from study.session.session import run_session
+        from study.session.training import training_session
 
         return run_session(training_session(study, args, placement, WallTime(begun)))
 

@@ -7,10 +7,10 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from sr_core.cli import Parser, run_command
 from sr_core.errors import SuiteError
-from study.branching import require_own_name
+from sr_core.process.cli import Parser, run_command
 from study.commandline import add_study_flags, at_least_one, folder_from
+from study.record.branching import require_own_name
 from study.tracking.dashboards import (
     MLFLOW_PORT,
     OPTUNA_PORT,

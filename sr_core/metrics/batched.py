@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sr_core.config import Protocol, Scale
-from sr_core.data.color import BLOG_TYPO, BT601_STUDIO
+from sr_core.images.color import BLOG_TYPO, BT601_STUDIO
 from sr_core.metrics.evaluate import Score
 from sr_core.metrics.psnr import decibels
 from sr_core.metrics.ssim import K1, K2, WINDOW, window_weights

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sr_core.config import Kernel, Protocol
-from sr_core.data.color import BLOG_TYPO, BT601_STUDIO, rgb_to_y
-from sr_core.data.degrade import crop_to_multiple, downsample, resize_to_multiple
-from sr_core.data.images import Image
-from sr_core.data.resize import imresize
 from sr_core.errors import ImageError
+from sr_core.images.color import BLOG_TYPO, BT601_STUDIO, rgb_to_y
+from sr_core.images.degrade import crop_to_multiple, downsample, resize_to_multiple
+from sr_core.images.files import Image
+from sr_core.images.resize import imresize
 from sr_core.metrics.psnr import psnr
 from sr_core.metrics.ssim import WINDOW, ssim
 

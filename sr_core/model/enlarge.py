@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 
-from sr_core.data.own_pictures import enlarged_png, read_own_picture
 from sr_core.errors import ImageError, SuiteError
-from sr_core.machine import available_memory
+from sr_core.images.own_pictures import enlarged_png, read_own_picture
 from sr_core.metrics.evaluate import require_finite
 from sr_core.model.inference import Precision, peak_bytes, super_resolve
 from sr_core.model.network import A2N
-from sr_core.out_of_memory import is_out_of_memory
-from sr_core.output import make_output_folder, write_output
+from sr_core.process.machine import available_memory
+from sr_core.process.out_of_memory import is_out_of_memory
+from sr_core.process.output import make_output_folder, write_output
 
 _FOLDER_IS_UNUSABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 """Errors of writing that the next picture would meet as well."""

@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sr_core.data.images import Image
-from sr_core.floats import settle_vector_math
+from sr_core.images.files import Image
 from sr_core.model.network import A2N
 from sr_core.model.strips import forward_in_strips, most_rows
-from sr_core.out_of_memory import is_out_of_memory, is_taken
-from sr_core.precision import exact_multiplication
+from sr_core.process.floats import settle_vector_math
+from sr_core.process.out_of_memory import is_out_of_memory, is_taken
+from sr_core.process.precision import exact_multiplication
 
 Precision = Literal["fp32", "bf16"]
 

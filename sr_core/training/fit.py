@@ -71,7 +71,7 @@ def fit(
     Raises:
         DivergedError: the mean loss or a score stopped being finite.
         ConfigError: the last batch would go beyond the budget.
-        Exception: memory ran out for a single patch (`sr_core.out_of_memory`).
+        Exception: memory ran out for a single patch (`sr_core.process.out_of_memory`).
     """
     if config.budget_patches % config.batch_size:
         raise ConfigError(

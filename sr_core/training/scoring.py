@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from sr_core.config import Protocol, Scale
-from sr_core.data.images import Image
-from sr_core.data.validation import Crop
+from sr_core.images.files import Image
 from sr_core.metrics.batched import Originals, scores
 from sr_core.metrics.evaluate import Score
-from sr_core.out_of_memory import is_out_of_memory
-from sr_core.precision import exact_multiplication
+from sr_core.patches.validation import Crop
+from sr_core.process.out_of_memory import is_out_of_memory
+from sr_core.process.precision import exact_multiplication
 from sr_core.training.inputs import unit_range
 from sr_core.training.runtime import Runtime
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from sr_core.config import TrainConfig
-from sr_core.out_of_memory import is_out_of_memory
+from sr_core.process.out_of_memory import is_out_of_memory
 from sr_core.training.compiled import compiled
 from sr_core.training.inputs import DrawsOnDevice, Inputs, Pixels
 from sr_core.training.loss import pixel_loss

@@ -3,8 +3,8 @@
 from collections.abc import Generator
 
 from sr_core.training.own_thread import OwnThread
-from study.events import TrialEvent
-from study.trial import Bench, Command, TrialTask, run_trial
+from study.executors.trial import Bench, Command, TrialTask, run_trial
+from study.record.events import TrialEvent
 
 
 class InlineExecutor:

@@ -4,21 +4,21 @@ import importlib.util
 import math
 from dataclasses import replace
 
-from sr_core.data.homes import HomeName, choose_home, pixel_bytes
-from sr_core.data.store import PatchStore
 from sr_core.errors import SuiteError
+from sr_core.patches.placement import HomeName, choose_home, pixel_bytes
+from sr_core.store.hdf5 import PatchStore
 from sr_core.training.memory import needing_gpu, share_of_each
 from sr_core.training.runtime import Runtime
-from study.executors import Executor
 from study.executors.inline import InlineExecutor
+from study.executors.placement import Placement
 from study.executors.processes import ProcessCrew, Setup
+from study.executors.protocol import Executor
 from study.executors.remote import Limits, RemoteExecutor
 from study.executors.separate import THIS_PROCESS, GpuRunner
-from study.experiment import Experiment
-from study.opening import resolve_runtime
-from study.placement import Placement
-from study.search.replay import course_of
-from study.trial import Bench
+from study.executors.trial import Bench
+from study.question.experiment import Experiment
+from study.record.course import course_of
+from study.session.opening import resolve_runtime
 
 _START_SECONDS = 120.0
 """What a process may take to start on a busy machine, however soon its later silence is to be noticed."""

@@ -12,17 +12,17 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import cast
 
-from sr_core.data.homes import HomeName
-from sr_core.data.shared_pixels import remove_abandoned
-from sr_core.data.store import PatchStore
-from sr_core.floats import check_that_threads_agree
-from sr_core.parent import end_with_parent
+from sr_core.patches.placement import HomeName
+from sr_core.patches.shared_pixels import remove_abandoned
+from sr_core.process.floats import check_that_threads_agree
+from sr_core.process.parent import end_with_parent
+from sr_core.store.hdf5 import PatchStore
 from sr_core.training.memory import keep_to_share
 from sr_core.training.runtime import Runtime
 from study.executors.raw_output import Output, followed_output, write_to
 from study.executors.remote import WorkerGoneError
+from study.executors.trial import Bench
 from study.executors.worker import LogUp, Message, Order, log_warnings, serve
-from study.trial import Bench
 
 _END_SECONDS = 5.0
 

@@ -16,19 +16,19 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from sr_core.data.homes import HomeName
-from sr_core.data.store import PatchStore
-from sr_core.durable import write_durably
 from sr_core.errors import SuiteError
+from sr_core.patches.placement import HomeName
+from sr_core.process.durable import write_durably
+from sr_core.store.hdf5 import PatchStore
 from sr_core.training.runtime import Runtime
-from study import provenance
-from study.events import TrialEvent
+from study.executors.placement import Placement
 from study.executors.ray_actor import LOG, Consignment, Far, Home, Lacking, Parcel, Pixels, Setup, Suitable
 from study.executors.remote import WorkerGoneError
+from study.executors.trial import TrialTask
 from study.executors.worker import Begin, Logged, Message, Order
-from study.experiment import Experiment
-from study.placement import Placement
-from study.trial import TrialTask
+from study.question.experiment import Experiment
+from study.record import provenance
+from study.record.events import TrialEvent
 
 _CHUNK = 64 << 20
 """Bytes of a store that are sent as one object."""
@@ -154,7 +154,7 @@ def resolve_there(experiment: Experiment, trials: int, placement: Placement, pix
     Args:
         pixels: bytes of the training images.
     """
-    from study.opening import resolve_runtime
+    from study.session.opening import resolve_runtime
 
     connect(placement.ray_address)
     resolve = ray.remote(max_calls=1)(resolve_runtime).options(**_resources(placement))

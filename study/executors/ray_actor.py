@@ -17,20 +17,20 @@ from typing import Any, TypeVar
 
 import ray
 
-from sr_core.data.homes import HomeName, choose_home
-from sr_core.data.store import PatchStore, load_store
-from sr_core.data.whole_file import whole_file
-from sr_core.durable import write_durably
 from sr_core.errors import StoreError
-from sr_core.floats import check_that_threads_agree
-from sr_core.parent import is_dead
+from sr_core.patches.placement import HomeName, choose_home
+from sr_core.process.durable import write_durably
+from sr_core.process.floats import check_that_threads_agree
+from sr_core.process.parent import is_dead
+from sr_core.process.whole_file import whole_file
+from sr_core.store.hdf5 import PatchStore, load_store
 from sr_core.training.memory import GPU_SHARE, keep_to_share
 from sr_core.training.runtime import Runtime
-from study import provenance
-from study.events import Checkpointed, Finished
 from study.executors.remote import WorkerGoneError
+from study.executors.trial import Bench, TrialTask
 from study.executors.worker import Begin, LogUp, Message, Order, broken, serve
-from study.trial import Bench, TrialTask
+from study.record import provenance
+from study.record.events import Checkpointed, Finished
 
 LOG = "study.executors.ray"
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from sr_core.errors import SuiteError, TakenOverError
-from study.events import Ticked, TrialEvent, WorkerLost
+from study.executors.trial import Command, TrialTask
 from study.executors.worker import Answer, Begin, Broken, Left, Logged, Message, Order, Ready, Suspend, TakenOver
-from study.trial import Command, TrialTask
+from study.record.events import Ticked, TrialEvent, WorkerLost
 
 logger = logging.getLogger(__name__)
 

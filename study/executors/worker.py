@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sr_core.errors import TakenOverError
-from study.events import Failed, Ticked, TrialEvent
-from study.trial import Bench, Command, TrialTask, run_trial
+from study.executors.trial import Bench, Command, TrialTask, run_trial
+from study.record.events import Failed, Ticked, TrialEvent
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sr_core.cli import Parser, run_command
 from sr_core.errors import SuiteError
+from sr_core.process.cli import Parser, run_command
 from study.commandline import add_study_flags, folder_from
-from study.folder import StudyFolder
+from study.record.folder import StudyFolder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def body() -> int:
         folder = folder_from(args).require()
-        from study.journal import read
+        from study.record.journal import read
         from study.report.making import write_report
 
         out = args.out.expanduser().resolve() if args.out else None
@@ -58,11 +58,11 @@ def add_to_mlflow(folder: StudyFolder, page: Path, tracking_uri: str | None) -> 
     own_store = sqlite_file(uri) if tracking_uri is None else None
     if tracking_uri == "none" or (tracking_uri is None and not (own_store and own_store.is_file())):
         return
-    from study.branching import require_own_name
-    from study.events import StudyOpened
-    from study.journal import read
+    from study.record.branching import require_own_name
+    from study.record.events import StudyOpened
+    from study.record.journal import read
     from study.tracking.follow import study_id
-    from study.tracking.mlflow_store import add_to_study
+    from study.tracking.mlflow.store import add_to_study
 
     opened = next(read(folder.journal))
     assert isinstance(opened, StudyOpened)  # else there would be no report

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from study.record.state import TrialState
 from study.report.markup import Html, bullets, element, joined, pairs, paragraph, said
 from study.report.record import Record, moment, short
-from study.state import TrialState
 from study.statistics.verdict import Verdict, words
 
 _PHASES = {

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from study.record.state import TrialState
+from study.record.wall_time import trial_seconds
 from study.report.drawing import GREY, GROUPS, PAPER, Drawn, csv_text, drawn, sheet, shown
 from study.report.markup import joined, missing, pairs, table
 from study.report.page import Section
 from study.report.record import Record, Session, duration, moment
-from study.screen import pace
-from study.state import TrialState
-from study.wall_time import trial_seconds
+from study.statistics import pace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,7 +6,8 @@ from itertools import cycle
 from typing import TYPE_CHECKING
 
 from study import results
-from study.figures import name_in_figure
+from study.plots.figures import name_in_figure
+from study.record.state import TrialState
 from study.report.drawing import (
     BEST,
     FINALISTS,
@@ -23,7 +24,6 @@ from study.report.drawing import (
 from study.report.markup import Html, missing
 from study.report.page import Section
 from study.report.record import Record
-from study.state import TrialState
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

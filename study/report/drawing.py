@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sr_core.data.images import Image
-from sr_core.names import utf8
-from study.figures import cause, drawing, matplotlib, png, svg
+from sr_core.images.files import Image
+from sr_core.process.names import utf8
+from study.plots.figures import cause, drawing, matplotlib, png, svg
 from study.report.markup import Html, element, missing
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from study import results
-from study.figures import cause
+from study.plots.figures import cause
 from study.report.cache import Cache
 from study.report.drawing import BEST, GREY, GROUPS, INK, Drawn, canvas, drawn, shown
 from study.report.markup import Html, bullets, missing

@@ -11,17 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sr_core.config import Kernel
-from sr_core.data.color import BT601_STUDIO, rgb_to_y
-from sr_core.data.degrade import crop_to_multiple, downsample
-from sr_core.data.images import Image
-from sr_core.data.validation import Crop, Squares, choose_squares
 from sr_core.errors import CheckpointError, SuiteError
+from sr_core.images.color import BT601_STUDIO, rgb_to_y
+from sr_core.images.degrade import crop_to_multiple, downsample
+from sr_core.images.files import Image
 from sr_core.metrics.evaluate import PSNR_CAP, bicubic_baseline
 from sr_core.metrics.psnr import psnr
 from sr_core.model.inference import super_resolve
-from sr_core.progress import Progress
-from study.events import max_bicubic_psnr
-from study.figures import name_in_figure
+from sr_core.patches.validation import Crop, Squares, choose_squares
+from sr_core.process.progress import Progress
+from study.plots.figures import name_in_figure
+from study.record.events import max_bicubic_psnr
 from study.report.cache import Cache
 from study.report.drawing import INK, Drawn, canvas, csv_text, drawn, middle_colours, shown
 from study.report.markup import Html, missing, table

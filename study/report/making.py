@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from sr_core.errors import SuiteError
-from sr_core.names import utf8
-from sr_core.output import make_output_folder, write_output
-from study.events import Event
-from study.folder import StudyFolder
+from sr_core.process.names import utf8
+from sr_core.process.output import make_output_folder, write_output
+from study.record.events import Event
+from study.record.folder import StudyFolder
 from study.report.answer import answer
 from study.report.cache import Cache
 from study.report.cost import cost

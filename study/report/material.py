@@ -5,21 +5,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sr_core.data.images import Image, read_image
-from sr_core.data.layers import HR
-from sr_core.data.manifest import pixel_digest
-from sr_core.data.sources import Pictures, embedded_pictures, folder_pictures
-from sr_core.data.store import load_store
 from sr_core.errors import ConfigError, ImageError, StoreError, SuiteError
+from sr_core.images.files import Image, read_image
 from sr_core.model.network import A2N
-from study.config import TrialConfig
-from study.events import Finished
-from study.experiment import BASE
-from study.folder import StudyFolder
+from sr_core.store.hdf5 import load_store
+from sr_core.store.layers import HR
+from sr_core.store.manifest import pixel_digest
+from sr_core.store.sources import Pictures, embedded_pictures, folder_pictures
+from study.executors.trained import trained_network
+from study.question.config import TrialConfig
+from study.question.experiment import BASE
+from study.record.events import Finished
+from study.record.folder import StudyFolder
+from study.record.state import TrialState
 from study.report.record import Record
-from study.state import TrialState
-from study.statistics.finalists import finalists
-from study.trained import trained_network
+from study.search.replicates import finalists
 
 
 @dataclass(frozen=True, slots=True)

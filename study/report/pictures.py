@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sr_core.data.images import Image, png_bytes, webp_bytes
 from sr_core.errors import SuiteError
-from sr_core.names import utf8
-from study.figures import cause
+from sr_core.images.files import Image, png_bytes, webp_bytes
+from sr_core.process.names import utf8
+from study.plots.figures import cause
 from study.report.cache import Cache
 from study.report.drawing import coloured, csv_text, data_uri
 from study.report.markup import Html, element, joined, missing, paragraph, table

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sr_core.metrics.evaluate import describe
-from study.experiment import available
-from study.folder import default_root
+from study.question.experiment import available
+from study.question.space import Dimension
+from study.record.folder import default_root
 from study.report.markup import Html, element, joined, pairs, said, table
 from study.report.page import Section
 from study.report.record import Record, moment, short
-from study.space import Dimension
 
 
 def provenance(record: Record) -> Section:

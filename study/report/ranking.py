@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sr_core.errors import SuiteError
-from sr_core.names import utf8
+from sr_core.process.names import utf8
 from study import results
-from study.journal import read
+from study.record.journal import read
+from study.record.state import fold
 from study.report.drawing import csv_text, download
 from study.report.markup import Html, cell, element, joined, missing, paragraph, scrolling, table
 from study.report.page import Section
 from study.report.record import Record, short
-from study.state import fold
 
 _FIRST = ("rank", "trial", "state", "patches", "PSNR [dB]", "SSIM", "gain [dB]")
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from sr_core.errors import SuiteError
-from study.config import TrialConfig
-from study.events import Event, Progress, SessionEnded, SessionStarted, StudyOpened
-from study.folder import StudyFolder
-from study.space import Space, recorded_space
-from study.state import OBJECTIVE, StudyState, TrialState, fold
+from study.question.config import TrialConfig
+from study.question.space import Space, recorded_space
+from study.record.events import Event, Progress, SessionEnded, SessionStarted, StudyOpened
+from study.record.folder import StudyFolder
+from study.record.state import OBJECTIVE, StudyState, TrialState, fold
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,9 @@
 import math
 from typing import TYPE_CHECKING
 
-from sr_core.names import utf8
+from sr_core.process.names import utf8
 from study import results
-from study.figures import name_in_figure
+from study.plots.figures import name_in_figure
 from study.report.course import colours_of
 from study.report.drawing import GREY, INK, Drawn, canvas, csv_text, drawn, shown
 from study.report.markup import Html, bullets, missing, paragraph, table

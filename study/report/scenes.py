@@ -7,19 +7,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sr_core.data.color import BT601_STUDIO, rgb_to_y
-from sr_core.data.images import Image
-from sr_core.data.manifest import pixel_digest
+from sr_core.images.color import BT601_STUDIO, rgb_to_y
+from sr_core.images.files import Image
 from sr_core.metrics.evaluate import bicubic_baseline, lr_hr_pair, score
 from sr_core.model.inference import super_resolve
 from sr_core.model.network import A2N
-from sr_core.progress import Progress
+from sr_core.process.progress import Progress
+from sr_core.store.manifest import pixel_digest
 from study import plots
+from study.record.state import TrialState
 from study.report.cache import Cache
 from study.report.material import Network, network_of, validation_pictures
 from study.report.record import Record
-from study.state import TrialState
-from study.statistics.finalists import finalists
+from study.search.replicates import finalists
 
 SIDE = 384
 """Of the part of a picture that is shown, in HR pixels: larger ones would make a page of more than 10 MB."""

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from study.question.space import Dimension, Float, Int
+from study.record.state import Status, TrialState
 from study.report.course import PSNR, draw_bicubic, psnr_limits
 from study.report.drawing import (
     BEST,
@@ -24,8 +26,6 @@ from study.report.drawing import (
 from study.report.markup import missing
 from study.report.page import Section
 from study.report.record import Record, short
-from study.space import Dimension, Float, Int
-from study.state import Status, TrialState
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -21,13 +21,13 @@ from typing import Protocol, TextIO
 from rich.console import Console
 from rich.live import Live
 
-from study.events import Event, Failed, TrialEvent, Warned, WorkerLost
+from sr_core.process.stopping import StopSignal
+from study.record.events import Event, Failed, TrialEvent, Warned, WorkerLost
+from study.record.state import StudyState
 from study.screen.importance_beside import ImportanceBeside
 from study.screen.live_table import Shown, stamped
-from study.screen.pace import Lap, follow
 from study.screen.terminal import PlainView, View, describe, is_screen
-from study.state import StudyState
-from study.stopping import StopSignal
+from study.statistics.pace import Lap, follow
 
 _REDRAW_SECONDS = 0.5
 _REST_FACTOR = 20.0

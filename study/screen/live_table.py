@@ -12,10 +12,10 @@ from textwrap import wrap
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from study.screen import pace
+from study.record.state import StudyState, TrialState
 from study.screen.sparkline import Scale, cells_of, scale_of, sparkline
 from study.screen.terminal import duration, in_words, settings
-from study.state import StudyState, TrialState
+from study.statistics import pace
 from study.statistics.replication import interim, lost_winner
 
 _SILENT_SECONDS = 20.0

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from study.events import Progress
-from study.screen.pace import budget_of
-from study.state import OBJECTIVE, StudyState, TrialState
+from study.record.events import Progress
+from study.record.state import OBJECTIVE, StudyState, TrialState
+from study.statistics.pace import budget_of
 
 MOST_CELLS = 12
 _BLOCKS = "▁▂▃▄▅▆▇█"

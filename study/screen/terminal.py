@@ -14,8 +14,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.table import Table
 
-from sr_core.names import printable
-from study.events import (
+from sr_core.process.names import printable
+from study.record.events import (
     Concluded,
     Event,
     Failed,
@@ -30,7 +30,7 @@ from study.events import (
     Warned,
     WorkerLost,
 )
-from study.state import StudyState, TrialState
+from study.record.state import StudyState, TrialState
 from study.statistics.verdict import words
 
 Out = Console
@@ -55,7 +55,7 @@ def set_up_logging() -> None:
     """Warnings with where they come from, on stderr; what there is to know about the pictures as plain lines."""
     format = "%(levelname)s %(name)s: %(message)s"
     logging.basicConfig(level=logging.WARNING, format=format, handlers=[_Lines("stderr")])
-    for name in ("sr_core.data.homes", "study.leak_check"):
+    for name in ("sr_core.patches.placement", "study.session.leak_check"):
         told = logging.getLogger(name)
         told.setLevel(logging.INFO)
         told.propagate = False

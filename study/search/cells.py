@@ -15,7 +15,7 @@ from math import prod
 from typing import Any
 
 from sr_core.seed import child_seed
-from study.space import Dimension, Space
+from study.question.space import Dimension, Space
 
 Point = dict[str, Any]
 """Dimension label -> value."""

@@ -9,7 +9,7 @@ from multiprocessing import get_context
 
 import numpy as np
 
-from study.experiment import Experiment
+from study.question.experiment import Experiment
 from study.search.simulation import Course, Table, simulate
 
 HEADER = (

@@ -6,7 +6,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from study.space import Choice, Dimension, Float, Grid, Int
+from study.question.space import Choice, Dimension, Float, Grid, Int
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces every study in memory
 

@@ -4,13 +4,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from study.config import TrialConfig
-from study.events import Failed, Paused, Proposed, Pruned, Resumed, TrialEvent
-from study.experiment import Experiment
+from study.question.config import TrialConfig
+from study.question.experiment import Experiment
+from study.record.events import Failed, Paused, Proposed, Pruned, Resumed, TrialEvent
+from study.record.state import StudyState, TrialState
+from study.search.replicates import due, trial_seed
 from study.search.sampler import propose
 from study.search.scheduler import Verdict, decide, hopeless, promotable
-from study.state import StudyState, TrialState
-from study.statistics.finalists import due, trial_seed
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,14 +19,14 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sr_core.seed import child_seed
-from study.experiment import Experiment
+from study.question.experiment import Experiment
+from study.question.space import Choice, Dimension, Float, Grid, Int, Space
+from study.record.course import course_of
+from study.record.state import OBJECTIVE, StudyState
+from study.record.state import TrialState as Trial
 from study.search import optuna_private
 from study.search.cells import LISTED, Cells, Key, Point, digits
 from study.search.encoding import decode, distribution_of, encoded
-from study.search.replay import course_of
-from study.space import Choice, Dimension, Float, Grid, Int, Space
-from study.state import OBJECTIVE, StudyState
-from study.state import TrialState as Trial
 
 _RETRIES = 20
 _GP_LEARNS_FROM = 100

@@ -8,9 +8,9 @@ checkpoint: as others come that are worse, it may come to stand among the best, 
 import math
 from enum import Enum, auto
 
-from study.experiment import Experiment
-from study.search.replay import course_of
-from study.state import StudyState, TrialState
+from study.question.experiment import Experiment
+from study.record.course import course_of
+from study.record.state import StudyState, TrialState
 
 
 class Verdict(Enum):

@@ -17,10 +17,10 @@ from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvalu
 from optuna.trial import create_trial
 
 from sr_core.seed import child_seed
-from study.experiment import Experiment
+from study.question.experiment import Experiment
+from study.question.space import Dimension, Space
+from study.record.state import StudyState
 from study.search.encoding import distribution_of, encode
-from study.space import Dimension, Space
-from study.state import StudyState
 
 TREES = 64
 LOW, HIGH = 0.03, 0.97

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 
-from study.events import Failed
-from study.experiment import BASE
-from study.state import StudyState, TrialState
-from study.statistics.finalists import finalists
+from study.question.experiment import BASE
+from study.record.events import Failed
+from study.record.state import StudyState, TrialState
+from study.search.replicates import finalists
 
 _LONGEST = 160
 """Signs of a reason that are shown."""

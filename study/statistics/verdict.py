@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from study.events import Finished
-from study.state import StudyState, TrialState
+from study.record.events import Finished
+from study.record.state import StudyState, TrialState
 from study.statistics import replication
 from study.statistics.replication import comparisons, failures, interim, settings
 from study.statistics.stats import (

@@ -13,12 +13,13 @@ from http import HTTPStatus
 from pathlib import Path
 
 from sr_core.errors import SuiteError
-from study.events import StudyOpened
-from study.folder import StudyFolder
-from study.journal import read
-from study.tracking import mlflow_private, server_process
+from study.record.events import StudyOpened
+from study.record.folder import StudyFolder
+from study.record.journal import read
+from study.tracking import server_process
 from study.tracking.databases import artifact_root, default_tracking_uri, plain_uri, redact
 from study.tracking.follow import study_id
+from study.tracking.mlflow import private as mlflow_private
 from study.tracking.server_process import EVERY_ADDRESS, names_of, own_environment, own_folder, reachable, running
 
 MLFLOW_PORT, OPTUNA_PORT = 5000, 8080

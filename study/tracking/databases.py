@@ -12,10 +12,10 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from sr_core.errors import SuiteError
-from sr_core.locks import lock
-from sr_core.names import printable
+from sr_core.process.locks import lock
+from sr_core.process.names import printable
+from sr_core.process.redaction import redact, redact_with
 from study.tracking.local_disk import is_local
-from study.tracking.redaction import redact, redact_with
 
 __all__ = ["redact"]  # what other modules take from here
 

@@ -15,15 +15,15 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, BinaryIO, Protocol
 
-from sr_core.locks import lock
-from study.config import short_digest
-from study.events import Event, StudyOpened, UnknownFormatError, to_json
-from study.folder import JOURNALS, StudyFolder
-from study.journal import JournalError, UnknownJournalError, decode, opened
-from study.ownership import is_at
-from study.state import StudyState, fold
+from sr_core.process.locks import lock
+from study.question.config import short_digest
+from study.record.events import Event, StudyOpened, UnknownFormatError, to_json
+from study.record.folder import JOURNALS, StudyFolder
+from study.record.journal import JournalError, UnknownJournalError, decode, opened
+from study.record.ownership import is_at
+from study.record.standing import Standing
+from study.record.state import StudyState, fold
 from study.tracking.databases import ViewError
-from study.tracking.standing import Standing
 
 BATCH = 500
 """Events handed over at once, at most."""

@@ -7,11 +7,11 @@ import traceback
 from pathlib import Path
 
 from sr_core.errors import SuiteError
-from study.events import Event, Ticked
-from study.state import StudyState
+from study.record.events import Event, Ticked
+from study.record.standing import Standing, standing_of
+from study.record.state import StudyState
 from study.tracking.databases import redact
 from study.tracking.follow import BATCH, Reading, Sink, keeping
-from study.tracking.standing import Standing, standing_of
 
 logger = logging.getLogger(__name__)
 

@@ -17,10 +17,10 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
-from study.events import Progress
-from study.folder import StudyFolder
-from study.journal import read
-from study.state import StudyState, fold
+from study.record.events import Progress
+from study.record.folder import StudyFolder
+from study.record.journal import read
+from study.record.state import StudyState, fold
 from study.tracking import databases
 
 EXPERIMENT = '''
@@ -29,9 +29,9 @@ EXPERIMENT = '''
 from pathlib import Path
 
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
-from study.config import TrialConfig
-from study.experiment import Experiment
-from study.space import Choice, Grid, Together
+from study.question.config import TrialConfig
+from study.question.experiment import Experiment
+from study.question.space import Choice, Grid, Together
 
 BASE = TrialConfig(
     model=ModelConfig(n_feats=8, upsampler_feats=6, n_blocks=1, temperature=1.0),

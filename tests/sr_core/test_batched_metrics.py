@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from sr_core.config import SCALES, ModelConfig, Protocol, Scale
-from sr_core.data.images import Image
-from sr_core.data.validation import Crop
+from sr_core.images.files import Image
 from sr_core.metrics.batched import Originals, scores
 from sr_core.metrics.evaluate import Score, score
 from sr_core.model.inference import super_resolve
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
+from sr_core.patches.validation import Crop
 from sr_core.training.runtime import resolve
 from sr_core.training.scoring import CropScorer
 

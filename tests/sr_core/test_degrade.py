@@ -9,8 +9,8 @@ import scipy.ndimage
 import skimage.data
 
 from sr_core.config import KERNELS, SCALES, Kernel
-from sr_core.data.degrade import crop_to_multiple, downsample, resize_to_multiple
-from sr_core.data.images import Image
+from sr_core.images.degrade import crop_to_multiple, downsample, resize_to_multiple
+from sr_core.images.files import Image
 
 HR: Image = skimage.data.astronaut()[:120, :144]
 

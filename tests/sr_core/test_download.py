@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sr_core import download
-from sr_core.data import fetch, unpack
-from sr_core.data.fetch_record import Record, content_of
-from sr_core.data.scan import list_images
-from sr_core.data.sources import folder_pictures
+from sr_core.download import __main__ as download
+from sr_core.download import fetch, unpack
+from sr_core.download.fetch_record import Record, content_of
+from sr_core.images.scan import list_images
+from sr_core.store.sources import folder_pictures
 
 PNG = np.random.default_rng(5).bytes(300)
 """Stands for a picture; nothing here looks into one."""
@@ -277,7 +277,7 @@ def test_without_a_network_it_says_so_in_one_line(tmp_path: Path) -> None:
 
 
 def test_help_is_quick_and_light() -> None:
-    code = "import sys, sr_core.download as d\ntry: d.main(['--help'])\nfinally: print(sorted(sys.modules))"
+    code = "import sys, sr_core.download.__main__ as d\ntry: d.main(['--help'])\nfinally: print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "--any-edition" in done.stdout
     assert not any(f"'{name}'" in done.stdout for name in ("numpy", "torch", "PIL", "h5py"))

@@ -13,15 +13,15 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sr_core.config import DataConfig, ModelConfig, TrainConfig
-from sr_core.data.device_home import DeviceBatches
-from sr_core.data.homes import HomeName, open_home
-from sr_core.data.images import write_png
-from sr_core.data.patches import HostPatches
-from sr_core.data.preparation import prepare_store
-from sr_core.data.sources import Picture, Pictures
-from sr_core.data.store import PatchStore
+from sr_core.images.files import write_png
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
+from sr_core.patches.device import DeviceBatches
+from sr_core.patches.placement import HomeName, open_home
+from sr_core.patches.sampler import HostPatches
+from sr_core.store.hdf5 import PatchStore
+from sr_core.store.preparation import prepare_store
+from sr_core.store.sources import Picture, Pictures
 from sr_core.training.checkpoint import Mark, digest_of, load_checkpoint, save_checkpoint, weights_of
 from sr_core.training.runtime import Runtime, resolve
 from sr_core.training.step import STEPS_BEFORE_CAPTURE, Step, TrainState, start

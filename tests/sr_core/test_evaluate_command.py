@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 import torch
 
-from sr_core.cli import Parser, run_command
 from sr_core.config import ModelConfig
-from sr_core.data.images import read_image, write_png
 from sr_core.errors import SuiteError
 from sr_core.evaluate import main
+from sr_core.images.files import read_image, write_png
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
 from sr_core.model.published import to_published
+from sr_core.process.cli import Parser, run_command
 
 REPOSITORY = Path(__file__).parents[2]
 

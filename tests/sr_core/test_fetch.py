@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from sr_core.data import fetch
-from sr_core.data.fetch import TRIES
-from sr_core.data.fetch_record import Content, Record
+from sr_core.download import fetch
+from sr_core.download.fetch import TRIES
+from sr_core.download.fetch_record import Content, Record
 from sr_core.errors import DownloadError
 
 DATA = np.random.default_rng(3).bytes(50_000)  # what the server has

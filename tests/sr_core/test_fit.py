@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from sr_core.config import DataConfig, ModelConfig, TrainConfig
-from sr_core.data.patches import HostPatches
 from sr_core.errors import ConfigError, DivergedError
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
+from sr_core.patches.sampler import HostPatches
 from sr_core.training import fit as training
 from sr_core.training.checkpoint import Mark, digest_of, load_checkpoint, save_checkpoint, weights_of
 from sr_core.training.fit import Progress, Tick

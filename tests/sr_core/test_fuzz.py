@@ -30,14 +30,14 @@ import skimage.data
 import tifffile
 
 from sr_core.config import DataConfig, Kernel
-from sr_core.data.degrade import crop_to_multiple, downsample
-from sr_core.data.disk_home import DiskHome
-from sr_core.data.images import Image, read_image
-from sr_core.data.layers import HR, Entry, Layer
-from sr_core.data.manifest import Split, record_of
-from sr_core.data.sources import Picture, embedded_pictures
-from sr_core.data.store import load_store, verify, write_store
 from sr_core.errors import ImageError, StoreError
+from sr_core.images.degrade import crop_to_multiple, downsample
+from sr_core.images.files import Image, read_image
+from sr_core.patches.disk import DiskHome
+from sr_core.store.hdf5 import load_store, verify, write_store
+from sr_core.store.layers import HR, Entry, Layer
+from sr_core.store.manifest import Split, record_of
+from sr_core.store.sources import Picture, embedded_pictures
 
 SECONDS_PER_CASE = 30
 MEMORY = 4 * 2**30

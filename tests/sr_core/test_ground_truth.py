@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sr_core.data.ground_truth import ground_truth, is_lr_folder, scales_named
-from sr_core.data.images import write_png
-from sr_core.data.lr_pairs import matched
 from sr_core.errors import ImageError
+from sr_core.images.files import write_png
+from sr_core.store.ground_truth import ground_truth, is_lr_folder, scales_named
+from sr_core.store.lr_pairs import matched
 
 
 def image(path: Path, height: int = 48, width: int = 40) -> Path:
@@ -261,7 +261,7 @@ def photographs() -> dict[str, Any]:
     """Three photographs with both sides a multiple of 12, and their LR."""
     import skimage.data
 
-    from sr_core.data.resize import imresize
+    from sr_core.images.resize import imresize
 
     hr = {"astronaut": skimage.data.astronaut()[:96, 200:320], "chelsea": skimage.data.chelsea()[:144, 100:196]}
     hr["coffee"] = skimage.data.coffee()[100:196, 100:244]

@@ -14,16 +14,17 @@ import pytest
 import torch
 
 from sr_core.config import DataConfig
-from sr_core.data import homes, shared_pixels
-from sr_core.data.homes import HomeName, choose, choose_home, open_home, pixel_bytes
-from sr_core.data.images import write_png
-from sr_core.data.layers import HR, Layer, Lr
-from sr_core.data.patches import HostPatches
-from sr_core.data.preparation import prepare_store
-from sr_core.data.shared_pixels import SharedPixels
-from sr_core.data.sources import Picture, Pictures
-from sr_core.data.store import PatchStore
 from sr_core.errors import ImageError, StoreError
+from sr_core.images.files import write_png
+from sr_core.patches import placement as homes
+from sr_core.patches import shared_pixels
+from sr_core.patches.placement import HomeName, choose, choose_home, open_home, pixel_bytes
+from sr_core.patches.sampler import HostPatches
+from sr_core.patches.shared_pixels import SharedPixels
+from sr_core.store.hdf5 import PatchStore
+from sr_core.store.layers import HR, Layer, Lr
+from sr_core.store.preparation import prepare_store
+from sr_core.store.sources import Picture, Pictures
 from sr_core.training.inputs import Inputs
 from sr_core.training.runtime import resolve
 
@@ -181,7 +182,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 import numpy as np
-from sr_core.data import homes, shared_pixels
+from sr_core.patches import placement as homes, shared_pixels
 shared_pixels.FOLDER = Path(sys.argv[1])
 def fill(memory):
     print("fills", flush=True)

@@ -13,9 +13,9 @@ import PIL.Image
 import pytest
 import tifffile
 
-from sr_core.data.images import Image, image_sides, read_image
-from sr_core.data.own_pictures import count_pixels, read_own_picture
 from sr_core.errors import ImageError
+from sr_core.images.files import Image, image_sides, read_image
+from sr_core.images.own_pictures import count_pixels, read_own_picture
 
 RNG = np.random.default_rng(11)
 RGB: Image = RNG.integers(0, 256, (9, 14, 3), dtype=np.uint8)

@@ -14,8 +14,8 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
-from sr_core.data.images import Image, read_image
 from sr_core.errors import ImageError
+from sr_core.images.files import Image, read_image
 
 RGB: Image = np.random.default_rng(11).integers(0, 256, (9, 14, 3), dtype=np.uint8)
 GREY: Image = RGB[..., 0]
@@ -275,7 +275,7 @@ def test_a_large_picture_below_the_limit_is_read_without_a_word(tmp_path: Path) 
     path = tmp_path / "a.png"
     path.write_bytes(png(RGB, RGB_PNG))
     code = (
-        "import sys, pathlib, PIL.Image; from sr_core.data.images import read_image; "
+        "import sys, pathlib, PIL.Image; from sr_core.images.files import read_image; "
         "PIL.Image.MAX_IMAGE_PIXELS = 100; print(read_image(pathlib.Path(sys.argv[1])).size)"
     )
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)

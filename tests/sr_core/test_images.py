@@ -7,9 +7,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from sr_core.data.images import Image, image_sides, read_image, write_png
-from sr_core.data.scan import list_images
 from sr_core.errors import ImageError
+from sr_core.images.files import Image, image_sides, read_image, write_png
+from sr_core.images.scan import list_images
 
 RGB: Image = np.random.default_rng(11).integers(0, 256, (9, 14, 3), dtype=np.uint8)
 ORIENTATION = 0x0112

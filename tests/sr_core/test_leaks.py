@@ -10,11 +10,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from sr_core.data import recognition
-from sr_core.data.images import Image, read_image, write_png
-from sr_core.data.leaks import Duplicate, Leak, examine, find_duplicates, find_leaks
-from sr_core.data.sources import Picture, embedded_pictures
 from sr_core.errors import ImageError
+from sr_core.images.files import Image, read_image, write_png
+from sr_core.leaks import recognition
+from sr_core.leaks.overlap import Duplicate, Leak, examine, find_duplicates, find_leaks
+from sr_core.store.sources import Picture, embedded_pictures
 
 EMBEDDED = {picture.name: picture for pictures in (embedded_pictures(),) for picture in pictures.train + pictures.valid}
 TEXTURES = ("brick", "grass", "gravel")
@@ -224,7 +224,7 @@ def test_processes_change_nothing_but_the_time(keep: Keep) -> None:
 
 
 def test_many_pictures_are_compared_across_chunks(keep: Keep, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sr_core.data.leaks._CHUNK", 2)
+    monkeypatch.setattr("sr_core.leaks.overlap._CHUNK", 2)
     coins = read_image(EMBEDDED["coins"].path)
     names = ("coins", "text", "page", "coffee", "chelsea")
     pictures = [*(EMBEDDED[name] for name in names), keep("copy.png", coins), keep("small.png", resized(coins, 0.7))]

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from sr_core.config import DataConfig
-from sr_core.data.images import Image
-from sr_core.data.patches import (
+from sr_core.errors import ImageError
+from sr_core.images.files import Image
+from sr_core.images.turns import copy_turned, turned
+from sr_core.patches.sampler import (
     PICTURE,
     ROW,
     TURN,
@@ -23,8 +25,6 @@ from sr_core.data.patches import (
     bounded,
     draw,
 )
-from sr_core.data.turns import copy_turned, turned
-from sr_core.errors import ImageError
 
 SEEDS = (0, 7, 2**63 - 1)
 
@@ -81,7 +81,7 @@ def test_numpy_and_torch_draw_the_same_bits(seed: int, first: int, lane: int, n:
 
 
 def test_importing_patches_does_not_load_torch() -> None:
-    code = "import sys, sr_core.data.patches; sys.exit('torch' in sys.modules)"
+    code = "import sys, sr_core.patches.sampler; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

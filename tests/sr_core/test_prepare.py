@@ -14,17 +14,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sr_core.data import parts, preparation
-from sr_core.data.degrade import crop_to_multiple, downsample
-from sr_core.data.images import read_image, write_png
-from sr_core.data.known import KnownPictures
-from sr_core.data.layers import HR, Layer, Lr
-from sr_core.data.parts import PartTask
-from sr_core.data.preparation import prepare_store
-from sr_core.data.sources import Picture, Pictures, folder_pictures
-from sr_core.data.store import load_store, verify
 from sr_core.errors import StoreError
+from sr_core.images.degrade import crop_to_multiple, downsample
+from sr_core.images.files import read_image, write_png
 from sr_core.prepare import main
+from sr_core.store import parts, preparation
+from sr_core.store.hdf5 import load_store, verify
+from sr_core.store.known import KnownPictures
+from sr_core.store.layers import HR, Layer, Lr
+from sr_core.store.parts import PartTask
+from sr_core.store.preparation import prepare_store
+from sr_core.store.sources import Picture, Pictures, folder_pictures
 
 X2: list[Lr] = [("train", 2, "matlab_bicubic"), ("valid", 2, "matlab_bicubic")]
 X3: list[Lr] = [("train", 3, "pillow_bicubic")]

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from sr_core import progress as progress_module
-from sr_core.progress import Progress, bytes_text
+from sr_core.process import progress as progress_module
+from sr_core.process.progress import Progress, bytes_text
 
 
 class Clock:

@@ -12,10 +12,10 @@ import skimage.color
 import skimage.data
 
 from sr_core.config import Kernel, Protocol
-from sr_core.data.color import BLOG_TYPO, rgb_to_y
-from sr_core.data.images import Image, read_image
-from sr_core.data.resize import imresize
-from sr_core.data.scan import list_images
+from sr_core.images.color import BLOG_TYPO, rgb_to_y
+from sr_core.images.files import Image, read_image
+from sr_core.images.resize import imresize
+from sr_core.images.scan import list_images
 from sr_core.metrics.evaluate import Score, bicubic_baseline, describe, least_side, lr_hr_pair, mean_score, score
 from sr_core.metrics.psnr import psnr
 from sr_core.metrics.ssim import ssim

@@ -8,8 +8,8 @@ import pytest
 import skimage
 
 import experiments
-from sr_core.data.resize import imresize
 from sr_core.evaluate import main as evaluate
+from sr_core.images.resize import imresize
 from sr_core.metrics.evaluate import bicubic_baseline, lr_hr_pair, score
 from sr_core.model.inference import super_resolve
 from sr_core.model.weights import load_model

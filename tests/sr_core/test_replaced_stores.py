@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from sr_core.config import DataConfig
-from sr_core.data import shared_pixels
-from sr_core.data.homes import HomeName, open_home
-from sr_core.data.images import write_png
-from sr_core.data.layers import HR, Layer, Lr
-from sr_core.data.patches import HostPatches
-from sr_core.data.preparation import prepare_store
-from sr_core.data.sources import Picture, Pictures
-from sr_core.data.store import PatchStore
 from sr_core.errors import StoreError
+from sr_core.images.files import write_png
+from sr_core.patches import shared_pixels
+from sr_core.patches.placement import HomeName, open_home
+from sr_core.patches.sampler import HostPatches
+from sr_core.store.hdf5 import PatchStore
+from sr_core.store.layers import HR, Layer, Lr
+from sr_core.store.preparation import prepare_store
+from sr_core.store.sources import Picture, Pictures
 
 KERNELS = ("nearest", "pillow_box", "cv2_cubic")
 HOMES = ("disk", "host", "device")

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sr_core.data.images import Image, read_image
-from sr_core.data.resize import _resize_first_axis, _taps, imresize
-from sr_core.data.scan import list_images
+from sr_core.images.files import Image, read_image
+from sr_core.images.resize import _resize_first_axis, _taps, imresize
+from sr_core.images.scan import list_images
 
 SCALES = [2, 3, 4]
 small_pictures = arrays(np.uint8, st.tuples(st.integers(1, 13), st.integers(1, 13), st.just(3)))

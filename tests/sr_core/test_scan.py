@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from sr_core.data.scan import SUFFIXES, LeftOut, holds_image, list_images, scan
 from sr_core.errors import ImageError
+from sr_core.images.scan import SUFFIXES, LeftOut, holds_image, list_images, scan
 
 
 def add(folder: Path, *names: str) -> None:

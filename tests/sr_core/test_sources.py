@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sr_core.data import sources
-from sr_core.data.images import read_image, write_png
-from sr_core.data.sources import Picture, embedded_pictures, folder_pictures, held_out
 from sr_core.errors import ImageError
+from sr_core.images.files import read_image, write_png
+from sr_core.store import sources
+from sr_core.store.sources import Picture, embedded_pictures, folder_pictures, held_out
 
 
 def add_pictures(folder: Path, *names: str) -> None:

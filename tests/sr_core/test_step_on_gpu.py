@@ -14,14 +14,14 @@ import pytest
 import torch
 
 from sr_core.config import DataConfig, ModelConfig, TrainConfig
-from sr_core.data.homes import open_home
-from sr_core.data.images import write_png
-from sr_core.data.patches import LANES, draw
-from sr_core.data.preparation import prepare_store
-from sr_core.data.sources import Picture, Pictures
-from sr_core.data.store import PatchStore
+from sr_core.images.files import write_png
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
+from sr_core.patches.placement import open_home
+from sr_core.patches.sampler import LANES, draw
+from sr_core.store.hdf5 import PatchStore
+from sr_core.store.preparation import prepare_store
+from sr_core.store.sources import Picture, Pictures
 from sr_core.training.checkpoint import Mark, load_checkpoint, save_checkpoint, weights_of
 from sr_core.training.compiled import can_compile
 from sr_core.training.fit import Reduced, fit

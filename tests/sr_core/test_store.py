@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from sr_core.config import Kernel
-from sr_core.data import store
-from sr_core.data.degrade import crop_to_multiple, downsample
-from sr_core.data.images import read_image, write_png
-from sr_core.data.layers import Lr
-from sr_core.data.manifest import fingerprint, manifest_of, pixel_digest
-from sr_core.data.preparation import prepare_store
-from sr_core.data.sources import Picture, Pictures
-from sr_core.data.store import load_store, verify
 from sr_core.errors import ImageError, StoreError
+from sr_core.images.degrade import crop_to_multiple, downsample
+from sr_core.images.files import read_image, write_png
+from sr_core.store import hdf5 as store
+from sr_core.store.hdf5 import load_store, verify
+from sr_core.store.layers import Lr
+from sr_core.store.manifest import fingerprint, manifest_of, pixel_digest
+from sr_core.store.preparation import prepare_store
+from sr_core.store.sources import Picture, Pictures
 
 KERNELS: list[Kernel] = ["matlab_bicubic", "pillow_box"]
 

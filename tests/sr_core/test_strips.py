@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sr_core.config import ModelConfig, Scale
-from sr_core.data.images import Image
+from sr_core.images.files import Image
 from sr_core.model import inference, strips
 from sr_core.model.inference import automatic_strip_rows, peak_bytes, super_resolve
 from sr_core.model.initial import initialise

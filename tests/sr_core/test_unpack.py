@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from sr_core.data import unpack as unpack_module
-from sr_core.data.fetch_record import Record
-from sr_core.data.scan import list_images
-from sr_core.data.unpack import BadArchiveError, damaged, unpack
+from sr_core.download import unpack as unpack_module
+from sr_core.download.fetch_record import Record
+from sr_core.download.unpack import BadArchiveError, damaged, unpack
 from sr_core.errors import DownloadError, ImageError
+from sr_core.images.scan import list_images
 
 NeedsName = Callable[[str], None]
 

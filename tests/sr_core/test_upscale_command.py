@@ -22,9 +22,9 @@ import torch
 from safetensors.torch import save_file
 
 from sr_core.config import DataConfig, ModelConfig, Scale
-from sr_core.data.images import write_png
-from sr_core.data.own_pictures import OwnPicture, enlarged_png
-from sr_core.data.resize import imresize
+from sr_core.images.files import write_png
+from sr_core.images.own_pictures import OwnPicture, enlarged_png
+from sr_core.images.resize import imresize
 from sr_core.model import enlarge
 from sr_core.model.inference import super_resolve
 from sr_core.model.initial import initialise

@@ -5,9 +5,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from sr_core.data.images import Image
-from sr_core.data.validation import crop_places, validation_crops
 from sr_core.errors import ImageError
+from sr_core.images.files import Image
+from sr_core.patches.validation import crop_places, validation_crops
 
 
 def pictures(*sizes: tuple[int, int], scale: int = 2) -> tuple[list[str], list[Image], list[Image]]:

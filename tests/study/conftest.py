@@ -11,15 +11,15 @@ import pytest
 from PIL import Image
 
 from experiments.quickstart import EXPERIMENT
-from study import events as ev
-from study import trained
-from study.config import TrialConfig, short_digest
-from study.experiment import Experiment
-from study.folder import StudyFolder
-from study.journal import Journal
-from study.pictures import picture_file
-from study.state import StudyState
-from study.statistics.finalists import trial_seed
+from study.executors import trained
+from study.question.config import TrialConfig, short_digest
+from study.question.experiment import Experiment
+from study.record import events as ev
+from study.record.folder import StudyFolder
+from study.record.journal import Journal
+from study.record.pictures import picture_file
+from study.record.state import StudyState
+from study.search.replicates import trial_seed
 
 BASELINE = 28.0
 """Of bicubic, in dB."""
@@ -278,7 +278,7 @@ class History:
                 raise ValueError(how)
 
     def replicate(self, due: Any, score: float | None, crops: Sequence[tuple[str, float]] = ()) -> int:
-        """A whole re-training that `study.statistics.finalists.due` asked for; it fails if the score is None."""
+        """A whole re-training that `study.search.replicates.due` asked for; it fails if the score is None."""
         number = len(self.state.trials)
         config = replace(due.of.config, seed=trial_seed(self.state.opened.seed, due.number))  # type: ignore[union-attr]
         self.tell(
@@ -331,10 +331,10 @@ TINY_EXPERIMENT = '''
 
 from experiments.literature import references
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
-from study.config import TrialConfig
-from study.experiment import Experiment
-from study.statistics.finalists import trial_seed
-from study.space import Choice, Grid, Together
+from study.question.config import TrialConfig
+from study.question.experiment import Experiment
+from study.search.replicates import trial_seed
+from study.question.space import Choice, Grid, Together
 
 BASE = TrialConfig(
     model=ModelConfig(n_feats=8, upsampler_feats=6, n_blocks=1, temperature=1.0),

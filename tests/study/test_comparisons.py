@@ -10,11 +10,11 @@ from scipy import stats as scipy_stats
 
 from experiments.quickstart import BASE
 from sr_core.errors import ConfigError
-from study.experiment import Experiment
+from study.question.experiment import Experiment
+from study.search.replicates import due
 from study.search.sampler import propose
-from study.statistics.finalists import due
 from study.statistics.verdict import Verdict, sentences, verdict
-from study.tracking.mlflow_content import plain, question_params
+from study.tracking.mlflow.content import plain, question_params
 
 CHARBONNIER = BASE.with_values({"train.loss": "charbonnier"})
 L2 = BASE.with_values({"train.loss": "l2"})
@@ -178,7 +178,7 @@ def test_comparisons_that_cannot_be_answered_are_refused(changes: dict[str, Any]
 
 
 def test_comparisons_and_a_search_space_are_refused_together() -> None:
-    from study.space import Choice
+    from study.question.space import Choice
 
     with pytest.raises(ConfigError, match="make each a reference and leave out scientific and nuisance"):
         replace(ASKED, nuisance={"train.loss": Choice("l1", "l2")})

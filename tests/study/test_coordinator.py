@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
+from sr_core.process.stopping import StopSignal
 from sr_core.seed import child_seed
-from study import events as ev
-from study.config import TrialConfig
-from study.coordinator import Coordinator, Observer
-from study.experiment import Experiment, load_experiment
-from study.folder import StudyFolder
-from study.journal import Journal, read
-from study.space import Choice, Grid
-from study.state import StudyState, fold
-from study.stopping import StopSignal
-from study.trial import TrialTask
+from study.executors.trial import TrialTask
+from study.question.config import TrialConfig
+from study.question.experiment import Experiment, load_experiment
+from study.question.space import Choice, Grid
+from study.record import events as ev
+from study.record.folder import StudyFolder
+from study.record.journal import Journal, read
+from study.record.state import StudyState, fold
+from study.session.coordinator import Coordinator, Observer
 
 EVERY, RUNG, BUDGET = 60, 120, 240
 SEED = 11

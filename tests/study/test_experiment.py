@@ -11,11 +11,11 @@ import pytest
 from experiments import literature
 from sr_core.config import KERNELS, DataConfig, EvaluationConfig, ModelConfig, TrainConfig
 from sr_core.errors import ConfigError, SuiteError
-from study.config import TrialConfig, differences, short_digest
-from study.counting import MIN_STEPS_AT_A_RUNG, Counts
-from study.experiment import Experiment, available, load_experiment
+from study.question.budget import MIN_STEPS_AT_A_RUNG, Counts
+from study.question.config import TrialConfig, differences, short_digest
+from study.question.experiment import Experiment, available, load_experiment
+from study.question.space import Choice, Float, Grid, Int, Together
 from study.run import main
-from study.space import Choice, Float, Grid, Int, Together
 
 BASE = TrialConfig(
     train=TrainConfig(budget_patches=1_920, batch_size=16), evaluation=EvaluationConfig(every_patches=480)
@@ -252,7 +252,8 @@ def test_a_file_that_was_changed_is_read_anew(tiny_experiment_file: Path) -> Non
             "mine.py, line 2: TrainConfig has no 'temperature'; it belongs to ModelConfig",
         ),
         (
-            "from dataclasses import replace\nfrom study.config import TrialConfig\nreplace(TrialConfig(), zzz=1)\n",
+            "from dataclasses import replace\n"
+            "from study.question.config import TrialConfig\nreplace(TrialConfig(), zzz=1)\n",
             "mine.py, line 3: TrialConfig has no 'zzz'; expected some of model, data, train, evaluation, seed",
         ),
         ("dict(1, 2)\n", "mine.py, line 1: TypeError: dict expected"),
@@ -260,7 +261,8 @@ def test_a_file_that_was_changed_is_read_anew(tiny_experiment_file: Path) -> Non
         ("", r"experiment .*mine.py: expected a module-level EXPERIMENT = Experiment\(…\)"),
         ("EXPERIMENT = {'question': 'Why?'}\n", "expected a module-level EXPERIMENT"),
         (
-            "from study.config import TrialConfig\nBASE = TrialConfig().with_values({'model.temperatur': 3})\n",
+            "from study.question.config import TrialConfig\n"
+            "BASE = TrialConfig().with_values({'model.temperatur': 3})\n",
             r"^mine\.py: no hyperparameter 'model\.temperatur'; did you mean model\.temperature",
         ),
     ],
@@ -287,7 +289,7 @@ def test_a_folder_named_like_a_file_is_no_experiment(tmp_path: Path) -> None:
 
 
 MINE = """from base import BASE
-from study.experiment import Experiment
+from study.question.experiment import Experiment
 EXPERIMENT = Experiment(question=BASE.question, base=BASE.base, nuisance=BASE.nuisance, scheduler="none")
 """
 
@@ -328,7 +330,7 @@ def test_a_neighbour_does_not_take_the_place_of_an_installed_package(
     for name in ("study", "torch", "experiments", "json", "yaml", "sr_core"):
         (file.parent / f"{name}.py").write_text("raise RuntimeError('the wrong one')\n")
     monkeypatch.delitem(sys.modules, "yaml", raising=False)
-    imports = "import experiments.literature, json, sr_core, study.space, torch, yaml\n"
+    imports = "import experiments.literature, json, sr_core, study.question.space, torch, yaml\n"
     file.write_text(imports + MINE, "utf-8")
     assert load_experiment(str(file))[1].question == "Mine?"
 

@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from study import figures, plots
+from study import plots
+from study.plots import figures
 from study.report import drawing as report_drawing
 from study.report.drawing import canvas, coloured, drawn, shown
 from study.report.markup import element
@@ -36,7 +37,7 @@ if sys.argv[1:] == ["after a failed import"]:
         import matplotlib
     except ValueError:
         pass
-from study import figures
+from study.plots import figures
 with figures.drawing():
     from matplotlib.figure import Figure
     figure = Figure()

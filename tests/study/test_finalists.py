@@ -9,8 +9,8 @@ import pytest
 from experiments.quickstart import EXPERIMENT
 from sr_core.errors import ConfigError
 from sr_core.seed import child_seed
+from study.search.replicates import due, finalists, trial_seed
 from study.search.scheduler import Verdict, decide
-from study.statistics.finalists import due, finalists, trial_seed
 
 TWO = replace(EXPERIMENT, scheduler="successive_halving", reduction_factor=2.0, finalists=2, replicates=2)
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0)

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 from experiments.quickstart import EXPERIMENT
 from sr_core import evaluate, prepare, upscale
-from sr_core.data.images import write_png
-from sr_core.data.store import load_store
 from sr_core.errors import ImageError
-from study.opening import find_pictures, read_pictures
+from sr_core.images.files import write_png
+from sr_core.store.hdf5 import load_store
+from study.session.opening import find_pictures, read_pictures
 
 WEIGHTS = Path(__file__).parents[2] / "experiments/released/a2n_small_x2/weights.safetensors"
 

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from study.events import Event, StudyOpened, Warned
-from study.journal import JournalError, compressed, decode, encode, opened, read
-from study.state import StudyState, fold
+from sr_core.process.redaction import redact_with
+from study.record.events import Event, StudyOpened, Warned
+from study.record.journal import JournalError, compressed, decode, encode, opened, read
+from study.record.state import StudyState, fold
 from study.tracking import follow
 from study.tracking import follower as follower_module
 from study.tracking.databases import ViewError, redact
 from study.tracking.follow import BATCH, Reading, Tail, keeping, study_id, sync
 from study.tracking.follower import Follower
-from study.tracking.redaction import redact_with
 
 Tell = Callable[..., object]
 

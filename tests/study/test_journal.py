@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sr_core.errors import TakenOverError
-from study import events as ev
-from study.events import Event
-from study.journal import Journal, JournalError, Place, TornLineError, compressed, decode, encode, read
+from study.record import events as ev
+from study.record.events import Event
+from study.record.journal import Journal, JournalError, Place, TornLineError, compressed, decode, encode, read
 from study.tracking.follow import Tail
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
@@ -181,7 +181,7 @@ def test_whoever_has_read_it_all_opens_it_without_reading_it_again(path: Path, m
     assert list(read(path, place)) == list(STORY[:-1])
     assert (place.count, place.end) == (len(STORY) - 1, len(whole))
     with monkeypatch.context() as patch:
-        patch.setattr("study.journal.decode", None)
+        patch.setattr("study.record.journal.decode", None)
         journal = Journal(path, read_to=place)
         journal.append(STORY[-1])
         journal.close()
@@ -371,7 +371,7 @@ def test_a_line_that_is_completed_while_it_is_read_is_no_damage(path: Path, monk
             path.write_bytes(whole)  # the study's owner gets on with the line
         return decode(line)
 
-    monkeypatch.setattr("study.journal.decode", completing)
+    monkeypatch.setattr("study.record.journal.decode", completing)
     assert list(read(path)) == list(STORY[:-1])
 
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from study.events import Finished, Progress
-from study.judgement import NO_MATCH, Circumstances, judge
-from study.proof import TOLERANCES, Comparison
+from study.record.events import Finished, Progress
+from study.reproduction.judgement import NO_MATCH, Circumstances, judge
+from study.reproduction.retrain import TOLERANCES, Comparison
 
 NOTHING = Circumstances((), (), ())
 CODE = Circumstances((), ("code aaaa then, bbbb now: sr_core/seed.py",), ())

@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sr_core.data import known, leaks
-from sr_core.data.images import Image as Pixels
-from sr_core.data.images import read_image
-from sr_core.data.leaks import Duplicate, Findings, Leak
-from sr_core.data.sources import folder_pictures
 from sr_core.errors import SuiteError
-from study import leak_check, opening
-from study.experiment import load_experiment
-from study.leak_check import check_leaks
-from study.opening import Found, check_pictures, read_pictures
+from sr_core.images.files import Image as Pixels
+from sr_core.images.files import read_image
+from sr_core.leaks import overlap as leaks
+from sr_core.leaks.overlap import Duplicate, Findings, Leak
+from sr_core.store import known
+from sr_core.store.sources import folder_pictures
+from study.question.experiment import load_experiment
+from study.session import leak_check, opening
+from study.session.leak_check import check_leaks
+from study.session.opening import Found, check_pictures, read_pictures
 
 Look = Callable[[], Found]
 
@@ -79,7 +80,7 @@ def told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> p
 def test_a_leak_that_is_allowed_is_told_and_returned(
     leaky: Look, tmp_path: Path, told: pytest.LogCaptureFixture
 ) -> None:
-    with told.at_level(logging.INFO, "study.leak_check"):
+    with told.at_level(logging.INFO, "study.session.leak_check"):
         (leak,) = check_leaks(tmp_path / "root", leaky(), allowed=True)
     assert (leak.training, leak.set_name, leak.held_out) == ("train/copy.jpg", "valid", "valid/valid1.png")
     (record,) = told.records
@@ -165,7 +166,7 @@ def test_pictures_that_train_twice_are_told_and_stop_nothing(
     look: Look, picture_folder: Path, tmp_path: Path, told: pytest.LogCaptureFixture
 ) -> None:
     shutil.copy(picture_folder / "train/train2.png", picture_folder / "train/train2_again.png")
-    with told.at_level(logging.INFO, "study.leak_check"):
+    with told.at_level(logging.INFO, "study.session.leak_check"):
         assert check_leaks(tmp_path / "root", look(), allowed=False) == ()
     assert [(r.levelname, r.getMessage()) for r in told.records] == [
         ("INFO", "training pictures that are there twice: train/train2_again.png is train/train2.png again")

@@ -9,11 +9,11 @@ import pytest
 from rich.console import Console
 
 from experiments.quickstart import EXPERIMENT
-from study import events as ev
-from study.screen import pace
+from study.record import events as ev
 from study.screen.live_table import Shown, screen
 from study.screen.sparkline import Scale, scale_of, sparkline
-from study.statistics.finalists import due
+from study.search.replicates import due
+from study.statistics import pace
 
 VALUES = {
     "train.loss": "l2",

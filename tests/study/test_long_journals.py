@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from experiments.quickstart import EXPERIMENT
-from study import events as ev
 from study import results
-from study.folder import StudyFolder
+from study.record import events as ev
+from study.record.folder import StudyFolder
+from study.record.state import StudyState, TrialState
 from study.report.cost import _loads
 from study.report.ranking import ranking
 from study.report.record import record_of
 from study.screen import live_table
 from study.screen.live_table import Shown, screen
-from study.state import StudyState, TrialState
 
 TRIALS = 40
 

@@ -8,7 +8,7 @@ import pytest
 
 from experiments.longer import main
 from experiments.quickstart import EXPERIMENT
-from study import events as ev
+from study.record import events as ev
 
 BUDGET = 4 * EXPERIMENT.base.train.budget_patches
 WINNER, AUTHORS = (31.0, 32.0, 33.0), (30.8, 31.7, 32.9)

@@ -26,16 +26,16 @@ import torch
 from mlflow.tracking import MlflowClient
 from safetensors.torch import save_file
 
-from sr_core.data.images import read_image
+from sr_core.images.files import read_image
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
-from study.pictures import picture_file
-from study.tracking import mlflow_files
+from study.record.pictures import picture_file
 from study.tracking.databases import artifact_root, default_tracking_uri
 from study.tracking.follow import sync
-from study.tracking.mlflow_model import LIBRARIES, requirements
-from study.tracking.mlflow_sink import MlflowSink
-from study.tracking.mlflow_store import prepare_store
+from study.tracking.mlflow import files as mlflow_files
+from study.tracking.mlflow.registry import LIBRARIES, requirements
+from study.tracking.mlflow.sink import MlflowSink
+from study.tracking.mlflow.store import prepare_store
 
 Tell = Callable[..., Any]
 DOCS = Path(__file__).parents[2] / "docs" / "MLFLOW.md"

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from sr_core.errors import SuiteError
-from study import events as ev
 from study import results
-from study.folder import StudyFolder
-from study.journal import Journal
+from study.record import events as ev
+from study.record.folder import StudyFolder
+from study.record.journal import Journal
 from study.report.__main__ import main as report
 from study.reproduce import main as reproduce
 from study.run import main as run

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from sr_core.training.runtime import Runtime, resolve
-from study import opening
-from study.config import TrialConfig
 from study.executors import opening as executors
-from study.experiment import Experiment
-from study.placement import Placement
-from study.space import Choice, Float, Grid, Together
+from study.executors.placement import Placement
+from study.question.config import TrialConfig
+from study.question.experiment import Experiment
+from study.question.space import Choice, Float, Grid, Together
+from study.session import opening
 
 PAIRS = Together("train.batch_size", "train.learning_rate")
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from experiments.quickstart import EXPERIMENT
 from sr_core.seed import child_seed
-from study import events as ev
-from study.dry_run import first_proposals
-from study.experiment import Experiment
+from study.question.experiment import Experiment
+from study.question.space import Choice, Grid
+from study.record import events as ev
+from study.record.state import OBJECTIVE, StudyState, TrialState
 from study.search.policy import Start, consequence, next_step
-from study.space import Choice, Grid
-from study.state import OBJECTIVE, StudyState, TrialState
+from study.session.dry_run import first_proposals
 
 NOW = 1_700_000_000.0
 EVERY, RUNGS, BUDGET = 480, (960, 1_440), 1_920

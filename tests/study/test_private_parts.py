@@ -23,17 +23,20 @@ from optuna.samplers import GPSampler, TPESampler
 from rich.console import Console
 
 from sr_core.errors import SuiteError
-from study import provenance, session
-from study.config import TrialConfig
-from study.events import Warned
-from study.experiment import Experiment
+from sr_core.process.stopping import StopSignal
+from study.question.config import TrialConfig
+from study.question.experiment import Experiment
+from study.question.space import Grid
+from study.record import provenance
+from study.record.events import Warned
+from study.record.wall_time import WallTime
 from study.screen import live
 from study.search import optuna_private
 from study.search.sampler import propose
-from study.space import Grid
-from study.stopping import StopSignal
-from study.tracking import databases, mlflow_private, mlflow_store
-from study.wall_time import WallTime
+from study.session import session
+from study.tracking import databases
+from study.tracking.mlflow import private as mlflow_private
+from study.tracking.mlflow import store as mlflow_store
 
 LISTED = Experiment(
     question="?",

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from sr_core.errors import SuiteError
-from study import events as ev
-from study.folder import StudyFolder, recorded
-from study.journal import Journal, compressed, encode, read
-from study.publication import publish
-from study.state import fold
+from study.record import events as ev
+from study.record.folder import StudyFolder, recorded
+from study.record.journal import Journal, compressed, encode, read
+from study.record.publication import publish
+from study.record.state import fold
 from study.tracking.follow import Tail
 
 

@@ -19,17 +19,17 @@ from experiments.longer import main as longer
 from sr_core.model.network import A2N
 from sr_core.model.weights import load_model
 from sr_core.training.checkpoint import digest_of, weights_of
-from study.config import TrialConfig, short_digest
-from study.events import Finished, Warned
-from study.experiment import load_experiment
-from study.folder import StudyFolder
-from study.journal import Journal, read
-from study.opening import question_of, runtime_of
+from study.question.config import TrialConfig, short_digest
+from study.question.experiment import load_experiment
+from study.record.events import Finished, Warned
+from study.record.folder import StudyFolder
+from study.record.journal import Journal, read
+from study.record.state import StudyState, fold
 from study.report.answer import answer
 from study.report.ranking import ranking
 from study.report.record import record_of
 from study.results import trials
-from study.state import StudyState, fold
+from study.session.opening import question_of, runtime_of
 from study.statistics.stats import paired
 from study.statistics.verdict import verdict, words
 from study.status import main as status

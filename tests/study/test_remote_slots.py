@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from sr_core.errors import SuiteError, TakenOverError
-from study import events as ev
-from study.config import TrialConfig
 from study.executors import remote
 from study.executors.remote import Limits, RemoteExecutor, WorkerGoneError
+from study.executors.trial import Command, TrialTask
 from study.executors.worker import Answer, Begin, Broken, Left, Logged, Message, Order, Ready, Suspend, TakenOver
-from study.trial import Command, TrialTask
+from study.question.config import TrialConfig
+from study.record import events as ev
 
 CONFIG = TrialConfig()
 

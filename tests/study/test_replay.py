@@ -10,13 +10,13 @@ import pytest
 from sr_core.errors import ConfigError, SuiteError
 from sr_core.training.runtime import resolve
 from study.executors.opening import runtime_for
-from study.experiment import Experiment, load_experiment
-from study.journal import Journal
-from study.placement import Placement
-from study.search.replay import course_of
+from study.executors.placement import Placement
+from study.question.experiment import Experiment, load_experiment
+from study.question.space import Grid
+from study.record.course import course_of
+from study.record.journal import Journal
 from study.search.sampler import propose
 from study.search.scheduler import Verdict, decide
-from study.space import Grid
 
 
 @pytest.fixture

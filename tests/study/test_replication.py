@@ -11,19 +11,19 @@ import pytest
 from experiments.quickstart import EXPERIMENT
 from sr_core.errors import ConfigError
 from study import reproduce, results, status
-from study.events import Concluded
-from study.folder import StudyFolder
-from study.journal import Journal
+from study.record.events import Concluded
+from study.record.folder import StudyFolder
+from study.record.journal import Journal
 from study.report import course
 from study.report.answer import answer
 from study.report.record import Record
 from study.report.replicates import replicates
 from study.screen.live_table import Shown, screen
 from study.screen.terminal import describe, settings, summary
-from study.statistics.finalists import due
+from study.search.replicates import due
 from study.statistics.replication import interim
 from study.statistics.verdict import Verdict, sentences, verdict, words
-from study.tracking.mlflow_content import run_name, winner_tags
+from study.tracking.mlflow.content import run_name, winner_tags
 
 Scores = dict[int, list[float | None]]
 WELL: Scores = {0: [29.5, 29.75, 29.55], 1: [30.0, 30.15, 30.12]}
@@ -108,7 +108,7 @@ def test_every_page_names_the_lost_winner(
     root = written(study, tmp_path / "root")
     assert status.main(["--root", str(root), "--study-name", "small"]) == 0
     assert WINNER_LOST in capsys.readouterr().out
-    monkeypatch.setattr("study.inputs.changed_settings", lambda *given: ["what comes after the note"])
+    monkeypatch.setattr("study.reproduction.inputs.changed_settings", lambda *given: ["what comes after the note"])
     assert reproduce.main(["best", "--root", str(root), "--study-name", "small"]) == 4
     assert f"note: {WINNER_LOST}" in capsys.readouterr().out
 

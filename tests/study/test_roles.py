@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from experiments.quickstart import EXPERIMENT
-from study.space import Choice, Float, Grid, Int
+from study.question.space import Choice, Float, Grid, Int
 from study.statistics.roles import arms, at_an_edge, sentences
 
 LOSSES = replace(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from experiments.quickstart import EXPERIMENT
-from study.experiment import Experiment
+from study.question.experiment import Experiment
 from study.search.scheduler import Verdict, decide, hopeless, promotable
 
 # Validations at 480, 960 (the rung), 1440, 1920.

@@ -8,9 +8,9 @@ from typing import Any, cast
 import pytest
 
 from sr_core.errors import SuiteError
-from study import session
-from study.placement import Placement
-from study.stopping import StopSignal, Terminated, signals
+from sr_core.process.stopping import StopSignal, Terminated, signals
+from study.executors.placement import Placement
+from study.session import session
 
 
 @pytest.mark.parametrize("before", [None, "timeout", "terminated"])

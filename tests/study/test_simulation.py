@@ -11,10 +11,10 @@ import pytest
 
 from experiments.quickstart import EXPERIMENT
 from sr_core.errors import SuiteError
-from study.experiment import load_experiment
+from study.question.experiment import load_experiment
+from study.question.space import Choice, Grid
 from study.search.economy import Plan, compare, summarise
 from study.search.simulation import Course, Table, complete, read, record, simulate, text, write
-from study.space import Choice, Grid
 
 LOSSES, TEMPERATURES, REDUCTIONS = ("l1", "l2", "charbonnier"), (0.1, 1.0, 10.0, 100.0), (2, 4, 8)
 GRID = replace(

@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.quickstart import EXPERIMENT
-from study import events as ev
-from study import journal, proof
 from study.executors import inline
-from study.folder import StudyFolder
-from study.proof import contradictions
-from study.state import StudyState, TrialState, fold
+from study.record import events as ev
+from study.record import journal
+from study.record.folder import StudyFolder
+from study.record.state import StudyState, TrialState, fold
+from study.reproduction import retrain as proof
+from study.reproduction.retrain import contradictions
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from sr_core.errors import TakenOverError
 from sr_core.training.checkpoint import save_checkpoint
 from sr_core.training.runtime import resolve
 from sr_core.training.step import Step, TrainState
-from study.config import TrialConfig
-from study.events import Started
-from study.trial import Bench, Command, TrialTask, _at_beginning, _at_checkpoint, run_trial
+from study.executors.trial import Bench, Command, TrialTask, _at_beginning, _at_checkpoint, run_trial
+from study.question.config import TrialConfig
+from study.record.events import Started
 
 CONFIG = TrialConfig(
     model=ModelConfig(n_feats=4, upsampler_feats=4, n_blocks=1),

@@ -9,17 +9,17 @@ import pytest
 from torch import nn
 
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
-from sr_core.data.images import Image, write_png
-from sr_core.data.preparation import prepare_store
-from sr_core.data.sources import Picture, Pictures
-from sr_core.data.store import PatchStore
-from sr_core.data.validation import MAX_BICUBIC_PSNR
+from sr_core.images.files import Image, write_png
 from sr_core.metrics.evaluate import Score
+from sr_core.patches.validation import MAX_BICUBIC_PSNR
+from sr_core.store.hdf5 import PatchStore
+from sr_core.store.preparation import prepare_store
+from sr_core.store.sources import Picture, Pictures
 from sr_core.training.runtime import resolve
-from study.config import TrialConfig
-from study.events import Failed, Finished, Progress
-from study.journal import decode, encode
-from study.trial import Bench, TrialTask, run_trial
+from study.executors.trial import Bench, TrialTask, run_trial
+from study.question.config import TrialConfig
+from study.record.events import Failed, Finished, Progress
+from study.record.journal import decode, encode
 
 CONFIG = TrialConfig(
     model=ModelConfig(n_feats=4, upsampler_feats=4, n_blocks=1),

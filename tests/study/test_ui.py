@@ -22,8 +22,8 @@ from study.tracking.dashboards import free_port, serving, ui_command
 from study.tracking.databases import artifact_root, default_storage, default_tracking_uri
 from study.tracking.follow import sync
 from study.tracking.follower import Follower
-from study.tracking.mlflow_sink import MlflowSink
-from study.tracking.optuna_sink import OptunaSink
+from study.tracking.mlflow.sink import MlflowSink
+from study.tracking.optuna import OptunaSink
 from study.ui import main
 
 Tell = Callable[..., Any]

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from experiments.quickstart import EXPERIMENT
-from study.statistics.finalists import due
+from study.search.replicates import due
 from study.statistics.verdict import Verdict, compare, no_verdict, sentences, verdict
 
 Scores = dict[str, list[float | None]]

@@ -12,20 +12,21 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
-from study import provenance, results
-from study.events import Concluded, Started, StudyOpened, to_json
-from study.experiment import load_experiment
-from study.folder import StudyFolder
-from study.journal import read
-from study.opening import question_of, runtime_of
-from study.proof import TOLERANCES
+from study import results
+from study.question.experiment import load_experiment
+from study.record import provenance
+from study.record.events import Concluded, Started, StudyOpened, to_json
+from study.record.folder import StudyFolder
+from study.record.journal import read
+from study.record.state import StudyState, fold
 from study.report.answer import answer
 from study.report.making import write_report
 from study.report.ranking import ranking
 from study.report.record import record_of
 from study.reproduce import main as reproduce
+from study.reproduction.retrain import TOLERANCES
 from study.run import main as run
-from study.state import StudyState, fold
+from study.session.opening import question_of, runtime_of
 from study.statistics.verdict import verdict
 from study.status import main as status
 from study.sync import main as sync

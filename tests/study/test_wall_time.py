@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from experiments.quickstart import EXPERIMENT
-from study import wall_time
-from study.events import Progress, Started
-from study.wall_time import WallTime, table
+from study.record import wall_time
+from study.record.events import Progress, Started
+from study.record.wall_time import WallTime, table
 
 WENT_INTO = {"start-up": 1.0, "steps": 8.0, "validations": 2.0, "recording": 0.5}
 

@@ -15,16 +15,16 @@ from typing import Any
 
 import pytest
 
-from study.folder import StudyFolder
-from study.journal import read
-from study.state import StudyState, fold
+from study.record.folder import StudyFolder
+from study.record.journal import read
+from study.record.state import StudyState, fold
 from study.tracking.dashboards import free_port, pages, serving, serving_optuna
 from study.tracking.databases import default_storage, default_tracking_uri
 from study.tracking.follow import sync
-from study.tracking.mlflow_content import run_name
-from study.tracking.mlflow_sink import MlflowSink
-from study.tracking.mlflow_store import prepare_store
-from study.tracking.optuna_sink import OptunaSink
+from study.tracking.mlflow.content import run_name
+from study.tracking.mlflow.sink import MlflowSink
+from study.tracking.mlflow.store import prepare_store
+from study.tracking.optuna import OptunaSink
 
 pytestmark = pytest.mark.slow
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from study.folder import StudyFolder
-from study.journal import read
-from study.state import StudyState, fold
+from study.record.folder import StudyFolder
+from study.record.journal import read
+from study.record.state import StudyState, fold
 
 PATIENCE_SECONDS = 120.0
 TRIALS = 7
@@ -162,7 +162,7 @@ def commands(_all_commands: Commands) -> Iterator[Commands]:
 
 UNHURRIED = """
 import time
-from study.journal import Journal
+from study.record.journal import Journal
 append = Journal.append
 def unhurried(self, event):
     append(self, event)

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from study import events as ev
-from study.journal import read
-from study.state import fold
+from study.record import events as ev
+from study.record.journal import read
+from study.record.state import fold
 
 ACUTE = os.fsdecode(b"caf\xe9")
 BROKEN = "from study import plots\ndef broken(*_, **__): raise MemoryError('no room')\nplots.{} = broken\n"

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from study.config import TrialConfig
+from study.question.config import TrialConfig
 
 
 @pytest.fixture
@@ -70,8 +70,8 @@ def test_the_folder_reproduces_the_winner_when_study_weights_and_store_are_gone(
 
 def finished_copy_pictures(export: Path) -> list[list[str]]:
     """The pictures of the exported record's first line."""
-    from study.folder import StudyFolder
-    from study.journal import read
+    from study.record.folder import StudyFolder
+    from study.record.journal import read
 
     return next(read(StudyFolder(export / "record", "tiny").journal)).data["pictures"]  # type: ignore[attr-defined]
 

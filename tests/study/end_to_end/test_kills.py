@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from study.journal import read
+from study.record.journal import read
 
 Check = Callable[[Path], None]
 
 AT_A_LINE = """
 import os, signal
-from study.journal import Journal, encode
+from study.record.journal import Journal, encode
 append = Journal.append
 def dying(self, event):
     if type(event).__name__ in {kinds} and {torn}:
@@ -284,7 +284,10 @@ def test_a_second_ctrl_c_stops_at_once_and_the_study_goes_on_from_the_last_check
 def test_stopped_while_the_pictures_are_prepared_it_leaves_nothing_behind(
     number: int, status: int, said: str, tiny: Any, commands: Any, tmp_path: Path, wait_until: Any
 ) -> None:
-    slow = "import time, study.session as s\ns.prepare_material = lambda *_: print('now', flush=True) or time.sleep(60)"
+    slow = (
+        "import time, study.session.session as s\n"
+        "s.prepare_material = lambda *_: print('now', flush=True) or time.sleep(60)"
+    )
     process = commands.start("study.run", *tiny.argv(tmp_path / "root"), first=slow)
     wait_until(lambda: "now" in process.out)
     process.kill(number)
@@ -355,15 +358,15 @@ def test_an_owner_that_was_stopped_and_taken_over_does_no_harm_when_it_wakes(
 
 BEFORE_A_CHECKPOINT = """
 import os, signal
-import study.trial
-save, calls = study.trial.save_checkpoint, []
+import study.executors.trial
+save, calls = study.executors.trial.save_checkpoint, []
 def stopping(*args):
     calls.append(args)
     if len(calls) == 4:
         print("stopping", flush=True)
         os.kill(os.getpid(), signal.SIGSTOP)
     save(*args)
-study.trial.save_checkpoint = stopping
+study.executors.trial.save_checkpoint = stopping
 """
 
 

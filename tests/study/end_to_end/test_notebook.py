@@ -111,7 +111,10 @@ def test_a_study_that_is_not_there_is_one_clear_error_that_names_those_that_are(
 def test_a_study_that_still_prepares_its_pictures_says_so(
     tiny: Any, commands: Any, tmp_path: Path, wait_until: Any
 ) -> None:
-    slow = "import time, study.session as s\ns.prepare_material = lambda *_: print('now', flush=True) or time.sleep(60)"
+    slow = (
+        "import time, study.session.session as s\n"
+        "s.prepare_material = lambda *_: print('now', flush=True) or time.sleep(60)"
+    )
     process = commands.start("study.run", *tiny.argv(tmp_path / "root"), first=slow)
     wait_until(lambda: "now" in process.out)
     with pytest.raises(SuiteError, match=rf"'tiny' still prepares its pictures \(process {process.pid} on"):

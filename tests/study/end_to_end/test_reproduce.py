@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from study.config import TrialConfig, short_digest
-from study.journal import read
-from study.statistics.finalists import trial_seed
+from study.question.config import TrialConfig, short_digest
+from study.record.journal import read
+from study.search.replicates import trial_seed
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -126,7 +126,7 @@ def picture_in(store: Path, name: str) -> tuple[str, int]:
 def test_one_changed_pixel_in_the_store_is_found_and_named(
     which: str, recompute: bool, finished_copy: Any, reproduce: Any
 ) -> None:
-    from sr_core.data.manifest import pixel_digest
+    from sr_core.store.manifest import pixel_digest
 
     store = finished_copy.root / finished_copy.state.opened.data["store"]
     split, number = picture_in(store, "train/train2.png")

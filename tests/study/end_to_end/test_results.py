@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 
 from study import results
-from study.config import TrialConfig
+from study.question.config import TrialConfig
 
 # The tables
 

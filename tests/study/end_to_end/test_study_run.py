@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from study.journal import read
+from study.record.journal import read
 
 
 def printed_ranking(out: str) -> list[str]:
@@ -218,8 +218,8 @@ def test_a_timeout_ends_the_search_with_a_ranking_and_status_0(
 
 SMALL_SPACE = """
 from dataclasses import replace
-from study.experiment import Experiment
-from study.space import Choice
+from study.question.experiment import Experiment
+from study.question.space import Choice
 import importlib.util
 spec = importlib.util.spec_from_file_location("tiny", {tiny!r})
 tiny = importlib.util.module_from_spec(spec)

@@ -11,15 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from study.folder import StudyFolder
-from study.journal import read
-from study.state import StudyState, TrialState, fold
+from study.record.folder import StudyFolder
+from study.record.journal import read
+from study.record.state import StudyState, TrialState, fold
 
 PATCHES = 480
 
 KILLED_AFTER = """
 import os, signal
-from study.journal import Journal
+from study.record.journal import Journal
 append = Journal.append
 def dying(self, event):
     append(self, event)
@@ -271,7 +271,10 @@ def test_killed_while_mlflow_is_written_and_resumed_it_is_one_run(
     trained: Trained, finished_copy: Any, commands: Any, wait_until: Any
 ) -> None:
     argv = ("best", "--patches", PATCHES, "--root", finished_copy.root, "--data", trained.data)
-    slow = "import time, study.session as s\ns.conclude = lambda *_, **__: print('now', flush=True) or time.sleep(60)"
+    slow = (
+        "import time, study.session.session as s\n"
+        "s.conclude = lambda *_, **__: print('now', flush=True) or time.sleep(60)"
+    )
     process = commands.start("study.train", *argv, first=slow)
 
     def shown() -> bool:

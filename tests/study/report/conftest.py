@@ -9,17 +9,17 @@ import pytest
 from PIL import Image
 
 from study import run
-from study.folder import StudyFolder
-from study.journal import read
+from study.record.folder import StudyFolder
+from study.record.journal import read
 from study.report.making import write_report
 
 EXPERIMENT = '''
 """Which of these lets a tiny A2N learn x2 fastest? With finalists, replicates, an interval and two kernels."""
 
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
-from study.config import TrialConfig
-from study.experiment import Experiment
-from study.space import Choice, Float
+from study.question.config import TrialConfig
+from study.question.experiment import Experiment
+from study.question.space import Choice, Float
 
 BASE = TrialConfig(
     model=ModelConfig(n_feats=4, upsampler_feats=4, n_blocks=1, temperature=1.0, reduction=2),

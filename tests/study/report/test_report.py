@@ -16,15 +16,16 @@ import numpy as np
 import pytest
 
 from experiments.quickstart import EXPERIMENT as QUICKSTART
-from sr_core.data.images import read_image
-from sr_core.data.validation import validation_crops
+from sr_core.images.files import read_image
 from sr_core.metrics.evaluate import bicubic_baseline, lr_hr_pair, score
 from sr_core.model.inference import super_resolve
 from sr_core.model.weights import load_model
-from study import events as ev
-from study.folder import StudyFolder
-from study.journal import Journal, decode, read
+from sr_core.patches.validation import validation_crops
 from study.plots import strongest
+from study.record import events as ev
+from study.record.folder import StudyFolder
+from study.record.journal import Journal, decode, read
+from study.record.state import StudyState, fold
 from study.report import __main__ as command
 from study.report import course, kernels, material, scenes
 from study.report.answer import answer
@@ -34,7 +35,6 @@ from study.report.making import MANIFEST, remove_stale, write_report
 from study.report.pictures import pictures
 from study.report.ranking import ranking
 from study.report.record import record_of
-from study.state import StudyState, fold
 
 
 class Page(HTMLParser):

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
-from study import space as ranges
-from study.config import TrialConfig
-from study.experiment import Experiment
-from study.folder import StudyFolder
+from study.question import space as ranges
+from study.question.config import TrialConfig
+from study.question.experiment import Experiment
+from study.question.space import Choice, Dimension, Float, Grid, Together, recorded_space
+from study.record.folder import StudyFolder
 from study.report import space_views
 from study.report.cache import Cache
 from study.report.course import psnr_limits
@@ -22,7 +23,6 @@ from study.report.importances import importances
 from study.report.kernels import kernels_of
 from study.report.record import Record, record_of
 from study.report.space_views import _place, parallel, slices
-from study.space import Choice, Dimension, Float, Grid, Together, recorded_space
 from study.statistics.importance import Importance
 
 BASE = TrialConfig(
