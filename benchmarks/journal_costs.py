@@ -32,11 +32,12 @@ from study.record.folder import StudyFolder
 from study.record.journal import encode, read
 from study.record.provenance import cpu_model
 from study.record.state import StudyState, fold
+from study.record.tail import Reading
 from study.report.ranking import ranking
 from study.report.record import record_of
 from study.screen.live_table import Shown, screen
 from study.statistics.pace import Lap
-from study.tracking.follow import Keeper, Reading, sync
+from study.tracking.follow import Keeper, sync
 
 EVERY, CROPS = 480, 6
 VALIDATIONS, RUNG = 30, 15

@@ -6,9 +6,7 @@ learns fastest, far from convergence.
 
 from experiments.literature import references
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
-from study.question.config import TrialConfig
-from study.question.experiment import Experiment
-from study.question.space import Choice, Grid, Together
+from study import Choice, Experiment, Grid, Together, TrialConfig
 
 BASE = TrialConfig(
     model=ModelConfig(),

@@ -9,9 +9,7 @@ record can be repeated without a C++ compiler.
 
 from experiments.literature import references
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
-from study.question.config import TrialConfig
-from study.question.experiment import Experiment
-from study.question.space import Choice, Grid, Together
+from study import Choice, Experiment, Grid, Together, TrialConfig
 
 BASE = TrialConfig(
     # 24 channels: reductions 2, 4, 8 and 12 give hidden widths of 12, 6, 3 and 2.

@@ -5,8 +5,7 @@ A claim about a setting holds for the base that it was changed in; every experim
 
 from dataclasses import replace
 
-from study.question.config import TrialConfig
-from study.question.experiment import Experiment
+from study import Experiment, TrialConfig
 
 _BATCHES = {"8 at 2.5e-4": (8, 2.5e-4), "16 at 5e-4": (16, 5e-4), "32 at 1e-3": (32, 1e-3)}
 """Doubled together."""

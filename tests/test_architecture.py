@@ -17,6 +17,9 @@ from study.record import events as ev
 from study.record.journal import Journal
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "tests"))
+from house import House, levels  # noqa: E402
+
 PACKAGES = ("sr_core", "study", "experiments")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
@@ -150,9 +153,50 @@ def test_every_file_says_what_it_is() -> None:
     assert [name_of(p) for p in FILES if p.stem in {"utils", "util", "common", "helpers", "misc"}] == []
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_a_package_s_top_holds_only_a_docstring(package: str) -> None:
-    (statement,) = tree_of(ROOT / package / "__init__.py").body
+# The rooms of the house; `python tests/house.py` prints its figures
+
+HOUSE = House(ROOT)
+
+SHARED = {"sr_core": {"config", "errors", "seed"}, "study": {"commandline", "results"}}
+"""Files at the top of a package that are no commands: what all rooms share, and what notebooks use."""
+
+
+def test_imports_between_rooms_point_downwards() -> None:
+    assert HOUSE.cycles() == []
+    assert HOUSE.upward() == []
+
+
+def test_rooms_lie_on_few_levels() -> None:
+    assert max(levels(HOUSE.arrows).values()) <= 10
+
+
+def test_no_room_holds_most_of_its_package() -> None:
+    assert {room: round(HOUSE.share(room), 2) for room in HOUSE.rooms if HOUSE.share(room) > 0.3} == {}
+
+
+@pytest.mark.parametrize("package", SHARED)
+def test_a_package_s_top_holds_commands_and_what_is_shared(package: str) -> None:
+    tops = {path for path in (ROOT / package).glob("*.py") if path.stem != "__init__"}
+    commands = {path for path in tops if 'if __name__ == "__main__":' in path.read_text("utf-8")}
+    assert {path.stem for path in tops - commands} == SHARED[package]
+
+
+def test_every_folder_is_a_room_that_says_what_it_is_for() -> None:
+    folders = [path for package in SHARED for path in (ROOT / package).iterdir() if any(path.rglob("*.py"))]
+    assert [name_of(folder) for folder in folders if not (folder / "__init__.py").is_file()] == []
+
+
+def test_no_module_of_the_house_imports_the_public_names() -> None:
+    wrong = []
+    for name, path in HOUSE.modules.items():
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.ImportFrom) and node.module == "study" and name != "study":
+                wrong += [f"{name}: {a.name}" for a in node.names if f"study.{a.name}" not in HOUSE.modules]
+    assert wrong == []
+
+
+def test_the_experiments_top_holds_only_a_docstring() -> None:
+    (statement,) = tree_of(ROOT / "experiments" / "__init__.py").body
     assert isinstance(statement, ast.Expr)
     assert isinstance(statement.value, ast.Constant)
 

@@ -14,11 +14,11 @@ from study.executors.placement import Placement
 from study.executors.processes import ProcessCrew, Setup
 from study.executors.protocol import Executor
 from study.executors.remote import Limits, RemoteExecutor
+from study.executors.runtime import resolve_runtime
 from study.executors.separate import THIS_PROCESS, GpuRunner
 from study.executors.trial import Bench
 from study.question.experiment import Experiment
 from study.record.course import course_of
-from study.session.opening import resolve_runtime
 
 _START_SECONDS = 120.0
 """What a process may take to start on a busy machine, however soon its later silence is to be noticed."""

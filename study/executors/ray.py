@@ -154,7 +154,7 @@ def resolve_there(experiment: Experiment, trials: int, placement: Placement, pix
     Args:
         pixels: bytes of the training images.
     """
-    from study.session.opening import resolve_runtime
+    from study.executors.runtime import resolve_runtime
 
     connect(placement.ray_address)
     resolve = ray.remote(max_calls=1)(resolve_runtime).options(**_resources(placement))

@@ -18,7 +18,6 @@ from study.question.budget import Counts
 from study.question.config import SECTIONS, TrialConfig, differences
 from study.question.neighbours import bind_experiments, neighbours_of
 from study.question.space import Ranges, Space, build_space
-from study.record.course import course_of
 
 SamplerName = Literal["tpe", "gp", "random", "qmc", "grid", "replay"]
 SchedulerName = Literal["successive_halving", "asha", "none", "replay"]
@@ -143,7 +142,10 @@ class Experiment:
         return tuple(sorted(kernels))
 
     def describe(self) -> dict[str, Any]:
-        """All that the answer depends on, as plain values: what the study's digest is taken over."""
+        """All that the answer depends on, as plain values: what the study's digest is taken over.
+
+        A replayed journal is part of the question too: `study.record.course.described` adds it.
+        """
         return {
             "base": {k: v for k, v in self.base.recorded().items() if k != "seed"},
             "space": {"+".join(d["names"]): d for d in self.space.describe()},
@@ -158,7 +160,6 @@ class Experiment:
                 "reduction_factor": float(self.reduction_factor),
                 "finalists": self.finalists,
                 "replicates": self.replicates,
-                **({"replay": course_of(self.replay).digest()} if self.replay else {}),
                 **({"comparisons": _plain(self.comparisons)} if self.comparisons else {}),
             },
             "benchmarks": list(self.benchmarks),

@@ -18,8 +18,7 @@ from sr_core.process.durable import write_durably
 from study.question.config import short_digest
 from study.record.events import Event, StudyOpened
 from study.record.folder import StudyFolder
-from study.record.journal import encode, read
-from study.tracking.follow import study_id
+from study.record.journal import encode, read, study_id
 
 _STANDINGS = (".mlflow.json", ".optuna.json")
 _NOT_COPIED = {"lock", "owners", "trainings", *_STANDINGS}

@@ -13,6 +13,7 @@ from typing import Any
 
 from sr_core.errors import SuiteError
 from study.question.config import TrialConfig, short_digest
+from study.question.experiment import Experiment
 from study.question.space import Space
 from study.record.events import FORMAT, Proposed, Pruned, StudyOpened, max_bicubic_psnr
 from study.record.journal import read
@@ -75,3 +76,15 @@ def course_of(journal: Path) -> Course:
         elif isinstance(event, Pruned):
             pruned_at[event.trial] = event.patches
     return Course(configs, pruned_at, runtime, format, bound)
+
+
+def described(experiment: Experiment) -> dict[str, Any]:
+    """The experiment as plain values, with the digest of the course that it replays, if it replays one.
+
+    Raises:
+        SuiteError: there is no such journal, or it is damaged.
+    """
+    values = experiment.describe()
+    if experiment.replay is not None:
+        values["search"] = {**values["search"], "replay": course_of(experiment.replay).digest()}
+    return values

@@ -20,8 +20,9 @@ from typing import BinaryIO, cast
 
 from sr_core.errors import SuiteError, TakenOverError
 from sr_core.process.durable import sync_folder
+from study.question.config import short_digest
 from study.record import events
-from study.record.events import Event
+from study.record.events import Event, StudyOpened, to_json
 
 _parse = json.JSONDecoder().raw_decode
 """What json.loads does, without what takes it half its time on a short line."""
@@ -234,3 +235,8 @@ def _open_to_append(path: Path) -> BinaryIO:
     if not path.exists():
         how |= os.O_CREAT | os.O_EXCL
     return os.fdopen(os.open(path, how, 0o666), "ab")
+
+
+def study_id(opened: StudyOpened) -> str:
+    """Tells a study from another one of the same name, wherever its folder is carried."""
+    return short_digest(to_json(opened))

@@ -11,9 +11,8 @@ from pathlib import Path
 from sr_core.errors import SuiteError
 from sr_core.process.output import write_output
 from study.record.folder import StudyFolder
-from study.record.journal import compressed, read
+from study.record.journal import compressed, read, study_id
 from study.record.state import StudyState, fold
-from study.tracking.follow import study_id
 
 _SUFFIXES = (".csv", ".txt", ".json")
 """Of results that are published: pictures and weights are not."""

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from sr_core.process.durable import temporary_name
-from study.tracking.databases import sqlite_file
+from study.record.addresses import sqlite_file
 
 VIEWS = ("mlflow", "optuna")
 

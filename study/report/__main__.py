@@ -52,7 +52,9 @@ def add_to_mlflow(folder: StudyFolder, page: Path, tracking_uri: str | None) -> 
     Raises:
         SuiteError: the store that was asked for cannot be reached, or does not know the study.
     """
-    from study.tracking.databases import default_tracking_uri, redact, sqlite_file
+    from sr_core.process.redaction import redact
+    from study.record.addresses import sqlite_file
+    from study.tracking.databases import default_tracking_uri
 
     uri = tracking_uri or default_tracking_uri(folder.root)
     own_store = sqlite_file(uri) if tracking_uri is None else None
@@ -60,8 +62,7 @@ def add_to_mlflow(folder: StudyFolder, page: Path, tracking_uri: str | None) -> 
         return
     from study.record.branching import require_own_name
     from study.record.events import StudyOpened
-    from study.record.journal import read
-    from study.tracking.follow import study_id
+    from study.record.journal import read, study_id
     from study.tracking.mlflow.store import add_to_study
 
     opened = next(read(folder.journal))

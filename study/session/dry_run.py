@@ -15,6 +15,7 @@ from sr_core.training.own_thread import OwnThread
 from sr_core.training.speed import measure
 from study.commandline import folder_from, typed
 from study.executors.placement import Placement
+from study.executors.runtime import resolve_runtime
 from study.question.config import TrialConfig, differences
 from study.question.experiment import Experiment
 from study.record.events import FORMAT, StudyOpened
@@ -23,7 +24,7 @@ from study.record.state import StudyState, TrialState, fold
 from study.screen.terminal import duration
 from study.search.policy import Start, next_step
 from study.search.simulation import patches_trained, search
-from study.session.opening import find_pictures, left_out, read_pictures, resolve_runtime
+from study.session.opening import find_pictures, left_out, read_pictures
 
 _FIRST = 5
 _LONG_SECONDS = 24 * 3600

@@ -3,14 +3,13 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sr_core.config import Engine
 from sr_core.errors import ImageError, StoreError, SuiteError
 from sr_core.images.degrade import crop_to_multiple, downsample
 from sr_core.images.files import read_image
@@ -18,7 +17,6 @@ from sr_core.leaks.overlap import Findings, Leak, examine
 from sr_core.metrics.evaluate import bicubic_baseline, mean_score, score
 from sr_core.patches.sampler import PatchSampler
 from sr_core.patches.validation import MAX_BICUBIC_PSNR, Crop, check_detail, crop_side
-from sr_core.process.machine import cores
 from sr_core.process.progress import Progress, pixels_text
 from sr_core.store.hdf5 import PatchStore, load_store
 from sr_core.store.known import KnownPictures
@@ -26,10 +24,9 @@ from sr_core.store.layers import Lr
 from sr_core.store.manifest import Manifest, fingerprint, in_order
 from sr_core.store.preparation import prepare_store
 from sr_core.store.sources import Pictures, embedded_pictures, folder_pictures
-from study.executors.placement import Placement
-from study.executors.separate import THIS_PROCESS, GpuRunner
 from study.question.config import TrialConfig, short_digest
 from study.question.experiment import Experiment
+from study.record.course import described
 from study.record.events import FORMAT, StudyOpened
 from study.record.folder import StudyFolder
 
@@ -142,7 +139,7 @@ def _store_for(folder: Path, wanted: str) -> Path:
 
 def question_of(experiment: Experiment, seed: int, pixels: str) -> dict[str, Any]:
     """Everything that the answer depends on; the study's digest is taken over this (contract 5)."""
-    return {**experiment.describe(), "seed": seed, "data": {"fingerprint": pixels}}
+    return {**described(experiment), "seed": seed, "data": {"fingerprint": pixels}}
 
 
 def check_same_question(
@@ -231,50 +228,6 @@ def first_event(
             "leaks": [[leak.kind, leak.training, leak.set_name, leak.held_out] for leak in leaks],
         },
     )
-
-
-def resolve_runtime(
-    experiment: Experiment,
-    *,
-    trials: int,
-    placement: Placement,
-    engine: Engine | None = None,
-    pixels: int = 0,
-    run: GpuRunner = THIS_PROCESS,
-) -> "Runtime":
-    """The settings under which that many trials of this experiment train fastest here, each on its slot's share.
-
-    Args:
-        engine: in place of the experiment's own.
-        pixels: bytes of the training images, which each slot may keep on its GPU.
-        run: where it is tried.
-    """
-    from sr_core.training.choice import choose
-
-    base, dimensions = experiment.base, experiment.space.dimensions
-    batches, shapes = [base.train.batch_size], 1
-    for dimension in dimensions:
-        rows = [dimension.settings(value) for value in dimension.samples]
-        batches += [row["train.batch_size"] for row in rows if "train.batch_size" in row]
-        shapes *= len({tuple((k, v) for k, v in row.items() if _compiled_anew(k)) for row in rows})
-    return run(
-        choose,
-        base.model,
-        base.data,
-        replace(base.train, batch_size=(most := max(batches)), budget_patches=most, engine=engine or base.train.engine),
-        device=placement.device,
-        cores_to_use=placement.cores_each(cores()),
-        beside=placement.slots_per_device,
-        pixels=pixels,
-        patches=trials * base.train.budget_patches,
-        shapes=shapes * placement.slots,
-    )
-
-
-def _compiled_anew(name: str) -> bool:
-    """Whether compiled code holds for one value only: of shapes, and of numbers within it (temperature is a tensor)."""
-    network = name.startswith("model.") and name != "model.temperature"
-    return network or name in ("train.batch_size", "data.lr_patch_size")
 
 
 def check_pictures(experiment: Experiment, found: Found) -> None:

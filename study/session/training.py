@@ -30,7 +30,7 @@ from study.question.config import TrialConfig
 from study.question.experiment import Experiment
 from study.record.events import Failed, Proposed, StudyOpened, max_bicubic_psnr
 from study.record.folder import StudyFolder
-from study.record.journal import read
+from study.record.journal import read, study_id
 from study.record.ownership import Ownership
 from study.record.state import StudyState, TrialState, fold
 from study.record.wall_time import WallTime
@@ -38,7 +38,6 @@ from study.screen import terminal
 from study.session.coordinator import Coordinator
 from study.session.opening import Found
 from study.session.session import Session
-from study.tracking.follow import study_id
 
 _LEAST_SHARE = 0.01
 """Of a network's weights that have to fit for a transfer to be one."""

@@ -13,12 +13,12 @@ from http import HTTPStatus
 from pathlib import Path
 
 from sr_core.errors import SuiteError
+from sr_core.process.redaction import redact
 from study.record.events import StudyOpened
 from study.record.folder import StudyFolder
-from study.record.journal import read
+from study.record.journal import read, study_id
 from study.tracking import server_process
-from study.tracking.databases import artifact_root, default_tracking_uri, plain_uri, redact
-from study.tracking.follow import study_id
+from study.tracking.databases import artifact_root, default_tracking_uri, plain_uri
 from study.tracking.mlflow import private as mlflow_private
 from study.tracking.server_process import EVERY_ADDRESS, names_of, own_environment, own_folder, reachable, running
 

@@ -16,6 +16,8 @@ from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 from sqlalchemy.exc import SQLAlchemyError
 
+from sr_core.process.redaction import redact
+from study.record.addresses import sqlite_file
 from study.record.events import (
     Checkpointed,
     Event,
@@ -29,9 +31,10 @@ from study.record.events import (
     StudyOpened,
 )
 from study.record.folder import StudyFolder
+from study.record.journal import study_id
 from study.record.state import OBJECTIVE, StudyState, TrialState
-from study.tracking.databases import ViewError, create_once, identity, redact, sqlite_file, told_plainly
-from study.tracking.follow import require_own, study_id
+from study.tracking.databases import ViewError, create_once, identity, told_plainly
+from study.tracking.follow import require_own
 from study.tracking.mlflow.content import flat
 
 _STATES = {"finished": OptunaState.COMPLETE, "pruned": OptunaState.PRUNED, "failed": OptunaState.FAIL}

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from sr_core.errors import TakenOverError
 from sr_core.process.cli import show_progress
+from sr_core.process.redaction import redact
 from sr_core.process.stopping import StopSignal
 from study.record.events import Event, StudyOpened
 from study.record.folder import StudyFolder
 from study.record.state import StudyState
-from study.tracking.databases import check_address, default_storage, default_tracking_uri, redact
-from study.tracking.follow import Reading, Sink
+from study.record.tail import Reading
+from study.tracking.databases import check_address, default_storage, default_tracking_uri
+from study.tracking.follow import Sink
 from study.tracking.follower import Follower
 from study.tracking.held import holds_all
 

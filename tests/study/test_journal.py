@@ -18,7 +18,7 @@ from sr_core.errors import TakenOverError
 from study.record import events as ev
 from study.record.events import Event
 from study.record.journal import Journal, JournalError, Place, TornLineError, compressed, decode, encode, read
-from study.tracking.follow import Tail
+from study.record.tail import Tail
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 PLAIN = st.recursive(

@@ -28,6 +28,7 @@ from study.question.config import TrialConfig
 from study.question.experiment import Experiment
 from study.question.space import Grid
 from study.record import provenance
+from study.record.addresses import sqlite_uri
 from study.record.events import Warned
 from study.record.wall_time import WallTime
 from study.screen import live
@@ -264,7 +265,7 @@ def test_a_store_without_such_a_column_is_one_line(store: Path, tmp_path: Path) 
 def test_a_store_of_the_first_mlflow_is_upgraded_by_mlflows_own_command(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     folder.mkdir()
-    uri = databases.sqlite_uri(folder / "mlflow.db")
+    uri = sqlite_uri(folder / "mlflow.db")
     engine = mlflow_database.create_sqlalchemy_engine_with_retry(uri)
     mlflow_database.InitialBase.metadata.create_all(engine)
     engine.dispose()

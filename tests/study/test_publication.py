@@ -14,7 +14,7 @@ from study.record.folder import StudyFolder, recorded
 from study.record.journal import Journal, compressed, encode, read
 from study.record.publication import publish
 from study.record.state import fold
-from study.tracking.follow import Tail
+from study.record.tail import Tail
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from study.question.config import TrialConfig, short_digest
 from study.question.experiment import load_experiment
 from study.record.events import Finished, Warned
 from study.record.folder import StudyFolder
-from study.record.journal import Journal, read
+from study.record.journal import Journal, read, study_id
 from study.record.state import StudyState, fold
 from study.report.answer import answer
 from study.report.ranking import ranking
@@ -33,7 +33,6 @@ from study.session.opening import question_of, runtime_of
 from study.statistics.stats import paired
 from study.statistics.verdict import verdict, words
 from study.status import main as status
-from study.tracking.follow import study_id
 
 FOLDER = Path(experiments.__path__[0])
 RECORDS = sorted(path.parent for path in FOLDER.glob("records/*/journal.jsonl.gz"))

@@ -17,7 +17,7 @@ from study.question.experiment import load_experiment
 from study.record import provenance
 from study.record.events import Concluded, Started, StudyOpened, to_json
 from study.record.folder import StudyFolder
-from study.record.journal import read
+from study.record.journal import read, study_id
 from study.record.state import StudyState, fold
 from study.report.answer import answer
 from study.report.making import write_report
@@ -31,7 +31,6 @@ from study.statistics.verdict import verdict
 from study.status import main as status
 from study.sync import main as sync
 from study.tracking.databases import default_tracking_uri
-from study.tracking.follow import study_id
 from study.train import main as train
 
 DATA = Path(__file__).resolve().parents[1] / "data/version_0_1"

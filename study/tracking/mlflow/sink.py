@@ -12,14 +12,15 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from sr_core.process.redaction import redact_with
+from sr_core.process.redaction import redact, redact_with
 from study.record import events as ev
+from study.record.addresses import sqlite_file
 from study.record.folder import StudyFolder
-from study.record.journal import read
+from study.record.journal import read, study_id
 from study.record.state import OBJECTIVE, StudyState
 from study.tracking import databases
 from study.tracking.databases import ViewError
-from study.tracking.follow import require_own, study_id
+from study.tracking.follow import require_own
 from study.tracking.mlflow import content, files
 from study.tracking.mlflow import private as mlflow_private
 from study.tracking.mlflow.names import MOST_EXPERIMENT_TAG, MOST_RUN_NAME, legal_value
@@ -69,7 +70,7 @@ class MlflowSink:
 
     def __init__(self, tracking_uri: str, folder: StudyFolder) -> None:
         self._uri = tracking_uri
-        self.where = databases.redact(tracking_uri)
+        self.where = redact(tracking_uri)
         self._artifacts = None if tracking_uri.startswith("http") else databases.artifact_root(folder.root)
         self._folder = folder
         self._identity: int | None = None
@@ -382,7 +383,7 @@ class MlflowSink:
             return self._make_experiment(opened, owner)
         if found.lifecycle_stage == "deleted":
             self._client.restore_experiment(found.experiment_id)
-        store, artifacts = databases.sqlite_file(self._uri), self._artifacts
+        store, artifacts = sqlite_file(self._uri), self._artifacts
         if store and artifacts and store.parent == artifacts.parent:
             before = str(found.artifact_location).rpartition("/")[0]
             if before != artifacts.as_uri():

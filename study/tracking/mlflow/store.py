@@ -11,6 +11,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
+from sr_core.process.redaction import redact
+from study.record.addresses import sqlite_file
+
 # Before the import, which reads the first. A follower tries again by itself, and looks first what came of a request;
 # MLflow would only send it again, and make a run twice whose answer was lost.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -67,7 +70,7 @@ def find_run(tracking_uri: str, run_id: str) -> tuple[str, int]:
     Raises:
         SuiteError: MLflow cannot be reached, or has no such run, or it is no run of a study.
     """
-    path = databases.sqlite_file(tracking_uri)
+    path = sqlite_file(tracking_uri)
     if path is not None and not path.exists():
         raise SuiteError(f"{path}: there is no MLflow store; run study.sync, or give the trial's number")
     with plainly(tracking_uri):
@@ -92,7 +95,7 @@ def add_to_study(tracking_uri: str, study: str, study_id: str, files: Files) -> 
         run = runs_of(client, experiment.experiment_id, study_id).get(None) if experiment else None
         refused = send(client, run.info.run_id, files) if run is not None else {}
     for name, why in refused.items():
-        raise databases.ViewError(f"MLflow at {databases.redact(tracking_uri)}: {name} was refused ({why})")
+        raise databases.ViewError(f"MLflow at {redact(tracking_uri)}: {name} was refused ({why})")
     return run is not None
 
 
@@ -128,7 +131,7 @@ def prepare_store(uri: str) -> None:
     Raises:
         ViewError: it cannot be written.
     """
-    path = databases.sqlite_file(uri)
+    path = sqlite_file(uri)
     if path is None:
         return
     _keep_to_itself(uri)
@@ -159,7 +162,7 @@ def _upgrade(uri: str) -> None:
     if done.returncode != 0:
         lines = done.stderr.decode("utf-8", "replace").split("\n")
         said = next((line.strip() for line in reversed(lines) if line.strip()), f"status {done.returncode}")
-        raise databases.ViewError(f"MLflow at {databases.redact(uri)}: mlflow db upgrade failed ({said[:300]})")
+        raise databases.ViewError(f"MLflow at {redact(uri)}: mlflow db upgrade failed ({said[:300]})")
 
 
 def log(

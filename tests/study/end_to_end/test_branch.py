@@ -13,11 +13,10 @@ from study.question.config import short_digest
 from study.record.branching import branch
 from study.record.events import StudyOpened
 from study.record.folder import StudyFolder
-from study.record.journal import encode, read
+from study.record.journal import encode, read, study_id
 from study.record.state import fold
 from study.report.__main__ import add_to_mlflow
 from study.tracking.databases import default_tracking_uri
-from study.tracking.follow import study_id
 
 
 def one_line(said: Any) -> str:
