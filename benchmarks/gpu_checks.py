@@ -25,9 +25,9 @@ from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
 from sr_core.patches.validation import validation_crops
 from sr_core.store.hdf5 import PatchStore
-from sr_core.store.known import KnownPictures
+from sr_core.store.known import KnownImages
 from sr_core.store.preparation import prepare_store
-from sr_core.store.sources import embedded_pictures
+from sr_core.store.sources import embedded_images
 from sr_core.training.choice import choose
 from sr_core.training.compiled import can_compile
 from sr_core.training.runtime import Runtime, resolve
@@ -164,7 +164,7 @@ def main() -> int:
     failed = 0
     with tempfile.TemporaryDirectory() as scratch:
         lr = [(split, 2, "matlab_bicubic") for split in ("train", "valid")]
-        store = prepare_store(Path(scratch) / "store.h5", embedded_pictures(), lr, known=KnownPictures())  # type: ignore[arg-type]
+        store = prepare_store(Path(scratch) / "store.h5", embedded_images(), lr, known=KnownImages())  # type: ignore[arg-type]
         for check in CHECKS:
             try:
                 print(f"- {check.__name__}: {check(store)}", flush=True)

@@ -180,7 +180,7 @@ def _trial(number: int, slot: int, draw: random.Random) -> Iterator[ev.Event]:
 def _validations(points: range, level: float, draw: random.Random, common: dict[str, Any]) -> Iterator[ev.Event]:
     """Validations, each with its checkpoint."""
     for point in points:
-        yield ev.Progress(
+        yield ev.Validated(
             patches=point * EVERY,
             scores={"val/psnr": level - 1 / point, "val/ssim": 0.9 - 0.1 / point},
             loss=draw.uniform(0.01, 0.1),

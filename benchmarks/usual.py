@@ -42,7 +42,7 @@ class UsualWay(Dataset[tuple[Tensor, Tensor]]):
 
 
 def write_usual_file(path: Path, store: PatchStore) -> int:
-    """Sub-images of the training pictures, as the usual extraction script cuts them; how many."""
+    """Sub-images of the training images, as the usual extraction script cuts them; how many."""
     count = 0
     with h5py.File(path, "w") as file:
         pixels = store.training_pixels(2, "matlab_bicubic")

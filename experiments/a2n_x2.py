@@ -1,4 +1,4 @@
-"""The full A2N at x2: which settings learn fastest, on pictures given by --data (DIV2K's layout or any folder).
+"""The full A2N at x2: which settings learn fastest, on images given by --data (DIV2K's layout or any folder).
 
 320,000 patches are ten thousand steps of batch 32, where the authors take up to two million: enough to rank what
 learns fastest, far from convergence.

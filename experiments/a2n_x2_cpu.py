@@ -1,9 +1,9 @@
-"""The question of `a2n_x2` for one CPU core: a small A2N, on pictures given by --data (docs/RESULTS.md has the answer).
+"""The question of `a2n_x2` for one CPU core: a small A2N, on images given by --data (docs/RESULTS.md has the answer).
 
 A quiet core trains about 110 of these patches a second; the full A2N at LR 64 needs 63 times the multiply-adds for
 each: hence 103,000 parameters and LR patches of 24. The budget, 7,680 patches, is four quickstarts; a search of 50
 trials with its replicates trained 51 budgets, in 97 minutes of a core that other work shared. Sub-images are 192 pixels
-wide, not the blog's 480: no picture of T91, BSD200 or the DIV2K crops holds such a window. Steps are eager, so that the
+wide, not the blog's 480: no image of T91, BSD200 or the DIV2K crops holds such a window. Steps are eager, so that the
 record can be repeated without a C++ compiler.
 """
 

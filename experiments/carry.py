@@ -1,7 +1,7 @@
 """What a study needs to go on elsewhere, and nothing else: python -m experiments.carry --help.
 
 A machine that is lent for minutes brings neither the pixels' store nor every trial's weights: the store is made anew
-from the pictures, and of the trials only those under way and the best one are asked for again. Results come along: a
+from the images, and of the trials only those under way and the best one are asked for again. Results come along: a
 study that was concluded does not write them a second time.
 """
 

@@ -1,7 +1,7 @@
-"""Longer trainings of a study against each other, picture by picture: python -m experiments.longer.
+"""Longer trainings of a study against each other, image by image: python -m experiments.longer.
 
 A longer training is one run of one seed. What can be said without training more is how its advantage spreads over
-pictures: the interval is over those, and says nothing of another seed.
+images: the interval is over those, and says nothing of another seed.
 """
 
 import argparse
@@ -39,8 +39,8 @@ def show(study: StudyFolder) -> int:
         )
     ranked = sorted(trained.items(), key=lambda one: -one[1][1].scores["valid/psnr"])
     (best, (winner, _)), *others = ranked
-    pictures = {name: _by_set(told) for name, (_, told) in trained.items()}
-    sets = [s for s in pictures[best] if all(s in of for of in pictures.values())]
+    images = {name: _by_set(told) for name, (_, told) in trained.items()}
+    sets = [s for s in images[best] if all(s in of for of in images.values())]
     for name, (trial, told) in ranked:
         scores = ", ".join(f"{s} {told.scores[f'{s.lower()}/psnr']:.3f} dB" for s in sets)
         print(f"{name}, one run, {trial.patches:,} patches: {scores}")
@@ -49,11 +49,11 @@ def show(study: StudyFolder) -> int:
             print(f"{best} - {name}: left out, their budgets differ")
             continue
         for s in sets:
-            ours, theirs = pictures[best][s], pictures[name][s]
+            ours, theirs = images[best][s], images[name][s]
             if ours.keys() != theirs.keys():
-                raise SuiteError(f"{s}: {best} and {name} were scored on different pictures; train one of them again")
-            d = paired(list(ours.values()), [theirs[picture] for picture in ours])
-            interval = f"95 % {d.low:.3f} to {d.high:.3f} over {d.count} pictures"
+                raise SuiteError(f"{s}: {best} and {name} were scored on different images; train one of them again")
+            d = paired(list(ours.values()), [theirs[image] for image in ours])
+            interval = f"95 % {d.low:.3f} to {d.high:.3f} over {d.count} images"
             print(f"{best} - {name} on {s}: {d.mean:+.3f} dB ({interval})")
     return 0
 
@@ -76,10 +76,10 @@ def _trainings(study: StudyFolder) -> dict[str, tuple[TrialState, Concluded]]:
 
 
 def _by_set(told: Concluded) -> dict[str, dict[str, float]]:
-    """PSNR [dB] of each picture, by set."""
+    """PSNR [dB] of each image, by set."""
     sets: dict[str, dict[str, float]] = {}
-    for name, picture, psnr, _ in told.per_image:
-        sets.setdefault(name, {})[picture] = psnr
+    for name, image, psnr, _ in told.per_image:
+        sets.setdefault(name, {})[image] = psnr
     return sets
 
 

@@ -13,7 +13,7 @@ def parser() -> argparse.ArgumentParser:
     made = Parser("python -m study.reproduce", description="train a recorded trial again and compare every number")
     made.add_argument("trial", metavar="best|TRIAL|RUN_ID", help="the winner, a trial's number, or an MLflow run id")
     add_study_flags(made)
-    made.add_argument("--data", type=Path, metavar="DIR", help="where the pictures are now, if they moved")
+    made.add_argument("--data", type=Path, metavar="DIR", help="where the images are now, if they moved")
     made.add_argument("--tracking-uri", metavar="URI", help="MLflow store that knows RUN_ID (default: under --root)")
     made.add_argument("--strict", action="store_true", help="exit 4 for other code or versions too")
     made.add_argument(

@@ -35,14 +35,14 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="trials in all, references included (default: 50)",
     )
-    made.add_argument("--data", type=Path, metavar="DIR", help="pictures (default: those in scikit-image's wheel)")
+    made.add_argument("--data", type=Path, metavar="DIR", help="images (default: those in scikit-image's wheel)")
     made.add_argument("--seed", type=seed, metavar="S", help="study seed (default: the experiment's)")
     made.add_argument("--timeout", type=seconds, metavar="T", help="end cleanly after this time, e.g. 90s, 20m, 2h")
     add_placement_flags(made)
     made.add_argument("--tracking-uri", metavar="URI", help="MLflow store or server, or none (default: under --root)")
     made.add_argument("--storage", metavar="URL", help="database of the Optuna view, or none (default: under --root)")
     made.add_argument(
-        "--allow-leak", action="store_true", help="go on though training pictures are held out too; it is recorded"
+        "--allow-leak", action="store_true", help="go on though training images are held out too; it is recorded"
     )
     add_take_over_flag(made)
     made.add_argument("--profile", action="store_true", help="say at the end what the wall time went into")

@@ -60,7 +60,7 @@ def _simulate(args: argparse.Namespace) -> int:
     from study.question.experiment import load_experiment
     from study.record.journal import read
     from study.record.state import fold
-    from study.search.economy import HEADER, Plan, compare
+    from study.search.economy import HEADER, EconomyPlan, compare_samplers
     from study.search.simulation import complete, record
     from study.search.simulation import read as read_table
 
@@ -69,7 +69,7 @@ def _simulate(args: argparse.Namespace) -> int:
         table = read_table(args.curves)
     else:
         table = record([fold(read(folder_from(args, default=name).require().journal))])
-    plan = Plan(
+    plan = EconomyPlan(
         experiment=experiment,
         table=complete(table, experiment.space),
         rungs=args.rungs or experiment.rungs,
@@ -80,7 +80,7 @@ def _simulate(args: argparse.Namespace) -> int:
         first=args.seed,
     )
     print(HEADER)
-    for row in compare(plan, args.samplers, args.schedulers, processes=args.processes, told=show_progress):
+    for row in compare_samplers(plan, args.samplers, args.schedulers, processes=args.processes, told=show_progress):
         show_progress("")
         print(row.line(args.rate), flush=True)
     return 0

@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
         "--publish",
         type=Path,
         metavar="DIR",
-        help="instead put the record into DIR/STUDY, compressed and without pictures; then --root DIR reads it",
+        help="instead put the record into DIR/STUDY, compressed and without images; then --root DIR reads it",
     )
     return made
 

@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
         "--transfer-from", type=Path, metavar="F", help="weights to start from where names and shapes fit, any scale's"
     )
     add_study_flags(made)
-    made.add_argument("--data", type=Path, metavar="DIR", help="where the study's pictures are now, if they moved")
+    made.add_argument("--data", type=Path, metavar="DIR", help="where the study's images are now, if they moved")
     made.add_argument("--timeout", type=seconds, metavar="T", help="end cleanly after this time, e.g. 90s, 20m, 2h")
     add_placement_flags(made)
     made.add_argument("--tracking-uri", metavar="URI", help="MLflow store or server, or none (default: under --root)")

@@ -322,7 +322,7 @@ def finished_study(tmp_path: Path) -> Path:
         ]
         for patches in (480, 960, 1_440, 1_920):
             story.append(
-                ev.Progress(trial=trial, patches=patches, scores=scores, loss=0.1, learning_rate=1e-3, **common)
+                ev.Validated(trial=trial, patches=patches, scores=scores, loss=0.1, learning_rate=1e-3, **common)
             )
             story.append(ev.Checkpointed(trial=trial, patches=patches, **common))
         end: dict[str, Any] = {"per_image": (), "weights": "", "seconds": {}}

@@ -1,4 +1,4 @@
-"""Fetch the field's pictures where there is a network: python -m sr_core.download --help."""
+"""Fetch the field's images where there is a network: python -m sr_core.download --help."""
 
 import re
 import shlex
@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from sr_core.download.fetch import fetch
-from sr_core.download.fetch_record import Content, Record, writing
+from sr_core.download.fetch_record import Content, DownloadRecord, writing
 from sr_core.download.unpack import BadArchiveError, damaged, unpack
 from sr_core.errors import DownloadError
 from sr_core.process.cli import Parser, run_command, show_progress
 from sr_core.process.locks import lock
 from sr_core.process.output import make_output_folder
-from sr_core.process.progress import Progress, bytes_text
+from sr_core.process.progress import ProgressBar, bytes_text
 
 PROG = "python -m sr_core.download"
 STATE = ".download"
@@ -30,8 +30,8 @@ class Archive:
 
     url: str
     published: Content
-    pictures: Mapping[str, int]
-    """Folder below DIR -> how many pictures it gets."""
+    images: Mapping[str, int]
+    """Folder below DIR -> how many images it gets."""
     wanted: re.Pattern[str]
     """Matches the name of a wanted member; its last group is the path below DIR."""
 
@@ -42,12 +42,12 @@ class Archive:
     @property
     def folders(self) -> list[str]:
         """The folders that appear in DIR."""
-        return [folder.split("/")[0] for folder in self.pictures]
+        return [folder.split("/")[0] for folder in self.images]
 
 
 # DIV2K: https://data.vision.ee.ethz.ch/cvl/DIV2K/. Sizes and SHA-256 are those that TensorFlow Datasets publishes
 # (tensorflow_datasets/url_checksums/div2k.txt); other projects pin the same.
-# Training is 0001-0800; repacked archives are about whose DIV2K_train_HR holds the validation pictures 0801-0900 too.
+# Training is 0001-0800; repacked archives are about whose DIV2K_train_HR holds the validation images 0801-0900 too.
 DIV2K = (
     Archive(
         "https://data.vision.ee.ethz.ch/cvl/DIV2K/DIV2K_train_HR.zip",
@@ -84,12 +84,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> Namespace:
-    parser = Parser(PROG, description="Fetch pictures to train on or to be measured with. Run again, it continues.")
+    parser = Parser(PROG, description="Fetch images to train on or to be measured with. Run again, it continues.")
     add = parser.add_argument
     add(
         "pack",
         choices=PACKS,
-        help="div2k: 800 training and 100 validation pictures, 4.0 GB. "
+        help="div2k: 800 training and 100 validation images, 4.0 GB. "
         "benchmark: Set5, Set14, B100 and Urban100 with their LR, 0.25 GB",
     )
     add("--to", required=True, type=Path, metavar="DIR", help="folder for them, then used as --data DIR")
@@ -127,7 +127,7 @@ def _download(args: Namespace) -> int:
 
 def _missing(archive: Archive, to: Path, path: Path) -> list[str]:
     """The folders still to come; raises DownloadError where one is there that is not as this command leaves it."""
-    unpacked = Record.of(path).unpacked or {}
+    unpacked = DownloadRecord.of(path).unpacked or {}
     missing = []
     for folder in archive.folders:
         known = {name: content for name, content in unpacked.items() if name.startswith(f"{folder}/")}
@@ -138,7 +138,7 @@ def _missing(archive: Archive, to: Path, path: Path) -> list[str]:
             raise DownloadError(
                 f"{to / folder}: is there, and not from this command; move it away or choose another --to"
             )
-        with Progress(f"checking {folder}", text=bytes_text) as progress:
+        with ProgressBar(f"checking {folder}", text=bytes_text) as progress:
             wrong = damaged(to, known, progress.at)
         if wrong:
             raise DownloadError(
@@ -155,9 +155,9 @@ def _install(
     url = archive.url if url_base is None else f"{url_base.rstrip('/')}/{archive.name}"
     published = None if any_edition else archive.published
     print(f"{archive.name}: from {url}", flush=True)
-    with Progress(archive.name, text=bytes_text) as progress:
+    with ProgressBar(archive.name, text=bytes_text) as progress:
         fetch(url, path, published, progress=progress.at, say=_say)
-    origin = "published" if published else f"recorded, {Record.of(path).sha256}"
+    origin = "published" if published else f"recorded, {DownloadRecord.of(path).sha256}"
     _say(f"{archive.name}: {bytes_text(path.stat().st_size)}, SHA-256 as {origin}; unpacking")
 
     def place(name: str) -> str | None:
@@ -165,26 +165,26 @@ def _install(
         return found[1] if found and found[1].split("/")[0] in folders else None
 
     try:
-        with Progress(f"unpacking {archive.name}", text=bytes_text) as progress:
+        with ProgressBar(f"unpacking {archive.name}", text=bytes_text) as progress:
             unpack(path, to, place, partial(_check, archive, folders), progress=progress.at)
     except BadArchiveError:
         if published is None:
-            Record.forget(path)  # what it was must not be expected from the next download
+            DownloadRecord.forget(path)  # what it was must not be expected from the next download
         raise
     with writing(path):
         path.unlink()
-    for folder, count in archive.pictures.items():
+    for folder, count in archive.images.items():
         if folder.split("/")[0] in folders:
-            _say(f"{folder}: {count} pictures")
+            _say(f"{folder}: {count} images")
 
 
 def _check(archive: Archive, folders: Collection[str], paths: Collection[str]) -> None:
-    for folder, count in archive.pictures.items():
+    for folder, count in archive.images.items():
         if folder.split("/")[0] in folders:
             found = sum(str(PurePosixPath(path).parent) == folder for path in paths)
             if found != count:
                 raise BadArchiveError(
-                    f"{archive.name}: holds {found} pictures for {folder}, expected {count}; it is another archive"
+                    f"{archive.name}: holds {found} images for {folder}, expected {count}; it is another archive"
                 )
 
 

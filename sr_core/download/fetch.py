@@ -17,7 +17,7 @@ from email.utils import parsedate
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sr_core.download.fetch_record import Content, Record, append, content_of, writing
+from sr_core.download.fetch_record import Content, DownloadRecord, append, content_of, writing
 from sr_core.errors import DownloadError
 from sr_core.process.progress import bytes_text
 
@@ -56,14 +56,14 @@ def fetch(
         DownloadError: no network, the server refuses or serves another file, the disk is full, or `TRIES` in a row
             brought nothing.
     """
-    wanted = published or Record.of(path).content
+    wanted = published or DownloadRecord.of(path).content
     if path.exists():
         found = content_of(path)
         if wanted is not None and found != wanted:
             raise DownloadError(f"{path}: is another file ({found.against(wanted)}); delete it and run again")
     else:
         found = _Download(url, path, wanted, progress, say).to_the_end("published" if published else "downloaded first")
-    replace(Record.of(path), url=url, size=found.size, sha256=found.sha256).store(path)
+    replace(DownloadRecord.of(path), url=url, size=found.size, sha256=found.sha256).store(path)
     if not path.exists():
         with writing(path):
             _part(path).replace(path)
@@ -132,11 +132,11 @@ class _Download:
         return self.part.stat().st_size if self.part.exists() else 0
 
     def _is_complete(self) -> bool:
-        return self._here() == (self.wanted.size if self.wanted else Record.of(self.path).size)
+        return self._here() == (self.wanted.size if self.wanted else DownloadRecord.of(self.path).size)
 
     def _transfer(self) -> None:
         """One connection's worth; an OSError where another one may bring more."""
-        record, here = Record.of(self.path), self._here()
+        record, here = DownloadRecord.of(self.path), self._here()
         validator = record.validator if record.url == self.url else None
         if validator is None and self.wanted is None:
             here = 0  # nothing could tell whether the rest is of the same file
@@ -209,7 +209,7 @@ class _Download:
         return length
 
     def _check_room(self, missing: int, total: int) -> None:
-        """Pictures hardly compress: unpacked, an archive takes its own size again."""
+        """Images hardly compress: unpacked, an archive takes its own size again."""
         free = shutil.disk_usage(self.part.parent).free
         if free < missing + total:
             raise DownloadError(

@@ -34,7 +34,7 @@ def content_of(path: Path) -> Content:
 
 
 @dataclass(frozen=True)
-class Record:
+class DownloadRecord:
     """Of a file NAME, in NAME.json; stays when the file goes."""
 
     url: str = ""

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from sr_core.download.fetch_record import Record, append, writing
+from sr_core.download.fetch_record import DownloadRecord, append, writing
 from sr_core.errors import DownloadError
 from sr_core.process.durable import name_digest
 from sr_core.process.progress import bytes_text
@@ -73,7 +73,7 @@ def unpack(
             unpacked[path] = (member.size, _extract(archive, path, member, collected / path))
             done += member.size
             progress(done, total)
-    record = Record.of(archive)
+    record = DownloadRecord.of(archive)
     replace(record, unpacked={**(record.unpacked or {}), **unpacked}).store(archive)
     for folder in folders:
         with writing(to / folder):

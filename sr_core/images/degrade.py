@@ -29,9 +29,9 @@ def crop_to_multiple(hr: Image, scale: int) -> Image:
 
 
 def resize_to_multiple(hr: Image, scale: int) -> Image:
-    """The picture resized by Pillow bicubic to the next smaller multiples of `scale` (the "blog" protocol).
+    """The image resized by Pillow bicubic to the next smaller multiples of `scale` (the "blog" protocol).
 
-    Unlike a crop this smooths the picture and moves it by up to scale - 1 pixels at the far edge; a picture whose
+    Unlike a crop this smooths the image and moves it by up to scale - 1 pixels at the far edge; an image whose
     sides are multiples already stays as it is.
 
     Raises:
@@ -41,7 +41,7 @@ def resize_to_multiple(hr: Image, scale: int) -> Image:
 
 
 def downsample(hr: Image, scale: int, kernel: Kernel) -> Image:
-    """The LR picture that one kernel makes of an HR picture, (H / scale, W / scale[, C]), 0..255.
+    """The LR image that one kernel makes of an HR image, (H / scale, W / scale[, C]), 0..255.
 
     matlab_bicubic   MATLAB imresize: a = -0.5, antialiased, mirrored edge. The LR of benchmark tables.
     pillow_bicubic   a = -0.5, antialiased, the kernel cut off at the edge, rows before columns. In the interior within
@@ -65,7 +65,7 @@ def downsample(hr: Image, scale: int, kernel: Kernel) -> Image:
     height, width = hr.shape[:2]
     if _multiple(hr, scale) != (height, width):
         raise ValueError(
-            f"expected an HR picture whose sides are multiples of {scale}, got {width}x{height}: crop_to_multiple first"
+            f"expected an HR image whose sides are multiples of {scale}, got {width}x{height}: crop_to_multiple first"
         )
     size = height // scale, width // scale
     match kernel:
@@ -96,7 +96,7 @@ def _multiple(hr: Image, scale: int) -> tuple[int, int]:
         raise ValueError(f"scale must be at least 1, got {scale}")
     height, width = hr.shape[0] // scale * scale, hr.shape[1] // scale * scale
     if height == 0 or width == 0:
-        raise ValueError(f"a picture of {hr.shape[1]}x{hr.shape[0]} is smaller than one LR pixel at x{scale}")
+        raise ValueError(f"an image of {hr.shape[1]}x{hr.shape[0]} is smaller than one LR pixel at x{scale}")
     return height, width
 
 

@@ -39,7 +39,7 @@ _UPRIGHT = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
-"""Orientation tag -> what turns the stored picture upright (EXIF 2.3, table 6)."""
+"""Orientation tag -> what turns the stored image upright (EXIF 2.3, table 6)."""
 
 # Pillow's plugins raise all of these, not only OSError, on damaged headers and chunks.
 _DECODER_ERRORS = (
@@ -47,12 +47,12 @@ _DECODER_ERRORS = (
     struct.error, zlib.error,
 )  # fmt: skip
 
-# A file that cannot be used raises: what Pillow warns of on the way (odd EXIF, a large picture) is no line for users.
+# A file that cannot be used raises: what Pillow warns of on the way (odd EXIF, a large image) is no line for users.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def read_image(path: Path) -> Image:
-    """Pixels of one picture, upright: (H, W, 3) RGB, 0..255, at least one pixel.
+    """Pixels of one image, upright: (H, W, 3) RGB, 0..255, at least one pixel.
 
     Whatever a PNG, JPEG, BMP, TIFF or WebP file holds is converted by one of these rules, or refused:
 
@@ -64,13 +64,13 @@ def read_image(path: Path) -> Image:
     | 16-bit RGB or grey (PNG, TIFF) | round(v / 257), so what once was 8-bit comes back exactly |
     | 16-bit samples that are all below 16384 | refused: data of 14 bits or fewer that nothing scaled |
     | alpha, or a transparent colour | dropped if opaque everywhere, else refused: the colour below is undefined |
-    | an orientation (EXIF, XMP) | the picture, turned upright |
+    | an orientation (EXIF, XMP) | the image, turned upright |
     | a colour profile, gamma, chromaticities | samples as stored: they are not applied, as in the field's benchmarks |
     | channels that a TIFF leaves unspecified | left out |
     | CMYK, Lab, uncompressed YCbCr | refused: RGB depends on a profile or on the writer |
     | floats, signed samples, 12 or 32 bits | refused: which value is white is not said |
     | 16-bit samples that a TIFF stores plane by plane, inverted or with a spare channel | refused |
-    | several pictures | the first of a camera's MPO; animations and multi-page files are refused |
+    | several images | the first of a camera's MPO; animations and multi-page files are refused |
     | more than 178,956,970 pixels | refused |
 
     A damaged PNG is refused, by the checksum of each of the chunks that its pixels need; so is any file that was cut
@@ -79,14 +79,14 @@ def read_image(path: Path) -> Image:
     leaves the pixels as stored.
 
     Raises:
-        ImageError: the file is missing, empty, damaged, truncated or no such picture, or refused by a rule.
+        ImageError: the file is missing, empty, damaged, truncated or no such image, or refused by a rule.
     """
     with naming_faults(path):
         return _rgb(read_upright(path))
 
 
 def read_upright(path: Path) -> PIL.Image.Image:
-    """The picture as Pillow holds it, upright, of 8 bits, in mode 1, L, LA, P, PA, RGB or RGBA: alpha is kept.
+    """The image as Pillow holds it, upright, of 8 bits, in mode 1, L, LA, P, PA, RGB or RGBA: alpha is kept.
 
     Otherwise by the rules of `read_image`; to be called under `naming_faults`. Of its `info`, "icc_profile" holds the
     colour profile if there is one.
@@ -99,18 +99,18 @@ def read_upright(path: Path) -> PIL.Image.Image:
 
 @contextmanager
 def naming_faults(path: Path) -> Iterator[None]:
-    """Whatever goes wrong while this picture is read becomes an ImageError that names it."""
+    """Whatever goes wrong while this image is read becomes an ImageError that names it."""
     try:
         yield
     except _RefusedError as exc:
         raise ImageError(f"{path}: {exc}") from exc
     except FileNotFoundError as exc:
-        raise ImageError(f"{path}: no such picture; check the path") from exc
+        raise ImageError(f"{path}: no such image; check the path") from exc
     except PermissionError as exc:
         raise ImageError(f"{path}: may not be read by this user ({exc.strerror}); change its permissions") from exc
     except PIL.UnidentifiedImageError as exc:
         raise ImageError(
-            f"{path}: cannot be decoded as a picture: it is no PNG, JPEG, BMP, TIFF or WebP file, or of a rare kind, "
+            f"{path}: cannot be decoded as an image: it is no PNG, JPEG, BMP, TIFF or WebP file, or of a rare kind, "
             "or damaged; replace it or take it out of the folder"
         ) from exc
     except PIL.Image.DecompressionBombError as exc:
@@ -118,13 +118,13 @@ def naming_faults(path: Path) -> Iterator[None]:
         raise ImageError(f"{path}: holds more than {limit:,} pixels, or says so; cut it into several") from exc
     except _DECODER_ERRORS as exc:
         raise ImageError(
-            f"{path}: cannot be decoded as a picture ({exc or type(exc).__name__}); it is damaged, truncated or of "
+            f"{path}: cannot be decoded as an image ({exc or type(exc).__name__}); it is damaged, truncated or of "
             "another kind: replace it or take it out of the folder"
         ) from exc
 
 
 def image_sides(path: Path) -> tuple[int, int]:
-    """The shorter and the longer side of a picture in pixels, from its header, which may be all that is right of it.
+    """The shorter and the longer side of an image in pixels, from its header, which may be all that is right of it.
 
     Raises:
         ImageError: as `read_image` does, where not even the header can be read.
@@ -139,34 +139,34 @@ def image_sides(path: Path) -> tuple[int, int]:
 def stated_size(path: Path) -> tuple[int, int]:
     """Width and height as stored, by the header; to be called under `naming_faults`."""
     try:
-        with PIL.Image.open(path, formats=FORMATS) as picture:
-            return picture.size
+        with PIL.Image.open(path, formats=FORMATS) as image:
+            return image.size
     except (*_DECODER_ERRORS, Warning):  # perhaps metadata that comes first
         data, _ = without_metadata(path.read_bytes())
-        with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            return picture.size
+        with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return image.size
 
 
 class _RefusedError(Exception):
-    """A whole picture of a kind that is not read; the message is what comes after the path."""
+    """A whole image of a kind that is not read; the message is what comes after the path."""
 
     def __init__(self, reason: str, remedy: str = "convert it") -> None:
-        super().__init__(f"{reason}; expected an RGB or grey picture of 8 or 16 bits: {remedy} first")
+        super().__init__(f"{reason}; expected an RGB or grey image of 8 or 16 bits: {remedy} first")
 
 
 def _decoded(file: bytes) -> PIL.Image.Image:
     data, metadata = without_metadata(file)
-    with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-        deep = _is_deep(picture)  # before load(), which forgets how many bits the file has
-        if picture.format == "TIFF":
-            _forget_subdirectories(picture)
-        picture.load()
-        picture.info.update(metadata)
-        is_upright = picture.format == "TIFF"  # since load(), which also removed its tag
-        upright = None if is_upright else _UPRIGHT.get(_orientation(picture.info))
-        shallow = _rounded(picture, data) if deep else picture
-        if deep and "icc_profile" in picture.info:
-            shallow.info["icc_profile"] = picture.info["icc_profile"]
+    with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        deep = _is_deep(image)  # before load(), which forgets how many bits the file has
+        if image.format == "TIFF":
+            _forget_subdirectories(image)
+        image.load()
+        image.info.update(metadata)
+        is_upright = image.format == "TIFF"  # since load(), which also removed its tag
+        upright = None if is_upright else _UPRIGHT.get(_orientation(image.info))
+        shallow = _rounded(image, data) if deep else image
+        if deep and "icc_profile" in image.info:
+            shallow.info["icc_profile"] = image.info["icc_profile"]
         return shallow if upright is None else shallow.transpose(upright)
 
 
@@ -184,29 +184,29 @@ def _orientation(info: Mapping[str | tuple[int, int], Any]) -> int:
     return 1
 
 
-def _forget_subdirectories(picture: PIL.Image.Image) -> None:
+def _forget_subdirectories(image: PIL.Image.Image) -> None:
     """Let Pillow not follow a TIFF's references to EXIF, GPS and the like, which may be damaged."""
-    exif = picture.getexif()
+    exif = image.getexif()
     for tag in PIL.TiffTags.TAGS_V2_GROUPS:
         if tag in exif:
             del exif[tag]
 
 
-def _is_deep(picture: PIL.ImageFile.ImageFile) -> bool:
+def _is_deep(image: PIL.ImageFile.ImageFile) -> bool:
     """Whether the samples have 16 bits; raises _RefusedError if nothing here can read them."""
-    if picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1:
-        raise _RefusedError("is animated or multi-page", "take out one picture")
-    tags = getattr(picture, "tag_v2", {})
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+        raise _RefusedError("is animated or multi-page", "take out one image")
+    tags = getattr(image, "tag_v2", {})
     formats = tags.get(_SAMPLE_FORMAT, ())
-    if picture.mode == "F" or _FLOAT in formats:
+    if image.mode == "F" or _FLOAT in formats:
         raise _RefusedError("holds floating-point samples")
-    if picture.mode == "I" or _SIGNED in formats:
+    if image.mode == "I" or _SIGNED in formats:
         raise _RefusedError("holds signed or 32-bit samples")
 
     # A layout is Pillow's name for the samples in the file, e.g. "RGB;16B". A BMP's "BGR;16" is 5-6-5 bits.
-    layouts = {_layout(tile.args) for tile in picture.tile} if picture.format in ("PNG", "TIFF") else set()
+    layouts = {_layout(tile.args) for tile in image.tile} if image.format in ("PNG", "TIFF") else set()
     bits = set(tags.get(_BITS_PER_SAMPLE, ()))
-    if picture.mode.startswith("I;16") or any(";16" in layout for layout in layouts) or any(n > 8 for n in bits):
+    if image.mode.startswith("I;16") or any(";16" in layout for layout in layouts) or any(n > 8 for n in bits):
         plain = (
             bits <= {16}
             and tags.get(_PHOTOMETRIC, 1) in (1, 2)
@@ -215,13 +215,13 @@ def _is_deep(picture: PIL.ImageFile.ImageFile) -> bool:
         )
         if not plain:
             raise _RefusedError("has more than 8 bits per channel in a rare layout (12 bits, planes, inverted, …)")
-        if "transparency" in picture.info:
+        if "transparency" in image.info:
             raise _RefusedError("has more than 8 bits per channel and a transparent colour", "flatten it")
         return True
-    if layouts & {"L;2", "L;4"} and "transparency" in picture.info:  # Pillow would compare before and after stretching
+    if layouts & {"L;2", "L;4"} and "transparency" in image.info:  # Pillow would compare before and after stretching
         raise _RefusedError("has a transparent shade among fewer than 8 bits of grey", "flatten it")
-    if picture.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
-        raise _RefusedError(f"is a {picture.mode} picture")
+    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
+        raise _RefusedError(f"is a {image.mode} image")
     return False
 
 
@@ -229,10 +229,10 @@ def _layout(args: object) -> str:
     return str(args[0] if isinstance(args, tuple) else args)
 
 
-def _rounded(picture: PIL.ImageFile.ImageFile, data: bytes) -> PIL.Image.Image:
-    """The 8-bit picture nearest to a 16-bit one, which has been loaded."""
-    samples = np.asarray(picture).astype(np.uint32)
-    if not picture.mode.startswith("I;16"):  # Pillow read the high bytes alone: the low ones are those it swaps with
+def _rounded(image: PIL.ImageFile.ImageFile, data: bytes) -> PIL.Image.Image:
+    """The 8-bit image nearest to a 16-bit one, which has been loaded."""
+    samples = np.asarray(image).astype(np.uint32)
+    if not image.mode.startswith("I;16"):  # Pillow read the high bytes alone: the low ones are those it swaps with
         with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as swapped:
             swapped.tile = [tile._replace(args=_swapped(tile.args)) for tile in swapped.tile]
             samples = samples * 256 + np.asarray(swapped)
@@ -254,13 +254,13 @@ def _swapped(args: tuple[object, ...] | str | None) -> tuple[object, ...] | str:
     return layout[:-1] + {"L": "B", "B": "L"}[order]
 
 
-def _rgb(picture: PIL.Image.Image) -> Image:
-    if picture.has_transparency_data:  # an alpha channel, or a transparent colour or palette entry
-        picture = picture.convert("RGBA")
-        least = np.asarray(picture)[..., 3].min()
+def _rgb(image: PIL.Image.Image) -> Image:
+    if image.has_transparency_data:  # an alpha channel, or a transparent colour or palette entry
+        image = image.convert("RGBA")
+        least = np.asarray(image)[..., 3].min()
         if least < 255:
             raise _RefusedError(f"is transparent in places (alpha down to {least})", "flatten it onto a background")
-    return np.array(picture.convert("RGB"), dtype=np.uint8)
+    return np.array(image.convert("RGB"), dtype=np.uint8)
 
 
 def png_bytes(image: Image) -> bytes:
@@ -279,7 +279,7 @@ def webp_bytes(image: Image, quality: int | None = None) -> bytes:
 
 
 def webp_preview(path: Path) -> bytes:
-    """A small lossy WebP file of a picture, for a page that shows many. Raises ImageError as `read_image` does."""
+    """A small lossy WebP file of an image, for a page that shows many. Raises ImageError as `read_image` does."""
     return webp_bytes(read_image(path), 90)
 
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from sr_core.images.files import Image
 
-Floats = NDArray[np.float64]
+Float64Array = NDArray[np.float64]
 
 _LARGEST_EXACT = 6
 """Up to this reduction every sum is exact in float32: 255 · 16 · 6^4 · 1.3 (the sum of |weights|) < 2^23."""
@@ -15,10 +15,10 @@ _BLOCK_SAMPLES = 1 << 16  # that stay in the L2 cache while the taps add up
 
 
 def imresize(image: Image, scale: float) -> Image:
-    """The picture resized by `scale` as MATLAB does it: 1/2 halves each side, 2 doubles it.
+    """The image resized by `scale` as MATLAB does it: 1/2 halves each side, 2 doubles it.
 
     Keys' cubic with a = -0.5, stretched by 1/scale when reducing (antialiasing), weights normalised to sum 1, the
-    picture mirrored at its edges, each column resized first and then each row, with rounding half up and clipping
+    image mirrored at its edges, each column resized first and then each row, with rounding half up and clipping
     to 0..255 after each of the two passes.
 
     Args:
@@ -27,7 +27,7 @@ def imresize(image: Image, scale: float) -> Image:
     Returns:
         (ceil(H * scale), ceil(W * scale)[, C]), the products in floating point as MATLAB takes them.
     Raises:
-        ValueError: the picture is not uint8, has no pixel or not two or three axes, or the scale is not positive.
+        ValueError: the image is not uint8, has no pixel or not two or three axes, or the scale is not positive.
     """
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.size == 0:
         raise ValueError(f"expected uint8 pixels (H, W) or (H, W, C), got {image.dtype} {image.shape}")
@@ -68,7 +68,7 @@ def _resize_first_axis(image: Image, scale: float) -> Image:
     return resized.reshape(len(sources), *image.shape[1:])
 
 
-def _taps(length: int, scale: float) -> tuple[NDArray[np.intp], Floats]:
+def _taps(length: int, scale: float) -> tuple[NDArray[np.intp], Float64Array]:
     """For every output position the input positions it reads and their weights, each (outputs, taps)."""
     stretch = min(scale, 1.0)
     support = 4.0 / stretch
@@ -82,7 +82,7 @@ def _taps(length: int, scale: float) -> tuple[NDArray[np.intp], Floats]:
     return np.where(phase < length, phase, 2 * length - 1 - phase), weights[:, used]
 
 
-def _cubic(x: Floats) -> Floats:
+def _cubic(x: Float64Array) -> Float64Array:
     """Keys' interpolation kernel with a = -0.5 (IEEE TASSP 29, 1981, eq. 15)."""
     d = np.abs(x)
     near = (1.5 * d - 2.5) * d**2 + 1

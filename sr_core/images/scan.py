@@ -126,7 +126,7 @@ class Scan:
         """The error that no image lies here."""
         others = f" ({self.left_out.line()})" if self.left_out else ""
         expected = ", ".join(sorted(SUFFIXES))
-        return ImageError(f"{self.folder}: no picture below this folder; expected {expected} files{others}")
+        return ImageError(f"{self.folder}: no image below this folder; expected {expected} files{others}")
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -166,7 +166,7 @@ def scan(folder: Path) -> Scan:
     except OSError as exc:
         raise ImageError(f"{folder}: cannot be read ({exc.strerror}); check the path and its permissions") from exc
     if not stat.S_ISDIR(mode):
-        raise ImageError(f"{folder}: expected a folder of pictures, this is {_kind(mode) or 'a file'}")
+        raise ImageError(f"{folder}: expected a folder of images, this is {_kind(mode) or 'a file'}")
     walk = _Walk(folder)
     walk.everything()
     if "" in walk.closed:
@@ -306,7 +306,7 @@ def _fault(path: Path) -> str:
             why = "which leads in a circle" if circle else f"which cannot be followed ({exc.strerror})"
             return f"{path}: is a link to {path.readlink()}, {why}; mend the link or take it out of the folder"
         if isinstance(exc, FileNotFoundError):
-            return f"{path}: no such picture; check the path"
+            return f"{path}: no such image; check the path"
         return f"{path}: cannot be looked at ({exc.strerror}); make it readable or take it out of the folder"
     if stat.S_ISREG(mode):
         return ""

@@ -1,10 +1,10 @@
 """Knowing a photograph again after it was resized, cropped, mirrored, turned or re-compressed.
 
 Keypoints (SIFT: Lowe, IJCV 60, 2004; its descriptors by their square roots: Arandjelović and Zisserman, CVPR 2012) are
-looked up in one index of all pictures to be recognised. Those of another photograph find nothing near, or neighbours
-in places that fit no single shift, turn and size: between 380 training pictures and those of Set5 and Set14 at most 7
+looked up in one index of all images to be recognised. Those of another photograph find nothing near, or neighbours
+in places that fit no single shift, turn and size: between 380 training images and those of Set5 and Set14 at most 7
 agreed by chance, and each one more was ten times rarer; of a part of 80 % that was halved and saved as JPEG 50 it were
-40 with Set5 and Set14, 13 with the hardest of 47 photographs. A picture of few keypoints (sky, fog, fur out of focus)
+40 with Set5 and Set14, 13 with the hardest of 47 photographs. An image of few keypoints (sky, fog, fur out of focus)
 is compared as a whole, at 16x16 pixels.
 """
 
@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from sr_core.images.files import Image
 from sr_core.store.manifest import pixel_digest
 
-Floats = NDArray[np.float32]
+Float32Array = NDArray[np.float32]
 Numbers = NDArray[np.intp]
 
 AGREE = 12
 """Keypoints that must agree on one shift, turn and size."""
 FEW_KEYPOINTS = 200
-"""A pair of which one picture has fewer is compared at thumbnail size too."""
+"""A pair of which one image has fewer is compared at thumbnail size too."""
 SAME_THUMBNAIL = 0.95
 """Correlation of two thumbnails from which they show the same; other photographs reached 0.85."""
 
@@ -32,52 +32,52 @@ _CONTRAST = 0.01
 """SIFT's threshold; its usual 0.04 leaves skin and soft backgrounds with too few keypoints."""
 _NEIGHBOURS, _CHECKS, _TREES = 16, 32, 4
 _RATIO = 0.7
-"""A neighbour counts if it is nearer than this times the distance of the last one. Not of the second, as is usual: a
-picture may be there up to 15 times, as Set5's head is in Set14."""
+"""A neighbour counts if it is nearer than this times the distance of the last one. Not of the second, as is usual: an
+image may be there up to 15 times, as Set5's head is in Set14."""
 _TOLERANCE = 3.0
 """Pixels by which a keypoint may miss its place, at the size that it was found at."""
 _LARGEST_RATIO = 8.0
-"""Of the two pictures' sizes; beyond it, in either direction, all keypoints fit into one spot."""
+"""Of the two images' sizes; beyond it, in either direction, all keypoints fit into one spot."""
 
 _SIDE = 16
 _FLAT = 2.0
 """Grey levels (RMS) below which a thumbnail shows nothing but noise."""
 _MIRRORED = np.arange(128).reshape(4, 4, 8)[::-1][:, :, -np.arange(8) % 8].ravel()
-"""Where a mirrored picture has the 4x4 cells of 8 directions of a SIFT descriptor."""
+"""Where a mirrored image has the 4x4 cells of 8 directions of a SIFT descriptor."""
 _PLANES = np.linalg.qr(np.stack([np.ones(_SIDE**2), *np.indices((_SIDE, _SIDE)).reshape(2, -1)], axis=1))[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Sketch:
-    """Enough to know a whole picture again."""
+    """Enough to know a whole image again."""
 
     digest: str
     """`pixel_digest`."""
     size: tuple[int, int]
     """(height, width)"""
-    thumbnail: Floats
+    thumbnail: Float32Array
     """(256,) grey at 16x16 less its best plane, of length 1; zeros if nothing is left."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Enough to know a part of a picture again."""
+    """Enough to know a part of an image again."""
 
     sketch: Sketch
-    points: Floats
+    points: Float32Array
     """(n, 2), x and y of the keypoints."""
     descriptors: NDArray[np.uint8]
     """(n, 128)"""
 
     def mirrored(self) -> "Trace":
-        """The trace of the picture mirrored left to right."""
+        """The trace of the image mirrored left to right."""
         thumbnail = self.sketch.thumbnail.reshape(_SIDE, _SIDE)[:, ::-1].ravel()
         sketch = Sketch("", self.sketch.size, thumbnail)
         return Trace(sketch, self.points * np.array([-1, 1], np.float32), self.descriptors[:, _MIRRORED])
 
 
 def sketch_of(image: Image) -> Sketch:
-    """The sketch of an RGB picture."""
+    """The sketch of an RGB image."""
     small = cv2.resize(_grey(image), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).ravel().astype(np.float64)
     small -= _PLANES @ (_PLANES.T @ small)  # skies and vignettes are all alike
     length = np.linalg.norm(small)
@@ -87,10 +87,10 @@ def sketch_of(image: Image) -> Sketch:
 
 
 def trace_of(image: Image, *, pixels: int, keypoints: Sequence[int]) -> Trace:
-    """The trace of an RGB picture.
+    """The trace of an RGB image.
 
     Args:
-        pixels: a picture of more is reduced to about so many before keypoints are sought.
+        pixels: an image of more is reduced to about so many before keypoints are sought.
         keypoints: so many of the most contrasty are kept at this size, at half of it, and so on. In fine texture the
             most contrasty ones are all too small to be seen at half the size.
     """
@@ -117,7 +117,7 @@ def _grey(image: Image) -> Image:
 
 
 class Gallery:
-    """Pictures that can be recognised; about 1 kB of memory for each of their keypoints."""
+    """Images that can be recognised; about 1 kB of memory for each of their keypoints."""
 
     def __init__(self, traces: Sequence[Trace]) -> None:
         self._counts = np.array([len(trace.points) for trace in traces], np.intp)
@@ -132,7 +132,7 @@ class Gallery:
             self._index.build(self._descriptors, {"algorithm": 1, "trees": _TREES})  # 1 is a forest of k-d trees
 
     def recognise(self, trace: Trace) -> dict[int, str]:
-        """Which of the pictures show what this one shows, by their numbers, and how that is known."""
+        """Which of the images show what this one shows, by their numbers, and how that is known."""
         found: dict[int, tuple[int, str]] = {}
         for way, words in ((trace, ""), (trace.mirrored(), ", mirrored")):
             for number, agreeing in self._agreeing(way):
@@ -145,7 +145,7 @@ class Gallery:
         return {number: words for number, (_, words) in found.items()}
 
     def _agreeing(self, trace: Trace) -> Iterator[tuple[int, int]]:
-        """(number of a picture, keypoints that agree) where these are enough."""
+        """(number of an image, keypoints that agree) where these are enough."""
         if len(trace.points) < AGREE or len(self._points) < AGREE:
             return
         count = min(_NEIGHBOURS, len(self._points))
@@ -160,7 +160,7 @@ class Gallery:
                 yield number, agreeing
 
 
-def _roots(descriptors: NDArray[np.uint8]) -> Floats:
+def _roots(descriptors: NDArray[np.uint8]) -> Float32Array:
     """Of descriptors scaled to sum 1: their Euclidean distance is Hellinger's of the histograms."""
     total = descriptors.sum(axis=1, keepdims=True, dtype=np.float32)
     return np.asarray(np.sqrt(descriptors / np.maximum(total, 1)), np.float32)
@@ -174,7 +174,7 @@ def _one_to_one(query: Numbers, target: Numbers) -> tuple[Numbers, Numbers]:
     return query[kept], target[kept]
 
 
-def _fitting(points: Floats, others: Floats) -> int:
+def _fitting(points: Float32Array, others: Float32Array) -> int:
     """How many points one shift, turn and size brings to their partners."""
     if len(points) < AGREE:
         return 0

@@ -12,8 +12,8 @@ from sr_core.store.hdf5 import HeldStore, PatchStore
 from sr_core.store.layers import HR, Layer
 
 
-class DeviceHome:
-    """The training pictures of a store, in the memory of a torch device: HR once, LR of each kernel asked for."""
+class DeviceCache:
+    """The training images of a store, in the memory of a torch device: HR once, LR of each kernel asked for."""
 
     name = "device"
 
@@ -23,7 +23,7 @@ class DeviceHome:
         self._layers: dict[Layer, _Flat] = {}
 
     def patches(self, config: DataConfig, seed: int) -> "DevicePatches":
-        """The stream of training patches of a seed; raises ImageError where no picture holds one."""
+        """The stream of training patches of a seed; raises ImageError where no image holds one."""
         sampler = sampler_for(self._records, config, seed).on(self._device)
         lr, hr = self._layer(Layer(self._scale, config.train_kernel)), self._layer(HR)
         return DevicePatches(sampler, DeviceBatches(sampler, config, lr, hr))
@@ -43,15 +43,15 @@ class DeviceHome:
 
 
 class _Flat(NamedTuple):
-    """Pictures one behind the other."""
+    """Images one behind the other."""
 
     pixels: Tensor
-    """(pixels of all pictures, 3), uint8."""
+    """(pixels of all images, 3), uint8."""
     places: Tensor
-    """(pictures, 2): where each starts, and its width, in pixels."""
+    """(images, 2): where each starts, and its width, in pixels."""
 
     def crops(self, image: Tensor, corner: Tensor, turned: "_Turned", side: int) -> Tensor:
-        """The squares of these pictures at a corner (2, n: y, x), turned as `copy_turned` does it.
+        """The squares of these images at a corner (2, n: y, x), turned as `copy_turned` does it.
 
         Returns:
             (n, 3, side, side), channels last.
@@ -118,5 +118,5 @@ class DevicePatches:
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """Names of the pictures too small to train on."""
+        """Names of the images too small to train on."""
         return self._sampler.left_out

@@ -16,11 +16,11 @@ from sr_core.images.files import Image
 from sr_core.patches.sampler import GatheredPatches, sampler_for
 from sr_core.store.hdf5 import HeldStore, PatchStore
 from sr_core.store.layers import HR, Chunks, Layer
-from sr_core.store.manifest import Record
+from sr_core.store.manifest import ManifestEntry
 
 
-class DiskHome:
-    """The training pictures of a store, on the disk; the file is held open (`HeldStore`)."""
+class DiskReader:
+    """The training images of a store, on the disk; the file is held open (`HeldStore`)."""
 
     name = "disk"
 
@@ -30,7 +30,7 @@ class DiskHome:
         self._readers: dict[Layer, _ChunkReader] = {}
 
     def patches(self, config: DataConfig, seed: int) -> GatheredPatches:
-        """The stream of training patches of a seed; raises ImageError where no picture holds one."""
+        """The stream of training patches of a seed; raises ImageError where no image holds one."""
         lr, hr = self._reader(Layer(self._scale, config.train_kernel)), self._reader(HR)
         return GatheredPatches(sampler_for(self._records, config, seed), config, lr, hr)
 
@@ -46,20 +46,20 @@ class DiskHome:
             raise StoreError(f"{self._store.path}: ends before it should; delete it and run again to build it anew")
         return data
 
-    def damaged(self, picture: str) -> StoreError:
+    def damaged(self, image: str) -> StoreError:
         return StoreError(
-            f"{self._store.path}: a part of picture {picture} does not match its checksum; delete it and run again to "
+            f"{self._store.path}: a part of image {image} does not match its checksum; delete it and run again to "
             "build it anew"
         )
 
 
 class _ChunkReader:
-    """Squares of the pictures of one layer, put together from the chunks below them.
+    """Squares of the images of one layer, put together from the chunks below them.
 
     A chunk is compared with its checksum the first time that it is touched.
     """
 
-    def __init__(self, home: DiskHome, chunks: Sequence[Chunks], records: Sequence[Record]) -> None:
+    def __init__(self, home: DiskReader, chunks: Sequence[Chunks], records: Sequence[ManifestEntry]) -> None:
         self._home, self._chunks = home, chunks
         self._names = [record.name for record in records]
         self._checked = [bytearray(c.crc32.size) for c in chunks]

@@ -11,8 +11,8 @@ from sr_core.store.hdf5 import HeldStore, PatchStore
 from sr_core.store.layers import HR, Layer
 
 
-class HostHome:
-    """The training pictures of a store, resident in host memory: HR once, LR of each kernel asked for."""
+class HostCache:
+    """The training images of a store, resident in host memory: HR once, LR of each kernel asked for."""
 
     name = "host"
 
@@ -29,7 +29,7 @@ class HostHome:
         return all(memory.shared for memory in self._memory)
 
     def patches(self, config: DataConfig, seed: int) -> HostPatches:
-        """The stream of training patches of a seed; raises ImageError where no picture holds one."""
+        """The stream of training patches of a seed; raises ImageError where no image holds one."""
         lr, hr = self._layer(Layer(self._scale, config.train_kernel)), self._layer(HR)
         return HostPatches([record.name for record in self._records], lr, hr, config, seed)
 

@@ -1,4 +1,4 @@
-"""Training patch k of seed s: its picture, position and turn depend on (s, k) alone.
+"""Training patch k of seed s: its image, position and turn depend on (s, k) alone.
 
 Not on batch size, workers, device or resumption: numbers come from a counter, not from a generator's state.
 Everything here is integer arithmetic, so every machine draws the same patches.
@@ -15,7 +15,7 @@ from sr_core.config import DataConfig
 from sr_core.errors import ImageError
 from sr_core.images.files import Image
 from sr_core.images.turns import copy_turned
-from sr_core.store.manifest import Record
+from sr_core.store.manifest import ManifestEntry
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,7 @@ Integers = TypeVar("Integers", Indices, "torch.Tensor")
 BITS = 31
 """A draw lies in [0, 2^31): small enough that its product with a count below 2^32 fits int64."""
 
-PICTURE, ROW, COLUMN, TURN, WINDOW_ROW, WINDOW_COLUMN = range(6)
+IMAGE, ROW, COLUMN, TURN, WINDOW_ROW, WINDOW_COLUMN = range(6)
 """The lanes of a patch: each of its properties has its own draws."""
 LANES = 8
 
@@ -67,7 +67,7 @@ class Places(NamedTuple, Generic[Integers]):
     """Where patches lie; one entry per patch."""
 
     image: Integers
-    """Index of the picture, in the order given to the sampler."""
+    """Index of the image, in the order given to the sampler."""
     y: Integers
     """Upper edge, in LR pixels."""
     x: Integers
@@ -77,22 +77,22 @@ class Places(NamedTuple, Generic[Integers]):
 
 
 class PatchSampler:
-    """Finds patch k of one seed, from the pictures' sizes alone.
+    """Finds patch k of one seed, from the images' sizes alone.
 
     How a patch finds its place (`data.sampling`):
 
-    - "images": the picture is uniform over the pictures, the position uniform inside it.
-    - "pixels": the picture is drawn in proportion to its LR pixels, the position is uniform inside it.
-    - "subimages": uniform over all windows of all pictures, the position uniform inside the window. Along each
-      axis of the HR picture (cropped to a multiple of the scale) windows start at 0, step, 2 step, … while they
+    - "images": the image is uniform over the images, the position uniform inside it.
+    - "pixels": the image is drawn in proportion to its LR pixels, the position is uniform inside it.
+    - "subimages": uniform over all windows of all images, the position uniform inside the window. Along each
+      axis of the HR image (cropped to a multiple of the scale) windows start at 0, step, 2 step, … while they
       fit; if anything remains behind the last one, one more lies flush with the edge. Each start is then rounded
       down to a multiple of the scale. (The usual extraction script does the same, with its threshold at 0.)
 
-    A picture that holds no patch, or no window, is left out.
+    An image that holds no patch, or no window, is left out.
     """
 
     left_out: tuple[str, ...]
-    """Names of the pictures too small to train on."""
+    """Names of the images too small to train on."""
 
     def __init__(
         self, names: Sequence[str], lr_sizes: Sequence[tuple[int, int]], config: DataConfig, seed: int
@@ -100,11 +100,11 @@ class PatchSampler:
         """Prepares the tables that `locate` reads.
 
         Args:
-            names: of the pictures, for messages.
-            lr_sizes: (height, width) of each picture's LR.
+            names: of the images, for messages.
+            lr_sizes: (height, width) of each image's LR.
             seed: of this stream of patches, in [0, 2^63); see `child_seed`.
         Raises:
-            ImageError: no picture is large enough.
+            ImageError: no image is large enough.
         """
         self._config, self._seed = config, seed
         self._sizes: Indices = np.array(lr_sizes, dtype=np.int64).reshape(-1, 2)
@@ -147,7 +147,7 @@ class PatchSampler:
         config, xp = self._config, self._xp
         # Both axes and all lanes in the same operations: on a GPU each is a kernel, whatever its size.
         draws = draw(self._seed, k, self._lanes)
-        image = xp.searchsorted(self._thresholds, draws[PICTURE], side="right")
+        image = xp.searchsorted(self._thresholds, draws[IMAGE], side="right")
         sides = self._sizes[image].T  # (2, n): heights, widths
         if config.sampling == "subimages":
             windows = bounded(draws[WINDOW_ROW:], self._windows[image].T)
@@ -167,14 +167,14 @@ class PatchSampler:
         return self._xp.minimum(number * config.subimage_step, last) // config.scale
 
 
-def sampler_for(records: Sequence[Record], config: DataConfig, seed: int) -> PatchSampler:
-    """The sampler for pictures that a store's manifest describes; raises ImageError as `PatchSampler` does."""
+def sampler_for(records: Sequence[ManifestEntry], config: DataConfig, seed: int) -> PatchSampler:
+    """The sampler for images that a store's manifest describes; raises ImageError as `PatchSampler` does."""
     sizes = [(record.height // config.scale, record.width // config.scale) for record in records]
     return PatchSampler([record.name for record in records], sizes, config, seed)
 
 
 def _thresholds(weights: Indices) -> Indices:
-    """Upper ends of the pictures' shares of [0, 2^31), so that `searchsorted(…, side="right")` finds the picture.
+    """Upper ends of the images' shares of [0, 2^31), so that `searchsorted(…, side="right")` finds the image.
 
     Share i is [cumulated weights before i, up to i) · 2^31 / total, its ends rounded up: exact in whole numbers
     (Python's, as the products pass 2^63 for large sets). A weight of 0 has an empty share.
@@ -192,12 +192,12 @@ def _nothing_fits(names: Sequence[str], hr_sizes: Indices, hr_side: int, config:
     else:
         need, remedy = "data.lr_patch_size × data.scale", "lower data.lr_patch_size"
     if not len(names):
-        return "there is no training picture; expected at least one"
+        return "there is no training image; expected at least one"
     largest = int(hr_sizes.min(axis=1).argmax())
     height, width = hr_sizes[largest].tolist()
     return (
-        f"no training picture holds a square of {hr_side} HR pixels ({need}); the largest, {names[largest]}, "
-        f"has {width}x{height}: use larger pictures, or {remedy}"
+        f"no training image holds a square of {hr_side} HR pixels ({need}); the largest, {names[largest]}, "
+        f"has {width}x{height}: use larger images, or {remedy}"
     )
 
 
@@ -205,7 +205,7 @@ class Crops(Protocol):
     """Where a gatherer gets its pixels from."""
 
     def __call__(self, image: int, y: int, x: int, side: int, /) -> Image:
-        """The square of a picture whose upper left pixel is (y, x): (side, side, 3), to be copied before the next."""
+        """The square of an image whose upper left pixel is (y, x): (side, side, 3), to be copied before the next."""
 
 
 class GatheredPatches:
@@ -216,13 +216,13 @@ class GatheredPatches:
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """Names of the pictures too small to train on."""
+        """Names of the images too small to train on."""
         return self._sampler.left_out
 
     def batch(self, first_k: int, n: int) -> tuple[Image, Image]:
         """Patches first_k … first_k + n − 1: LR (n, 3, p, p) and HR (n, 3, s p, s p), uint8.
 
-        Channels lie innermost in memory, as in the pictures and in torch's channels_last.
+        Channels lie innermost in memory, as in the images and in torch's channels_last.
         """
         p, s = self._config.lr_patch_size, self._config.scale
         lr_batch = np.empty((n, p, p, 3), np.uint8)
@@ -236,23 +236,23 @@ class GatheredPatches:
 
 
 class HostPatches(GatheredPatches):
-    """Batches of training patches from pictures that are resident in host memory."""
+    """Batches of training patches from images that are resident in host memory."""
 
     def __init__(
         self, names: Sequence[str], lr: Sequence[Image], hr: Sequence[Image], config: DataConfig, seed: int
     ) -> None:
-        """Keeps references to the pictures, copies nothing.
+        """Keeps references to the images, copies nothing.
 
         Args:
             lr: (h, w, 3), uint8.
             hr: (scale · h, scale · w, 3), uint8, in the same order, or larger at the bottom and right.
             seed: of this stream of patches, in [0, 2^63); see `child_seed`.
         Raises:
-            ImageError: no picture holds a patch; the message says what is needed.
+            ImageError: no image holds a patch; the message says what is needed.
         """
         sampler = PatchSampler(names, [(image.shape[0], image.shape[1]) for image in lr], config, seed)
         super().__init__(sampler, config, _views(lr), _views(hr))
 
 
-def _views(pictures: Sequence[Image]) -> Crops:
-    return lambda image, y, x, side: pictures[image][y : y + side, x : x + side]
+def _views(images: Sequence[Image]) -> Crops:
+    return lambda image, y, x, side: images[image][y : y + side, x : x + side]

@@ -28,16 +28,16 @@ _COARSE_STEPS = 64
 _ROWS = 256
 """LR rows of an image whose error is computed at a time."""
 
-Place = tuple[int, int]
+CropPlace = tuple[int, int]
 """(y, x) of a square's top left LR pixel."""
 
 
 @dataclass(frozen=True)
 class Crop:
-    """One square of a validation picture."""
+    """One square of a validation image."""
 
     name: str
-    """Of the picture."""
+    """Of the image."""
     lr: Image
     """(side, side, 3), contiguous."""
     hr: Image
@@ -50,7 +50,7 @@ class Squares:
 
     side: int
     """In LR pixels."""
-    places: tuple[tuple[int, Place], ...]
+    places: tuple[tuple[int, CropPlace], ...]
     """Number of the image and place, for each crop."""
     without_detail: tuple[str, ...] = ()
     """Names of the images that would have given crops, and have no place with detail."""
@@ -91,12 +91,12 @@ def choose_squares(
     lr_crop_size: int,
     max_bicubic_psnr: float | None = MAX_BICUBIC_PSNR,
 ) -> Squares:
-    """`crops` squares of equal size, spread evenly over the pictures; the same ones for the same pictures.
+    """`crops` squares of equal size, spread evenly over the images; the same ones for the same images.
 
-    The side is `lr_crop_size`, or that of the largest square which every picture holds. With at least as many
-    crops as pictures they go to the pictures in turn; with fewer, to pictures at even distances in the list.
-    Within a picture the places are those of `crop_places`, without the places that have no detail; a picture that has
-    fewer places than its share gives what it has, so that no crop comes twice. If a picture has no place with detail,
+    The side is `lr_crop_size`, or that of the largest square which every image holds. With at least as many
+    crops as images they go to the images in turn; with fewer, to images at even distances in the list.
+    Within an image the places are those of `crop_places`, without the places that have no detail; an image that has
+    fewer places than its share gives what it has, so that no crop comes twice. If an image has no place with detail,
     the crops are shared out among the others.
 
     Args:
@@ -106,11 +106,11 @@ def choose_squares(
             None takes every place, on a grid as fine as version 0.1 had it: the crops of studies that recorded no
             bound.
     Raises:
-        ImageError: there is no picture, one that is too small to be scored, or none with detail.
+        ImageError: there is no image, one that is too small to be scored, or none with detail.
     """
     side = min(lr_crop_size, crop_side(names, [image.shape[:2] for image in lr], scale))
     usable = list(range(len(names)))
-    places: dict[int, list[Place]] = {}
+    places: dict[int, list[CropPlace]] = {}
     searched: dict[int, int] = {}
     while True:
         owners = _owners(usable, crops)
@@ -165,26 +165,26 @@ def _no_detail(names: Sequence[str], max_bicubic_psnr: float | None) -> ImageErr
 
 
 def crop_side(names: Sequence[str], sizes: Sequence[tuple[int, ...]], scale: int) -> int:
-    """Side of the largest LR square that every picture holds.
+    """Side of the largest LR square that every image holds.
 
     Args:
-        sizes: (h, w) of each picture's LR.
+        sizes: (h, w) of each image's LR.
     Raises:
-        ImageError: there is no picture, or one that is too small to be scored.
+        ImageError: there is no image, or one that is too small to be scored.
     """
     if not names:
-        raise ImageError("there is no validation picture; expected at least one")
+        raise ImageError("there is no validation image; expected at least one")
     (height, width), name = min(zip(sizes, names, strict=True), key=lambda sized: min(sized[0]))
     if min(height, width) < LEAST_LR_SIDE:
         raise ImageError(
-            f"{name}: a validation picture needs at least {LEAST_LR_SIDE * scale} pixels a side at x{scale}, this one "
+            f"{name}: a validation image needs at least {LEAST_LR_SIDE * scale} pixels a side at x{scale}, this one "
             f"has {width * scale}x{height * scale}; replace it by a larger one"
         )
     return min(height, width)
 
 
-def crop_places(height: int, width: int, side: int, count: int) -> list[Place]:
-    """(y, x) of at most `count` distinct squares of one picture, well spread; fewer crops are a prefix of more.
+def crop_places(height: int, width: int, side: int, count: int) -> list[CropPlace]:
+    """(y, x) of at most `count` distinct squares of one image, well spread; fewer crops are a prefix of more.
 
     The first is centred. Each next one is that which overlaps the earlier ones least (in pixels, summed), among
     those the one farthest from the nearest earlier one, among those the topmost, then the leftmost. Its place is
@@ -192,21 +192,21 @@ def crop_places(height: int, width: int, side: int, count: int) -> list[Place]:
     than 262,144 places, it has about 64 steps along each axis instead.
     """
     spread = _Spread(height, width, side)
-    places: list[Place] = []
+    places: list[CropPlace] = []
     while len(places) < count and (place := spread.best()) is not None:
         places.append(place)
         spread.take(place)
     return places
 
 
-def _places(lr: Image, hr: Image, side: int, count: int, scale: int, max_psnr: float | None) -> list[Place]:
+def _places(lr: Image, hr: Image, side: int, count: int, scale: int, max_psnr: float | None) -> list[CropPlace]:
     """As `crop_places`, of the places at which bicubic enlargement stays below `max_psnr`.
 
     A place is enlarged when its turn comes, which for a photograph is all there is to do. Once one is refused, the
     error of the whole image says which others are worth a try.
     """
     spread = _Spread(lr.shape[0], lr.shape[1], side, coarse=max_psnr is not None)
-    places: list[Place] = []
+    places: list[CropPlace] = []
     narrowed = False
     while len(places) < count and (place := spread.best()) is not None:
         if max_psnr is None or bicubic_psnr(*_cut(lr, hr, place, side, scale), scale) < max_psnr:
@@ -221,7 +221,7 @@ def _places(lr: Image, hr: Image, side: int, count: int, scale: int, max_psnr: f
     return places
 
 
-def _cut(lr: Image, hr: Image, place: Place, side: int, scale: int) -> tuple[Image, Image]:
+def _cut(lr: Image, hr: Image, place: CropPlace, side: int, scale: int) -> tuple[Image, Image]:
     y, x = place
     return lr[y : y + side, x : x + side], hr[y * scale : (y + side) * scale, x * scale : (x + side) * scale]
 
@@ -235,7 +235,7 @@ class _Spread:
             coarse: use a coarser grid if the usual one has too many places.
         """
         self._side = side
-        self._centre: Place | None = ((height - side) // 2, (width - side) // 2)
+        self._centre: CropPlace | None = ((height - side) // 2, (width - side) // 2)
         self._middle = self._centre
         step = max(1, side // 8)
         free = height - side, width - side
@@ -253,7 +253,7 @@ class _Spread:
         self._open = np.ones(shape, bool)
         self._taken = False
 
-    def best(self) -> Place | None:
+    def best(self) -> CropPlace | None:
         """The next place; None if there is none left."""
         if self._centre is not None:
             return self._centre
@@ -267,7 +267,7 @@ class _Spread:
         row, column = divmod(int(rank.argmax()), rank.shape[1])
         return int(self.ys[row]), int(self.xs[column])
 
-    def take(self, place: Place) -> None:
+    def take(self, place: CropPlace) -> None:
         """Count this place as one of the squares."""
         self._centre = None
         self._taken = True
@@ -277,7 +277,7 @@ class _Spread:
         np.minimum(self._nearest, self._distance(place), out=self._nearest)
         self._open &= self._nearest > 0
 
-    def refuse(self, place: Place) -> None:
+    def refuse(self, place: CropPlace) -> None:
         """Never name this place again."""
         self._centre = None
         self._open &= self._distance(place) > 0
@@ -286,7 +286,7 @@ class _Spread:
         """Name no other places of the grid than these; the centre, which need not lie on it, was named before."""
         self._open &= good
 
-    def _distance(self, place: Place) -> NDArray[np.int64]:
+    def _distance(self, place: CropPlace) -> NDArray[np.int64]:
         """Squared, of each candidate."""
         down: NDArray[np.int64] = (self.ys - place[0]) ** 2
         return down[:, None] + (self.xs - place[1]) ** 2

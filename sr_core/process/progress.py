@@ -13,7 +13,7 @@ _WINDOW_SECONDS = 10.0  # the rate is of this long: steady enough to read, quick
 _BAR = 20
 
 
-class Progress:
+class ProgressBar:
     """The status line of a terminal, redrawn ten times a second; elsewhere a plain line every half minute.
 
     Args:

@@ -1,4 +1,4 @@
-"""Processes that share out work on pictures: each has one picture at a time, and none outlives who started it."""
+"""Processes that share out work on images: each has one image at a time, and none outlives who started it."""
 
 import multiprocessing
 import os
@@ -18,7 +18,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _WORTH_A_PROCESS = 8 << 20
-"""Bytes of picture files that take about as long to read as a process takes to start."""
+"""Bytes of image files that take about as long to read as a process takes to start."""
 
 _WINDOW = 4
 """Tasks per process that are handed over at a time: enough that none waits, and few results lie in memory."""
@@ -63,7 +63,7 @@ class Workers:
 
 
 def share_out(files: Iterable[Path]) -> int:
-    """How many processes these picture files are worth: one per core, fewer for a few small files."""
+    """How many processes these image files are worth: one per core, fewer for a few small files."""
     size = sum(path.stat().st_size for path in files if path.exists())
     return max(1, min(cores(), size // _WORTH_A_PROCESS))
 

@@ -1,15 +1,15 @@
-"""The patch store: every picture once as HR, and its LR per scale and kernel, uint8, in one HDF5 file.
+"""The patch store: every image once as HR, and its LR per scale and kernel, uint8, in one HDF5 file.
 
-Layout 2. The numbers count the pictures of a split, in the manifest's order:
+Layout 2. The numbers count the images of a split, in the manifest's order:
 
     /                           attributes: format, layout; manifest_sha256
-    /manifest                   JSON (UTF-8 bytes): the pictures' records, and which LR the pictures of a split have
+    /manifest                   JSON (UTF-8 bytes): the images' records, and which LR the images of a split have
     /train/0/hr                 (H, W, 3), uncropped; attributes sha256, crc32
     /train/0/lr/x2/pillow_box   (H // 2, W // 2, 3), of the HR cropped to a multiple of 2; attributes sha256, crc32
 
-Pixels lie in uncompressed chunks, squares of `CHUNK_SIDE` (smaller pictures: smaller chunks) in rows one behind the
+Pixels lie in uncompressed chunks, squares of `CHUNK_SIDE` (smaller images: smaller chunks) in rows one behind the
 other, so that a reader who knows where the first one starts finds any patch without HDF5 (`disk_home`). sha256 is the
-`pixel_digest`, compared whenever a whole picture is read; crc32 has one checksum per chunk, padding included, for who
+`pixel_digest`, compared whenever a whole image is read; crc32 has one checksum per chunk, padding included, for who
 reads chunks. Wrong pixels never come out.
 A store is written beside its place and renamed when complete: a file under the final name is a whole one.
 """
@@ -34,8 +34,8 @@ from sr_core.errors import StoreError
 from sr_core.images.degrade import crop_to_multiple
 from sr_core.images.files import Image
 from sr_core.process.whole_file import whole_file
-from sr_core.store.layers import HR, Chunks, Entry, Layer, Lr, Pixels
-from sr_core.store.manifest import Manifest, Record, Split, fingerprint, pixel_digest
+from sr_core.store.layers import HR, Chunks, Entry, Layer, Lr, PixelLayers
+from sr_core.store.manifest import Manifest, ManifestEntry, Split, fingerprint, pixel_digest
 
 FORMAT = b"a2n-study patch store"
 LAYOUT = 2
@@ -49,7 +49,7 @@ _REMEDY = "delete it and run again, it is then built anew"
 
 
 def write_store(path: Path, entries: Iterable[Entry], lr: Iterable[Lr]) -> None:
-    """Writes a store of these pictures, training ones first; each entry has HR and its split's part of `lr`.
+    """Writes a store of these images, training ones first; each entry has HR and its split's part of `lr`.
 
     One entry is in memory at a time. Whatever happens on the way, the final name holds the complete new store or what
     was there before.
@@ -57,7 +57,7 @@ def write_store(path: Path, entries: Iterable[Entry], lr: Iterable[Lr]) -> None:
     Raises:
         StoreError: the file cannot be written, for example because the disk is full.
     """
-    records: list[Record] = []
+    records: list[ManifestEntry] = []
     try:
         # libver: object headers carry checksums from v110 on, so that damage there is found too
         with whole_file(path) as partial, h5py.File(partial, "w", libver=("v110", "v110")) as file:
@@ -123,24 +123,24 @@ class PatchStore:
     def has(self, split: Split, scale: int, kernel: str) -> bool:
         return (split, scale, kernel) in self.lr
 
-    def records(self, split: Split) -> list[Record]:
+    def records(self, split: Split) -> list[ManifestEntry]:
         return [record for record in self.manifest if record.split == split]
 
-    def training_pixels(self, scale: int, kernel: Kernel) -> Pixels:
-        """The training pictures with LR by a train kernel; raises StoreError as `load_store` does."""
+    def training_pixels(self, scale: int, kernel: Kernel) -> PixelLayers:
+        """The training images with LR by a train kernel; raises StoreError as `load_store` does."""
         return self._pixels("train", scale, kernel)
 
-    def validation_pixels(self, scale: int, kernel: Kernel) -> Pixels:
-        """The validation pictures with LR by the evaluation kernel; raises StoreError as `load_store` does."""
+    def validation_pixels(self, scale: int, kernel: Kernel) -> PixelLayers:
+        """The validation images with LR by the evaluation kernel; raises StoreError as `load_store` does."""
         return self._pixels("valid", scale, kernel)
 
-    def _pixels(self, split: Split, scale: int, kernel: Kernel) -> Pixels:
+    def _pixels(self, split: Split, scale: int, kernel: Kernel) -> PixelLayers:
         names = [record.name for record in self.records(split)]
         lr = list(self.images(split, Layer(scale, kernel)))
-        return Pixels(names, lr, [crop_to_multiple(hr, scale) for hr in self.images(split, HR)])
+        return PixelLayers(names, lr, [crop_to_multiple(hr, scale) for hr in self.images(split, HR)])
 
     def images(self, split: Split, layer: Layer, numbers: Iterable[int] | None = None) -> Iterator[Image]:
-        """The pictures of a split one by one, each compared with its checksum; `numbers` chooses some of them.
+        """The images of a split one by one, each compared with its checksum; `numbers` chooses some of them.
 
         Raises:
             StoreError: as `load_store` does, or the store has no such LR.
@@ -156,7 +156,7 @@ class PatchStore:
             yield _read(file[f"{split}/{number}/{layer.path}"], records[number], layer, self.path)
 
     def chunks(self, split: Split, layer: Layer) -> list[Chunks]:
-        """Where the chunks of each picture of a split lie; reads no pixels. Raises StoreError as `images` does."""
+        """Where the chunks of each image of a split lie; reads no pixels. Raises StoreError as `images` does."""
         with _opened(self.path) as file:
             return self._chunks(file, split, layer)
 
@@ -169,7 +169,7 @@ class PatchStore:
         ]
 
     def _compare(self, file: Any) -> None:
-        """Raises StoreError if this file holds other pictures, for pixels lie in it by number, or fewer LR."""
+        """Raises StoreError if this file holds other images, for pixels lie in it by number, or fewer LR."""
         manifest, lr = _content(file, self.path)
         if manifest != self.manifest or not self.lr <= lr:
             raise StoreError(
@@ -201,7 +201,7 @@ def _content(file: Any, path: Path) -> tuple[Manifest, frozenset[Lr]]:
     if _fixed(hashlib.sha256(text).hexdigest()) != file.attrs["manifest_sha256"]:
         raise StoreError(f"{path}: the manifest does not match its checksum; {_REMEDY}")
     content = json.loads(text)
-    manifest = tuple(Record(*fields) for fields in content["pictures"])
+    manifest = tuple(ManifestEntry(*fields) for fields in content["pictures"])
     return manifest, frozenset((split, scale, kernel) for split, scale, kernel in content["lr"])
 
 
@@ -212,7 +212,7 @@ class HeldStore:
     """
 
     def __init__(self, store: PatchStore) -> None:
-        """Raises StoreError as `load_store` does, or if the file holds other pictures by now."""
+        """Raises StoreError as `load_store` does, or if the file holds other images by now."""
         self.path = store.path
         try:
             self._file = os.open(store.path, os.O_RDONLY)
@@ -239,12 +239,12 @@ class HeldStore:
 
 
 def verify(path: Path, progress: Callable[[int, int], None] | None = None) -> list[str]:
-    """Names of the pictures whose HR or LR cannot be read or do not match their checksums; all pixels are read.
+    """Names of the images whose HR or LR cannot be read or do not match their checksums; all pixels are read.
 
     Args:
-        progress: is told (pictures done, pictures in all) after each.
+        progress: is told (images done, images in all) after each.
     Raises:
-        StoreError: nothing can be said picture by picture, because `load_store` fails.
+        StoreError: nothing can be said image by image, because `load_store` fails.
     """
     store = load_store(path)
     damaged: list[str] = []
@@ -266,9 +266,9 @@ def verify(path: Path, progress: Callable[[int, int], None] | None = None) -> li
     return damaged
 
 
-def _read(dataset: Any, record: Record, layer: Layer, path: Path) -> Image:
+def _read(dataset: Any, record: ManifestEntry, layer: Layer, path: Path) -> Image:
     shape = layer.shape(record)
-    where = f"{path}: {dataset.name} of picture {record.name}"
+    where = f"{path}: {dataset.name} of image {record.name}"
     if dataset.shape != shape or dataset.dtype != np.uint8:  # before reading: a damaged size could be huge
         raise StoreError(f"{where} should be {shape} uint8, is {dataset.shape} {dataset.dtype}; {_REMEDY}")
     image: Image = dataset[()]
@@ -278,7 +278,7 @@ def _read(dataset: Any, record: Record, layer: Layer, path: Path) -> Image:
     return image
 
 
-def _chunks(dataset: Any, record: Record, layer: Layer, path: Path) -> Chunks:
+def _chunks(dataset: Any, record: ManifestEntry, layer: Layer, path: Path) -> Chunks:
     shape = layer.shape(record)
     chunk = dataset.chunks[:2]
     crc32 = np.asarray(dataset.attrs["crc32"], np.uint32)
@@ -286,7 +286,7 @@ def _chunks(dataset: Any, record: Record, layer: Layer, path: Path) -> Chunks:
     in_order = last.byte_offset - first.byte_offset == (crc32.size - 1) * chunk[0] * chunk[1] * 3
     if dataset.shape != shape or crc32.shape != _grid(shape[:2], chunk) or not in_order:
         raise StoreError(
-            f"{path}: the chunks of {dataset.name} of picture {record.name} are not as they were written; {_REMEDY}"
+            f"{path}: the chunks of {dataset.name} of image {record.name} are not as they were written; {_REMEDY}"
         )
     return Chunks(first.byte_offset, chunk, crc32)
 

@@ -1,4 +1,4 @@
-"""What picture files were when they were last read, so that a large set need not be read again to be known."""
+"""What image files were when they were last read, so that a large set need not be read again to be known."""
 
 import json
 import os
@@ -9,15 +9,15 @@ from sr_core.errors import StoreError
 from sr_core.images.files import read_image
 from sr_core.process.whole_file import whole_file
 from sr_core.process.workers import Workers, share_out
-from sr_core.store.manifest import Manifest, Record, in_order, record_of
-from sr_core.store.sources import Picture, Pictures
+from sr_core.store.manifest import Manifest, ManifestEntry, in_order, manifest_entry
+from sr_core.store.sources import ImageSet, SourceImage
 
 _Key = tuple[int, int]
 """Size in bytes and time of the last change in ns: a file with both as they were is taken to be as it was."""
 
 
-class KnownPictures:
-    """Sizes and digests of picture files by absolute path; kept in a JSON file if there is a place for it."""
+class KnownImages:
+    """Sizes and digests of image files by absolute path; kept in a JSON file if there is a place for it."""
 
     def __init__(self, path: Path | None = None) -> None:
         """Reads what is there; a file that is missing or damaged knows nothing."""
@@ -32,17 +32,17 @@ class KnownPictures:
         except (OSError, ValueError, TypeError, AttributeError):
             pass
 
-    def record(self, split: str, picture: Picture) -> Record | None:
-        """What the picture is, unless its file has changed or was never read."""
-        key, content = self._known.get(_name(picture), (None, None))
-        if content is None or key != file_key(picture.path):
+    def record(self, split: str, image: SourceImage) -> ManifestEntry | None:
+        """What the image is, unless its file has changed or was never read."""
+        key, content = self._known.get(_name(image), (None, None))
+        if content is None or key != file_key(image.path):
             return None
         height, width, sha256 = content
-        return Record(split, picture.name, height, width, sha256)  # type: ignore[arg-type]  # a split
+        return ManifestEntry(split, image.name, height, width, sha256)  # type: ignore[arg-type]  # a split
 
-    def learn(self, picture: Picture, key: _Key, content: tuple[int, int, str]) -> None:
-        """Height, width and digest of a picture when its file had this key; `save` keeps it."""
-        self._known[_name(picture)] = key, content
+    def learn(self, image: SourceImage, key: _Key, content: tuple[int, int, str]) -> None:
+        """Height, width and digest of an image when its file had this key; `save` keeps it."""
+        self._known[_name(image)] = key, content
         self._new = True
 
     def save(self) -> None:
@@ -59,33 +59,33 @@ class KnownPictures:
 
     def manifest_of(
         self,
-        pictures: Pictures,
+        images: ImageSet,
         workers: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Manifest:
-        """The manifest that a store of these pictures has; reads only those that are not known. Writes nothing.
+        """The manifest that a store of these images has; reads only those that are not known. Writes nothing.
 
         Args:
             workers: processes that read; by default one per core where there is enough to read.
-            progress: is told (pictures, all pictures) after each.
+            progress: is told (images, all images) after each.
         Raises:
-            ImageError: a picture cannot be read.
+            ImageError: an image cannot be read.
         """
-        listed = list(in_order(pictures))
-        records = [self.record(split, picture) for split, picture in listed]
+        listed = list(in_order(images))
+        records = [self.record(split, image) for split, image in listed]
         unknown = [number for number, record in enumerate(records) if record is None]
         keys = [file_key(listed[number][1].path) for number in unknown]  # before reading: a change meanwhile shows
         tasks = [listed[number] for number in unknown]
         done = len(listed) - len(unknown)
-        with Workers(workers or share_out(picture.path for _, picture in tasks)) as pool:
+        with Workers(workers or share_out(image.path for _, image in tasks)) as pool:
             for at, record in pool.results(_read, tasks):
                 records[unknown[at]] = record
                 done += 1
                 if progress is not None:
                     progress(done, len(listed))
-        for (_, picture), key, number in zip(tasks, keys, unknown, strict=True):
+        for (_, image), key, number in zip(tasks, keys, unknown, strict=True):
             if (now := records[number]) is not None:
-                self.learn(picture, key, (now.height, now.width, now.sha256))
+                self.learn(image, key, (now.height, now.width, now.sha256))
         return tuple(record for record in records if record is not None)
 
 
@@ -98,10 +98,10 @@ def file_key(path: Path) -> _Key:
     return status.st_size, status.st_mtime_ns
 
 
-def _read(task: tuple[str, Picture]) -> Record:
-    split, picture = task
-    return record_of(split, picture, read_image(picture.path))  # type: ignore[arg-type]  # a split
+def _read(task: tuple[str, SourceImage]) -> ManifestEntry:
+    split, image = task
+    return manifest_entry(split, image, read_image(image.path))  # type: ignore[arg-type]  # a split
 
 
-def _name(picture: Picture) -> str:
-    return os.path.abspath(picture.path)  # noqa: PTH100  # as typed: a link is not followed
+def _name(image: SourceImage) -> str:
+    return os.path.abspath(image.path)  # noqa: PTH100  # as typed: a link is not followed

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from sr_core.config import Kernel
 from sr_core.images.files import Image
-from sr_core.store.manifest import Record, Split
+from sr_core.store.manifest import ManifestEntry, Split
 
 
 class Layer(NamedTuple):
-    """One kind of pixels that every picture of a split has."""
+    """One kind of pixels that every image of a split has."""
 
     scale: int
     kernel: str
@@ -21,10 +21,10 @@ class Layer(NamedTuple):
 
     @property
     def path(self) -> str:
-        """Of its dataset in a picture's group."""
+        """Of its dataset in an image's group."""
         return f"lr/x{self.scale}/{self.kernel}" if self.kernel else "hr"
 
-    def shape(self, record: Record) -> tuple[int, int, int]:
+    def shape(self, record: ManifestEntry) -> tuple[int, int, int]:
         return record.height // self.scale, record.width // self.scale, 3
 
 
@@ -36,15 +36,15 @@ Lr = tuple[Split, int, Kernel]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One picture on its way into a store."""
+    """One image on its way into a store."""
 
-    record: Record
+    record: ManifestEntry
     layers: Mapping[Layer, Image]
 
 
 @dataclass(frozen=True, slots=True)
-class Pixels:
-    """All pictures of one split, resident in host memory."""
+class PixelLayers:
+    """All images of one split, resident in host memory."""
 
     names: list[str]
     lr: list[Image]
@@ -54,7 +54,7 @@ class Pixels:
 
 
 class Chunks(NamedTuple):
-    """Where one picture's pixels lie in the file: `crc32.size` chunks, row by row from `start`, without gaps."""
+    """Where one image's pixels lie in the file: `crc32.size` chunks, row by row from `start`, without gaps."""
 
     start: int
     shape: tuple[int, int]

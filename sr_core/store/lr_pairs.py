@@ -44,7 +44,7 @@ def matched(hr: Mapping[str, str], lr: Sequence[str], folder: Path, scale: int) 
         found |= _one(candidates, name, folder)
         if name not in found:
             wanted = ", ".join(printable(stem) for stem in _stems(PurePosixPath(path).stem, scale))
-            raise ImageError(f"{folder}: no LR picture of {name}; expected a file named {wanted} at scale {scale}")
+            raise ImageError(f"{folder}: no LR image of {name}; expected a file named {wanted} at scale {scale}")
     _check_own(found, folder)
     return found
 
@@ -122,7 +122,7 @@ def _several(candidates: Sequence[str], name: str, folder: Path) -> ImageError:
         else "move those that are not meant to another folder"
     )
     listed = ", ".join(printable(str(folder / image)) for image in candidates)
-    return ImageError(f"{folder}: {len(candidates)} LR pictures of {name}: {listed}; {remedy}")
+    return ImageError(f"{folder}: {len(candidates)} LR images of {name}: {listed}; {remedy}")
 
 
 def _check_rivals(known: _Known, hr: str, lr: str, taken: set[str], places: set[str], folder: Path) -> None:
@@ -150,6 +150,6 @@ def _check_own(found: Mapping[str, str], folder: Path) -> None:
         first = owners.setdefault(lr, name)
         if first != name:
             raise ImageError(
-                f"{folder / lr}: is the only LR picture for both {first} and {name}; expected one for each, at the "
-                "same place below its folder as the HR picture below its own"
+                f"{folder / lr}: is the only LR image for both {first} and {name}; expected one for each, at the "
+                "same place below its folder as the HR image below its own"
             )

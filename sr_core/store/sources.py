@@ -1,4 +1,4 @@
-"""Which pictures train, which validate, which test: from scikit-image's wheel or from a folder of one's own."""
+"""Which images train, which validate, which test: from scikit-image's wheel or from a folder of one's own."""
 
 import hashlib
 import importlib.metadata
@@ -44,63 +44,63 @@ _COPY = "copy of a validation image"
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture file, not yet read."""
+class SourceImage:
+    """One image file, not yet read."""
 
     name: str
-    """Posix path relative to the folder, or the embedded picture's name: stays when the folder moves."""
+    """Posix path relative to the folder, or the embedded image's name: stays when the folder moves."""
     path: Path
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImageSet:
     """What a study is trained, validated and tested on."""
 
     origin: str
-    """Where the pictures are from, for people."""
-    train: tuple[Picture, ...]
-    valid: tuple[Picture, ...]
-    benchmarks: Mapping[str, tuple[Picture, ...]] = field(default_factory=dict)
+    """Where the images are from, for people."""
+    train: tuple[SourceImage, ...]
+    valid: tuple[SourceImage, ...]
+    benchmarks: Mapping[str, tuple[SourceImage, ...]] = field(default_factory=dict)
     left_out: LeftOut = NOTHING
     """What of the folder is not used."""
 
 
-def embedded_pictures() -> Pictures:
+def embedded_images() -> ImageSet:
     """The 18 photographs that lie inside scikit-image's wheel: 14 train, 4 validate, nothing is downloaded.
 
     Left out of the folder are drawings, charts and phantoms, one photograph that is motion blur all over
     (clock_motion) and one of 102 pixels (microaneurysms). No scene is on both sides (judged by eye).
 
     Raises:
-        ImageError: scikit-image is not installed, or another release left out one of the pictures.
+        ImageError: scikit-image is not installed, or another release left out one of the images.
     """
     spec = importlib.util.find_spec("skimage")
     if spec is None or not spec.submodule_search_locations:
-        raise ImageError("the embedded pictures need scikit-image, which is not installed; pip install scikit-image")
+        raise ImageError("the embedded images need scikit-image, which is not installed; pip install scikit-image")
     folder = Path(spec.submodule_search_locations[0]) / "data"
     origin = f"scikit-image {importlib.metadata.version('scikit-image')}"
     missing = [name for name in EMBEDDED_TRAIN + EMBEDDED_VALID if not (folder / name).is_file()]
     if missing:
         raise ImageError(
-            f"{folder}: expected the embedded picture {', '.join(missing)}, which {origin} does not hold; "
+            f"{folder}: expected the embedded image {', '.join(missing)}, which {origin} does not hold; "
             "install scikit-image 0.26 or pass --data DIR"
         )
 
-    def named(files: Sequence[str]) -> tuple[Picture, ...]:
-        return tuple(Picture(Path(file).stem, folder / file) for file in files)
+    def named(files: Sequence[str]) -> tuple[SourceImage, ...]:
+        return tuple(SourceImage(Path(file).stem, folder / file) for file in files)
 
-    return Pictures(origin, train=named(EMBEDDED_TRAIN), valid=named(EMBEDDED_VALID))
+    return ImageSet(origin, train=named(EMBEDDED_TRAIN), valid=named(EMBEDDED_VALID))
 
 
-def folder_pictures(folder: Path, benchmarks: Sequence[str] = ()) -> Pictures:
-    """The pictures below `folder`, split by the names of its subfolders (upper and lower case are alike).
+def folder_images(folder: Path, benchmarks: Sequence[str] = ()) -> ImageSet:
+    """The images below `folder`, split by the names of its subfolders (upper and lower case are alike).
 
-    - `train` (or `train_HR`) trains, or else `DIV2K_train_HR`, recursively. Without any, every picture below the
+    - `train` (or `train_HR`) trains, or else `DIV2K_train_HR`, recursively. Without any, every image below the
       folder trains, less the validation folder and less every folder named after a benchmark (those of `BENCHMARKS`
       and those asked for). DIV2K's training set is 0001-0800: from a folder `DIV2K_train_HR` 0801-0900 are
-      left out, because a common archive adds the validation pictures there.
+      left out, because a common archive adds the validation images there.
     - `valid` (or `val`, `validation`, each also with `_HR`) validates, or else `DIV2K_valid_HR`. Without any, part of
-      the training pictures is held out and validates: see `held_out`.
+      the training images is held out and validates: see `held_out`.
     - `<set>/HR` (or `<set>/GT`, `<set>/GTmod12`) is the benchmark `<set>`. Only those asked for are returned.
     - If these folders are in `HR` or `GT` rather than in the folder itself, as in `HR/train`, they are found there.
 
@@ -114,7 +114,7 @@ def folder_pictures(folder: Path, benchmarks: Sequence[str] = ()) -> Pictures:
     """
     folder = resolved(folder)
     if not is_folder(folder):
-        raise ImageError(f"{folder}: expected a folder of pictures, and there is no such folder")
+        raise ImageError(f"{folder}: expected a folder of images, and there is no such folder")
     tests, left_out = _benchmarks(folder, benchmarks)
     taken = {name.lower() for name in (*BENCHMARKS, *benchmarks)}
     place = _place_of_splits(folder)
@@ -122,7 +122,7 @@ def folder_pictures(folder: Path, benchmarks: Sequence[str] = ()) -> Pictures:
     valid_folder = _split(place, VALID_FOLDERS, DIV2K_VALID)
 
     if train_folder is not None:
-        material, others = _pictures(folder, train_folder)
+        material, others = _images(folder, train_folder)
         left_out += others + _unused(folder, {train_folder, valid_folder, place}, taken)
         if place != folder:
             left_out += _unused(place, {train_folder, valid_folder}, taken).below(place.name)
@@ -133,29 +133,29 @@ def folder_pictures(folder: Path, benchmarks: Sequence[str] = ()) -> Pictures:
                 return True
             return valid_folder is not None and (folder / Path(*parts)).is_relative_to(valid_folder)
 
-        material, others = _pictures(folder, folder, ignored)
+        material, others = _images(folder, folder, ignored)
         left_out += others
     div2k_validation = [p.name for p in material if _is_div2k_validation(p.path)]
     left_out += LeftOut(tuple((_DIV2K_VALIDATION, name) for name in div2k_validation))
     material = [p for p in material if not _is_div2k_validation(p.path)]
     if not material:
         raise ImageError(
-            f"{train_folder or folder}: no picture to train on; expected {folder}/train, {folder}/DIV2K_train_HR "
-            f"or pictures anywhere below {folder}, outside folders named after a benchmark"
+            f"{train_folder or folder}: no image to train on; expected {folder}/train, {folder}/DIV2K_train_HR "
+            f"or images anywhere below {folder}, outside folders named after a benchmark"
         )
 
     if valid_folder is not None:
-        valid, others = _pictures(folder, valid_folder)
-        return Pictures(str(folder), tuple(material), tuple(valid), tests, left_out + others)
+        valid, others = _images(folder, valid_folder)
+        return ImageSet(str(folder), tuple(material), tuple(valid), tests, left_out + others)
     train, valid = held_out(material)
     if not train:
         raise ImageError(
-            f"{train_folder or folder}: one picture cannot both train and validate; "
-            f"add a second (different) picture, or put pictures to validate on in {folder}/valid"
+            f"{train_folder or folder}: one image cannot both train and validate; "
+            f"add a second (different) image, or put images to validate on in {folder}/valid"
         )
-    used = {picture.name for picture in (*train, *valid)}
-    left_out += LeftOut(tuple((_COPY, picture.name) for picture in material if picture.name not in used))
-    return Pictures(str(folder), tuple(train), tuple(valid), tests, left_out)
+    used = {image.name for image in (*train, *valid)}
+    left_out += LeftOut(tuple((_COPY, image.name) for image in material if image.name not in used))
+    return ImageSet(str(folder), tuple(train), tuple(valid), tests, left_out)
 
 
 def present_benchmarks(folder: Path, names: Sequence[str] = BENCHMARKS) -> tuple[str, ...]:
@@ -163,26 +163,26 @@ def present_benchmarks(folder: Path, names: Sequence[str] = BENCHMARKS) -> tuple
     return tuple(name for name in names if _hr_of(_subfolder(folder, name)) is not None)
 
 
-def held_out(pictures: Sequence[Picture]) -> tuple[list[Picture], list[Picture]]:
-    """The pictures that train and those held out to validate, both in their order, chosen by file content alone.
+def held_out(images: Sequence[SourceImage]) -> tuple[list[SourceImage], list[SourceImage]]:
+    """The images that train and those held out to validate, both in their order, chosen by file content alone.
 
     Of N different contents (SHA-256 of the file's bytes), N / 20 rounded are held out, but at least 4, at most 10
-    and at most N − 1: those with the smallest digests. So names, folders and order have no say; a picture that
+    and at most N − 1: those with the smallest digests. So names, folders and order have no say; an image that
     is added enters the held-out part only if its digest is that small, then pushing at most one other out, or
     fills the place that a larger N opened. Of files with the same content either all train, or the first
-    validates and the others are dropped: no copy of a validation picture trains.
+    validates and the others are dropped: no copy of a validation image trains.
 
     Raises:
         ImageError: a file cannot be read.
     """
-    digests = [_file_digest(picture.path) for picture in pictures]
+    digests = [_file_digest(image.path) for image in images]
     contents = sorted(set(digests))
     count = min(max(4, round(len(contents) / 20)), 10, len(contents) - 1)
     chosen = set(contents[:count])
-    first = dict(zip(reversed(digests), reversed(pictures), strict=True))
-    train = [p for p, digest in zip(pictures, digests, strict=True) if digest not in chosen]
-    valid = [p for p, digest in zip(pictures, digests, strict=True) if digest in chosen and first[digest] is p]
-    return (train, valid) if valid else ([], list(pictures))
+    first = dict(zip(reversed(digests), reversed(images), strict=True))
+    train = [p for p, digest in zip(images, digests, strict=True) if digest not in chosen]
+    valid = [p for p, digest in zip(images, digests, strict=True) if digest in chosen and first[digest] is p]
+    return (train, valid) if valid else ([], list(images))
 
 
 def _file_digest(path: Path) -> str:
@@ -241,12 +241,12 @@ def _unused(folder: Path, used: Collection[Path | None], taken: Collection[str])
     return unused_folders(folder, expected) + images
 
 
-def _pictures(
+def _images(
     root: Path, folder: Path, ignored: Callable[[tuple[str, ...]], bool] = lambda parts: False
-) -> tuple[list[Picture], LeftOut]:
+) -> tuple[list[SourceImage], LeftOut]:
     found = ground_truth_among(scan(folder), ignored=ignored)
-    pictures = [Picture(path.relative_to(root).as_posix(), path) for path in found.paths]
-    return pictures, found.left_out.below(folder.relative_to(root))
+    images = [SourceImage(path.relative_to(root).as_posix(), path) for path in found.paths]
+    return images, found.left_out.below(folder.relative_to(root))
 
 
 def _is_div2k_validation(path: Path) -> bool:
@@ -255,20 +255,20 @@ def _is_div2k_validation(path: Path) -> bool:
     return in_div2k and len(stem) == 4 and stem.isdecimal() and 801 <= int(stem) <= 900
 
 
-def _benchmarks(folder: Path, names: Sequence[str]) -> tuple[dict[str, tuple[Picture, ...]], LeftOut]:
+def _benchmarks(folder: Path, names: Sequence[str]) -> tuple[dict[str, tuple[SourceImage, ...]], LeftOut]:
     folders = {name: _hr_of(_subfolder(folder, name)) for name in names}
     absent = [name for name, hr in folders.items() if hr is None]
     if absent:
         raise ImageError(
-            f"{folder}: expected the HR pictures of a benchmark in "
+            f"{folder}: expected the HR images of a benchmark in "
             + ", ".join(str(folder / name / "HR") for name in absent)
             + ", and there is no such folder; put them there, or take the benchmark out of the experiment"
         )
-    tests: dict[str, tuple[Picture, ...]] = {}
+    tests: dict[str, tuple[SourceImage, ...]] = {}
     left_out = LeftOut()
     for name, hr in folders.items():
         if hr is not None:
-            pictures, others = _pictures(folder, hr)
-            tests[name] = tuple(pictures)
+            images, others = _images(folder, hr)
+            tests[name] = tuple(images)
             left_out += others + unused_folders(hr.parent, [hr]).below(hr.parent.name)
     return tests, left_out

@@ -17,7 +17,7 @@ from sr_core.metrics.evaluate import Score, capped, mean_score
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
 from sr_core.model.weights import load_exactly, read_weights
-from sr_core.patches.placement import Home, HomeName, Patches, open_home
+from sr_core.patches.placement import Patches, PatchSource, PatchSourceName, open_patch_source
 from sr_core.patches.validation import MAX_BICUBIC_PSNR, Crop, Squares, choose_squares
 from sr_core.process.out_of_memory import is_out_of_memory, is_taken, reason_of
 from sr_core.seed import child_seed
@@ -29,8 +29,17 @@ from sr_core.training.runtime import Runtime
 from sr_core.training.scoring import CropScorer
 from sr_core.training.step import TrainState, start
 from study.question.config import TrialConfig
-from study.record.events import Checkpointed, Failed, Finished, Progress, Reduced, Started, Ticked, TrialEvent
-from study.record.pictures import keep_picture
+from study.record.events import (
+    Checkpointed,
+    Failed,
+    Finished,
+    MicroBatchReduced,
+    Started,
+    Ticked,
+    TrialEvent,
+    Validated,
+)
+from study.record.images import keep_image
 from study.record.provenance import cpu_model
 
 logger = logging.getLogger(__name__)
@@ -61,7 +70,7 @@ class TrialTask:
     source: str
     initial: str = ""
     """Digest of the weights in its folder to start from; empty: from those of the seed."""
-    reductions: tuple[tuple[int, int], ...] = ()
+    micro_batch_changes: tuple[tuple[int, int], ...] = ()
     """(patches, micro-batch): what the record says of memory that ran out, to be repeated."""
     fence: Path | None = None
     """Holds the epoch of the study's present owner; a checkpoint of an earlier one is not written."""
@@ -84,14 +93,14 @@ class TrialTask:
         return self.folder / INITIAL_WEIGHTS
 
 
-class Bench:
+class TrialContext:
     """What a slot keeps warm from trial to trial: its settings and the pixels."""
 
     def __init__(
         self,
         store: PatchStore,
         runtime: Runtime,
-        home: HomeName | None = None,
+        home: PatchSourceName | None = None,
         *,
         max_bicubic_psnr: float | None = MAX_BICUBIC_PSNR,
     ) -> None:
@@ -103,17 +112,17 @@ class Bench:
         """
         self.runtime = runtime
         self._store, self._home_name = store, home
-        self._homes: dict[int, Home] = {}
+        self._homes: dict[int, PatchSource] = {}
         self._max_bicubic_psnr = max_bicubic_psnr
         self._crops: list[Crop] | None = None
         self.squares: Squares | None = None
         """Which squares the crops are; None until they are asked for."""
         self._scorer: CropScorer | None = None
 
-    def home(self, scale: int) -> Home:
+    def home(self, scale: int) -> PatchSource:
         """Where the training pixels of a scale live."""
         if scale not in self._homes:
-            self._homes[scale] = open_home(self._store, scale, self.runtime.device, self._home_name)
+            self._homes[scale] = open_patch_source(self._store, scale, self.runtime.device, self._home_name)
         return self._homes[scale]
 
     def patches(self, config: TrialConfig) -> Patches:
@@ -145,7 +154,7 @@ class Bench:
         return self._scorer
 
 
-def run_trial(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None]:
+def run_trial(task: TrialTask, bench: TrialContext) -> Generator[TrialEvent, Command, None]:
     """Train one trial to its budget, from its checkpoint if it has one; its last event says how it ended.
 
     Whoever drives it sends a Command for each event. It may be closed at any of them.
@@ -179,7 +188,7 @@ def _failure(task: TrialTask, error: Exception) -> Failed:
     )
 
 
-def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None]:
+def _train(task: TrialTask, bench: TrialContext) -> Generator[TrialEvent, Command, None]:
     config, runtime = task.config, bench.runtime
     begun = time.perf_counter()
     patches = bench.patches(config)
@@ -207,7 +216,7 @@ def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None
         return  # nothing to keep yet, and the first step may take long: it compiles the network
     if not state.patches:
         with _counted(state.seconds, "recording"):
-            keep_picture(task.folder, 0, config, lambda: scorer.preview(state.average.model))
+            keep_image(task.folder, 0, config, lambda: scorer.preview(state.average.model))
     meter = LoadMeter(runtime.device)
     scores: Mapping[str, float] = {}
     saved, suspend = time.monotonic(), False
@@ -218,7 +227,7 @@ def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None
         batches=patches.batch,
         validate=validate,
         validate_every=config.evaluation.every_patches,
-        reductions=dict(task.reductions),
+        micro_batch_changes=dict(task.micro_batch_changes),
     ):
         told: TrialEvent
         now = time.time()
@@ -227,12 +236,16 @@ def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None
                 told = Ticked(time=now, trial=task.number, patches=done, loss=loss)
                 due = time.monotonic() - saved > CHECKPOINT_SECONDS
                 meter.sample()
-            case training.Reduced(at, micro_batch):
-                told, done, due = Reduced(time=now, trial=task.number, patches=at, micro_batch=micro_batch), at, False
-            case training.Progress(done, scores, loss, rate):
+            case training.SmallerMicroBatch(at, micro_batch):
+                told, done, due = (
+                    MicroBatchReduced(time=now, trial=task.number, patches=at, micro_batch=micro_batch),
+                    at,
+                    False,
+                )
+            case training.Validation(done, scores, loss, rate):
                 with _counted(state.seconds, "recording"):
-                    keep_picture(task.folder, done, config, scorer.picture)
-                told = Progress(
+                    keep_image(task.folder, done, config, scorer.image)
+                told = Validated(
                     time=now,
                     trial=task.number,
                     patches=done,
@@ -245,7 +258,7 @@ def _train(task: TrialTask, bench: Bench) -> Generator[TrialEvent, Command, None
                 due = True
         with _counted(state.seconds, "recording"):
             suspend |= (yield told) is Command.SUSPEND
-        if isinstance(told, Reduced):
+        if isinstance(told, MicroBatchReduced):
             continue  # the step's own validation comes next, or its tick
         if done == config.train.budget_patches:
             break  # nothing left to resume: the result comes next

@@ -1,4 +1,4 @@
-"""Pictures of results. Each takes data and returns a figure; nothing here reads or writes a study."""
+"""Images of results. Each takes data and returns a figure; nothing here reads or writes a study."""
 
 import itertools
 from collections.abc import Mapping
@@ -62,31 +62,29 @@ def _learning_curves(curves: "pd.DataFrame", best: int, bicubic_psnr: float) -> 
     return figure
 
 
-def comparison(
-    pictures: Mapping[str, tuple[Image, float | None]], *, box: tuple[int, int, int], title: str
-) -> "Figure":
-    """Pictures of one scene beside each other: whole ones above, one detail below.
+def comparison(images: Mapping[str, tuple[Image, float | None]], *, box: tuple[int, int, int], title: str) -> "Figure":
+    """Images of one scene beside each other: whole ones above, one detail below.
 
     Args:
-        pictures: caption -> (picture (H, W, 3) uint8, its PSNR in dB or None), all of one size.
+        images: caption -> (image (H, W, 3) uint8, its PSNR in dB or None), all of one size.
         box: (y, x, side) of the detail, in pixels.
     """
     with drawing():
-        return _comparison(pictures, box, title)
+        return _comparison(images, box, title)
 
 
-def _comparison(pictures: Mapping[str, tuple[Image, float | None]], box: tuple[int, int, int], title: str) -> "Figure":
+def _comparison(images: Mapping[str, tuple[Image, float | None]], box: tuple[int, int, int], title: str) -> "Figure":
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
     y, x, side = box
-    figure = Figure(figsize=(3.2 * len(pictures), 5.6), layout="constrained")
-    rows = figure.subplots(2, len(pictures))
-    for (caption, (picture, psnr)), whole, detail in zip(pictures.items(), rows[0], rows[1], strict=True):
-        whole.imshow(picture)
+    figure = Figure(figsize=(3.2 * len(images), 5.6), layout="constrained")
+    rows = figure.subplots(2, len(images))
+    for (caption, (image, psnr)), whole, detail in zip(images.items(), rows[0], rows[1], strict=True):
+        whole.imshow(image)
         whole.add_patch(Rectangle((x, y), side, side, fill=False, edgecolor="#F0E442", linewidth=1.5))
         whole.set_title(caption if psnr is None else f"{caption}, {psnr:.2f} dB", fontsize=10)
-        detail.imshow(picture[y : y + side, x : x + side], interpolation="nearest")
+        detail.imshow(image[y : y + side, x : x + side], interpolation="nearest")
         for axes in (whole, detail):
             axes.set_axis_off()
     figure.suptitle(title, fontsize=11)
@@ -110,7 +108,7 @@ def strongest(strength: NDArray[np.float64], side: int, count: int) -> list[tupl
 
     Args:
         strength: (H, W), of each pixel. Squares lie on a grid of a quarter side, and flush with the far edges.
-        side: less where the picture is smaller.
+        side: less where the image is smaller.
     """
     side = min(side, *strength.shape)
     sums = np.pad(strength.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))

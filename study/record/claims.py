@@ -38,7 +38,7 @@ class Owner:
         return age(self.path)
 
     def __str__(self) -> str:
-        return in_words(self.content)
+        return claim_in_words(self.content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ def rewrite(file: IO[str], content: dict[str, Any] | None) -> None:
     os.fsync(file.fileno())
 
 
-def in_words(content: dict[str, Any]) -> str:
+def claim_in_words(content: dict[str, Any]) -> str:
     """An owner by its process, host and time, as messages name it."""
     try:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(content["since"]))

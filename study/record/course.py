@@ -20,7 +20,7 @@ from study.record.journal import read
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class RecordedCourse:
     """What was decided in a study."""
 
     configs: Mapping[int, TrialConfig]
@@ -54,7 +54,7 @@ class Course:
 
 
 @cache
-def course_of(journal: Path) -> Course:
+def course_of(journal: Path) -> RecordedCourse:
     """The course that a journal records.
 
     Raises:
@@ -75,7 +75,7 @@ def course_of(journal: Path) -> Course:
             configs[event.trial] = TrialConfig.from_json(event.config)
         elif isinstance(event, Pruned):
             pruned_at[event.trial] = event.patches
-    return Course(configs, pruned_at, runtime, format, bound)
+    return RecordedCourse(configs, pruned_at, runtime, format, bound)
 
 
 def described(experiment: Experiment) -> dict[str, Any]:

@@ -60,10 +60,10 @@ class StudyOpened(Event):
     runtime: Mapping[str, Any]
     """Resolved settings that decide bits (sr_core.training.runtime)."""
     data: Mapping[str, Any]
-    """origin, folder (what --data was), store (relative to the root), pictures [split, name, pixel digest], left_out
+    """origin, folder (what --data was), store (relative to the root), images [split, name, pixel digest], left_out
     (names by the settings that leave them out), not_used (count and first name of what else the folder holds, by kind;
     absent before 0.2), crops, without_detail (names of validation images that give no crop; absent before 0.2),
-    baseline (bicubic's scores on the crops), leaks [kind, training picture, set, held-out picture] that were
+    baseline (bicubic's scores on the crops), leaks [kind, training image, set, held-out image] that were
     allowed."""
 
 
@@ -136,7 +136,7 @@ class Ticked(TrialEvent):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Progress(TrialEvent):
+class Validated(TrialEvent):
     """One validation. Its numbers, not its time, are what a repetition must reproduce."""
 
     patches: int
@@ -158,7 +158,7 @@ class Checkpointed(TrialEvent):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Reduced(TrialEvent):
+class MicroBatchReduced(TrialEvent):
     """Memory ran out: from `patches` on, that many patches of a batch went through the network at once."""
 
     patches: int
@@ -226,7 +226,7 @@ class Warned(Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Concluded(Event):
-    """The result was evaluated and written: the winner on the whole validation pictures and the benchmarks."""
+    """The result was evaluated and written: the winner on the whole validation images and the benchmarks."""
 
     best: int
     counted: int
@@ -236,7 +236,7 @@ class Concluded(Event):
     scores: Scores
     """Means of the winner, e.g. {"valid/psnr": …, "set5/psnr": …}, and of bicubic beside them."""
     per_image: tuple[tuple[str, str, float, float], ...]
-    """(set, picture, PSNR in dB, SSIM) of the winner."""
+    """(set, image, PSNR in dB, SSIM) of the winner."""
     files: tuple[str, ...]
     """Written results, relative to the study's folder."""
     missing: tuple[str, ...] = since(2, implied=(), default=())
@@ -245,11 +245,20 @@ class Concluded(Event):
     """What was found beside the winner, in words: arms, importances, warnings."""
 
 
+STORED_NAMES: dict[type[Event], str] = {Validated: "Progress", MicroBatchReduced: "Reduced"}
+"""What a journal calls an event whose class has been renamed since version 0.1."""
+
+
+def stored_name(kind: type[Event]) -> str:
+    """What a journal calls this kind of event; it never changes."""
+    return STORED_NAMES.get(kind, kind.__name__)
+
+
 _KINDS: dict[str, type[Event]] = {
-    kind.__name__: kind
+    stored_name(kind): kind
     for kind in (
-        StudyOpened, SessionStarted, SessionEnded, Proposed, Started, Progress, Checkpointed,
-        Reduced, WorkerLost, Paused, Resumed, Finished, Pruned, Failed, Warned, Concluded,
+        StudyOpened, SessionStarted, SessionEnded, Proposed, Started, Validated, Checkpointed,
+        MicroBatchReduced, WorkerLost, Paused, Resumed, Finished, Pruned, Failed, Warned, Concluded,
     )
 }  # fmt: skip
 
@@ -260,7 +269,7 @@ def to_json(event: Event) -> dict[str, Any]:
     Without newer fields that say nothing new: then an older version reads a line that was appended to its journal.
     """
     kind, values = type(event), asdict(event)
-    return {"event": kind.__name__, **(written(kind, values) if newer_fields(kind) else values)}
+    return {"event": stored_name(kind), **(written(kind, values) if newer_fields(kind) else values)}
 
 
 def from_json(stored: Mapping[str, Any]) -> Event:

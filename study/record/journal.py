@@ -73,7 +73,7 @@ def _checksum(body: bytes) -> bytes:
 
 
 @dataclass
-class Place:
+class JournalPosition:
     """How far a journal was read."""
 
     count: int = 0
@@ -82,7 +82,7 @@ class Place:
     """Bytes of their lines."""
 
 
-def read(path: Path, place: Place | None = None) -> Iterator[Event]:
+def read(path: Path, place: JournalPosition | None = None) -> Iterator[Event]:
     """The events of a journal, also while it is being written; `place` is moved along.
 
     Raises:
@@ -152,11 +152,13 @@ class Journal:
         read_to: where the reading of the whole journal ended, if its owner has read it already.
     """
 
-    def __init__(self, path: Path, guard: Callable[[], None] = lambda: None, read_to: Place | None = None) -> None:
+    def __init__(
+        self, path: Path, guard: Callable[[], None] = lambda: None, read_to: JournalPosition | None = None
+    ) -> None:
         assert path.suffix != ".gz", "a published journal is only read (StudyFolder.require_unpublished)"
         self._path, self._guard = path, guard
         if read_to is None:
-            read_to = Place()
+            read_to = JournalPosition()
             if path.exists():
                 deque(read(path, read_to), maxlen=0)
         self._next, self._end = read_to.count, read_to.end

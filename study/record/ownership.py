@@ -22,7 +22,7 @@ from typing import IO, Any
 from sr_core.errors import SuiteError, TakenOverError
 from sr_core.process.durable import sync_folder
 from sr_core.process.locks import Lock, age, has_effect, lock, unique_name, write_new
-from study.record.claims import Claims, Owner, Renewal, content_of, in_words, read_content, rewrite
+from study.record.claims import Claims, Owner, Renewal, claim_in_words, content_of, read_content, rewrite
 
 RENEW_SECONDS, STALE_SECONDS = 10.0, 60.0
 """How often an owner renews its lease, and after how long without that it is taken for gone by other machines."""
@@ -119,7 +119,7 @@ def owned(path: Path, what: str, journal: Path, *, take_over: bool = False, afte
 def owner(path: Path) -> str | None:
     """The live process that owns the study with this lock file, in words; None if there is none."""
     content = _holder(path)
-    return None if content is None else in_words(content)
+    return None if content is None else claim_in_words(content)
 
 
 def has_begun(path: Path, host: str, pid: int, moment: float) -> bool:
@@ -160,7 +160,7 @@ class _Last:
     def refusal(self, what: str, claim: Owner | None) -> SuiteError:
         """The error for a process that may not own the study because of it."""
         content = self.content or (claim.content if claim else {})  # it may not have filled in its lock file yet
-        words = f"{what} is being run by {in_words(content)}"
+        words = f"{what} is being run by {claim_in_words(content)}"
         if self.silence is None:
             return SuiteError(f"{words}; wait for it, or take it over: --take-over")
         return SuiteError(

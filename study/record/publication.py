@@ -1,4 +1,4 @@
-"""`study.sync --publish DIR`: a study's record as others get it, small enough for a repository and without pictures.
+"""`study.sync --publish DIR`: a study's record as others get it, small enough for a repository and without images.
 
 It holds the whole journal, compressed byte for byte, and the tables and sentences of the results; the same for its
 longer trainings. All commands that read a study take it by `--root DIR`; none adds to it.
@@ -15,7 +15,7 @@ from study.record.journal import compressed, read, study_id
 from study.record.state import StudyState, fold
 
 _SUFFIXES = (".csv", ".txt", ".json")
-"""Of results that are published: pictures and weights are not."""
+"""Of results that are published: images and weights are not."""
 
 
 def publish(folder: StudyFolder, to: Path) -> list[str]:

@@ -16,17 +16,17 @@ from study.record.events import (
     Event,
     Failed,
     Finished,
+    MicroBatchReduced,
     Paused,
-    Progress,
     Proposed,
     Pruned,
-    Reduced,
     Resumed,
     SessionEnded,
     SessionStarted,
     Started,
     StudyOpened,
     TrialEvent,
+    Validated,
     Warned,
     WorkerLost,
 )
@@ -48,7 +48,7 @@ class TrialState:
 
     proposed: Proposed
     status: Status = "waiting"
-    curve: tuple[Progress, ...] = ()
+    curve: tuple[Validated, ...] = ()
     """Its validations. `seconds` is kept of the last one of each start, which says all that was counted since, and
     `load` of the last one alone: what else they told is in the journal."""
     arrivals: tuple[int, ...] = ()
@@ -56,7 +56,7 @@ class TrialState:
     checkpoint: int = 0
     """Patches at the last checkpoint; 0 without one."""
     starts: tuple[Started, ...] = ()
-    reductions: tuple[tuple[int, int], ...] = ()
+    micro_batch_changes: tuple[tuple[int, int], ...] = ()
     """(patches, micro-batch): where memory ran out, and how many patches at once passed the network from there."""
     losses: tuple[WorkerLost, ...] = ()
     """Of workers that died or hung while they trained it."""
@@ -140,7 +140,7 @@ class TrialState:
                 if p.patches == patches and n < before)  # fmt: skip
         return next(here, None)
 
-    def validated(self, point: Progress, before: int) -> "TrialState":
+    def validated(self, point: Validated, before: int) -> "TrialState":
         """With one more point, which the study recorded after `before` others."""
         if not self.curve:
             return self._moved((point,), (before,), self.checkpoint)
@@ -156,8 +156,10 @@ class TrialState:
                 return self._moved(self.curve, self.arrivals, event.patches)
             case Started():
                 return replace(self, status="running", starts=(*self.starts, event), known_at_start=len(self.curve))
-            case Reduced():
-                return replace(self, reductions=(*self.reductions, (event.patches, event.micro_batch)))
+            case MicroBatchReduced():
+                return replace(
+                    self, micro_batch_changes=(*self.micro_batch_changes, (event.patches, event.micro_batch))
+                )
             case WorkerLost():
                 return replace(self, status="waiting", losses=(*self.losses, event))
             case Paused():
@@ -169,7 +171,7 @@ class TrialState:
                 return replace(self, status=_ENDS[type(event)], end=event, curve=curve)
         raise TypeError(f"no rule for {type(event).__name__}")
 
-    def _moved(self, curve: tuple[Progress, ...], arrivals: tuple[int, ...], checkpoint: int) -> "TrialState":
+    def _moved(self, curve: tuple[Validated, ...], arrivals: tuple[int, ...], checkpoint: int) -> "TrialState":
         """Written out: nearly every line of a journal ends here, and replace() takes 2.5 times as long."""
         return TrialState(
             self.proposed,
@@ -178,7 +180,7 @@ class TrialState:
             arrivals,
             checkpoint,
             self.starts,
-            self.reductions,
+            self.micro_batch_changes,
             self.losses,
             self.promoted,
             self.known_at_start,
@@ -186,13 +188,13 @@ class TrialState:
         )
 
 
-def _kept(point: Progress, seconds: Mapping[str, float]) -> Progress:
+def _kept(point: Validated, seconds: Mapping[str, float]) -> Validated:
     """What is kept of a validation once another one or the end has come: its numbers, and these seconds.
 
     Journals are read line by line, so each line has keys of its own: a study of thousands of trials would hold as many
     copies of the names of its metrics.
     """
-    return Progress(
+    return Validated(
         time=point.time,
         trial=point.trial,
         patches=point.patches,
@@ -263,7 +265,7 @@ class StudyState:
         for event in events:
             last_time, count = event.time, count + 1
             match event:
-                case Progress():
+                case Validated():
                     trial = changed.get(event.trial) or self.trials[event.trial]
                     changed[event.trial] = trial.validated(event, validations)
                     validations += 1

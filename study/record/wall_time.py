@@ -19,9 +19,9 @@ _PARTS = {
     "idle": "idle",
 }
 _MEANING = {
-    "start-up": "imports, pictures, first weights",
+    "start-up": "imports, images, first weights",
     "recording": "journal, checkpoints, views at the end",
-    "conclusion": "the winner on whole pictures, results",
+    "conclusion": "the winner on whole images, results",
     "idle": "no trial in a slot: proposals among them",
 }
 

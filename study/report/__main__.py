@@ -17,8 +17,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add_study_flags(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to (default: report/ in the study's folder)")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="where the study's pictures are now, if they moved")
-    parser.add_argument("--no-pictures", action="store_true", help="show no part of the pictures, to publish the page")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="where the study's images are now, if they moved")
+    parser.add_argument("--no-pictures", action="store_true", help="show no part of the images, to publish the page")
     parser.add_argument(
         "--tracking-uri",
         metavar="URI",

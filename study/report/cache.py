@@ -33,8 +33,8 @@ class Cache:
             self._write(path, text.encode())
             return json.loads(text)
 
-    def picture(self, kind: str, key: Any, compute: Callable[[], Image]) -> Image:
-        """A picture."""
+    def image(self, kind: str, key: Any, compute: Callable[[], Image]) -> Image:
+        """An image."""
         path = self._path(kind, key, "png")
         if path.is_file():
             try:

@@ -26,8 +26,8 @@ from study.record.state import StudyState, TrialState
 from study.reproduction import standalone
 
 _NEEDED = ("torch", "numpy", "h5py", "opencv-python-headless", "pillow", "safetensors", "nvidia-ml-py")
-_PICTURES = "scikit-image"
-"""Needed beside those where it brings the pictures."""
+_IMAGES = "scikit-image"
+"""Needed beside those where it brings the images."""
 RECORD = "record"
 
 
@@ -35,7 +35,7 @@ def export(folder: StudyFolder, state: StudyState, trial: TrialState, to: Path) 
     """Write the folder; returns lines that say what it is.
 
     It holds this code, this trial's lines of the journal, and what people and other programs want to read of them; of
-    pictures the names and checksums alone.
+    images the names and checksums alone.
 
     Raises:
         SuiteError: something is there already, or it cannot be written.
@@ -90,7 +90,7 @@ def _files(
         "reproduce.py": Path(standalone.__file__).read_bytes(),
         "requirements.txt": "".join(f"{line}\n" for line in requirements(opened, told)).encode(),
         "trial.json": (json.dumps(described(opened, trial, told), indent=2) + "\n").encode(),
-        "pictures.csv": _pictures(opened),
+        "pictures.csv": _images(opened),
         f"{place}/journal.jsonl.gz": gzip.compress(b"".join(_lines_of(read(folder.journal), trial)), mtime=0),
         f"{place}/trials/{trial.number:04d}/config.json": json.dumps(trial.proposed.config, indent=2).encode(),
         **source,
@@ -131,7 +131,7 @@ def described(opened: StudyOpened, trial: TrialState, told: Mapping[str, Any]) -
             "pictures": "pictures.csv",
         },
         "runtime": dict(opened.runtime),
-        "micro_batches": [list(reduction) for reduction in trial.reductions],
+        "micro_batches": [list(reduction) for reduction in trial.micro_batch_changes],
         "code": trial.starts[-1].source,
         "python": told.get("python"),
         "versions": told.get("versions"),
@@ -151,7 +151,7 @@ def requirements(opened: StudyOpened, told: Mapping[str, Any]) -> list[str]:
     Versions of other builds (`torch 2.13.0+cpu`) have no place in an index of packages: they are named beside the pin.
     """
     versions = provenance.recorded_versions(told.get("packages", ()))
-    wanted = [*_NEEDED, *((_PICTURES,) if opened.data["folder"] is None else ())]
+    wanted = [*_NEEDED, *((_IMAGES,) if opened.data["folder"] is None else ())]
     lines = []
     for name in _with_dependencies(wanted):
         version = versions.get(name) or importlib.metadata.version(name)
@@ -180,7 +180,7 @@ def _with_dependencies(names: Iterable[str]) -> list[str]:
     return sorted(found)
 
 
-def _pictures(opened: StudyOpened) -> bytes:
+def _images(opened: StudyOpened) -> bytes:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["split", "picture", "sha256 of shape and pixels"])
@@ -191,12 +191,12 @@ def _pictures(opened: StudyOpened) -> bytes:
 def _readme(opened: StudyOpened, trial: TrialState, told: Mapping[str, Any]) -> str:
     score = f"{trial.score:.4f} dB" if trial.score is not None else "no score"
     splits = [split for split, _, _ in opened.data["pictures"]]
-    counts = f"{splits.count('train')} pictures train, {splits.count('valid')} validate"
+    counts = f"{splits.count('train')} images train, {splits.count('valid')} validate"
     if opened.data["folder"] is None:
         command, data = "python reproduce.py", f"those of {opened.data['origin']}, which is installed ({counts})."
     else:
         command = "python reproduce.py --data DIR"
-        data = (f"`DIR` is the folder of pictures that the study had as `--data` ({counts}). They are not in here: "
+        data = (f"`DIR` is the folder of images that the study had as `--data` ({counts}). They are not in here: "
                 "`pictures.csv` has the name and the checksum of each, and each is compared.")  # fmt: skip
     here, then = provenance.source_hash(), trial.starts[-1].source
     code = "the code in here" if here == then else f"other code ({then}) than is in here ({here})"
@@ -214,16 +214,16 @@ The first time, it makes `.venv` in here and installs `requirements.txt` with pi
 packages already, add `--no-venv`. Where this build of torch is not the one that pip installs, install it first, too.
 
 - Trained by {code}, with Python {told.get("python", "3")} and torch {opened.runtime["torch"]}, on {hardware}.
-- Pictures: {data}
+- Images: {data}
 
 The last line is the verdict. Exit status 0: bit-identical, or within tolerance where the machine cannot restore what
-decides bits (`runtime` in `trial.json`); 4: different, with the first point of difference and its likely cause; 2: a
-picture or package is missing. With `--strict`, other code or versions are a difference too.
+decides bits (`runtime` in `trial.json`); 4: different, with the first point of difference and its likely cause; 2: an
+image or package is missing. With `--strict`, other code or versions are a difference too.
 
 | file | holds |
 |---|---|
 | `trial.json` | complete configuration, seeds, resolved settings, versions, the recorded curve and checksums |
-| `pictures.csv` | the pictures by name, with checksums |
+| `pictures.csv` | the images by name, with checksums |
 | `requirements.txt` | the packages, pinned |
 | `record/` | the trial's lines of the study's journal, checksummed: what the comparison reads |
 | `code/` | the packages `sr_core` and `study` |

@@ -1,4 +1,4 @@
-"""What a reproduction starts from, held against the record: configuration, seed, and every picture's pixels."""
+"""What a reproduction starts from, held against the record: configuration, seed, and every image's pixels."""
 
 import json
 import tempfile
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sr_core.errors import ConfigError, SuiteError
-from sr_core.process.progress import Progress, pixels_text
+from sr_core.process.progress import ProgressBar, pixels_text
 from sr_core.store.hdf5 import PatchStore, load_store, verify
-from sr_core.store.known import KnownPictures
+from sr_core.store.known import KnownImages
 from sr_core.store.layers import Lr
-from sr_core.store.manifest import Manifest, Record, fingerprint
+from sr_core.store.manifest import Manifest, ManifestEntry, fingerprint
 from sr_core.store.preparation import prepare_store
-from sr_core.store.sources import Pictures, embedded_pictures, folder_pictures, present_benchmarks
+from sr_core.store.sources import ImageSet, embedded_images, folder_images, present_benchmarks
 from study.question.config import TrialConfig, differences, short_digest
 from study.record.events import StudyOpened
 from study.record.folder import StudyFolder
@@ -23,7 +23,7 @@ from study.search.replicates import trial_seed
 
 
 def changed_settings(folder: StudyFolder, state: StudyState, trial: TrialState) -> list[str]:
-    """What of configuration, seed and the list of pictures is not what the record says elsewhere, each named."""
+    """What of configuration, seed and the list of images is not what the record says elsewhere, each named."""
     assert state.opened is not None
     opened, recorded = state.opened, trial.config
     found: list[str] = []
@@ -35,9 +35,9 @@ def changed_settings(folder: StudyFolder, state: StudyState, trial: TrialState) 
         found.append(f"seed: the study's is {opened.seed}, its question's {opened.question['seed']}")
     if recorded.seed != trial_seed(opened.seed, trial.proposed.replicate):
         found.append(f"seed: {recorded.seed} is not derived from the study's seed {opened.seed}")
-    listed = tuple(Record(split, name, 0, 0, digest) for split, name, digest in opened.data["pictures"])
+    listed = tuple(ManifestEntry(split, name, 0, 0, digest) for split, name, digest in opened.data["pictures"])
     if fingerprint(listed) != opened.question["data"]["fingerprint"]:
-        found.append("data: the journal's list of pictures no longer matches the question's fingerprint of them")
+        found.append("data: the journal's list of images no longer matches the question's fingerprint of them")
     found += _outside_the_question(opened.question, trial)
     return found + _changed_file(folder.trial(trial.number) / "config.json", recorded)
 
@@ -71,79 +71,79 @@ def _changed_file(path: Path, recorded: TrialConfig) -> list[str]:
     return [f"config: {name}: {then!r} in the journal, {now!r} in config.json" for name, (then, now) in changed.items()]
 
 
-_pictures = "{:.0f} pictures".format
+_images = "{:.0f} images".format
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class RestoredImages:
     """The pixels to train on."""
 
     store: PatchStore
     changed: tuple[str, ...]
-    """Pictures that are not those of the record, each named."""
+    """Images that are not those of the record, each named."""
 
 
 @contextmanager
 def material_for(
     folder: StudyFolder, opened: StudyOpened, config: TrialConfig, data: Path | None
-) -> Iterator[Material]:
+) -> Iterator[RestoredImages]:
     """The study's store or, where it is not at hand, one made for this trial that goes when the block ends.
 
-    Every pixel is read and held against the record: in the store, and where the pictures came from if that is there.
+    Every pixel is read and held against the record: in the store, and where the images came from if that is there.
 
     Args:
-        data: where the pictures are now; by default where they were.
+        data: where the images are now; by default where they were.
     Raises:
-        SuiteError: there is neither the store nor the pictures.
+        SuiteError: there is neither the store nor the images.
     """
     path = folder.root / opened.data["store"]
     sources = _sources(opened, data)
     if path.exists():
         store = load_store(path)
-        with Progress("verifying the patch store", text=_pictures) as progress:
+        with ProgressBar("verifying the patch store", text=_images) as progress:
             damaged = verify(path, progress.at)
         changed = [f"data: {name} in the patch store does not match its checksum" for name in damaged]
-        changed += _changed_pictures(opened, store.manifest, "the patch store")
+        changed += _changed_images(opened, store.manifest, "the patch store")
         if sources is not None:
-            with Progress("reading the pictures", text=_pictures) as progress:
-                changed += _changed_pictures(opened, KnownPictures().manifest_of(sources, progress=progress.at))
-        yield Material(store, tuple(changed))
+            with ProgressBar("reading the images", text=_images) as progress:
+                changed += _changed_images(opened, KnownImages().manifest_of(sources, progress=progress.at))
+        yield RestoredImages(store, tuple(changed))
         return
     if sources is None:
         splits = [split for split, _, _ in opened.data["pictures"]]
         raise SuiteError(
-            f"study {folder.study!r}: its pictures ({splits.count('train')} to train, {splits.count('valid')} to "
+            f"study {folder.study!r}: its images ({splits.count('train')} to train, {splits.count('valid')} to "
             f"validate) are no longer in {opened.data['folder']}, nor is {path} there; give them with --data DIR"
         )
     scale = config.data.scale
     lr: set[Lr] = {("train", scale, config.data.train_kernel), ("valid", scale, config.evaluation.kernel)}
     with tempfile.TemporaryDirectory(prefix="reproduce-") as scratch:
-        with Progress("preparing the pictures", text=pixels_text) as progress:
-            made = prepare_store(Path(scratch) / "store.h5", sources, lr, known=KnownPictures(), progress=progress.at)
-        yield Material(made, tuple(_changed_pictures(opened, made.manifest)))
+        with ProgressBar("preparing the images", text=pixels_text) as progress:
+            made = prepare_store(Path(scratch) / "store.h5", sources, lr, known=KnownImages(), progress=progress.at)
+        yield RestoredImages(made, tuple(_changed_images(opened, made.manifest)))
 
 
-def _sources(opened: StudyOpened, data: Path | None) -> Pictures | None:
-    """The pictures as files, None where they are not where they were."""
+def _sources(opened: StudyOpened, data: Path | None) -> ImageSet | None:
+    """The images as files, None where they are not where they were."""
     recorded = opened.data["folder"]
     if recorded is None:
         if data is not None:
-            raise SuiteError(f"study {opened.study!r} was run on the pictures of {opened.data['origin']}; leave out "
+            raise SuiteError(f"study {opened.study!r} was run on the images of {opened.data['origin']}; leave out "
                              "--data")  # fmt: skip
-        return embedded_pictures()
+        return embedded_images()
     if data is None and not Path(recorded).is_dir():
         return None
     place = data or Path(recorded)
-    # A benchmark that is not there trained nothing either; but one that is must not be taken for training pictures.
+    # A benchmark that is not there trained nothing either; but one that is must not be taken for training images.
     present = present_benchmarks(place, opened.question["benchmarks"]) if place.is_dir() else ()
-    return folder_pictures(place, present)
+    return folder_images(place, present)
 
 
-def _changed_pictures(opened: StudyOpened, manifest: Manifest, where: str = "its source") -> list[str]:
+def _changed_images(opened: StudyOpened, manifest: Manifest, where: str = "its source") -> list[str]:
     recorded = {(split, name): digest for split, name, digest in opened.data["pictures"]}
     present = {(r.split, r.name): r.sha256 for r in manifest}
     return [
-        f"data: {split} picture {name} " + (
+        f"data: {split} image {name} " + (
             f"is missing in {where}" if (split, name) not in present
             else f"is in {where}, not in the record" if (split, name) not in recorded
             else f"differs in {where}"

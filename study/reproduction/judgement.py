@@ -12,7 +12,7 @@ from sr_core.training.runtime import Runtime
 from study.record import provenance
 from study.record.events import SessionStarted
 from study.record.state import StudyState, TrialState
-from study.reproduction.retrain import TOLERANCES, Comparison
+from study.reproduction.retrain import TOLERANCES, ReproducedTrial
 
 NO_MATCH = 4
 """Exit status of a reproduction that is not one."""
@@ -101,7 +101,7 @@ def different(reasons: list[str], remark: str = "") -> Judgement:
     return Judgement((*(f"differs: {reason}" for reason in reasons), f"verdict: different{remark}"), NO_MATCH)
 
 
-def judge(found: Comparison, around: Circumstances, *, promises_bits: bool, strict: bool) -> Judgement:
+def judge(found: ReproducedTrial, around: Circumstances, *, promises_bits: bool, strict: bool) -> Judgement:
     """The verdict on the numbers.
 
     Args:
@@ -147,12 +147,12 @@ def _why_bits_may_differ(around: Circumstances, promises_bits: bool, identical: 
     return "; ".join(reasons)
 
 
-def _beyond(found: Comparison) -> str:
+def _beyond(found: ReproducedTrial) -> str:
     allowed = [f"{size:g}{' dB' if 'psnr' in metric else ''} of {metric}" for metric, size in TOLERANCES.items()]
     return "" if found.close else f", where other rounding makes at most {' and '.join(allowed)}"
 
 
-def _likely_cause(found: Comparison, around: Circumstances, free: str) -> str:
+def _likely_cause(found: ReproducedTrial, around: Circumstances, free: str) -> str:
     if around.code:
         return around.code[0]
     if around.versions:
@@ -162,6 +162,6 @@ def _likely_cause(found: Comparison, around: Circumstances, free: str) -> str:
     if free:
         return free
     return (
-        "pictures, code, versions and settings are those of the record, so its configuration, seed or numbers were "
+        "images, code, versions and settings are those of the record, so its configuration, seed or numbers were "
         "altered, or this machine does not repeat its own bits"
     )

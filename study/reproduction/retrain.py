@@ -12,9 +12,9 @@ from sr_core.training.compiled import keep_compiled_in
 from sr_core.training.memory import needing_gpu
 from sr_core.training.runtime import Runtime
 from study.executors.inline import InlineExecutor
-from study.executors.trial import Bench, TrialTask
+from study.executors.trial import TrialContext, TrialTask
 from study.record import provenance
-from study.record.events import Failed, Finished, Progress, TrialEvent
+from study.record.events import Failed, Finished, TrialEvent, Validated
 from study.record.folder import StudyFolder
 from study.record.state import OBJECTIVE, StudyState, TrialState
 
@@ -41,10 +41,10 @@ class Gap:
 
 
 @dataclass(slots=True)
-class Comparison:
+class ReproducedTrial:
     """What a second training gave beside the first."""
 
-    points: list[tuple[Progress, Progress | None]] = field(default_factory=list)
+    points: list[tuple[Validated, Validated | None]] = field(default_factory=list)
     """(then, now) for every validation of the record."""
     finished: tuple[Finished, Finished | None] | None = None
     failure: str = ""
@@ -80,7 +80,7 @@ class Comparison:
     def largest(self) -> list[Gap]:
         """The largest difference of each metric along the curve, by name; every point has to be there."""
         gaps: dict[str, Gap] = {}
-        pairs: list[tuple[Progress | Finished, Progress | Finished | None]] = [*self.points]
+        pairs: list[tuple[Validated | Finished, Validated | Finished | None]] = [*self.points]
         pairs += [self.finished] if self.finished else []
         for then, now in pairs:
             assert now is not None
@@ -134,15 +134,15 @@ def retrain(
     watch: Callable[[TrialEvent], None],
     *,
     max_bicubic_psnr: float | None,
-) -> Comparison:
+) -> ReproducedTrial:
     """Train the trial's config again as far as it came, from nothing, and put both curves beside each other.
 
     Args:
         runtime: settings that this machine can restore.
         max_bicubic_psnr: the study's bound for validation crops.
     """
-    now: dict[int, Progress] = {}
-    comparison = Comparison()
+    now: dict[int, Validated] = {}
+    comparison = ReproducedTrial()
     end: Finished | None = None
     with tempfile.TemporaryDirectory(prefix="reproduce-") as scratch:
         # A published record stays as it is; a study's own root keeps what was compiled for it.
@@ -155,15 +155,15 @@ def retrain(
             epoch=0,
             slot=0,
             source=provenance.source_hash(),
-            reductions=trial.reductions,
+            micro_batch_changes=trial.micro_batch_changes,
         )
-        bench = Bench(store, runtime, max_bicubic_psnr=max_bicubic_psnr)
+        bench = TrialContext(store, runtime, max_bicubic_psnr=max_bicubic_psnr)
         with needing_gpu(runtime.device), closing(InlineExecutor(bench)) as executor:
             executor.start(task)
             while (event := executor.next_event()) is not None:
                 watch(event)
                 match event:
-                    case Progress():
+                    case Validated():
                         now[event.patches] = event
                         if trial.status != "finished" and event.patches >= trial.patches:
                             break
@@ -177,7 +177,7 @@ def retrain(
     return comparison
 
 
-def _points_of_the_weights(trial: TrialState) -> tuple[Progress, ...]:
+def _points_of_the_weights(trial: TrialState) -> tuple[Validated, ...]:
     """The curve, without its last point if the end repeated that validation with other bits, and so replaced it."""
     replaced = trial.last_repeated and dict(trial.scores) != dict(trial.curve[-1].scores)
     return trial.curve[:-1] if replaced else trial.curve

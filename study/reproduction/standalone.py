@@ -18,7 +18,7 @@ BAD_INPUT = 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python reproduce.py", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", metavar="DIR", help="the study's pictures, where scikit-image does not bring them")
+    parser.add_argument("--data", metavar="DIR", help="the study's images, where scikit-image does not bring them")
     parser.add_argument("--strict", action="store_true", help="exit 4 for other code or versions too")
     parser.add_argument("--no-venv", action="store_true", help="use the packages of the Python that runs this")
     args = parser.parse_args(argv)

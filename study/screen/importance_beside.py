@@ -95,7 +95,7 @@ def _told(state: StudyState, experiment: Experiment) -> Sequence[str]:
     """The importances in words, and the number of points they are from: references in the space are among them."""
     from study.statistics import importance
 
-    lines = importance.sentences(
+    lines = importance.importance_sentences(
         importance.importances(state, experiment), experiment.sampler, importance.stopped(state)
     )
     points, _ = importance.located(state, experiment.space, experiment.base.dotted())

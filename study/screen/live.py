@@ -26,7 +26,7 @@ from study.record.events import Event, Failed, TrialEvent, Warned, WorkerLost
 from study.record.state import StudyState
 from study.screen.importance_beside import ImportanceBeside
 from study.screen.live_table import Shown, stamped
-from study.screen.terminal import PlainView, View, describe, is_screen
+from study.screen.terminal import PlainView, View, describe_event, is_screen
 from study.statistics.pace import Lap, follow
 
 _REDRAW_SECONDS = 0.5
@@ -103,7 +103,7 @@ class LiveView:
                 self._plain.observe(event, state)
             return
         if isinstance(event, Failed | Warned | WorkerLost):
-            self._messages.append((event.time, describe(event, state), self._streams[0]))
+            self._messages.append((event.time, describe_event(event, state), self._streams[0]))
         self._laps = follow(self._laps, event)
         if isinstance(event, TrialEvent):
             self._heard = {number: self._heard.get(number, event.time) for number in self._laps}

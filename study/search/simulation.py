@@ -222,7 +222,7 @@ def _trained(
     """The state once a trial has come to its end or to a rung where it does not continue."""
     for patches in range(state.trials[number].patches + every, budget + 1, every):
         scores = {OBJECTIVE: score(state.trials[number], patches)}
-        validated = ev.Progress(time=0.0, trial=number, patches=patches, scores=scores, loss=0.0, learning_rate=0.0)
+        validated = ev.Validated(time=0.0, trial=number, patches=patches, scores=scores, loss=0.0, learning_rate=0.0)
         state = state.apply(validated)
         if patches == budget:
             break

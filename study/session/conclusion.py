@@ -1,4 +1,4 @@
-"""The end of a study: the winner on whole pictures, and everything that people take away, written to disk."""
+"""The end of a study: the winner on whole images, and everything that people take away, written to disk."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from sr_core.model.inference import on_device
 from sr_core.model.network import A2N
 from sr_core.process.durable import write_durably
 from sr_core.process.names import utf8
-from sr_core.store.sources import Picture, Pictures
+from sr_core.store.sources import ImageSet, SourceImage
 from sr_core.training.own_thread import inference_thread
 from study.executors.trained import trained_network
 from study.plots.figures import cause, name_in_figure, png
@@ -34,13 +34,13 @@ def conclude(
     folder: StudyFolder,
     state: StudyState,
     experiment: Experiment,
-    pictures: Pictures,
+    images: ImageSet,
     *,
     device: str = "cpu",
     tell: Callable[[str], None] = lambda _: None,
     check: Callable[[], None] = lambda: None,
 ) -> Concluded:
-    """Evaluate the best trial on the whole validation pictures and the benchmarks, write the results, say so.
+    """Evaluate the best trial on the whole validation images and the benchmarks, write the results, say so.
 
     Written under `results/`, in this order: best/ with weights and config; with replicates verdict.txt and
     replicates.csv, with comparisons that were asked for also comparisons.csv; ranking.csv; if enough trials finished
@@ -62,7 +62,7 @@ def conclude(
             score_whole_images,
             model,
             best.end.weights,
-            pictures,
+            images,
             best.config.evaluation,
             device=device,
             kept=kept,
@@ -93,7 +93,7 @@ def conclude(
         notes=(
             *([f"{so_far}: no verdict yet"] if so_far else ()),
             *whole.warnings,
-            *roles.sentences(state, experiment),
+            *roles.arm_sentences(state, experiment),
             *lines,
             *written.warnings,
         ),
@@ -151,7 +151,7 @@ def _write_importances(written: _Results, state: StudyState, experiment: Experim
         from study.statistics import importance
 
         measured = importance.importances(state, experiment)
-        lines.extend(importance.sentences(measured, experiment.sampler, importance.stopped(state)))
+        lines.extend(importance.importance_sentences(measured, experiment.sampler, importance.stopped(state)))
         return utf8(results.importances(measured).to_csv(index=False)) if measured else None
 
     written.try_to_write("importance.csv", make)
@@ -192,18 +192,18 @@ def _table(asked: Mapping[str, Sequence[Comparison]]) -> bytes:
     return utf8(text.getvalue())
 
 
-def _comparison(model: A2N, picture: Picture | None, best: TrialState, flush: bool) -> bytes | None:
-    """One picture as bicubic and the winner make it, as a PNG file; None if there is none with scores."""
+def _comparison(model: A2N, image: SourceImage | None, best: TrialState, flush: bool) -> bytes | None:
+    """One image as bicubic and the winner make it, as a PNG file; None if there is none with scores."""
     from study import plots
 
-    if picture is None:
+    if image is None:
         return None
-    image = read_image(picture.path)
+    pixels = read_image(image.path)
     with inference_thread(flush=flush) as thread:
-        seen = thread(look, model, image, best.config.evaluation, name=picture.path, progress=lambda _: None)
+        seen = thread(look, model, pixels, best.config.evaluation, name=image.path, progress=lambda _: None)
     scale = model.scale
     blocks = seen.lr.repeat(scale, axis=0).repeat(scale, axis=1)
-    name = name_in_figure(picture.name)
+    name = name_in_figure(image.name)
     figure = plots.comparison(
         {
             "LR": (blocks, None),

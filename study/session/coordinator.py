@@ -16,11 +16,11 @@ from study.record.events import (
     Failed,
     Finished,
     Paused,
-    Progress,
     Pruned,
     SessionEnded,
     Ticked,
     TrialEvent,
+    Validated,
     Warned,
 )
 from study.record.folder import StudyFolder
@@ -140,7 +140,7 @@ class Coordinator:
             slot=slot,
             source=self._source,
             initial=trial.proposed.initial,
-            reductions=trial.reductions,
+            micro_batch_changes=trial.micro_batch_changes,
             fence=self._folder.owners,
         )
 
@@ -148,11 +148,11 @@ class Coordinator:
         """One event of a trial: into the record, then what follows from it."""
         if isinstance(event, Ticked):
             self._tell(event)
-        elif isinstance(event, Progress) and event.patches <= self.state.trials[event.trial].patches:
+        elif isinstance(event, Validated) and event.patches <= self.state.trials[event.trial].patches:
             self._compare_with_record(event)
         else:
             self.record(event)
-        if isinstance(event, Progress):
+        if isinstance(event, Validated):
             self._follow_up(event.trial)
 
     def _follow_up(self, number: int) -> None:
@@ -166,7 +166,7 @@ class Coordinator:
                 self.record(event)
                 self._executor.suspend(number)
 
-    def _compare_with_record(self, event: Progress) -> None:
+    def _compare_with_record(self, event: Validated) -> None:
         """A validation that comes again after a resume is not counted twice, and has to be the same."""
         then = next((p for p in self.state.trials[event.trial].curve if p.patches == event.patches), None)
         if then is None or then.numbers() != event.numbers():

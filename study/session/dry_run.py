@@ -24,7 +24,7 @@ from study.record.state import StudyState, TrialState, fold
 from study.screen.terminal import duration
 from study.search.policy import Start, next_step
 from study.search.simulation import patches_trained, search
-from study.session.opening import find_pictures, left_out, read_pictures
+from study.session.opening import find_images, left_out, read_images
 
 _FIRST = 5
 _LONG_SECONDS = 24 * 3600
@@ -41,9 +41,9 @@ def show(name: str, experiment: Experiment, args: argparse.Namespace, placement:
     """Print space and size, budget, rungs, first configurations, estimated time and disk."""
     placement.check({"threads": 1}, cores())
     base = experiment.base
-    pictures = find_pictures(args.data, experiment)
+    images = find_images(args.data, experiment)
     folder = folder_from(args, default=name)
-    manifest = read_pictures(folder.root, pictures).manifest
+    manifest = read_images(folder.root, images).manifest
     small = left_out(experiment, manifest)
     train, valid = ([r for r in manifest if r.split == split] for split in ("train", "valid"))
     print(f"{name}: {experiment.question}")
@@ -53,9 +53,9 @@ def show(name: str, experiment: Experiment, args: argparse.Namespace, placement:
         print(f"there is a study {folder.study} already, with {count} trial{'s' * (count != 1)} counted (python -m "
               f"study.status{where}); the last line continues it; what follows describes a new one")  # fmt: skip
     lost = ", ".join(f"{len(names)} too small for {whose}" for whose, names in small.items()) or "0 too small"
-    print(f"pictures: {len(train)} to train ({lost}), {len(valid)} to validate, from {pictures.origin}")
-    if pictures.left_out:
-        print(pictures.left_out.line(), file=sys.stderr, flush=True)
+    print(f"images: {len(train)} to train ({lost}), {len(valid)} to validate, from {images.origin}")
+    if images.left_out:
+        print(images.left_out.line(), file=sys.stderr, flush=True)
     if experiment.space.dimensions:
         print(f"space: {experiment.space.size or 'infinitely many'} configurations")
     for dimension in experiment.space.describe():

@@ -1,4 +1,4 @@
-"""No study is judged on pictures that it trains on, unless that is asked for; what was compared once is known after."""
+"""No study is judged on images that it trains on, unless that is asked for; what was compared once is known after."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ from sr_core.leaks.overlap import RULE, Duplicate, Findings, Leak
 from sr_core.process.whole_file import whole_file
 from sr_core.store.manifest import fingerprint
 from study.question.config import short_digest
-from study.session.opening import Found, benchmark_manifest, compare_pictures
+from study.session.opening import ScannedImages, benchmark_manifest, compare_images
 
 logger = logging.getLogger(__name__)
 
@@ -18,18 +18,18 @@ _SHOWN = 3
 """Pairs that a message names."""
 
 
-def check_leaks(root: Path, found: Found, *, allowed: bool) -> tuple[Leak, ...]:
-    """The pairs of a training and a validation or benchmark picture that show the same; none unless `allowed`.
+def check_leaks(root: Path, found: ScannedImages, *, allowed: bool) -> tuple[Leak, ...]:
+    """The pairs of a training and a validation or benchmark image that show the same; none unless `allowed`.
 
     Raises:
         SuiteError: there are such pairs; names the files.
-        ImageError: a picture cannot be read.
+        ImageError: an image cannot be read.
         OSError: the findings cannot be kept under the root.
     """
     findings = _findings(root, found)
     if findings.duplicates:
         again = [f"{duplicate.again} is {duplicate.first} again" for duplicate in findings.duplicates]
-        logger.info("training pictures that are there twice: %s", _some(again))
+        logger.info("training images that are there twice: %s", _some(again))
     if findings.leaks:
         pairs = [
             f"{leak.training} trains and {leak.held_out} of {leak.set_name} is held out, yet they show the same "
@@ -37,10 +37,8 @@ def check_leaks(root: Path, found: Found, *, allowed: bool) -> tuple[Leak, ...]:
             for leak in findings.leaks
         ]
         if not allowed:
-            raise SuiteError(
-                f"{_some(pairs)}; take such pictures out of the training folder, or go on with --allow-leak"
-            )
-        logger.warning("warning: %s; scores on these pictures are too good", _some(pairs))
+            raise SuiteError(f"{_some(pairs)}; take such images out of the training folder, or go on with --allow-leak")
+        logger.warning("warning: %s; scores on these images are too good", _some(pairs))
     return findings.leaks
 
 
@@ -49,12 +47,12 @@ def _some(what: list[str]) -> str:
     return "; ".join(what[:_SHOWN]) + more
 
 
-def _findings(root: Path, found: Found) -> Findings:
-    """From the root, if the same pictures were compared by the same rule before."""
-    benchmarks = {name: fingerprint(benchmark_manifest(found, name)) for name in found.pictures.benchmarks}
+def _findings(root: Path, found: ScannedImages) -> Findings:
+    """From the root, if the same images were compared by the same rule before."""
+    benchmarks = {name: fingerprint(benchmark_manifest(found, name)) for name in found.images.benchmarks}
     path = root / "stores" / f".leaks-{short_digest([RULE, fingerprint(found.manifest), benchmarks])}.json"
     if (findings := _kept(path)) is None:
-        findings = found.compared or compare_pictures(found.pictures, found.known)
+        findings = found.compared or compare_images(found.images, found.known)
         found.known.save()
         with whole_file(path) as file:
             file.write(json.dumps(asdict(findings), indent=1).encode())

@@ -17,13 +17,13 @@ from sr_core.leaks.overlap import Findings, Leak, examine
 from sr_core.metrics.evaluate import bicubic_baseline, mean_score, score
 from sr_core.patches.sampler import PatchSampler
 from sr_core.patches.validation import MAX_BICUBIC_PSNR, Crop, check_detail, crop_side
-from sr_core.process.progress import Progress, pixels_text
+from sr_core.process.progress import ProgressBar, pixels_text
 from sr_core.store.hdf5 import PatchStore, load_store
-from sr_core.store.known import KnownPictures
+from sr_core.store.known import KnownImages
 from sr_core.store.layers import Lr
 from sr_core.store.manifest import Manifest, fingerprint, in_order
 from sr_core.store.preparation import prepare_store
-from sr_core.store.sources import Pictures, embedded_pictures, folder_pictures
+from sr_core.store.sources import ImageSet, embedded_images, folder_images
 from study.question.config import TrialConfig, short_digest
 from study.question.experiment import Experiment
 from study.record.course import described
@@ -37,82 +37,82 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
-    """The pictures of a study and the store that holds their pixels."""
+class PreparedImages:
+    """The images of a study and the store that holds their pixels."""
 
-    pictures: Pictures
+    images: ImageSet
     store: PatchStore
     path: str
     """Of the store, relative to the root."""
 
 
-def find_pictures(data: Path | None, experiment: Experiment) -> Pictures:
-    """The pictures that `--data` names, or the photographs inside scikit-image's wheel."""
+def find_images(data: Path | None, experiment: Experiment) -> ImageSet:
+    """The images that `--data` names, or the photographs inside scikit-image's wheel."""
     if data is not None:
-        return folder_pictures(data, experiment.benchmarks)
+        return folder_images(data, experiment.benchmarks)
     if experiment.benchmarks:
         raise SuiteError(
             f"this experiment reports {', '.join(experiment.benchmarks)}: give --data DIR with DIR/<set>/HR in it"
         )
-    return embedded_pictures()
+    return embedded_images()
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """The pictures of a study, read once to know them."""
+class ScannedImages:
+    """The images of a study, read once to know them."""
 
-    pictures: Pictures
+    images: ImageSet
     manifest: Manifest
-    known: KnownPictures
+    known: KnownImages
     compared: Findings | None = None
     """What shows the same, where that came of the same reading."""
 
 
-def read_pictures(root: Path, pictures: Pictures, *, compare: bool = False) -> Found:
-    """What the pictures are; those that a study under this root has read before are not read again. Writes nothing.
+def read_images(root: Path, images: ImageSet, *, compare: bool = False) -> ScannedImages:
+    """What the images are; those that a study under this root has read before are not read again. Writes nothing.
 
     Args:
-        compare: training with held-out pictures too, if some have to be read for the first time.
+        compare: training with held-out images too, if some have to be read for the first time.
     Raises:
-        ImageError: a picture cannot be read.
+        ImageError: an image cannot be read.
     """
-    known = KnownPictures(root / "stores" / ".pictures.json")
+    known = KnownImages(root / "stores" / ".pictures.json")
     compared = None
-    if compare and any(known.record(split, picture) is None for split, picture in in_order(pictures)):
-        compared = compare_pictures(pictures, known)
-    with Progress("reading the pictures", text="{:.0f} pictures".format) as progress:
-        return Found(pictures, known.manifest_of(pictures, progress=progress.at), known, compared)
+    if compare and any(known.record(split, image) is None for split, image in in_order(images)):
+        compared = compare_images(images, known)
+    with ProgressBar("reading the images", text="{:.0f} images".format) as progress:
+        return ScannedImages(images, known.manifest_of(images, progress=progress.at), known, compared)
 
 
-def known_manifest(root: Path, pictures: Pictures) -> Manifest | None:
-    """What the pictures are, if a study under this root has read them all before; reads none of them."""
-    known = KnownPictures(root / "stores" / ".pictures.json")
-    records = [known.record(split, picture) for split, picture in in_order(pictures)]
+def known_manifest(root: Path, images: ImageSet) -> Manifest | None:
+    """What the images are, if a study under this root has read them all before; reads none of them."""
+    known = KnownImages(root / "stores" / ".pictures.json")
+    records = [known.record(split, image) for split, image in in_order(images)]
     manifest = tuple(record for record in records if record is not None)
     return manifest if len(manifest) == len(records) else None
 
 
-def compare_pictures(pictures: Pictures, known: KnownPictures) -> Findings:
-    """Which training pictures show what a held-out one shows, or another of them; reads every picture."""
-    held_out = {"valid": pictures.valid, **pictures.benchmarks}
-    with Progress("reading and comparing the pictures", text="{:.0f} pictures".format) as progress:
-        return examine(pictures.train, held_out, progress.at, known=known)
+def compare_images(images: ImageSet, known: KnownImages) -> Findings:
+    """Which training images show what a held-out one shows, or another of them; reads every image."""
+    held_out = {"valid": images.valid, **images.benchmarks}
+    with ProgressBar("reading and comparing the images", text="{:.0f} images".format) as progress:
+        return examine(images.train, held_out, progress.at, known=known)
 
 
-def benchmark_manifest(found: Found, name: str) -> Manifest:
-    """What the pictures of a benchmark are; reads those that are not known."""
-    return found.known.manifest_of(Pictures(name, (), found.pictures.benchmarks[name]))
+def benchmark_manifest(found: ScannedImages, name: str) -> Manifest:
+    """What the images of a benchmark are; reads those that are not known."""
+    return found.known.manifest_of(ImageSet(name, (), found.images.benchmarks[name]))
 
 
-def prepare_material(root: Path, found: Found, experiment: Experiment) -> Material:
-    """The store for these pictures under the root, with this experiment's LR made where it is not there yet.
+def prepare_material(root: Path, found: ScannedImages, experiment: Experiment) -> PreparedImages:
+    """The store for these images under the root, with this experiment's LR made where it is not there yet.
 
     Every store in the folder is asked for its fingerprint, so one that `sr_core.prepare` put there is used too.
 
     Raises:
-        ImageError, StoreError: a picture cannot be used, or the store not be written or read.
+        ImageError, StoreError: an image cannot be used, or the store not be written or read.
     """
-    pictures, manifest, known = found.pictures, found.manifest, found.known
+    images, manifest, known = found.images, found.manifest, found.known
     known.save()
     base = experiment.base
     lr: set[Lr] = {("train", base.data.scale, kernel) for kernel in experiment.train_kernels}  # type: ignore[misc]
@@ -120,15 +120,15 @@ def prepare_material(root: Path, found: Found, experiment: Experiment) -> Materi
     path = _store_for(root / "stores", fingerprint(manifest))
     store = load_store(path) if path.exists() else None
     if store is None or not lr <= store.lr:
-        with Progress("preparing the pictures", text=pixels_text) as progress:
-            store = prepare_store(path, pictures, lr, known=known, progress=progress.at)
+        with ProgressBar("preparing the images", text=pixels_text) as progress:
+            store = prepare_store(path, images, lr, known=known, progress=progress.at)
     if store.fingerprint != fingerprint(manifest):
-        raise SuiteError(f"{path}: holds other pictures than its name says; delete it and run again")
-    return Material(pictures, store, path.relative_to(root).as_posix())
+        raise SuiteError(f"{path}: holds other images than its name says; delete it and run again")
+    return PreparedImages(images, store, path.relative_to(root).as_posix())
 
 
 def _store_for(folder: Path, wanted: str) -> Path:
-    """The store of these pictures, or where it belongs."""
+    """The store of these images, or where it belongs."""
     named = folder / f"{wanted[:16]}.h5"
     for path in sorted(folder.glob("*.h5")) if not named.exists() else ():
         with suppress(StoreError):  # another study's damage
@@ -143,16 +143,16 @@ def question_of(experiment: Experiment, seed: int, pixels: str) -> dict[str, Any
 
 
 def check_same_question(
-    opened: StudyOpened, question: Mapping[str, Any], folder: StudyFolder, pictures: Pictures
+    opened: StudyOpened, question: Mapping[str, Any], folder: StudyFolder, images: ImageSet
 ) -> None:
     """Raises SuiteError that shows the difference where a study of this name asks something else."""
     if opened.digest == short_digest(question):
         return
     then, now = dict(_flat(opened.question)), dict(_flat(question))
-    if then["data.fingerprint"] != now["data.fingerprint"]:  # people know pictures by where they are from
+    if then["data.fingerprint"] != now["data.fingerprint"]:  # people know images by where they are from
         then["data.fingerprint"] = opened.data["origin"]
-        same_place = pictures.origin == opened.data["origin"]
-        now["data.fingerprint"] = f"other pictures in {pictures.origin}" if same_place else pictures.origin
+        same_place = images.origin == opened.data["origin"]
+        now["data.fingerprint"] = f"other images in {images.origin}" if same_place else images.origin
     changed = [
         f"{name}: {then.get(name, 'absent')} then, {now.get(name, 'absent')} now"
         for name in sorted(then.keys() | now.keys())
@@ -178,7 +178,7 @@ def first_event(
     name: str,
     experiment: Experiment,
     seed: int,
-    material: Material,
+    material: PreparedImages,
     leaks: Sequence[Leak],
     *,
     data: Path | None,
@@ -192,10 +192,10 @@ def first_event(
     Raises:
         ImageError: no validation image has detail.
     """
-    from study.executors.trial import Bench
+    from study.executors.trial import TrialContext
 
     base = experiment.base
-    bench = Bench(material.store, runtime, max_bicubic_psnr=max_bicubic_psnr)
+    bench = TrialContext(material.store, runtime, max_bicubic_psnr=max_bicubic_psnr)
     crops = bench.crops(base)
     assert bench.squares is not None
     question = question_of(experiment, seed, material.store.fingerprint)
@@ -210,13 +210,13 @@ def first_event(
         text=experiment.question,
         runtime=runtime.to_json(),
         data={
-            "origin": material.pictures.origin,
+            "origin": material.images.origin,
             "folder": None if data is None else str(data.resolve()),
             "store": material.path,
             "fingerprint": material.store.fingerprint,
             "pictures": [[r.split, r.name, r.sha256] for r in material.store.manifest],
             "left_out": left_out(experiment, material.store.manifest),
-            "not_used": material.pictures.left_out.summary(),
+            "not_used": material.images.left_out.summary(),
             "crops": {
                 "count": len(crops),
                 "pictures": len({c.name for c in crops}),
@@ -230,20 +230,20 @@ def first_event(
     )
 
 
-def check_pictures(experiment: Experiment, found: Found) -> None:
-    """Whether every picture will do for what the experiment wants of it; later would be after hours of training.
+def check_images(experiment: Experiment, found: ScannedImages) -> None:
+    """Whether every image will do for what the experiment wants of it; later would be after hours of training.
 
     Raises:
-        ImageError: no training picture is left for some setting, or a picture is too small to be scored.
+        ImageError: no training image is left for some setting, or an image is too small to be scored.
     """
     left_out(experiment, found.manifest)
     scale = experiment.base.data.scale
     valid = [r for r in found.manifest if r.split == "valid"]
-    for held_out in (valid, *(benchmark_manifest(found, name) for name in found.pictures.benchmarks)):
+    for held_out in (valid, *(benchmark_manifest(found, name) for name in found.images.benchmarks)):
         crop_side([r.name for r in held_out], [(r.height // scale, r.width // scale) for r in held_out], scale)
 
 
-def check_validation_detail(experiment: Experiment, found: Found, max_bicubic_psnr: float | None) -> None:
+def check_validation_detail(experiment: Experiment, found: ScannedImages, max_bicubic_psnr: float | None) -> None:
     """Raises ImageError if no validation image has a place to score; reads as many of them as it takes to know.
 
     Args:
@@ -255,7 +255,7 @@ def check_validation_detail(experiment: Experiment, found: Found, max_bicubic_ps
     scale = base.data.scale
     valid = [r for r in found.manifest if r.split == "valid"]
     largest = crop_side([r.name for r in valid], [(r.height // scale, r.width // scale) for r in valid], scale)
-    pairs = ((picture.name, crop_to_multiple(read_image(picture.path), scale)) for picture in found.pictures.valid)
+    pairs = ((image.name, crop_to_multiple(read_image(image.path), scale)) for image in found.images.valid)
     check_detail(
         ((name, downsample(hr, scale, base.evaluation.kernel), hr) for name, hr in pairs),
         scale=scale,
@@ -265,7 +265,7 @@ def check_validation_detail(experiment: Experiment, found: Found, max_bicubic_ps
 
 
 def left_out(experiment: Experiment, manifest: Manifest) -> dict[str, list[str]]:
-    """Names of the training pictures too small for a patch or window, by the settings that leave them out.
+    """Names of the training images too small for a patch or window, by the settings that leave them out.
 
     Raises:
         ImageError: none is left for some of these settings.

@@ -25,7 +25,7 @@ from study.record.journal import decode, read
 from study.record.state import StudyState, fold
 from study.record.wall_time import WallTime, table
 from study.screen import terminal
-from study.session.opening import find_pictures, known_manifest, question_of
+from study.session.opening import find_images, known_manifest, question_of
 from study.tracking.views import hold_all
 
 TEMPORARY = 75
@@ -136,7 +136,7 @@ def shown_again(outcome: Outcome) -> int | None:
         if state.opened.runtime["device"] != "cpu" and outcome.placement.slots > 1:
             return None
         outcome.placement.check(state.opened.runtime, cores())
-        manifest = known_manifest(folder.root, find_pictures(args.data, outcome.experiment))
+        manifest = known_manifest(folder.root, find_images(args.data, outcome.experiment))
         if manifest is None:
             return None
         question = question_of(outcome.experiment, outcome.seed, fingerprint(manifest))

@@ -17,7 +17,7 @@ from sr_core.process.machine import cores
 from sr_core.process.out_of_memory import is_out_of_memory
 from sr_core.process.stopping import StoppedError, StopSignal, Terminated, signals
 from sr_core.store.manifest import fingerprint
-from sr_core.store.sources import Pictures
+from sr_core.store.sources import ImageSet
 from sr_core.training.checkpoint import put_fence
 from sr_core.training.compiled import keep_compiled_in
 from sr_core.training.memory import share_one_heap
@@ -30,7 +30,7 @@ from study.record.branching import require_own_name
 from study.record.course import course_of
 from study.record.events import SessionEnded, SessionStarted, Warned, max_bicubic_psnr
 from study.record.folder import StudyFolder
-from study.record.journal import Journal, Place, read
+from study.record.journal import Journal, JournalPosition, read
 from study.record.ownership import Ownership
 from study.record.state import StudyState, fold
 from study.screen import live, terminal
@@ -41,15 +41,15 @@ from study.session.conclusion import conclude
 from study.session.coordinator import Coordinator, Observer
 from study.session.leak_check import check_leaks
 from study.session.opening import (
-    Found,
-    check_pictures,
+    ScannedImages,
+    check_images,
     check_same_question,
     check_validation_detail,
-    find_pictures,
+    find_images,
     first_event,
     prepare_material,
     question_of,
-    read_pictures,
+    read_images,
     runtime_of,
 )
 from study.session.outcome import TEMPORARY, Outcome, done, lacks_results
@@ -70,9 +70,9 @@ def run_session(session: "Session") -> int:
     require_own_name(folder)
     try:
         with signals(session.stop):
-            new = not folder.journal.exists()  # then its pictures are compared before there is anything of it
-            found = read_pictures(folder.root, find_pictures(session.args.data, experiment), compare=new)
-            check_pictures(experiment, found)  # nothing is written where they will not do
+            new = not folder.journal.exists()  # then its images are compared before there is anything of it
+            found = read_images(folder.root, find_images(session.args.data, experiment), compare=new)
+            check_images(experiment, found)  # nothing is written where they will not do
             if new:
                 check_validation_detail(experiment, found, session.new_bound())
             with folder.owned(take_over=session.args.take_over) as ownership:
@@ -121,11 +121,11 @@ class Session(Outcome):
         """A session that leads to this outcome."""
         return cls(**{one.name: getattr(outcome, one.name) for one in fields(outcome)})
 
-    def run(self, found: Found, ownership: Ownership) -> int:
+    def run(self, found: ScannedImages, ownership: Ownership) -> int:
         """Open or continue the study, search, conclude, show; returns the exit status."""
         self.epoch = ownership.epoch
         out = terminal.console()
-        place = Place()
+        place = JournalPosition()
         state = fold(read(self.folder.journal, place)) if self.folder.journal.exists() else StudyState()
         seed = self.seed
         device = state.opened.runtime["device"] if state.opened else self.placement.device
@@ -146,7 +146,7 @@ class Session(Outcome):
             self.doubts = doubts(self.experiment.sampler)
         leaks = () if state.opened else check_leaks(root, found, allowed=args.allow_leak)
         with ExitStack() as stack:
-            followers = stack.enter_context(self._views(out))  # their stores take seconds to make: beside the pictures
+            followers = stack.enter_context(self._views(out))  # their stores take seconds to make: beside the images
             keep_compiled_in(root / "compiled")
             material = prepare_material(root, found, self.experiment)
             wait_prepared(followers)  # before a worker starts, and before speed is measured
@@ -158,7 +158,7 @@ class Session(Outcome):
             )  # fmt: skip
             for line in terminal.material(opened):
                 out.print(line, markup=False, soft_wrap=True)
-            if left_out := found.pictures.left_out.line():
+            if left_out := found.images.left_out.line():
                 print(left_out, file=sys.stderr, flush=True)
             journal = Journal(self.folder.journal, ownership.check, place)
             stack.callback(journal.close)
@@ -200,14 +200,14 @@ class Session(Outcome):
                 if self.placement.executor == "processes":
                     executor.close()  # the conclusion may need the GPU that a worker holds
                 with self.wall_time.spent("conclusion"):
-                    end = self._conclude(coordinator, end, found.pictures, runtime.device, view)
+                    end = self._conclude(coordinator, end, found.images, runtime.device, view)
             coordinator.record(end)
             view.close()
         self.show(out, coordinator.state)
         return self.status(coordinator.state)
 
     def _conclude(
-        self, coordinator: Coordinator, end: SessionEnded, pictures: Pictures, device: str, view: terminal.View
+        self, coordinator: Coordinator, end: SessionEnded, images: ImageSet, device: str, view: terminal.View
     ) -> SessionEnded:
         """Record the conclusion; how the session ends then, which is by a signal if one came meanwhile."""
         what = "concluding: the winner on whole images"
@@ -223,7 +223,7 @@ class Session(Outcome):
         try:
             coordinator.record(
                 conclude(
-                    self.folder, coordinator.state, self.experiment, pictures, device=device, tell=tell,
+                    self.folder, coordinator.state, self.experiment, images, device=device, tell=tell,
                     check=self.stop.check,
                 )
             )  # fmt: skip
@@ -237,7 +237,7 @@ class Session(Outcome):
         replay = self.experiment.replay
         return MAX_BICUBIC_PSNR if replay is None else course_of(replay).max_bicubic_psnr
 
-    def check(self, state: StudyState, seed: int, found: Found) -> None:
+    def check(self, state: StudyState, seed: int, found: ScannedImages) -> None:
         """Raises SuiteError where the study cannot be run like this, before anything is prepared for it."""
         check_addresses(self.args.tracking_uri, self.args.storage, self.folder.root)
         if self.placement.gpus:
@@ -246,7 +246,7 @@ class Session(Outcome):
         if state.opened is None:
             return
         question = question_of(self.experiment, seed, fingerprint(found.manifest))
-        check_same_question(state.opened, question, self.folder, found.pictures)
+        check_same_question(state.opened, question, self.folder, found.images)
         on_gpus = state.opened.runtime["device"] != "cpu"
         if self.placement.gpus and not on_gpus:
             raise SuiteError(

@@ -36,7 +36,7 @@ from study.record.state import StudyState, TrialState, fold
 from study.record.wall_time import WallTime
 from study.screen import terminal
 from study.session.coordinator import Coordinator
-from study.session.opening import Found
+from study.session.opening import ScannedImages
 from study.session.session import Session
 
 _LEAST_SHARE = 0.01
@@ -121,17 +121,17 @@ class TrainingSession(Session):
     trial: TrialState
     beginning: Start | None
 
-    def run(self, found: Found, ownership: Ownership) -> int:
+    def run(self, found: ScannedImages, ownership: Ownership) -> int:
         """As for any study, once said what it starts from."""
         for line in self.beginning.lines(self.experiment.base) if self.beginning else ():
             print(line)
         return super().run(found, ownership)
 
-    def check(self, state: StudyState, seed: int, found: Found) -> None:
-        """As for any study; besides, the pictures have to be the study's."""
+    def check(self, state: StudyState, seed: int, found: ScannedImages) -> None:
+        """As for any study; besides, the images have to be the study's."""
         if fingerprint(found.manifest) != self.study.data["fingerprint"]:
             raise SuiteError(
-                f"{found.pictures.origin}: these are not the pictures of study {self.folder.study!r} "
+                f"{found.images.origin}: these are not the images of study {self.folder.study!r} "
                 f"({self.study.data['origin']}); give them with --data DIR"
             )
         super().check(state, seed, found)
@@ -173,7 +173,7 @@ class TrainingSession(Session):
         line = f"trial {now.number} of {self.folder.study}: {now.score:.3f} dB after {now.patches} patches{before}, "
         notes = state.concluded.notes if state.concluded is not None else ()
         warnings = [note for note in notes if note.startswith("warning: ")]
-        return [f"{line}{now.score - bicubic:+.3f} dB against bicubic", *terminal.on_whole_pictures(state), *warnings]
+        return [f"{line}{now.score - bicubic:+.3f} dB against bicubic", *terminal.on_whole_images(state), *warnings]
 
     def next_command(self, state: StudyState) -> str:
         """The UI; where something is left to train, the same command."""
@@ -200,14 +200,14 @@ def training_session(
     """The session that the arguments of `study.train` describe.
 
     Raises:
-        SuiteError: the trial, its pictures or the weights to start from are not there, or the budget is not legal.
+        SuiteError: the trial, its images or the weights to start from are not there, or the budget is not legal.
     """
     state = fold(read(study.journal))
     opened, trial = state.opened, _trial(state, args.trial, study.study)
     assert opened is not None
     config = trial.config.with_values({"train.budget_patches": args.patches})
     start = start_from(args.transfer_from, config) if args.transfer_from else None
-    data = _pictures(opened, args.data, study.study)
+    data = _images(opened, args.data, study.study)
     training = Training(
         question=f"How far does trial {trial.number} of study {study.study} get with {args.patches} patches"
         f"{f', starting from {start.origin.name}' if start else ''}?",
@@ -250,19 +250,19 @@ def _trial(state: StudyState, which: str, study: str) -> TrialState:
     return state.trials[int(which)]
 
 
-def _pictures(opened: StudyOpened, given: Path | None, study: str) -> Path | None:
-    """The folder with the study's pictures; None for those inside scikit-image's wheel."""
+def _images(opened: StudyOpened, given: Path | None, study: str) -> Path | None:
+    """The folder with the study's images; None for those inside scikit-image's wheel."""
     recorded = opened.data["folder"]
     if recorded is None:
         if given is not None:
-            raise SuiteError(f"study {study!r} was run on the pictures of {opened.data['origin']}; leave out --data")
+            raise SuiteError(f"study {study!r} was run on the images of {opened.data['origin']}; leave out --data")
         return None
     if given is None and not Path(recorded).is_dir():
-        raise SuiteError(f"{recorded}: the pictures of study {study!r} are no longer there; give them with --data DIR")
+        raise SuiteError(f"{recorded}: the images of study {study!r} are no longer there; give them with --data DIR")
     return given or Path(recorded)
 
 
 def _benchmarks(asked: Sequence[str], data: Path | None) -> tuple[str, ...]:
-    """The test sets of the study, and those that lie beside its pictures."""
+    """The test sets of the study, and those that lie beside its images."""
     beside = present_benchmarks(data) if data is not None and data.is_dir() else ()
     return tuple(dict.fromkeys([*asked, *(name for name in beside if name not in asked)]))

@@ -17,10 +17,10 @@ from sr_core.model.network import A2N
 from sr_core.process.durable import write_durably
 from sr_core.process.names import visible
 from sr_core.store.manifest import pixel_digest
-from sr_core.store.sources import Picture, Pictures
+from sr_core.store.sources import ImageSet, SourceImage
 from study.question.config import short_digest
 
-Row = tuple[str, str, float, float]
+ScoreRow = tuple[str, str, float, float]
 """(set, image, PSNR in dB, SSIM)."""
 
 
@@ -65,8 +65,8 @@ class WholeImages:
 
     scores: dict[str, float] = field(default_factory=dict)
     """Means by set, e.g. "valid/psnr", and bicubic's, e.g. "valid/psnr_bicubic"."""
-    rows: list[Row] = field(default_factory=list)
-    median: Picture | None = None
+    rows: list[ScoreRow] = field(default_factory=list)
+    median: SourceImage | None = None
     """The validation image with the median gain over bicubic, which is not the luckiest."""
     warnings: list[str] = field(default_factory=list)
     """Images that could not be scored, one line each; they are in no mean."""
@@ -75,7 +75,7 @@ class WholeImages:
 def score_whole_images(
     model: A2N,
     weights: str,
-    pictures: Pictures,
+    images: ImageSet,
     evaluation: EvaluationConfig,
     *,
     device: str,
@@ -94,31 +94,31 @@ def score_whole_images(
         check: called often; may raise to end the work, which then continues from there.
     """
     result = WholeImages()
-    gains: list[tuple[float, str, Picture]] = []
-    sets: Mapping[str, tuple[Picture, ...]] = {"valid": tuple(pictures.valid), **pictures.benchmarks}
+    gains: list[tuple[float, str, SourceImage]] = []
+    sets: Mapping[str, tuple[SourceImage, ...]] = {"valid": tuple(images.valid), **images.benchmarks}
     total, done = sum(map(len, sets.values())), 0
     for name, members in sets.items():
         ours, bicubic = [], []
-        for picture in members:
+        for image in members:
             done += 1
             tell(f"image {done} of {total}")
             check()
-            image = read_image(picture.path)
-            key = short_digest([weights, pixel_digest(image), evaluation.kernel, evaluation.protocol, device])
+            pixels = read_image(image.path)
+            key = short_digest([weights, pixel_digest(pixels), evaluation.kernel, evaluation.protocol, device])
             pair = kept.get(key)
             if pair is None:
                 try:
-                    seen = look(model, image, evaluation, name=picture.path, progress=lambda _: check())
+                    seen = look(model, pixels, evaluation, name=image.path, progress=lambda _: check())
                 except ImageError as exc:
-                    result.warnings.append(f"warning: {name} {visible(picture.name)} is in no mean: {exc}")
+                    result.warnings.append(f"warning: {name} {visible(image.name)} is in no mean: {exc}")
                     continue
                 pair = seen.of_sr, seen.of_bicubic
                 kept.put(key, pair)
             ours.append(pair[0])
             bicubic.append(pair[1])
-            result.rows.append((name, picture.name, pair[0].psnr, pair[0].ssim))
+            result.rows.append((name, image.name, pair[0].psnr, pair[0].ssim))
             if name == "valid":
-                gains.append((pair[0].psnr - pair[1].psnr, picture.name, picture))
+                gains.append((pair[0].psnr - pair[1].psnr, image.name, image))
         for suffix, scores in (("", ours), ("_bicubic", bicubic)) if ours else ():
             mean = mean_score(scores)
             result.scores |= {f"{name.lower()}/psnr{suffix}": mean.psnr, f"{name.lower()}/ssim{suffix}": mean.ssim}

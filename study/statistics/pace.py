@@ -9,10 +9,10 @@ from study.record.events import (
     Failed,
     Finished,
     Paused,
-    Progress,
     Pruned,
     Started,
     Ticked,
+    Validated,
     WorkerLost,
 )
 from study.record.state import StudyState, TrialState
@@ -41,7 +41,7 @@ def follow(laps: Mapping[int, Lap], event: Event) -> Mapping[int, Lap]:
     match event:
         case Started():
             return {**laps, event.trial: Lap(event.slot, event.patches, event.time, event.patches, event.time)}
-        case Ticked() | Progress() | Checkpointed() if event.trial in laps:
+        case Ticked() | Validated() | Checkpointed() if event.trial in laps:
             return {**laps, event.trial: replace(laps[event.trial], patches=event.patches, told=event.time)}
         case Paused() | Finished() | Pruned() | Failed() | WorkerLost():
             return {number: lap for number, lap in laps.items() if number != event.trial}

@@ -73,7 +73,7 @@ def _is_end(dimension: Dimension, value: Any) -> bool:
             return False
 
 
-def sentences(state: StudyState, experiment: Experiment) -> list[str]:
+def arm_sentences(state: StudyState, experiment: Experiment) -> list[str]:
     """Arms with their budgets, and warnings, in words."""
     lines = []
     found = arms(state, experiment)

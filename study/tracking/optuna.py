@@ -23,12 +23,12 @@ from study.record.events import (
     Event,
     Failed,
     Finished,
-    Progress,
+    MicroBatchReduced,
     Proposed,
     Pruned,
-    Reduced,
     Started,
     StudyOpened,
+    Validated,
 )
 from study.record.folder import StudyFolder
 from study.record.journal import study_id
@@ -109,7 +109,9 @@ class OptunaSink:
                         continue
                     self._study.add_trial(self._frozen(state.trials[event.trial], event))
                     self._shown.add(event.trial)
-            if not all(isinstance(event, Proposed | Started | Progress | Checkpointed | Reduced) for event in events):
+            if not all(
+                isinstance(event, Proposed | Started | Validated | Checkpointed | MicroBatchReduced) for event in events
+            ):
                 self._study.set_user_attr("study.synced", upto)
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
-from study.record.events import Progress
+from study.record.events import Validated
 from study.record.folder import StudyFolder
 from study.record.journal import read
 from study.record.state import StudyState, fold
@@ -313,7 +313,7 @@ def unharmed(reference: Reference) -> Callable[[Command], None]:
         assert state.opened.runtime == reference.state.opened.runtime
         assert outcome_of(state) == reference.outcome
         assert not [warning for warning in state.warnings if "differs after its resume" in warning]
-        points = Counter((e.trial, e.patches) for e in read(command.folder.journal) if isinstance(e, Progress))
+        points = Counter((e.trial, e.patches) for e in read(command.folder.journal) if isinstance(e, Validated))
         assert set(points.values()) == {1}
         assert sorted(state.endings) == sorted(state.trials), "a trial ended twice or never"
         assert not list(command.folder.path.rglob("*checkpoint*")), "something is left over"

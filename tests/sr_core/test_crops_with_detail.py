@@ -18,13 +18,13 @@ from sr_core.model.inference import super_resolve
 from sr_core.model.weights import load_model
 from sr_core.patches import validation
 from sr_core.patches.validation import Crop, choose_squares, crop_places, validation_crops
-from sr_core.store.sources import embedded_pictures
+from sr_core.store.sources import embedded_images
 
 FLAT = 128
 
 
 def photographs() -> dict[str, Image]:
-    return {picture.name: read_image(picture.path) for picture in embedded_pictures().valid}
+    return {image.name: read_image(image.path) for image in embedded_images().valid}
 
 
 def crops_of(

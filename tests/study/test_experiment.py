@@ -388,10 +388,10 @@ def test_what_is_no_python_file_is_refused_with_what_to_do(tmp_path: Path, monke
 
 
 def test_a_file_whose_name_is_no_study_name_runs_under_another_name(
-    tmp_path: Path, tiny_experiment_file: Path, picture_folder: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, tiny_experiment_file: Path, image_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tiny_experiment_file.rename(tmp_path / "größere Netze.py")
-    flags = ["--experiment", str(file), "--root", str(tmp_path / "r"), "--data", str(picture_folder), "--dry-run"]
+    flags = ["--experiment", str(file), "--root", str(tmp_path / "r"), "--data", str(image_folder), "--dry-run"]
     assert main(flags) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -466,7 +466,7 @@ def test_where_the_batch_is_doubled_the_rate_is_doubled_or_stays() -> None:
     assert sorted(t.batch_size for t in train.values() if t.learning_rate == 5e-4) == [8, 16, 32]
 
 
-def test_the_searches_on_small_pictures_hold_sub_images_that_these_have() -> None:
+def test_the_searches_on_small_images_hold_sub_images_that_these_have() -> None:
     for name in ("a2n_x2_small_pictures", "a2n_x2_cpu"):
         _, loaded = load_experiment(name)
         for config in (loaded.base, *loaded.references.values()):

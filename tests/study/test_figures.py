@@ -87,10 +87,10 @@ def test_more_references_than_colours_are_drawn() -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (2, 300), (300, 2), (96, 96)])
-def test_pictures_of_any_shape_are_compared(shape: tuple[int, int]) -> None:
-    picture = np.zeros((*shape, 3), np.uint8)
-    box = plots.most_gained(picture, picture, picture, 96)
-    figure = plots.comparison({"a": (picture, float("inf")), "b": (picture, None)}, box=box, title=HOSTILE[0][:3])
+def test_images_of_any_shape_are_compared(shape: tuple[int, int]) -> None:
+    image = np.zeros((*shape, 3), np.uint8)
+    box = plots.most_gained(image, image, image, 96)
+    figure = plots.comparison({"a": (image, float("inf")), "b": (image, None)}, box=box, title=HOSTILE[0][:3])
     assert figures.png(figure).startswith(b"\x89PNG")
 
 

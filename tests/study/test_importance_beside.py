@@ -51,7 +51,7 @@ def test_they_are_those_of_the_result_and_come_without_anybody_waiting(told: Any
             time.sleep(0.05)
     finally:
         beside.close()
-    expected = importance.sentences(importance.importances(study.state, PLAIN), PLAIN.sampler)
+    expected = importance.importance_sentences(importance.importances(study.state, PLAIN), PLAIN.sampler)
     assert found == [f"after 12 finished trials, {expected[0]}", *expected[1:]]
     assert "train.loss" in found[0]
 

@@ -22,7 +22,7 @@ from sr_core.errors import SuiteError
 from study.record import claims, ownership
 from study.record.events import Warned
 from study.record.folder import StudyFolder
-from study.record.journal import Journal, Place, read
+from study.record.journal import Journal, JournalPosition, read
 from study.record.ownership import Ownership
 
 LINES = 4
@@ -197,7 +197,7 @@ class Race:
 
     def _write(self, host: Host, held: Ownership) -> None:
         host.ownership = held
-        place = Place()
+        place = JournalPosition()
         known = len(list(read(self.folder.journal, place))) if self.folder.journal.exists() else 0
         journal = Journal(self.folder.journal, held.check, place)
         try:

@@ -135,7 +135,7 @@ class Play:
 
     def validate(self, number: int, patches: int) -> None:
         scores = {OBJECTIVE: float(self.scores[(7 * number + patches // EVERY) % len(self.scores)])}
-        self.tell(ev.Progress, trial=number, patches=patches, scores=scores, loss=1.0, learning_rate=1e-3)
+        self.tell(ev.Validated, trial=number, patches=patches, scores=scores, loss=1.0, learning_rate=1e-3)
         if patches == BUDGET:
             self.tell(ev.Finished, trial=number, patches=patches, scores=scores, per_image=(), weights="", seconds={})
             self.running.remove(number)
@@ -351,7 +351,7 @@ def one_trial(scheduler: str, *scores: float) -> Play:
         play.tell(ev.Started, trial=number, slot=0, epoch=1, patches=0, source="")
         for place, score in enumerate(curve, start=1):
             told = {"patches": EVERY * place, "scores": {OBJECTIVE: score}, "loss": 1.0, "learning_rate": 1e-3}
-            play.tell(ev.Progress, trial=number, **told)
+            play.tell(ev.Validated, trial=number, **told)
         if number == 0:
             rest = {"scores": {OBJECTIVE: 30.0}, "per_image": (), "weights": "", "seconds": {}}
             play.tell(ev.Finished, trial=0, patches=BUDGET, **rest)

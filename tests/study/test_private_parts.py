@@ -190,7 +190,7 @@ def test_a_sampler_that_optuna_ignores_is_recorded_at_the_beginning(begun: Calla
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    mlflow_store.prepare_store(f"sqlite:///{path}")
+    mlflow_store.prepare_mlflow_store(f"sqlite:///{path}")
     return path
 
 
@@ -223,7 +223,7 @@ def test_a_store_that_cannot_be_given_back_is_one_line(
 ) -> None:
     monkeypatch.delattr(kind, part)
     with pytest.raises(databases.ViewError, match=rf"not as this project expects it \(AttributeError: .*{part}"):
-        mlflow_store.prepare_store(f"sqlite:///{store}")
+        mlflow_store.prepare_mlflow_store(f"sqlite:///{store}")
 
 
 def test_a_store_that_takes_other_arguments_is_one_line_and_leaves_nothing(
@@ -231,7 +231,7 @@ def test_a_store_that_takes_other_arguments_is_one_line_and_leaves_nothing(
 ) -> None:
     monkeypatch.setattr(SqlAlchemyStore, "__init__", lambda self, uri: None)
     with pytest.raises(databases.ViewError, match=r"not as this project expects it \(TypeError: ") as caught:
-        mlflow_store.prepare_store(f"sqlite:///{tmp_path / 'mlflow.db'}")
+        mlflow_store.prepare_mlflow_store(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -269,7 +269,7 @@ def test_a_store_of_the_first_mlflow_is_upgraded_by_mlflows_own_command(tmp_path
     engine = mlflow_database.create_sqlalchemy_engine_with_retry(uri)
     mlflow_database.InitialBase.metadata.create_all(engine)
     engine.dispose()
-    mlflow_store.prepare_store(uri)
+    mlflow_store.prepare_mlflow_store(uri)
     assert mlflow_store.client_of(uri).search_experiments() != []
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert not list(folder.glob("mlruns"))

@@ -16,7 +16,7 @@ from study.question.space import Grid
 from study.record.course import course_of, described
 from study.record.journal import Journal
 from study.search.sampler import propose
-from study.search.scheduler import Verdict, decide
+from study.search.scheduler import Decision, decide
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_trial_is_pruned_exactly_where_it_was_whatever_the_others_score(
 ) -> None:
     again = replace(tiny, scheduler="replay", replay=journal)
     verdicts = {number: decide(recorded.state, again, number) for number in range(10)}
-    assert [number for number, verdict in verdicts.items() if verdict is Verdict.STOP] == [3, 7]
+    assert [number for number, verdict in verdicts.items() if verdict is Decision.STOP] == [3, 7]
 
 
 def test_the_settings_that_decide_bits_are_those_of_the_replayed_study(

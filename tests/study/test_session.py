@@ -76,7 +76,7 @@ def resumed_with(monkeypatch: pytest.MonkeyPatch) -> Any:
             wall_time=cast(Any, None),
             placement=placement,
         )
-        given.check(cast(Any, state), 0, cast(Any, SimpleNamespace(manifest=None, pictures=None)))
+        given.check(cast(Any, state), 0, cast(Any, SimpleNamespace(manifest=None, images=None)))
 
     return check
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from sr_core.process.names import printable, visible
-from study.record.events import Concluded, Finished, Progress, StudyOpened
+from study.record.events import Concluded, Finished, StudyOpened, Validated
 from study.record.state import OBJECTIVE, StudyState, TrialState
 from study.statistics.verdict import words
 
@@ -16,7 +16,7 @@ Tags = dict[str, Any]
 
 
 class DatasetInput(NamedTuple):
-    """Pictures that a run took in."""
+    """Images that a run took in."""
 
     context: str
     """What for: training, validation."""
@@ -81,7 +81,7 @@ def trial_tags(trial: TrialState, study: str) -> Tags:
     return tags
 
 
-def curve(progress: Iterable[Progress], baseline: float) -> list[Point]:
+def curve(progress: Iterable[Validated], baseline: float) -> list[Point]:
     """The points of some validations.
 
     Args:
@@ -105,7 +105,7 @@ def rank_tags(trial: TrialState, rank: int, of: int, study: str, baseline: float
 
 
 def dataset_inputs(opened: StudyOpened) -> list[DatasetInput]:
-    """The pictures of a study: one entry for those that train, one for those that validate.
+    """The images of a study: one entry for those that train, one for those that validate.
 
     Both have the digest of the whole data, the first half of its fingerprint (MLflow takes no more).
     """

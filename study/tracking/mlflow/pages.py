@@ -8,7 +8,7 @@ from study.record.state import OBJECTIVE
 from study.tracking.dashboards import CURVES, RANKING
 from study.tracking.mlflow import private as mlflow_private
 from study.tracking.mlflow.content import GAIN, flat, plain
-from study.tracking.mlflow.files import PICTURE
+from study.tracking.mlflow.files import IMAGE
 from study.tracking.mlflow.private import View
 
 _BEST_FIRST = mlflow_private.best_first(OBJECTIVE)
@@ -38,7 +38,7 @@ def _curves(opened: StudyOpened) -> View:
     lines = [mlflow_private.line_card(section, name, logarithmic=name == "train/loss") for section, name in _LINES]
     return _BEST_FIRST | mlflow_private.charts(
         f"tags.`study.name` = '{opened.study}' AND tags.`study.role` = 'search'",
-        [*lines, mlflow_private.image_card("pictures", PICTURE, budget)],  # at the end of a whole training
+        [*lines, mlflow_private.image_card("pictures", IMAGE, budget)],  # at the end of a whole training
         [
             mlflow_private.section("val"),
             mlflow_private.section("pictures", columns=1, cardHeight=600),

@@ -39,8 +39,8 @@ logger = logging.getLogger(__name__)
 ALIAS = "champion"
 LIBRARIES = ("mlflow", "torch", "numpy", "pandas", "pillow", "opencv-python-headless", "safetensors", "h5py")
 """What the model imports, `sr_core` being beside it."""
-_PICTURE = Schema([ColSpec(DataType.binary, "picture")])
-_SIGNATURE = ModelSignature(_PICTURE, _PICTURE, ParamSchema([ParamSpec("self_ensemble", DataType.boolean, False)]))
+_IMAGE = Schema([ColSpec(DataType.binary, "picture")])
+_SIGNATURE = ModelSignature(_IMAGE, _IMAGE, ParamSchema([ParamSpec("self_ensemble", DataType.boolean, False)]))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,9 +59,9 @@ class Champion:
     packages: Sequence[str]
     """`name==version` of what was installed when it was trained."""
     points: Sequence[content.Point]
-    """Its scores on the validation pictures and the benchmarks."""
+    """Its scores on the validation images and the benchmarks."""
     dataset: content.DatasetInput
-    """The validation pictures."""
+    """The validation images."""
     description: str
 
 
@@ -233,12 +233,12 @@ def _files(champion: Champion, model: Model) -> Iterator[Path]:
                 code_paths=[os.fspath(code)],
                 signature=_SIGNATURE,
                 input_example=pd.DataFrame({"picture": [_example()]}),
-                pip_requirements=requirements(champion.packages),
+                pip_requirements=model_requirements(champion.packages),
             )
         yield made
 
 
-def requirements(packages: Sequence[str]) -> list[str]:
+def model_requirements(packages: Sequence[str]) -> list[str]:
     """The libraries that the model imports, in the versions of `packages` or else of this environment.
 
     Without the mark of a local build (`+cpu`), which no package index knows.
@@ -248,6 +248,6 @@ def requirements(packages: Sequence[str]) -> list[str]:
 
 
 def _example() -> bytes:
-    """A small picture file: a colour wedge."""
+    """A small image file: a colour wedge."""
     across, down = np.meshgrid(np.linspace(0, 255, 32), np.linspace(0, 255, 24))
     return png_bytes(np.stack([across, down, 255 - across], axis=-1).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""The winner as MLflow serves it: a picture file in, the enlarged picture as a PNG file out.
+"""The winner as MLflow serves it: an image file in, the enlarged image as a PNG file out.
 
 This file is copied into the model, with `sr_core` beside it (MLflow's "models from code"); it must not import `study`.
 """
@@ -14,7 +14,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 
 class Upscaler(PythonModel):  # type: ignore[misc]  # MLflow is not typed
-    """Enlarges picture files as `python -m sr_core.upscale` does, pixel for pixel."""
+    """Enlarges image files as `python -m sr_core.upscale` does, pixel for pixel."""
 
     def load_context(self, context: PythonModelContext) -> None:
         import torch
@@ -27,7 +27,7 @@ class Upscaler(PythonModel):  # type: ignore[misc]  # MLflow is not typed
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """One row a picture: `picture` holds a whole file. Raises MlflowException that says what is wrong with one."""
+        """One row an image: `image` holds a whole file. Raises MlflowException that says what is wrong with one."""
         self_ensemble = bool((params or {}).get("self_ensemble", False))
         enlarged = model_input[["picture"]].copy()
         enlarged["picture"] = [self._enlarge(content, self_ensemble) for content in model_input["picture"]]

@@ -33,7 +33,7 @@ from study.tracking.mlflow.store import (
     log_datasets,
     milliseconds,
     plainly,
-    prepare_store,
+    prepare_mlflow_store,
     runs_of,
     second_name,
 )
@@ -80,7 +80,7 @@ class MlflowSink:
 
     def prepare(self) -> None:
         """Create the embedded store. Raises ViewError where that cannot be written."""
-        prepare_store(self._uri)
+        prepare_mlflow_store(self._uri)
 
     def open(self, opened: ev.StudyOpened) -> int:
         """Find or create experiment and parent run. Like `take`, raises ViewError where MLflow cannot be reached."""
@@ -99,7 +99,7 @@ class MlflowSink:
     def _connect(self, opened: ev.StudyOpened) -> None:
         if opened.study != self._folder.study:
             require_own(self._folder, opened, opened.study)
-        prepare_store(self._uri)
+        prepare_mlflow_store(self._uri)
         self._identity = databases.identity(self._uri)
         self._client = client_of(self._uri)
         self._study = {"study.name": opened.study, "study.id": study_id(opened)}
@@ -156,7 +156,7 @@ class MlflowSink:
                 self._put_right(state)
             if any(isinstance(event, ev.Concluded | ev.SessionEnded) for event in events):
                 self._rank(state)
-            told = not all(isinstance(event, ev.Progress | ev.Checkpointed | ev.Reduced) for event in events)
+            told = not all(isinstance(event, ev.Validated | ev.Checkpointed | ev.MicroBatchReduced) for event in events)
             if told:
                 self._show_study(state, tags | content.study_tags(state))
             for number, more in added.items():
@@ -217,7 +217,7 @@ class MlflowSink:
         """All files of a trial's run, or of the study's own."""
         if number is not None:
             trial = state.trials[number]
-            found = files.pictures(self._folder, self._study["study.id"], trial, trial.curve)
+            found = files.images(self._folder, self._study["study.id"], trial, trial.curve)
             found |= files.of_proposal(trial.proposed)
             return found | (files.of_trial(self._folder, trial.end) if trial.end else {})
         found = {}
@@ -267,11 +267,11 @@ class MlflowSink:
                 news = self._story(state, number)
         assert state.opened is not None
         baseline = state.opened.data["baseline"][OBJECTIVE]
-        validations = [event for event in news if isinstance(event, ev.Progress)]
+        validations = [event for event in news if isinstance(event, ev.Validated)]
         points = content.curve(validations, baseline)
-        added = files.pictures(self._folder, self._study["study.id"], trial, validations)
+        added = files.images(self._folder, self._study["study.id"], trial, validations)
         tags, params = content.Tags(), dict[str, Any]()
-        if not all(isinstance(event, ev.Progress | ev.Checkpointed) for event in news):
+        if not all(isinstance(event, ev.Validated | ev.Checkpointed) for event in news):
             tags = content.trial_tags(trial, state.opened.study)
         if any(isinstance(event, ev.Proposed) for event in news):
             tags["mlflow.parentRunId"] = self._parent.id

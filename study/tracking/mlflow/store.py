@@ -125,7 +125,7 @@ def experiment_of(client: MlflowClient, study: str, study_id: str) -> Experiment
     return named if empty else None
 
 
-def prepare_store(uri: str) -> None:
+def prepare_mlflow_store(uri: str) -> None:
     """Create the embedded store, or bring an older one up to date, as one process alone; does nothing for a server.
 
     Raises:

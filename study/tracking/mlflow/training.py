@@ -77,7 +77,7 @@ class TrainingSink(MlflowSink):
                     added |= self._results(event)
             self._send(self._run, added)
             self._send_missing(state)
-            if not all(isinstance(event, ev.Progress | ev.Checkpointed) for event in events):
+            if not all(isinstance(event, ev.Validated | ev.Checkpointed) for event in events):
                 session = {k: v for k, v in content.study_tags(state).items() if k.startswith(("provenance", "mlflow"))}
                 self._log(self._run, tags=tags | session | {"study.synced": upto})
 

@@ -1,9 +1,9 @@
 """The study of these data that is not finished: an arm for each loss, proposals by TPE."""
 
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
-from study.question.config import TrialConfig
-from study.question.experiment import Experiment
-from study.question.space import Choice, Float, Grid
+from study.config import TrialConfig
+from study.experiment import Experiment
+from study.space import Choice, Float, Grid
 
 BASE = TrialConfig(
     model=ModelConfig(n_feats=4, upsampler_feats=4, n_blocks=1, reduction=2),

@@ -20,7 +20,7 @@ SIDES = {"train": (64, 64, 72, 72), "valid": (56, 64), "Tiny/HR": (48, 50)}
 
 KILLED_AFTER = """
 import os, runpy, signal, sys
-from study.record.journal import Journal
+from study.journal import Journal
 append, seen = Journal.append, []
 def dying(self, event):
     append(self, event)

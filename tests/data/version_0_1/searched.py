@@ -1,9 +1,9 @@
 """The finished study of these data: two finalists with two seeds each, a benchmark, two references, one diverging."""
 
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
-from study.question.config import TrialConfig
-from study.question.experiment import Experiment
-from study.question.space import Float, Together
+from study.config import TrialConfig
+from study.experiment import Experiment
+from study.space import Float, Together
 
 BASE = TrialConfig(
     model=ModelConfig(n_feats=4, upsampler_feats=4, n_blocks=1, reduction=2),

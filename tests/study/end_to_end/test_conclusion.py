@@ -50,7 +50,7 @@ def test_a_study_concludes_and_reports_whatever_matplotlib_is_told(
 
 
 @pytest.mark.slow
-def test_pictures_whose_names_are_not_utf8_are_concluded_reported_exported_and_published(
+def test_images_whose_names_are_not_utf8_are_concluded_reported_exported_and_published(
     tiny: Any, commands: Any, tmp_path: Path, state_of: Any
 ) -> None:
     data = shutil.copytree(tiny.data, tmp_path / "data")

@@ -78,7 +78,7 @@ def test_killed_after_every_single_line_that_tells_something_new_a_study_comes_o
     argv = tiny.argv(tmp_path / "root")
     for kind in ("StudyOpened", "SessionStarted", "Started"):
         assert commands.run("study.run", *argv, first=kinds(kind)).status == -signal.SIGKILL
-    new = ("Proposed", "Progress", "Checkpointed", "Finished", "Pruned", "Concluded", "SessionEnded")
+    new = ("Proposed", "Validated", "Checkpointed", "Finished", "Pruned", "Concluded", "SessionEnded")
     deaths = 0
     while (ended := commands.run("study.run", *argv, first=kinds(*new))).status == -signal.SIGKILL:
         deaths += 1
@@ -111,7 +111,8 @@ def test_killed_a_study_of_two_threads_comes_out_the_same(
         return ended
 
     assert run(whole) == 0
-    for kind in ("Progress", "Checkpointed", "Started", "Progress", "Finished", "Progress", "Checkpointed", "Progress"):
+    checkpoints = ("Validated", "Checkpointed")
+    for kind in (*checkpoints, "Started", "Validated", "Finished", *checkpoints, "Validated"):
         assert run(killed, kinds(kind)) == -signal.SIGKILL
     assert run(killed) == 0
     assert [state_of(root).opened.runtime["threads"] for root in (whole, killed)] == [2, 2]
@@ -128,7 +129,7 @@ def test_killed_amid_a_line_of_every_kind_a_study_comes_out_the_same(
         "SessionStarted",
         "Proposed",
         "Started",
-        "Progress",
+        "Validated",
         "Checkpointed",
         "Finished",
         "Pruned",
@@ -281,7 +282,7 @@ def test_a_second_ctrl_c_stops_at_once_and_the_study_goes_on_from_the_last_check
         (signal.SIGHUP, 75, "terminated; the same command goes on from here\n"),
     ],
 )
-def test_stopped_while_the_pictures_are_prepared_it_leaves_nothing_behind(
+def test_stopped_while_the_images_are_prepared_it_leaves_nothing_behind(
     number: int, status: int, said: str, tiny: Any, commands: Any, tmp_path: Path, wait_until: Any
 ) -> None:
     slow = (

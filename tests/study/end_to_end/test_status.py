@@ -61,7 +61,7 @@ def test_while_a_study_runs_its_owner_running_trial_and_time_left_are_shown(
     assert "2 of 7 trials counted: 2 finished, 1 running" in text
 
 
-def test_a_study_that_still_prepares_its_pictures_says_so(
+def test_a_study_that_still_prepares_its_images_says_so(
     tiny: Any, commands: Any, tmp_path: Path, status: Any, wait_until: Any
 ) -> None:
     slow = (

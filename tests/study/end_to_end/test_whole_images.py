@@ -16,7 +16,7 @@ from study.record.journal import read
 from study.record.state import StudyState, fold
 from study.session import conclusion as winner
 from study.session import whole_images
-from study.session.opening import find_pictures
+from study.session.opening import find_images
 from study.session.whole_images import KeptScores
 
 
@@ -24,10 +24,10 @@ from study.session.whole_images import KeptScores
 def conclude(finished_copy: Any, tiny: Any) -> Any:
     """conclude(**options): the conclusion of a copy of the finished study, once more."""
     _, experiment = load_experiment(str(tiny.experiment))
-    pictures = find_pictures(tiny.data, experiment)
+    images = find_images(tiny.data, experiment)
 
     def run(**options: Any) -> Any:
-        return winner.conclude(finished_copy.folder, finished_copy.state, experiment, pictures, **options)
+        return winner.conclude(finished_copy.folder, finished_copy.state, experiment, images, **options)
 
     return run
 

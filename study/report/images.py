@@ -1,4 +1,4 @@
-"""What it looks like: validation pictures by everybody, with a slider, a zoom, details and error maps."""
+"""What it looks like: validation images by everybody, with a slider, a zoom, details and error maps."""
 
 import re
 from collections.abc import Mapping
@@ -15,22 +15,22 @@ from study.report.drawing import coloured, csv_text, data_uri
 from study.report.markup import Html, element, joined, missing, paragraph, table
 from study.report.material import WEIGHTS_NEEDED, network_of
 from study.report.page import Section
-from study.report.record import Record
+from study.report.record import StudyRecord
 from study.report.scenes import Box, Scene, errors, scenes
 
-_TITLE = "Pictures"
+_TITLE = "ImageSet"
 _LARGEST = 5_500_000
-"""Bytes of pictures in the page; scenes beyond that are left out."""
+"""Bytes of images in the page; scenes beyond that are left out."""
 
 
-def pictures(record: Record, data: Path | None, cache: Cache, *, show: bool = True) -> Section:
-    """Scores on whole pictures, and the scenes on which finalists and references differ most."""
-    whole = _on_whole_pictures(record)
+def images(record: StudyRecord, data: Path | None, cache: Cache, *, show: bool = True) -> Section:
+    """Scores on whole images, and the scenes on which finalists and references differ most."""
+    whole = _on_whole_images(record)
     best = record.best
     if best is None:
         return Section("pictures", _TITLE, joined([missing("Needs a finished trial of the search.")]))
     if not show:
-        return Section("pictures", _TITLE, joined([whole, missing("Pictures were left out by --no-pictures.")]))
+        return Section("pictures", _TITLE, joined([whole, missing("Images were left out by --no-pictures.")]))
     if network_of(record, best) is None:
         return Section("pictures", _TITLE, joined([whole, missing(WEIGHTS_NEEDED)]))
     try:
@@ -60,16 +60,16 @@ def pictures(record: Record, data: Path | None, cache: Cache, *, show: bool = Tr
     return Section("pictures", _TITLE, joined(parts), files, faults)
 
 
-def _words(record: Record, names: list[str]) -> Html:
+def _words(record: StudyRecord, names: list[str]) -> Html:
     compared = "finalists and references" if len(names) > 1 else "the network and bicubic"
     return paragraph(
-        f"Parts of validation pictures at x{record.base.data.scale}, LR by {record.base.evaluation.kernel}, in the "
+        f"Parts of validation images at x{record.base.data.scale}, LR by {record.base.evaluation.kernel}, in the "
         f"order in which {compared} differ most; PSNR is on Y of the part shown. Details are the squares in which they "
         "differ most."
     )
 
 
-def _on_whole_pictures(record: Record) -> Html | None:
+def _on_whole_images(record: StudyRecord) -> Html | None:
     if record.state.concluded is None:
         return None
     s = record.state.concluded.scores
@@ -80,11 +80,11 @@ def _on_whole_pictures(record: Record) -> Html | None:
         for name in names
     ]  # fmt: skip
     columns = ("set", "PSNR [dB]", "bicubic [dB]", "SSIM", "bicubic's SSIM")
-    return table(columns, rows, caption=f"Trial {record.state.concluded.best} on whole pictures")
+    return table(columns, rows, caption=f"Trial {record.state.concluded.best} on whole images")
 
 
 def _versions(scene: Scene, names: list[str]) -> dict[str, Image]:
-    """The pictures of a scene by what they are, LR in its own size."""
+    """The images of a scene by what they are, LR in its own size."""
     networks = {name: scene.networks[name] for name in names}
     return {"LR": scene.lr, "bicubic": scene.bicubic, **networks, "HR": scene.hr}
 
@@ -140,18 +140,18 @@ def _detail(scene: Scene, box: Box, place: int, versions: Mapping[str, Image], m
     y, x, side = box
     scale = scene.hr.shape[0] // scene.lr.shape[0]
     shown = []
-    for title, image in {**versions, **maps}.items():
+    for title, version in {**versions, **maps}.items():
         step = scale if title == "LR" else 1
-        cut = image[y // step : (y + side) // step, x // step : (x + side) // step]
+        cut = version[y // step : (y + side) // step, x // step : (x + side) // step]
         alt = f"{scene.name}, detail {place}: {title}"
-        picture = element("img", src=data_uri(webp_bytes(np.ascontiguousarray(cut))), alt=alt)
-        shown.append(element("figure", picture, element("figcaption", title)))
+        image = element("img", src=data_uri(webp_bytes(np.ascontiguousarray(cut))), alt=alt)
+        shown.append(element("figure", image, element("figcaption", title)))
     head = element("h4", f"Detail {place}: {side} x {side} pixels at ({x}, {y})")
     return joined([head, element("div", *shown, class_="details", style=f"--count:{len(shown)}")])
 
 
 def _files(scene: Scene, number: int, names: list[str], maps: Mapping[str, Image]) -> dict[str, bytes]:
-    """Every version of the scene as a picture file, pixel by pixel."""
+    """Every version of the scene as an image file, pixel by pixel."""
     versions = _versions(scene, names)
     return {
         f"figures/scene-{number}-{re.sub(r'[^A-Za-z0-9]+', '-', title)[:100]}.png": png_bytes(image)

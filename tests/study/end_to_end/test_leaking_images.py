@@ -1,4 +1,4 @@
-"""`study.run` on pictures that train and are held out too."""
+"""`study.run` on images that train and are held out too."""
 
 import shutil
 from pathlib import Path
@@ -9,8 +9,8 @@ from PIL import Image
 
 def leaking(data: Path, to: Path) -> Path:
     shutil.copytree(data, to)
-    with Image.open(to / "valid/valid2.png") as picture:
-        picture.save(to / "train/once_more.jpg", quality=75)
+    with Image.open(to / "valid/valid2.png") as image:
+        image.save(to / "train/once_more.jpg", quality=75)
     return to
 
 

@@ -11,17 +11,17 @@ _MOST = 10
 """Of a whole training, at even distances and after its last step; beside the one before its first."""
 
 
-def picture_file(trial_folder: Path, patches: int) -> Path:
-    """Where the picture of a validation is, of the network before its training for 0 patches; of most validations of a
+def image_file(trial_folder: Path, patches: int) -> Path:
+    """Where the image of a validation is, of the network before its training for 0 patches; of most validations of a
     long training there is none."""
     return trial_folder / "pictures" / f"{patches:09d}.png"
 
 
-def keep_picture(trial_folder: Path, patches: int, config: TrialConfig, picture: Callable[[], Image]) -> None:
-    """Write the picture after so many patches if it is one of those that are kept: the same ones for every trial."""
+def keep_image(trial_folder: Path, patches: int, config: TrialConfig, image: Callable[[], Image]) -> None:
+    """Write the image after so many patches if it is one of those that are kept: the same ones for every trial."""
     every, budget = config.evaluation.every_patches, config.train.budget_patches
     stride = -(-budget // (every * _MOST))
     if patches == 0 or (budget - patches) // every % stride == 0:
-        path = picture_file(trial_folder, patches)
+        path = image_file(trial_folder, patches)
         path.parent.mkdir(exist_ok=True)
-        write_durably(path, png_bytes(picture()))
+        write_durably(path, png_bytes(image()))

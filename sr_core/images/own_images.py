@@ -1,4 +1,4 @@
-"""Users' own pictures, to be enlarged: which file becomes which, and what is kept beside the colours.
+"""Users' own images, to be enlarged: which file becomes which, and what is kept beside the colours.
 
 The colours as stored go through the network, as the field's benchmarks do it. Beside them are kept
 
@@ -7,7 +7,7 @@ The colours as stored go through the network, as the field's benchmarks do it. B
 | alpha, a transparent colour or palette entry | as an alpha channel, enlarged by MATLAB's bicubic (`imresize`) |
 | grey | one channel, the luma 0.299 R + 0.587 G + 0.114 B of what the network makes of three equal ones |
 | an orientation (EXIF, XMP) | in the pixels, which are upright; the tag is gone, and with it all other metadata |
-| an ICC profile | unchanged, if it is one for RGB or grey as the picture is; samples are not converted |
+| an ICC profile | unchanged, if it is one for RGB or grey as the image is; samples are not converted |
 | 16 bits per channel | rounded to 8, as everywhere here |
 """
 
@@ -32,8 +32,8 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
-class OwnPicture:
-    """A picture as read, upright."""
+class OwnImage:
+    """An image as read, upright."""
 
     rgb: Image
     """(H, W, 3); three equal channels where the file is grey."""
@@ -43,40 +43,40 @@ class OwnPicture:
     icc_profile: bytes | None
 
 
-def read_own_picture(path: Path) -> OwnPicture:
-    """One picture with its alpha; raises ImageError as `read_image` does, but not for what is transparent."""
+def read_own_image(path: Path) -> OwnImage:
+    """One image with its alpha; raises ImageError as `read_image` does, but not for what is transparent."""
     check_file(path)
     with naming_faults(path):
-        picture = read_upright(path)
-        is_grey = picture.mode in ("1", "L", "LA")
-        profile = picture.info.get("icc_profile")
+        image = read_upright(path)
+        is_grey = image.mode in ("1", "L", "LA")
+        profile = image.info.get("icc_profile")
         if profile is not None and profile[16:20] != (b"GRAY" if is_grey else b"RGB "):  # ICC.1, 7.2.6
             profile = None
-        if not picture.has_transparency_data:
-            return OwnPicture(np.array(picture.convert("RGB")), None, is_grey, profile)
-        rgba = np.asarray(picture.convert("RGBA"))
-        return OwnPicture(rgba[..., :3].copy(), rgba[..., 3].copy(), is_grey, profile)
+        if not image.has_transparency_data:
+            return OwnImage(np.array(image.convert("RGB")), None, is_grey, profile)
+        rgba = np.asarray(image.convert("RGBA"))
+        return OwnImage(rgba[..., :3].copy(), rgba[..., 3].copy(), is_grey, profile)
 
 
-def enlarged_png(picture: OwnPicture, sr: NDArray[np.float32], scale: int) -> bytes:
-    """A PNG file of the enlarged picture.
+def enlarged_png(image: OwnImage, sr: NDArray[np.float32], scale: int) -> bytes:
+    """A PNG file of the enlarged image.
 
     Args:
-        sr: (s*H, s*W, 3), what the network made of `picture.rgb`, in 0..255; clipped and rounded here, in place:
+        sr: (s*H, s*W, 3), what the network made of `image.rgb`, in 0..255; clipped and rounded here, in place:
             as float it is the largest thing in memory by now.
         scale: by how much.
     """
-    colours = sr @ _LUMA if picture.is_grey else sr
+    colours = sr @ _LUMA if image.is_grey else sr
     pixels = np.rint(np.clip(colours, 0, 255, out=colours), out=colours).astype(np.uint8)
-    if picture.alpha is not None:
-        pixels = np.dstack([pixels, imresize(picture.alpha, scale)])
+    if image.alpha is not None:
+        pixels = np.dstack([pixels, imresize(image.alpha, scale)])
     file = io.BytesIO()
-    PIL.Image.fromarray(pixels).save(file, format="PNG", icc_profile=picture.icc_profile)
+    PIL.Image.fromarray(pixels).save(file, format="PNG", icc_profile=image.icc_profile)
     return file.getvalue()
 
 
 def count_pixels(path: Path) -> int:
-    """Pixels of a picture by its header; 0 where that cannot be read."""
+    """Pixels of an image by its header; 0 where that cannot be read."""
     try:
         with naming_faults(path):
             width, height = stated_size(path)
@@ -86,7 +86,7 @@ def count_pixels(path: Path) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class OutputPlan:
     """What is to be enlarged."""
 
     sources: dict[Path, Path]
@@ -97,11 +97,11 @@ class Plan:
     """What the folders among the inputs hold and is not enlarged."""
 
 
-def plan_outputs(inputs: Iterable[Path], out: Path, scale: int) -> Plan:
-    """Which file each picture becomes.
+def plan_outputs(inputs: Iterable[Path], out: Path, scale: int) -> OutputPlan:
+    """Which file each image becomes.
 
-    `a.jpg` becomes `out/a_x2.png`; a picture `DIR/b/a.jpg` of a folder DIR that was given, `out/b/a_x2.png`. Hidden
-    pictures and those below `out` are left out of a folder, so that a second run does not enlarge the first one's.
+    `a.jpg` becomes `out/a_x2.png`; an image `DIR/b/a.jpg` of a folder DIR that was given, `out/b/a_x2.png`. Hidden
+    images and those below `out` are left out of a folder, so that a second run does not enlarge the first one's.
     Outputs of which the names differ in upper and lower case alone are one file on some disks, so they are one here.
     """
     faults: list[str] = []
@@ -109,11 +109,11 @@ def plan_outputs(inputs: Iterable[Path], out: Path, scale: int) -> Plan:
     left_out = LeftOut()
     for given in inputs:
         try:
-            pictures, others = _found(given, out, faults)
+            images, others = _found(given, out, faults)
         except ImageError as exc:
             faults.append(str(exc))
         else:
-            found += pictures
+            found += images
             left_out += others
     sources: dict[Path, Path] = {}
     first: dict[str, Path] = {}
@@ -133,7 +133,7 @@ def plan_outputs(inputs: Iterable[Path], out: Path, scale: int) -> Plan:
             sources.pop(output, None)
         else:
             sources[output] = source
-    return Plan(sources, faults, left_out)
+    return OutputPlan(sources, faults, left_out)
 
 
 def _is_one_of(output: Path, originals: Mapping[str, set[Path]]) -> bool:
@@ -144,16 +144,14 @@ def _is_one_of(output: Path, originals: Mapping[str, set[Path]]) -> bool:
 
 
 def _found(given: Path, out: Path, faults: list[str]) -> tuple[list[tuple[Path, Path]], LeftOut]:
-    """Pictures, their paths below the output folder but for the name, and what is left out; faults are added."""
+    """Images, their paths below the output folder but for the name, and what is left out; faults are added."""
     if not is_folder(given):
         if not os.path.lexists(given):
-            raise ImageError(f"{given}: no such picture or folder; check the path")
+            raise ImageError(f"{given}: no such image or folder; check the path")
         check_file(given)
         return [(given, Path(given.name))], LeftOut()
     if resolved(given) == resolved(out):
-        raise ImageError(
-            f"{given}: is --out as well; choose another folder, or one below it, for the enlarged pictures"
-        )
+        raise ImageError(f"{given}: is --out as well; choose another folder, or one below it, for the enlarged images")
     found = scan(given)
     outputs = _below(given, out)
 
