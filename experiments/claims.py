@@ -43,7 +43,7 @@ COMPARISONS = {
     ],
     "Does Pillow's bicubic cost anything against MATLAB's (the base) for training LR?": [("pillow", "base")],
     # Two things in one: images that are smaller than a sub-image train none.
-    "Do sub-images, without the images smaller than one, beat all images whole (the base)?": [
+    "Do sub-images, without the pictures smaller than one, beat all pictures whole (the base)?": [
         ("sub-images", "base"),
     ],
     "Does temperature 30 hold back inputs in 0..1, and not those in 0..255 (the base)?": [
