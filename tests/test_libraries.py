@@ -58,6 +58,9 @@ INDIRECT = {
     "ruff": "reads the code",
     "mypy": "reads the code",
     "pandas-stubs": "mypy looks for them",
+    "mkdocs": "builds the documentation",
+    "pre-commit": "runs the checks before a commit",
+    "codespell": "reads the text",
     "playwright": "the tests look at pages with it",
 }
 """Declared, and not imported by name."""
