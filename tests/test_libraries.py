@@ -287,7 +287,7 @@ def declared(*extras: str) -> dict[str, Requirement]:
     return dict(found)
 
 
-EVERY = ("dashboard", "postgres", "test", "ray")
+EVERY = ("dashboard", "postgres", "test", "ray", "docs", "dev")
 
 
 def test_every_requirement_has_an_upper_bound() -> None:
