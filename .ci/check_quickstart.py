@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-from study.counting import MIN_STEPS_AT_A_RUNG
-from study.journal import read
-from study.state import fold
+from study.question.budget import MIN_STEPS_AT_A_RUNG
+from study.record.journal import read
+from study.record.state import fold
 from study.statistics.verdict import verdict
 
 _HELD_TO = 20

@@ -27,14 +27,14 @@ from usual import UsualWay, write_usual_file
 
 from experiments.quickstart import EXPERIMENT
 from sr_core.config import DataConfig
-from sr_core.data.homes import open_home
-from sr_core.data.known import KnownPictures
-from sr_core.data.preparation import prepare_store
-from sr_core.data.resize import imresize
-from sr_core.data.sources import embedded_pictures, folder_pictures
-from sr_core.data.store import PatchStore
+from sr_core.images.resize import imresize
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
+from sr_core.patches.placement import open_patch_source
+from sr_core.store.hdf5 import PatchStore
+from sr_core.store.known import KnownImages
+from sr_core.store.preparation import prepare_store
+from sr_core.store.sources import embedded_images, folder_images
 from sr_core.training.inputs import Inputs
 from sr_core.training.runtime import cores, resolve
 from sr_core.training.step import Step, start
@@ -50,7 +50,7 @@ def home_batches(store: PatchStore, name: str, seed: int, device: str = "cpu") -
     runtime = resolve(device=None if device == "cpu" else device)
     runtime.apply()  # as every training does; the usual ways, in this process too, share what it gains
     inputs = Inputs(runtime)
-    patches = open_home(store, 2, device, name).patches(DataConfig(scale=2, lr_patch_size=SIDE), seed)  # type: ignore[arg-type]
+    patches = open_patch_source(store, 2, device, name).patches(DataConfig(scale=2, lr_patch_size=SIDE), seed)  # type: ignore[arg-type]
     first = 0
     while True:
         yield inputs.fill(*patches.batch(first, BATCH))
@@ -108,7 +108,7 @@ def sampling_share(store: PatchStore) -> float:
     """Time of making a batch over the time of a training step that includes it, quickstart's network and batch."""
     base, runtime = EXPERIMENT.base, resolve(threads=1)
     runtime.apply()
-    patches = open_home(store, 2, "cpu", "host").patches(base.data, 1)
+    patches = open_patch_source(store, 2, "cpu", "host").patches(base.data, 1)
     network = A2N(base.model, 2)
     initialise(network, 0)
     step = Step(start(network, base.train, runtime), base.train, runtime, patches.batch)
@@ -124,17 +124,17 @@ def sampling_share(store: PatchStore) -> float:
 
 
 def resampling(rounds: int) -> dict[str, float]:
-    """Milliseconds for x2, x3 and x4 of one 2040x1356 picture, and their ratio, on one core."""
+    """Milliseconds for x2, x3 and x4 of one 2040x1356 image, and their ratio, on one core."""
     small = np.random.default_rng(0).integers(0, 256, (114, 171, 3), dtype=np.uint8)
-    picture = np.array(PIL.Image.fromarray(small).resize((2040, 1356), PIL.Image.Resampling.BICUBIC))
+    image = np.array(PIL.Image.fromarray(small).resize((2040, 1356), PIL.Image.Resampling.BICUBIC))
 
     def pillow(scale: int) -> None:
         size = 2040 // scale, 1356 // scale
-        np.array(PIL.Image.fromarray(picture).resize(size, PIL.Image.Resampling.BICUBIC))
+        np.array(PIL.Image.fromarray(image).resize(size, PIL.Image.Resampling.BICUBIC))
 
     times: dict[str, list[float]] = {"imresize": [], "Pillow": []}
     for _ in range(rounds):
-        for name, work in (("imresize", lambda s: imresize(picture, 1 / s)), ("Pillow", pillow)):
+        for name, work in (("imresize", lambda s: imresize(image, 1 / s)), ("Pillow", pillow)):
             begun = time.perf_counter()
             for scale in (2, 3, 4):
                 work(scale)
@@ -151,12 +151,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.5, help="of each measurement; default: 1.5")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    pictures = folder_pictures(args.images) if args.images else embedded_pictures()
+    images = folder_images(args.images) if args.images else embedded_images()
     with tempfile.TemporaryDirectory(prefix="benchmark-data-", dir=args.out) as scratch:
         folder = Path(scratch)
         begun = time.perf_counter()
         lr = [(split, scale, "matlab_bicubic") for split in ("train", "valid") for scale in (2, 3, 4)]
-        store = prepare_store(folder / "store.h5", pictures, lr, known=KnownPictures(), workers=1)  # type: ignore[arg-type]
+        store = prepare_store(folder / "store.h5", images, lr, known=KnownImages(), workers=1)  # type: ignore[arg-type]
         seconds = time.perf_counter() - begun
         megapixels = sum(record.height * record.width for record in store.manifest) / 1e6
         report: dict[str, Any] = {
@@ -185,7 +185,7 @@ def table(report: dict[str, Any]) -> str:
         "cache; opening and the first ten batches.",
         f"Sampling takes {100 * report['sampling / training step']:.1f} % of a training step of the quickstart's "
         "network on one core.",
-        f"x2, x3 and x4 LR of a 2040x1356 picture: {resampled['imresize']:.0f} ms, Pillow's bicubic "
+        f"x2, x3 and x4 LR of a 2040x1356 image: {resampled['imresize']:.0f} ms, Pillow's bicubic "
         f"{resampled['Pillow']:.0f} ms, ratio {resampled['ratio']:.2f}.",
         f"prepare, x2 x3 x4 on one core: {report['prepare, x2 x3 x4, one core [Mpx/s]']:.1f} Mpx/s.",
     ]

@@ -29,22 +29,22 @@ import torch
 
 from experiments.quickstart import EXPERIMENT
 from sr_core.training.runtime import cores
-from study import events as ev
-from study.config import short_digest
-from study.experiment import Experiment, load_experiment
-from study.folder import StudyFolder
-from study.journal import encode, read
+from study.question.config import short_digest
+from study.question.experiment import Experiment, load_experiment
+from study.record import events as ev
+from study.record.folder import StudyFolder
+from study.record.journal import encode, read
+from study.record.state import StudyState, fold
 from study.search.sampler import propose
-from study.state import StudyState, fold
 
 MANY, FEW = 1000, 3
 POINTS = 100
 
 QUESTION = '''"""Tiny trials of {points} validations."""
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
-from study.config import TrialConfig
-from study.experiment import Experiment
-from study.space import Float
+from study.question.config import TrialConfig
+from study.question.experiment import Experiment
+from study.question.space import Float
 
 EXPERIMENT = Experiment(
     question="What does the engine cost?",
@@ -136,15 +136,15 @@ def usual(folder: Path, prepared: StudyFolder, experiment: Experiment, trials: i
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     import mlflow
 
-    from sr_core.data.store import load_store
-    from study.opening import runtime_of
-    from study.trial import Bench, TrialTask, run_trial
+    from sr_core.store.hdf5 import load_store
+    from study.executors.trial import TrialContext, TrialTask, run_trial
+    from study.session.opening import runtime_of
 
     state = fold(read(prepared.journal))
     assert state.opened is not None
     runtime = runtime_of(state.opened)
     runtime.apply()
-    bench = Bench(load_store(prepared.root / state.opened.data["store"]), runtime)
+    bench = TrialContext(load_store(prepared.root / state.opened.data["store"]), runtime)
     folder.mkdir()
     mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
     mlflow.set_experiment("usual")
@@ -168,7 +168,7 @@ def usual(folder: Path, prepared: StudyFolder, experiment: Experiment, trials: i
             mlflow.log_params(config.dotted())
             for event in run_trial(task, bench):
                 begun = time.perf_counter()
-                if isinstance(event, ev.Progress):
+                if isinstance(event, ev.Validated):
                     score = event.scores["val/psnr"]
                     six = {"train/loss": event.loss, "train/lr": event.learning_rate, **event.scores}
                     for name, value in (six | {"gain": score, "patches": event.patches}).items():
@@ -214,7 +214,7 @@ def told(folder: StudyFolder, opened: ev.StudyOpened, experiment: Experiment, tr
             last = budget if finished or not experiment.rungs else experiment.rungs[0]
             scores = {"val/psnr": level, "val/ssim": 0.8}
             for patches in range(every, last + 1, every):
-                tell(ev.Progress(patches=patches, scores=scores, loss=0.1, learning_rate=1e-3, **common))
+                tell(ev.Validated(patches=patches, scores=scores, loss=0.1, learning_rate=1e-3, **common))
                 tell(ev.Checkpointed(patches=patches, **common))
             if last == budget:
                 tell(ev.Finished(patches=last, scores=scores, per_image=(), weights="", seconds={}, **common))

@@ -19,15 +19,15 @@ import numpy as np
 import torch
 
 from sr_core.config import DataConfig, ModelConfig, TrainConfig
-from sr_core.data.known import KnownPictures
-from sr_core.data.preparation import prepare_store
-from sr_core.data.sources import embedded_pictures
-from sr_core.data.store import PatchStore
-from sr_core.data.validation import validation_crops
 from sr_core.metrics.evaluate import score
 from sr_core.model.inference import super_resolve
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
+from sr_core.patches.validation import validation_crops
+from sr_core.store.hdf5 import PatchStore
+from sr_core.store.known import KnownImages
+from sr_core.store.preparation import prepare_store
+from sr_core.store.sources import embedded_images
 from sr_core.training.choice import choose
 from sr_core.training.compiled import can_compile
 from sr_core.training.runtime import Runtime, resolve
@@ -98,11 +98,9 @@ def losses(
 
 
 def first_losses(_: PatchStore) -> str:
-    """fp32 in earnest: cuDNN's TF32 is off here."""
-    torch.backends.cudnn.allow_tf32 = False
+    """In fp32, which uses no TF32."""
     train = replace(TRAIN, batch_size=2 if ON_CPU else 8)
     runs = [losses(SMALL, train, runtime, noise, steps=10, points=10)[0] for runtime in (resolve(), plain())]
-    torch.backends.cudnn.allow_tf32 = True
     gap = max(abs(a - b) / abs(a) for a, b in zip(*runs, strict=True))
     assert gap < 1e-3, f"losses part by {gap:.1e}: {runs}"
     return f"ten steps follow the CPU's, largest relative difference of the loss {gap:.1e}"
@@ -166,7 +164,7 @@ def main() -> int:
     failed = 0
     with tempfile.TemporaryDirectory() as scratch:
         lr = [(split, 2, "matlab_bicubic") for split in ("train", "valid")]
-        store = prepare_store(Path(scratch) / "store.h5", embedded_pictures(), lr, known=KnownPictures())  # type: ignore[arg-type]
+        store = prepare_store(Path(scratch) / "store.h5", embedded_images(), lr, known=KnownImages())  # type: ignore[arg-type]
         for check in CHECKS:
             try:
                 print(f"- {check.__name__}: {check(store)}", flush=True)

@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 from gpu_checks import DATA, DEVICE, FULL, ON_CPU, TRAIN, engines, losses
 
-from sr_core.data.homes import open_home
-from sr_core.data.known import KnownPictures
-from sr_core.data.preparation import prepare_store
-from sr_core.data.sources import embedded_pictures
-from sr_core.data.store import PatchStore
+from sr_core.patches.placement import open_patch_source
+from sr_core.store.hdf5 import PatchStore
+from sr_core.store.known import KnownImages
+from sr_core.store.preparation import prepare_store
+from sr_core.store.sources import embedded_images
 
 STEPS, POINTS = (6, 3) if ON_CPU else (600, 12)
 
 
 def curve(store: PatchStore, engine: str, seed: int) -> list[float]:
-    patches = open_home(store, 2, DEVICE, "device").patches(DATA, seed)
+    patches = open_patch_source(store, 2, DEVICE, "device").patches(DATA, seed)
     return losses(FULL, TRAIN, engines()[engine], patches.batch, steps=STEPS, points=POINTS, seed=seed)[0]
 
 
@@ -35,7 +35,7 @@ def main() -> None:
     found: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         lr = [("train", 2, "matlab_bicubic")]
-        store = prepare_store(Path(scratch) / "store.h5", embedded_pictures(), lr, known=KnownPictures())  # type: ignore[arg-type]
+        store = prepare_store(Path(scratch) / "store.h5", embedded_images(), lr, known=KnownImages())  # type: ignore[arg-type]
         for engine, seed in ((final, 0), ("eager fp32", 0), ("eager fp32", 1)):
             found[f"{engine}, seed {seed}"] = curve(store, engine, seed)
             print(

@@ -11,7 +11,7 @@ import subprocess
 import torch
 from step_costs import floors
 
-from sr_core.machine import available_memory, cores
+from sr_core.process.machine import available_memory, cores
 from sr_core.training.compiled import can_compile
 
 

@@ -19,13 +19,13 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from sr_core.config import DataConfig, ModelConfig, TrainConfig
-from sr_core.data.homes import open_home
-from sr_core.data.known import KnownPictures
-from sr_core.data.preparation import prepare_store
-from sr_core.data.sources import embedded_pictures
-from sr_core.data.store import PatchStore
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
+from sr_core.patches.placement import open_patch_source
+from sr_core.store.hdf5 import PatchStore
+from sr_core.store.known import KnownImages
+from sr_core.store.preparation import prepare_store
+from sr_core.store.sources import embedded_images
 from sr_core.training.runtime import Runtime, resolve
 from sr_core.training.step import STEPS_BEFORE_CAPTURE, Step, start
 
@@ -40,7 +40,7 @@ def step_of(runtime: Runtime, store: PatchStore, *, in_graph: bool, tiny: bool) 
     train = TrainConfig(batch_size=4 if tiny else 32, budget_patches=32_000)
     network = A2N(model, 2)
     initialise(network, 0)
-    patches = open_home(store, 2, runtime.device, "device").patches(data, 1).batch
+    patches = open_patch_source(store, 2, runtime.device, "device").patches(data, 1).batch
     batches = patches if in_graph else lambda first, count: patches(first, count)
     return Step(start(network, train, runtime), train, runtime, batches)
 
@@ -100,7 +100,7 @@ def main() -> None:
     runtime.apply()
     with tempfile.TemporaryDirectory() as scratch:
         store = prepare_store(
-            Path(scratch) / "s.h5", embedded_pictures(), [("train", 2, "matlab_bicubic")], known=KnownPictures()
+            Path(scratch) / "s.h5", embedded_images(), [("train", 2, "matlab_bicubic")], known=KnownImages()
         )
         for in_graph in (True, False):
             step = step_of(runtime, store, in_graph=in_graph, tiny=on_cpu)

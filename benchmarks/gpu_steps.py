@@ -23,11 +23,11 @@ from train_step import TRAIN, Way, step_of, ways
 from usual import write_usual_file
 
 from sr_core.config import ModelConfig
-from sr_core.data.known import KnownPictures
-from sr_core.data.preparation import prepare_store
-from sr_core.data.sources import embedded_pictures
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
+from sr_core.store.known import KnownImages
+from sr_core.store.preparation import prepare_store
+from sr_core.store.sources import embedded_images
 from sr_core.training.compiled import can_compile
 from sr_core.training.runtime import resolve
 from sr_core.training.step import STEPS_BEFORE_CAPTURE
@@ -112,7 +112,7 @@ def main() -> None:
     print("|---|---:|---:|---:|---:|---:|", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         store, usual = Path(scratch) / "store.h5", Path(scratch) / "usual.h5"
-        prepared = prepare_store(store, embedded_pictures(), [("train", 2, "matlab_bicubic")], known=KnownPictures())
+        prepared = prepare_store(store, embedded_images(), [("train", 2, "matlab_bicubic")], known=KnownImages())
         if args.rows == "usual":
             write_usual_file(usual, prepared)
         for way in chosen(args.rows, args.device):

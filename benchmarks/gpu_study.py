@@ -14,14 +14,14 @@ from pathlib import Path
 
 import torch
 
-from study.events import Event
-from study.journal import read
+from study.record.events import Event
+from study.record.journal import read
 
 QUESTION = '''"""Twelve trials that repeat their bits, of a small network."""
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
-from study.config import TrialConfig
-from study.experiment import Experiment
-from study.space import Float, Grid
+from study.question.config import TrialConfig
+from study.question.experiment import Experiment
+from study.question.space import Float, Grid
 
 EXPERIMENT = Experiment(
     question="Do a kill, a resumption and a repetition change a bit on this device?",

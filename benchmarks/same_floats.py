@@ -41,7 +41,7 @@ from sr_core.training.loss import pixel_loss
 from sr_core.training.own_thread import OwnThread
 from sr_core.training.runtime import resolve
 from sr_core.training.step import Step, start
-from study.config import TrialConfig
+from study.question.config import TrialConfig
 
 WHAT = ("SR", "loss", "gradients", "weights")
 MOST_OFFSET = 1 << 22

@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from study.experiment import load_experiment
-from study.search.economy import Row, summarise
+from study.question.experiment import load_experiment
+from study.search.economy import EconomyRow, summarise
 from study.search.simulation import read, simulate
 
 HERE = Path(__file__).parent
@@ -87,7 +87,7 @@ def main() -> None:
         figure(done).savefig(args.figure, dpi=100)
 
 
-def simulated(sampler: str, name: str, seeds: range, goal: float) -> Row:
+def simulated(sampler: str, name: str, seeds: range, goal: float) -> EconomyRow:
     """Studies of 50 trials with one sampler and one of SCHEDULERS; they end early at the goal [dB] if there is one."""
     experiment, table = load_experiment(str(HERE / "search_grid.py"))[1], read(HERE / "curves" / "search_grid.csv")
     scheduler, rungs, factor = SCHEDULERS[name]

@@ -12,7 +12,7 @@ input range, which decided little there, it would hold copies of the best settin
 from dataclasses import replace
 
 from experiments import quickstart
-from study.space import Choice, Together
+from study.question.space import Choice, Together
 
 EXPERIMENT = replace(
     quickstart.EXPERIMENT,

@@ -1,9 +1,9 @@
-"""Data at full size without a download: simulated 2K pictures, prepared and trained from, with the memory it takes.
+"""Data at full size without a download: simulated 2K images, prepared and trained from, with the memory it takes.
 
     python benchmarks/simulated_div2k.py --to /tmp/simulated --count 800
 
-Four base pictures are made in full: clouds of amplitude 1/f in correlated colours behind overlapping rectangles and
-discs, whose edges and flat parts photographs have too. Every picture is one of them shifted, mirrored, with another
+Four base images are made in full: clouds of amplitude 1/f in correlated colours behind overlapping rectangles and
+discs, whose edges and flat parts photographs have too. Every image is one of them shifted, mirrored, with another
 contrast and rectangles of its own. So file sizes and work are those of photographs; what is learnt from them is not.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from sr_core.data.workers import Workers
+from sr_core.process.workers import Workers
 
 HEIGHT, WIDTH = 1356, 2040
 BASES = 4
@@ -35,16 +35,16 @@ def base(number: int) -> np.ndarray:
         noise = np.fft.rfft2(rng.standard_normal((HEIGHT, WIDTH)))
         field = np.fft.irfft2(noise * amplitude, (HEIGHT, WIDTH))
         clouds[..., channel] = field / field.std()
-    picture = 120 + 42 * clouds[..., 3:] + 14 * clouds[..., :3]
+    image = 120 + 42 * clouds[..., 3:] + 14 * clouds[..., :3]
     y, x = np.mgrid[-200:200, -200:200]
     for _ in range(60):
         top, left, radius = rng.integers(HEIGHT - 400), rng.integers(WIDTH - 400), rng.integers(10, 200)
         shape = np.hypot(y, x) < radius
         if rng.random() < 0.5:
             shape = (abs(y) < radius) & (abs(x) < rng.integers(10, 200))
-        below = picture[top : top + 400, left : left + 400]
+        below = image[top : top + 400, left : left + 400]
         below[shape] = 0.4 * below[shape] + rng.uniform(0, 150, 3)
-    return picture + rng.normal(0, 1.5, picture.shape).astype(np.float32)  # a sensor's noise
+    return image + rng.normal(0, 1.5, image.shape).astype(np.float32)  # a sensor's noise
 
 
 def make(task: tuple[Path, int]) -> None:
@@ -53,14 +53,14 @@ def make(task: tuple[Path, int]) -> None:
     if path.exists():
         return
     rng = np.random.default_rng([2, number])
-    picture = np.roll(base(number % BASES), rng.integers((HEIGHT, WIDTH)), axis=(0, 1))
-    picture = picture[:: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
-    picture = (picture - 120) * rng.uniform(0.7, 1.2) + rng.uniform(90, 150, 3)
+    image = np.roll(base(number % BASES), rng.integers((HEIGHT, WIDTH)), axis=(0, 1))
+    image = image[:: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
+    image = (image - 120) * rng.uniform(0.7, 1.2) + rng.uniform(90, 150, 3)
     for _ in range(20):
         top, left = rng.integers((HEIGHT - 200, WIDTH - 200))
-        picture[top : top + rng.integers(8, 200), left : left + rng.integers(8, 200)] += rng.uniform(-60, 60, 3)
+        image[top : top + rng.integers(8, 200), left : left + rng.integers(8, 200)] += rng.uniform(-60, 60, 3)
     beside = path.with_suffix(".partial")
-    PIL.Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(beside, format="PNG", compress_level=1)
+    PIL.Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(beside, format="PNG", compress_level=1)
     beside.replace(path)
 
 
@@ -76,8 +76,8 @@ TRAIN = """
 import json, resource, sys, time
 from pathlib import Path
 from sr_core.config import DataConfig
-from sr_core.data.homes import open_home, pixel_bytes
-from sr_core.data.store import load_store
+from sr_core.patches.placement import open_home, pixel_bytes
+from sr_core.store.hdf5 import load_store
 from sr_core.training.inputs import Inputs
 from sr_core.training.runtime import resolve
 store, inputs = load_store(Path(sys.argv[1])), Inputs(resolve(threads=1))
@@ -97,8 +97,8 @@ print(json.dumps({
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder for pictures and store (27 GB)")
-    parser.add_argument("--count", type=int, default=800, help="pictures; default: 800")
+    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder for images and store (27 GB)")
+    parser.add_argument("--count", type=int, default=800, help="images; default: 800")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--homes", nargs="*", default=["disk", "host"])
     args = parser.parse_args()

@@ -1,10 +1,10 @@
-"""A large picture whole and in strips: time, peak memory and samples that differ.
+"""A large image whole and in strips: time, peak memory and samples that differ.
 
     python benchmarks/strips.py [--size 1500x1000] [--scale 2 …] [--rows auto 64 …] [--weights FILE] [--device cuda:0]
 
 Whole and strips take turns in one process, and the medians of the turns are compared. Memory is measured with each way
 in a process of its own: the growth of its peak resident memory over a process that does the same without enlarging (on
-a GPU, of the peak that torch allocates there). The picture is made here: clouds of amplitude 1/f, edges and noise.
+a GPU, of the peak that torch allocates there). The image is made here: clouds of amplitude 1/f, edges and noise.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from sr_core.config import SCALES, ModelConfig
-from sr_core.data.images import Image
+from sr_core.images.files import Image
 from sr_core.model.inference import automatic_strip_rows, super_resolve
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
@@ -33,7 +33,7 @@ NOTHING = "nothing"
 """The way that enlarges nothing: what a process takes anyway."""
 
 
-def picture(width: int, height: int) -> Image:
+def image(width: int, height: int) -> Image:
     rng = np.random.default_rng(1)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     spectrum = np.fft.rfft2(rng.standard_normal((height, width))) / np.maximum(frequency, 1 / max(width, height))
@@ -68,7 +68,7 @@ def peak_bytes(device: str) -> int:
 
 def measure_here(args: argparse.Namespace) -> None:
     """The only line printed is this process's peak, after one way was gone."""
-    model, lr = network(args, args.scale[0]), picture(*args.size)
+    model, lr = network(args, args.scale[0]), image(*args.size)
     enlarged(model, lr[:32, :32], "whole", args.precision[0])
     if args.only != NOTHING:
         enlarged(model, lr, args.only, args.precision[0])
@@ -84,7 +84,7 @@ def peak_of(args: argparse.Namespace, scale: int, precision: str, way: str) -> i
 
 
 def compare(args: argparse.Namespace, scale: int, precision: str) -> list[dict[str, Any]]:
-    model, lr = network(args, scale), picture(*args.size)
+    model, lr = network(args, scale), image(*args.size)
     ways = ["whole", *args.rows]
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     found: dict[str, np.ndarray] = {}

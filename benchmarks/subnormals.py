@@ -29,8 +29,8 @@ from sr_core.training.checkpoint import digest_of, weights_of
 from sr_core.training.own_thread import OwnThread
 from sr_core.training.runtime import resolve
 from sr_core.training.step import Step, start
-from study.config import TrialConfig
-from study.provenance import cpu_model
+from study.question.config import TrialConfig
+from study.record.provenance import cpu_model
 
 RANGES, TEMPERATURES, LOSSES = (1, 255), (0.1, 1.0, 30.0, 100.0), ("l1", "l2")
 AIM = 1.5

@@ -26,13 +26,13 @@ from torch.utils.data import DataLoader
 from usual import UsualWay, write_usual_file
 
 from sr_core.config import DataConfig, ModelConfig, TrainConfig
-from sr_core.data.homes import open_home
-from sr_core.data.known import KnownPictures
-from sr_core.data.preparation import prepare_store
-from sr_core.data.sources import embedded_pictures
-from sr_core.data.store import load_store
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
+from sr_core.patches.placement import open_patch_source
+from sr_core.store.hdf5 import load_store
+from sr_core.store.known import KnownImages
+from sr_core.store.preparation import prepare_store
+from sr_core.store.sources import embedded_images
 from sr_core.training.compiled import can_compile
 from sr_core.training.memory import keep_freed_memory
 from sr_core.training.runtime import Runtime, cores, resolve
@@ -116,7 +116,7 @@ def step_of(
 ) -> Callable[[], object]:
     data = DataConfig(scale=2, lr_patch_size=side)
     if way.workers is None:
-        patches = open_home(load_store(store), 2, runtime.device).patches(data, 1)
+        patches = open_patch_source(load_store(store), 2, runtime.device).patches(data, 1)
         if way.ours:
             return Step(start(network, train, runtime), train, runtime, patches.batch)
 
@@ -156,7 +156,7 @@ def step_of(
 def measure(device: str, rounds: int, steps: int, scratch: Path, batch: int, side: int) -> list[dict[str, Any]]:
     store, usual = scratch / "store.h5", scratch / "usual.h5"
     prepared = prepare_store(
-        store, embedded_pictures(), [(s, 2, "matlab_bicubic") for s in ("train", "valid")], known=KnownPictures()
+        store, embedded_images(), [(s, 2, "matlab_bicubic") for s in ("train", "valid")], known=KnownImages()
     )
     write_usual_file(usual, prepared)
     running: list[tuple[Way, subprocess.Popen[str], float]] = []

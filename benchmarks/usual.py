@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sr_core.data.store import PatchStore
+from sr_core.store.hdf5 import PatchStore
 
 WINDOW, STEP = 480, 200
 ENTRIES = 200
@@ -42,7 +42,7 @@ class UsualWay(Dataset[tuple[Tensor, Tensor]]):
 
 
 def write_usual_file(path: Path, store: PatchStore) -> int:
-    """Sub-images of the training pictures, as the usual extraction script cuts them; how many."""
+    """Sub-images of the training images, as the usual extraction script cuts them; how many."""
     count = 0
     with h5py.File(path, "w") as file:
         pixels = store.training_pixels(2, "matlab_bicubic")

@@ -11,16 +11,16 @@ from statistics import median
 import numpy as np
 import torch
 
-from sr_core.data.validation import Crop
 from sr_core.metrics.evaluate import score
 from sr_core.model.inference import super_resolve
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
+from sr_core.patches.validation import Crop
 from sr_core.training import scoring
 from sr_core.training.runtime import Runtime, resolve
 from sr_core.training.speed import measure
-from study.config import TrialConfig
-from study.experiment import load_experiment
+from study.question.config import TrialConfig
+from study.question.experiment import load_experiment
 
 
 def ways(base: TrialConfig, runtime: Runtime) -> dict[str, Callable[[], object]]:
@@ -34,7 +34,7 @@ def ways(base: TrialConfig, runtime: Runtime) -> dict[str, Callable[[], object]]
     model = A2N(base.model, scale)
     initialise(model, base.seed)
     model = runtime.place(model).eval()  # type: ignore[assignment]
-    pictures = [super_resolve(model, crop.lr) for crop in crops]
+    images = [super_resolve(model, crop.lr) for crop in crops]
     scorer = scoring.CropScorer(crops, scale=scale, protocol=protocol, runtime=runtime)
     lr = torch.cat([batch for batch, _ in scorer._batches])
     outputs = [model(batch) * 255 for batch, _ in scorer._batches]
@@ -43,7 +43,7 @@ def ways(base: TrialConfig, runtime: Runtime) -> dict[str, Callable[[], object]]
         return lambda: [model(lr[first : first + at_once]) for first in range(0, len(lr), at_once)]
 
     return {
-        "before: picture by picture, scores by NumPy": lambda: [
+        "before: image by image, scores by NumPy": lambda: [
             score(super_resolve(model, crop.lr), crop.hr, scale=scale, protocol=protocol) for crop in crops
         ],
         "now": lambda: scorer(model),
@@ -51,7 +51,7 @@ def ways(base: TrialConfig, runtime: Runtime) -> dict[str, Callable[[], object]]
             originals.compare(sr) for sr, (_, originals) in zip(outputs, scorer._batches, strict=True)
         ],
         "  the same by NumPy": lambda: [
-            score(sr, crop.hr, scale=scale, protocol=protocol) for sr, crop in zip(pictures, crops, strict=True)
+            score(sr, crop.hr, scale=scale, protocol=protocol) for sr, crop in zip(images, crops, strict=True)
         ],
         **{f"  network, {n} at once": network(n) for n in sorted({1, 2, 3, len(crops)})},
     }

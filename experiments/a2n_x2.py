@@ -1,4 +1,4 @@
-"""The full A2N at x2: which settings learn fastest, on pictures given by --data (DIV2K's layout or any folder).
+"""The full A2N at x2: which settings learn fastest, on images given by --data (DIV2K's layout or any folder).
 
 320,000 patches are ten thousand steps of batch 32, where the authors take up to two million: enough to rank what
 learns fastest, far from convergence.
@@ -6,9 +6,7 @@ learns fastest, far from convergence.
 
 from experiments.literature import references
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
-from study.config import TrialConfig
-from study.experiment import Experiment
-from study.space import Choice, Grid, Together
+from study import Choice, Experiment, Grid, Together, TrialConfig
 
 BASE = TrialConfig(
     model=ModelConfig(),

@@ -1,17 +1,15 @@
-"""The question of `a2n_x2` for one CPU core: a small A2N, on pictures given by --data (docs/RESULTS.md has the answer).
+"""The question of `a2n_x2` for one CPU core: a small A2N, on images given by --data (docs/RESULTS.md has the answer).
 
 A quiet core trains about 110 of these patches a second; the full A2N at LR 64 needs 63 times the multiply-adds for
 each: hence 103,000 parameters and LR patches of 24. The budget, 7,680 patches, is four quickstarts; a search of 50
 trials with its replicates trained 51 budgets, in 97 minutes of a core that other work shared. Sub-images are 192 pixels
-wide, not the blog's 480: no picture of T91, BSD200 or the DIV2K crops holds such a window. Steps are eager, so that the
+wide, not the blog's 480: no image of T91, BSD200 or the DIV2K crops holds such a window. Steps are eager, so that the
 record can be repeated without a C++ compiler.
 """
 
 from experiments.literature import references
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
-from study.config import TrialConfig
-from study.experiment import Experiment
-from study.space import Choice, Grid, Together
+from study import Choice, Experiment, Grid, Together, TrialConfig
 
 BASE = TrialConfig(
     # 24 channels: reductions 2, 4, 8 and 12 give hidden widths of 12, 6, 3 and 2.

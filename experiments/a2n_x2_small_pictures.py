@@ -1,4 +1,4 @@
-"""The question of `a2n_x2` on pictures that hold no window of 480 pixels: T91, BSD200, crops of DIV2K.
+"""The question of `a2n_x2` on images that hold no window of 480 pixels: T91, BSD200, crops of DIV2K.
 
 The blog's sub-images are 192 pixels wide here, 80 apart. docs/RESULTS.md says how it is run in windows of a few
 minutes.

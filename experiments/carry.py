@@ -1,7 +1,7 @@
 """What a study needs to go on elsewhere, and nothing else: python -m experiments.carry --help.
 
 A machine that is lent for minutes brings neither the pixels' store nor every trial's weights: the store is made anew
-from the pictures, and of the trials only those under way and the best one are asked for again. Results come along: a
+from the images, and of the trials only those under way and the best one are asked for again. Results come along: a
 study that was concluded does not write them a second time.
 """
 
@@ -11,10 +11,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sr_core.cli import Parser, run_command
 from sr_core.errors import SuiteError
+from sr_core.process.cli import Parser, run_command
 from study.commandline import add_study_flags, folder_from
-from study.folder import StudyFolder
+from study.record.folder import StudyFolder
 
 
 def parser() -> argparse.ArgumentParser:
@@ -68,8 +68,8 @@ def needed(study: StudyFolder, *, every_seed: bool = False) -> Iterator[Path]:
         every_seed: weights of the base configuration's trials besides (`experiments.seeds`).
     """
     from experiments.seeds import base_trials
-    from study.journal import read
-    from study.state import fold
+    from study.record.journal import read
+    from study.record.state import fold
 
     for folder in (study, *study.trainings()):
         yield folder.journal

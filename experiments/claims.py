@@ -5,8 +5,7 @@ A claim about a setting holds for the base that it was changed in; every experim
 
 from dataclasses import replace
 
-from study.config import TrialConfig
-from study.experiment import Experiment
+from study import Experiment, TrialConfig
 
 _BATCHES = {"8 at 2.5e-4": (8, 2.5e-4), "16 at 5e-4": (16, 5e-4), "32 at 1e-3": (32, 1e-3)}
 """Doubled together."""
@@ -43,8 +42,8 @@ COMPARISONS = {
         ("32 at 1e-3", "16 at 5e-4"),
     ],
     "Does Pillow's bicubic cost anything against MATLAB's (the base) for training LR?": [("pillow", "base")],
-    # Two things in one: pictures that are smaller than a sub-image train none.
-    "Do sub-images, without the pictures smaller than one, beat all pictures whole (the base)?": [
+    # Two things in one: images that are smaller than a sub-image train none.
+    "Do sub-images, without the images smaller than one, beat all images whole (the base)?": [
         ("sub-images", "base"),
     ],
     "Does temperature 30 hold back inputs in 0..1, and not those in 0..255 (the base)?": [
@@ -57,7 +56,7 @@ COMPARISONS = {
 
 
 def claims(base: TrialConfig, *, replicates: int) -> Experiment:
-    """All of it on one base: L1, MATLAB's bicubic, patches from whole pictures, inputs in 0..255, temperature 30."""
+    """All of it on one base: L1, MATLAB's bicubic, patches from whole images, inputs in 0..255, temperature 30."""
     base = replace(
         base,
         model=replace(base.model, temperature=30.0, input_range=255),

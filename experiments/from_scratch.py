@@ -6,8 +6,7 @@ The other half are trainings of the same seeds on half the patches that start fr
 
 from dataclasses import replace
 
-from study.config import TrialConfig
-from study.experiment import Experiment
+from study import Experiment, TrialConfig
 
 
 def from_scratch(x2: TrialConfig, *, lr_crop_size: int, replicates: int) -> Experiment:

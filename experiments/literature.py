@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from study.config import TrialConfig
+from study import TrialConfig
 
 
 def authors(base: TrialConfig) -> TrialConfig:

@@ -1,19 +1,19 @@
-"""Longer trainings of a study against each other, picture by picture: python -m experiments.longer.
+"""Longer trainings of a study against each other, image by image: python -m experiments.longer.
 
 A longer training is one run of one seed. What can be said without training more is how its advantage spreads over
-pictures: the interval is over those, and says nothing of another seed.
+images: the interval is over those, and says nothing of another seed.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 
-from sr_core.cli import Parser, run_command
 from sr_core.errors import SuiteError
+from sr_core.process.cli import Parser, run_command
 from study.commandline import add_study_flags, folder_from
-from study.events import Concluded
-from study.folder import StudyFolder
-from study.state import TrialState
+from study.record.events import Concluded
+from study.record.folder import StudyFolder
+from study.record.state import TrialState
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,8 +39,8 @@ def show(study: StudyFolder) -> int:
         )
     ranked = sorted(trained.items(), key=lambda one: -one[1][1].scores["valid/psnr"])
     (best, (winner, _)), *others = ranked
-    pictures = {name: _by_set(told) for name, (_, told) in trained.items()}
-    sets = [s for s in pictures[best] if all(s in of for of in pictures.values())]
+    images = {name: _by_set(told) for name, (_, told) in trained.items()}
+    sets = [s for s in images[best] if all(s in of for of in images.values())]
     for name, (trial, told) in ranked:
         scores = ", ".join(f"{s} {told.scores[f'{s.lower()}/psnr']:.3f} dB" for s in sets)
         print(f"{name}, one run, {trial.patches:,} patches: {scores}")
@@ -49,19 +49,19 @@ def show(study: StudyFolder) -> int:
             print(f"{best} - {name}: left out, their budgets differ")
             continue
         for s in sets:
-            ours, theirs = pictures[best][s], pictures[name][s]
+            ours, theirs = images[best][s], images[name][s]
             if ours.keys() != theirs.keys():
-                raise SuiteError(f"{s}: {best} and {name} were scored on different pictures; train one of them again")
-            d = paired(list(ours.values()), [theirs[picture] for picture in ours])
-            interval = f"95 % {d.low:.3f} to {d.high:.3f} over {d.count} pictures"
+                raise SuiteError(f"{s}: {best} and {name} were scored on different images; train one of them again")
+            d = paired(list(ours.values()), [theirs[image] for image in ours])
+            interval = f"95 % {d.low:.3f} to {d.high:.3f} over {d.count} images"
             print(f"{best} - {name} on {s}: {d.mean:+.3f} dB ({interval})")
     return 0
 
 
 def _trainings(study: StudyFolder) -> dict[str, tuple[TrialState, Concluded]]:
     """The complete ones that began with their seed's own weights, by what their trial is called."""
-    from study.journal import read
-    from study.state import fold
+    from study.record.journal import read
+    from study.record.state import fold
 
     trials = fold(read(study.journal)).trials
     found: dict[str, tuple[TrialState, Concluded]] = {}
@@ -76,10 +76,10 @@ def _trainings(study: StudyFolder) -> dict[str, tuple[TrialState, Concluded]]:
 
 
 def _by_set(told: Concluded) -> dict[str, dict[str, float]]:
-    """PSNR [dB] of each picture, by set."""
+    """PSNR [dB] of each image, by set."""
     sets: dict[str, dict[str, float]] = {}
-    for name, picture, psnr, _ in told.per_image:
-        sets.setdefault(name, {})[picture] = psnr
+    for name, image, psnr, _ in told.per_image:
+        sets.setdefault(name, {})[image] = psnr
     return sets
 
 

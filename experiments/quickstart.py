@@ -2,9 +2,7 @@
 
 from experiments.literature import references
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
-from study.config import TrialConfig
-from study.experiment import Experiment
-from study.space import Choice, Grid, Together
+from study import Choice, Experiment, Grid, Together, TrialConfig
 
 BASE = TrialConfig(
     # 24 channels, so that the four reductions below give four different hidden widths: 12, 6, 3 and 2.

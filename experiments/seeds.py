@@ -7,11 +7,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from sr_core.cli import Parser, run_command
 from sr_core.errors import SuiteError
+from sr_core.process.cli import Parser, run_command
 from study.commandline import add_study_flags, folder_from
-from study.folder import StudyFolder
-from study.state import StudyState, TrialState
+from study.record.folder import StudyFolder
+from study.record.state import StudyState, TrialState
 
 
 def add_x2_flag(made: argparse.ArgumentParser) -> None:
@@ -37,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def show(scratch: StudyFolder, x2: str) -> int:
     """The lines; seeds that are left out are told on stderr."""
-    from study.journal import read
-    from study.state import fold
+    from study.record.journal import read
+    from study.record.state import fold
 
     source = StudyFolder(scratch.root, x2).require()
     pairs, left_out = same_seed(fold(read(scratch.journal)), fold(read(source.journal)), (scratch.study, x2))

@@ -2,8 +2,7 @@
 
 from dataclasses import replace
 
-from study.config import TrialConfig
-from study.experiment import Experiment
+from study import Experiment, TrialConfig
 
 KERNELS = ("pillow_bicubic", "pillow_lanczos", "pillow_bilinear", "cv2_area", "cv2_cubic")
 """Beside MATLAB's, which is the base's."""

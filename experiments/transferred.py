@@ -10,12 +10,12 @@ import sys
 from collections.abc import Sequence
 
 from experiments.seeds import add_x2_flag, same_seed
-from sr_core.cli import Parser, run_command
 from sr_core.errors import SuiteError
+from sr_core.process.cli import Parser, run_command
 from study.commandline import add_study_flags, folder_from
-from study.events import Finished
-from study.folder import StudyFolder
-from study.state import TrialState
+from study.record.events import Finished
+from study.record.folder import StudyFolder
+from study.record.state import TrialState
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def show(study: StudyFolder, x2: str) -> int:
     """One line a seed, then the verdict."""
-    from study.journal import read
-    from study.state import fold
+    from study.record.journal import read
+    from study.record.state import fold
     from study.statistics.stats import paired
 
     source = StudyFolder(study.root, x2).require()
@@ -72,8 +72,8 @@ def show(study: StudyFolder, x2: str) -> int:
 
 def _trainings(study: StudyFolder) -> dict[int, tuple[StudyFolder, TrialState]]:
     """Those that started from other weights, by their trial. Raises SuiteError where a trial has two."""
-    from study.journal import read
-    from study.state import fold
+    from study.record.journal import read
+    from study.record.state import fold
 
     found: dict[int, tuple[StudyFolder, TrialState]] = {}
     for folder in study.trainings():
@@ -97,8 +97,8 @@ def _check(folder: StudyFolder, here: TrialState, scratch: TrialState, origin: T
     """
     from sr_core.model.weights import read_weights
     from sr_core.training.checkpoint import digest_of
-    from study.config import differences
-    from study.training import start_from
+    from study.question.config import differences
+    from study.session.training import start_from
 
     assert isinstance(origin.end, Finished)
     where, of = f"training {folder.training} of study {folder.study!r}", f"trial {origin.number} of {source.study}"

@@ -1,1 +1,13 @@
 """Super-resolution itself: network, data, metrics and training. Knows neither Optuna nor MLflow."""
+
+from sr_core.process.former_names import keep
+
+keep(
+    {
+        "sr_core.data": None,
+        "sr_core.data.color": "sr_core.images.color",
+        "sr_core.data.degrade": "sr_core.images.degrade",
+        "sr_core.data.images": "sr_core.images.files",
+        "sr_core.data.resize": "sr_core.images.resize",
+    }
+)

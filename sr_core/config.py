@@ -22,10 +22,10 @@ Kernel = Literal[
     "nearest",
     "blur_subsample",
 ]
-"""Downsampling kernels by name; `sr_core.data.degrade` says what each one does."""
+"""Downsampling kernels by name; `sr_core.images.degrade` says what each one does."""
 Engine = Literal["auto", "eager", "compiled", "graphed"]
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
-Protocol = Literal["canonical", "blog"]
+EvaluationProtocol = Literal["canonical", "blog"]
 """Evaluation protocols by name; `sr_core.metrics.evaluate` says what each one does."""
 
 KERNELS: tuple[str, ...] = get_args(Kernel)
@@ -122,7 +122,7 @@ class DataConfig:
     train_kernel: Kernel = "matlab_bicubic"
     """Downsampling that makes the training LR."""
     sampling: Literal["images", "pixels", "subimages"] = "images"
-    """How a patch finds its place: uniform over pictures, uniform over pixels, or inside the blog's sub-images."""
+    """How a patch finds its place: uniform over images, uniform over pixels, or inside the blog's sub-images."""
     subimage_window: int = 480
     """Side of a sub-image, in HR pixels; only for sampling "subimages"."""
     subimage_step: int = 200
@@ -210,18 +210,18 @@ class EvaluationConfig:
 
     kernel: Kernel = "matlab_bicubic"
     """Downsampling that makes validation and test LR, whatever the training kernel is."""
-    protocol: Protocol = "canonical"
+    protocol: EvaluationProtocol = "canonical"
     """What is done to the pixels before PSNR and SSIM."""
     every_patches: int = 480
     """Training patches between two validations."""
     crops: int = 6
-    """Validation crops in all, spread evenly over the validation pictures."""
+    """Validation crops in all, spread evenly over the validation images."""
     lr_crop_size: int = 96
-    """Side of a square validation crop in LR pixels; less where a validation picture holds no such square."""
+    """Side of a square validation crop in LR pixels; less where a validation image holds no such square."""
 
     def __post_init__(self) -> None:
         _one_of("evaluation.kernel", self.kernel, KERNELS)
-        _one_of("evaluation.protocol", self.protocol, get_args(Protocol))
+        _one_of("evaluation.protocol", self.protocol, get_args(EvaluationProtocol))
         _count("evaluation.every_patches", self.every_patches)
         _count("evaluation.crops", self.crops)
         _count("evaluation.lr_crop_size", self.lr_crop_size, 24)

@@ -10,7 +10,7 @@ class ConfigError(SuiteError, ValueError):
 
 
 class ImageError(SuiteError):
-    """A picture or a folder of pictures cannot be used."""
+    """An image or a folder of images cannot be used."""
 
 
 class DownloadError(SuiteError):

@@ -1,4 +1,4 @@
-"""Score weights, or bicubic, on a folder of pictures: python -m sr_core.evaluate --help."""
+"""Score weights, or bicubic, on a folder of images: python -m sr_core.evaluate --help."""
 
 import csv
 import io
@@ -12,20 +12,20 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from sr_core.cli import Parser, run_command, say_note, show_progress
-from sr_core.config import KERNELS, SCALES, Kernel, Protocol, Scale
+from sr_core.config import KERNELS, SCALES, EvaluationProtocol, Kernel, Scale
 from sr_core.errors import ImageError, SuiteError
-from sr_core.names import printable, visible
-from sr_core.output import cannot_write, check_output, write_output
+from sr_core.process.cli import Parser, run_command, say_note, show_progress
+from sr_core.process.names import printable, visible
+from sr_core.process.output import cannot_write, check_output, write_output
 
 if TYPE_CHECKING:  # loaded after the arguments are parsed: --help answers at once
     import numpy as np
     from numpy.typing import NDArray
 
-    from sr_core.data.ground_truth import GroundTruth
-    from sr_core.data.images import Image
-    from sr_core.data.scan import LeftOut
+    from sr_core.images.files import Image
+    from sr_core.images.scan import LeftOut
     from sr_core.metrics.evaluate import Score
+    from sr_core.store.ground_truth import GroundTruth
 
     Enlarge = Callable[[Image], NDArray[np.float32] | Image]
 
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(argv: Sequence[str] | None) -> Namespace:
     parser = Parser(
         PROG,
-        description="PSNR [dB] and SSIM on Y, for each picture of a benchmark and their mean, in which a picture "
+        description="PSNR [dB] and SSIM on Y, for each image of a benchmark and their mean, in which an image "
         "counts at most 100 dB.",
     )
     add = parser.add_argument
@@ -53,23 +53,28 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
         metavar="FILE",
         help="a .safetensors with its config.json, a released .pt, or bicubic",
     )
-    hr_help = "HR pictures, or a folder whose HR/ or GT/ holds them; LR pictures next to them are left out"
+    hr_help = "HR images, or a folder whose HR/ or GT/ holds them; LR images next to them are left out"
     add("--benchmark", required=True, type=Path, metavar="DIR", help=hr_help)
     add("--scale", required=True, type=int, choices=SCALES, help="enlargement factor")
-    add("--lr", type=Path, metavar="DIR", help="read LR pictures from here (NAMEx2, NAME_LRBI_x2, NAME, …)")
+    add("--lr", type=Path, metavar="DIR", help="read LR images from here (NAMEx2, NAME_LRBI_x2, NAME, …)")
     add("--kernel", choices=KERNELS, metavar="K", help=f"make LR by one of {', '.join(KERNELS)} (default: the first)")
-    add("--protocol", choices=get_args(Protocol), default="canonical", help="what is compared (default: canonical)")
+    add(
+        "--protocol",
+        choices=get_args(EvaluationProtocol),
+        default="canonical",
+        help="what is compared (default: canonical)",
+    )
     add("--self-ensemble", action="store_true", help="average over eight flips and turns (eight times the work)")
     add("--device", metavar="D", help="cpu or cuda:N (default: cuda:0 where there is one, else cpu)")
     add("--csv", type=Path, metavar="FILE", help="also write name, psnr, ssim to this file, the mean last")
     add(
         "--json",
         action="store_true",
-        help="print one JSON object and nothing else; null where a picture's PSNR is infinite",
+        help="print one JSON object and nothing else; null where an image's PSNR is infinite",
     )
     args = parser.parse_args(argv)
     if args.kernel and args.lr:
-        parser.error("--kernel makes LR pictures and --lr reads them: give one of the two")
+        parser.error("--kernel makes LR images and --lr reads them: give one of the two")
     if args.protocol == "blog" and args.kernel not in (None, "pillow_bicubic"):
         parser.error(f"--protocol blog is defined by pillow_bicubic LR, got --kernel {args.kernel}: leave it out")
     if args.self_ensemble and args.weights == BICUBIC:
@@ -78,40 +83,40 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
 
 
 def _evaluate(args: Namespace) -> int:
-    from sr_core.data.ground_truth import ground_truth
+    from sr_core.store.ground_truth import ground_truth
 
     if args.csv is not None:
         check_output(args.csv, "--csv")
     found = ground_truth(args.benchmark, scale=args.scale)
-    pictures, left_out = _named(found), found.left_out
-    lr_pictures = None
+    images, left_out = _named(found), found.left_out
+    lr_images = None
     if args.lr is not None:
-        lr_pictures, left_out = _matched(pictures, found, args.benchmark, args.lr, args.scale)
+        lr_images, left_out = _matched(images, found, args.benchmark, args.lr, args.scale)
     kernel: Kernel = "pillow_bicubic" if args.protocol == "blog" else args.kernel or "matlab_bicubic"
-    _check_sizes(pictures, lr_pictures, scale=args.scale, kernel=kernel, protocol=args.protocol)
+    _check_sizes(images, lr_images, scale=args.scale, kernel=kernel, protocol=args.protocol)
     with ExitStack() as stack:
         enlarge = _enlarger(args.weights, args.scale, args.self_ensemble, args.device, stack)
-        return _score_all(args, pictures, lr_pictures, kernel, enlarge, left_out)
+        return _score_all(args, images, lr_images, kernel, enlarge, left_out)
 
 
 def _score_all(
     args: Namespace,
-    pictures: dict[str, Path],
-    lr_pictures: dict[str, Path] | None,
+    images: dict[str, Path],
+    lr_images: dict[str, Path] | None,
     kernel: Kernel,
     enlarge: "Enlarge",
     left_out: "LeftOut",
 ) -> int:
     """Score and print every image and the mean; what was left out comes last, after all that could be refused."""
-    from sr_core.metrics.evaluate import describe, mean_score
+    from sr_core.metrics.evaluate import describe_protocol, mean_score
 
-    width = max(map(len, (*map(visible, pictures), "image")))
+    width = max(map(len, (*map(visible, images), "image")))
     if not args.json:
         print(f"{'image':<{width}}  PSNR [dB]    SSIM", flush=True)
     scores: dict[str, Score] = {}
-    for name, hr_path in pictures.items():
-        show_progress(f"{len(scores) + 1}/{len(pictures)} {visible(name)}")
-        lr_path = lr_pictures[name] if lr_pictures else None
+    for name, hr_path in images.items():
+        show_progress(f"{len(scores) + 1}/{len(images)} {visible(name)}")
+        lr_path = lr_images[name] if lr_images else None
         scores[name] = _score_one(hr_path, lr_path, enlarge, scale=args.scale, kernel=kernel, protocol=args.protocol)
         show_progress("")
         if not args.json:
@@ -122,9 +127,9 @@ def _score_all(
         _write_csv(args.csv, [*scores.items(), ("mean", mean)])
     if args.json:
         lr_origin = f"made by {kernel}" if args.lr is None else f"read from {args.lr}"
-        images = [{"name": name, **_numbers(score)} for name, score in scores.items()]
-        protocol = describe(args.protocol) | {"lr": lr_origin} | _network(args)
-        print(json.dumps({"images": images, "mean": _numbers(mean), "protocol": protocol}))
+        rows = [{"name": name, **_numbers(score)} for name, score in scores.items()]
+        protocol = describe_protocol(args.protocol) | {"lr": lr_origin} | _network(args)
+        print(json.dumps({"images": rows, "mean": _numbers(mean), "protocol": protocol}))
     else:
         print(_row("mean", mean, width))
         other = "FILE.safetensors" if args.weights == BICUBIC else BICUBIC
@@ -144,7 +149,7 @@ def _conditions(args: Namespace) -> str:
 
 
 def _named(found: "GroundTruth") -> dict[str, Path]:
-    """HR pictures by name: the path below their folder without suffix, which in a flat folder is the stem."""
+    """HR images by name: the path below their folder without suffix, which in a flat folder is the stem."""
     named: dict[str, Path] = {}
     for path in found.paths:
         name = printable(path.relative_to(found.folder).with_suffix("").as_posix())
@@ -155,22 +160,22 @@ def _named(found: "GroundTruth") -> dict[str, Path]:
 
 
 def _matched(
-    pictures: dict[str, Path], hr: "GroundTruth", benchmark: Path, folder: Path, scale: int
+    images: dict[str, Path], hr: "GroundTruth", benchmark: Path, folder: Path, scale: int
 ) -> "tuple[dict[str, Path], LeftOut]":
-    """The LR picture of each HR picture, and what of both folders is not used."""
-    from sr_core.data.lr_pairs import matched
-    from sr_core.data.scan import LeftOut, scan
+    """The LR image of each HR image, and what of both folders is not used."""
+    from sr_core.images.scan import LeftOut, scan
+    from sr_core.store.lr_pairs import matched
 
     found = scan(folder)
     found.check()
     if not found.images:
         raise found.nothing()
-    same = {path.resolve() for path in pictures.values()}  # --lr may hold the HR pictures too
-    images = [name for name in found.images if (folder / name).resolve() not in same]
-    relative = {name: path.relative_to(hr.folder).as_posix() for name, path in pictures.items()}
-    pairs = matched(relative, images, folder, scale)
+    same = {path.resolve() for path in images.values()}  # --lr may hold the HR images too
+    lr_names = [name for name in found.images if (folder / name).resolve() not in same]
+    relative = {name: path.relative_to(hr.folder).as_posix() for name, path in images.items()}
+    pairs = matched(relative, lr_names, folder, scale)
     used = set(pairs.values())
-    unused = LeftOut(tuple((_UNUSED_LR, name) for name in images if name not in used))
+    unused = LeftOut(tuple((_UNUSED_LR, name) for name in lr_names if name not in used))
 
     hr_root, lr_root = benchmark.resolve(), folder.resolve()
     needed = {place for name in used for place in (lr_root / name, *(lr_root / name).parents)}
@@ -204,31 +209,36 @@ def _enlarger(weights: str, scale: Scale, self_ensemble: bool, device: str | Non
 
 
 def _check_sizes(
-    pictures: dict[str, Path], lr_pictures: dict[str, Path] | None, *, scale: int, kernel: Kernel, protocol: Protocol
+    images: dict[str, Path],
+    lr_images: dict[str, Path] | None,
+    *,
+    scale: int,
+    kernel: Kernel,
+    protocol: EvaluationProtocol,
 ) -> None:
-    """Raises ImageError where a picture cannot be scored for its size, before the work on the others is done."""
-    from sr_core.data.images import image_sides
+    """Raises ImageError where an image cannot be scored for its size, before the work on the others is done."""
+    from sr_core.images.files import image_sides
     from sr_core.metrics.evaluate import least_side
 
     least, small = least_side(scale, protocol), []
-    for number, (name, hr_path) in enumerate(pictures.items(), 1):
-        show_progress(f"sizes: {number}/{len(pictures)}")
+    for number, (name, hr_path) in enumerate(images.items(), 1):
+        show_progress(f"sizes: {number}/{len(images)}")
         shorter, longer = image_sides(hr_path)
         if shorter < least:
             small.append(f"{hr_path} has {shorter} pixels on its shorter side")
-        elif lr_pictures is not None and image_sides(lr_pictures[name]) != (shorter // scale, longer // scale):
-            _pair(hr_path, lr_pictures[name], scale=scale, kernel=kernel, protocol=protocol)  # knows which is which
+        elif lr_images is not None and image_sides(lr_images[name]) != (shorter // scale, longer // scale):
+            _pair(hr_path, lr_images[name], scale=scale, kernel=kernel, protocol=protocol)  # knows which is which
     show_progress("")
     if small:
         more = f"; and {len(small) - 3} more" if len(small) > 3 else ""
         raise ImageError(
-            f"{'; '.join(small[:3])}{more}: to be scored at scale {scale} a picture needs at least {least} pixels a "
+            f"{'; '.join(small[:3])}{more}: to be scored at scale {scale} an image needs at least {least} pixels a "
             "side; replace or remove it"
         )
 
 
 def _score_one(
-    hr_path: Path, lr_path: Path | None, enlarge: "Enlarge", *, scale: int, kernel: Kernel, protocol: Protocol
+    hr_path: Path, lr_path: Path | None, enlarge: "Enlarge", *, scale: int, kernel: Kernel, protocol: EvaluationProtocol
 ) -> "Score":
     from sr_core.metrics.evaluate import require_finite, score
 
@@ -239,10 +249,10 @@ def _score_one(
 
 
 def _pair(
-    hr_path: Path, lr_path: Path | None, *, scale: int, kernel: Kernel, protocol: Protocol
+    hr_path: Path, lr_path: Path | None, *, scale: int, kernel: Kernel, protocol: EvaluationProtocol
 ) -> "tuple[Image, Image]":
     """LR, made or read, and HR."""
-    from sr_core.data.images import read_image
+    from sr_core.images.files import read_image
     from sr_core.metrics.evaluate import lr_hr_pair
 
     lr, hr = lr_hr_pair(read_image(hr_path), scale, kernel, protocol)

@@ -1,4 +1,4 @@
-"""`python -m sr_core.prepare --images DIR --scale 2 3 4 --out FILE`: a patch store from folders of pictures."""
+"""`python -m sr_core.prepare --images DIR --scale 2 3 4 --out FILE`: a patch store from folders of images."""
 
 import argparse
 import os
@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from sr_core.cli import Parser, run_command, show_progress
 from sr_core.config import Kernel, Scale
 from sr_core.errors import ImageError, StoreError
-from sr_core.output import cannot_write
+from sr_core.process.cli import Parser, run_command, show_progress
+from sr_core.process.output import cannot_write
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 """How every file of HDF5 begins."""
@@ -20,14 +20,14 @@ DAMAGED = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser("python -m sr_core.prepare", description="make HR and LR of folders of pictures ready for training")
+    parser = Parser("python -m sr_core.prepare", description="make HR and LR of folders of images ready for training")
     parser.add_argument(
         "--images",
         type=Path,
         action="append",
         default=[],
         metavar="DIR",
-        help="pictures, split as study.run --data does it; give it again for more folders",
+        help="images, split as study.run --data does it; give it again for more folders",
     )
     parser.add_argument("--scale", type=int, nargs="+", choices=get_args(Scale), default=[2], help="default: 2")
     parser.add_argument(
@@ -85,56 +85,56 @@ def _check_place(path: Path) -> None:
 
 def _prepare(args: argparse.Namespace) -> None:
     _check_out(args.out)
-    from sr_core.data.known import KnownPictures
-    from sr_core.data.layers import Lr
-    from sr_core.data.preparation import prepare_store
-    from sr_core.data.scan import LeftOut
-    from sr_core.data.sources import Pictures, folder_pictures
-    from sr_core.progress import Progress, pixels_text
+    from sr_core.images.scan import LeftOut
+    from sr_core.process.progress import ProgressBar, pixels_text
+    from sr_core.store.known import KnownImages
+    from sr_core.store.layers import Lr
+    from sr_core.store.preparation import prepare_store
+    from sr_core.store.sources import ImageSet, folder_images
 
-    sets = [(folder, folder_pictures(folder)) for folder in args.images]
+    sets = [(folder, folder_images(folder)) for folder in args.images]
     if len(sets) == 1:
-        pictures = sets[0][1]
-        left_out = pictures.left_out
+        images = sets[0][1]
+        left_out = images.left_out
     else:
         names = [folder.resolve().name for folder, _ in sets]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ImageError(f"--images: two folders are named {twice[0]}, so their pictures would be too; rename one")
+            raise ImageError(f"--images: two folders are named {twice[0]}, so their images would be too; rename one")
 
         def named(split: str) -> tuple[object, ...]:
             return tuple(
-                replace(picture, name=f"{name}/{picture.name}")
+                replace(image, name=f"{name}/{image.name}")
                 for name, (_, part) in zip(names, sets, strict=True)
-                for picture in getattr(part, split)
+                for image in getattr(part, split)
             )
 
         left_out = LeftOut()
         for name, (_, part) in zip(names, sets, strict=True):
             left_out += part.left_out.below(name)
-        pictures = Pictures(", ".join(map(str, args.images)), named("train"), named("valid"))  # type: ignore[arg-type]
+        images = ImageSet(", ".join(map(str, args.images)), named("train"), named("valid"))  # type: ignore[arg-type]
     lr: set[Lr] = {(split, s, kernel) for split in ("train", "valid") for s in args.scale for kernel in args.kernel}
-    known = KnownPictures(args.out.with_name(f"{args.out.name}.pictures.json"))
+    known = KnownImages(args.out.with_name(f"{args.out.name}.pictures.json"))
     target = Path(os.path.realpath(args.out))  # a link stays, and what it points to is written
-    with Progress("preparing", text=pixels_text) as progress:
-        store = prepare_store(target, pictures, lr, known=known, workers=args.workers, progress=progress.at)
+    with ProgressBar("preparing", text=pixels_text) as progress:
+        store = prepare_store(target, images, lr, known=known, workers=args.workers, progress=progress.at)
     if left_out:
         print(left_out.line(), file=sys.stderr, flush=True)
     lines = sorted({f"x{scale} {kernel}" for _, scale, kernel in store.lr})
-    print(f"{args.out}: {len(store.records('train'))} pictures to train and {len(store.records('valid'))} to validate")
+    print(f"{args.out}: {len(store.records('train'))} images to train and {len(store.records('valid'))} to validate")
     print(f"LR: {', '.join(lines)}; {args.out.stat().st_size / 1e6:.0f} MB; fingerprint {store.fingerprint[:16]}")
     if not args.verify:
         print(f"next: python -m sr_core.prepare --verify --out {args.out}")
 
 
 def _verify(path: Path) -> int:
-    from sr_core.data.store import verify
+    from sr_core.store.hdf5 import verify
 
-    damaged = verify(path, lambda done, total: show_progress(f"verifying: {done}/{total} pictures"))
+    damaged = verify(path, lambda done, total: show_progress(f"verifying: {done}/{total} images"))
     show_progress("")
     if damaged:
         more = f" and {len(damaged) - 5} more" if len(damaged) > 5 else ""
         raise StoreError(
-            f"{path}: {len(damaged)} pictures do not match their checksums: {', '.join(damaged[:5])}{more}; delete the "
+            f"{path}: {len(damaged)} images do not match their checksums: {', '.join(damaged[:5])}{more}; delete the "
             "file and prepare it again"
         )
     print(f"{path}: every sample matches its checksum")

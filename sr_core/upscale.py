@@ -1,16 +1,16 @@
-"""Enlarge pictures and folders of pictures with trained weights: python -m sr_core.upscale --help."""
+"""Enlarge images and folders of images with trained weights: python -m sr_core.upscale --help."""
 
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from sr_core.cli import BAD_INPUT, Parser, run_command, say_note, show_progress
 from sr_core.config import SCALES
 from sr_core.errors import ImageError, SuiteError
-from sr_core.names import visible
-from sr_core.output import make_output_folder
-from sr_core.progress import Progress, pixels_text
+from sr_core.process.cli import BAD_INPUT, Parser, run_command, say_note, show_progress
+from sr_core.process.names import visible
+from sr_core.process.output import make_output_folder
+from sr_core.process.progress import ProgressBar, pixels_text
 
 PROG = "python -m sr_core.upscale"
 
@@ -19,12 +19,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 all enlarged, 2 bad usage or a bad input (the others are enlarged), 130 interrupted."""
     parser = Parser(
         PROG,
-        description="NAME.jpg becomes DIR/NAME_x2.png, a folder's pictures keep their paths below it. Alpha, grey and "
-        "colour profile are kept, pictures are turned upright. What is in DIR already is kept, so the same command "
+        description="NAME.jpg becomes DIR/NAME_x2.png, a folder's images keep their paths below it. Alpha, grey and "
+        "colour profile are kept, images are turned upright. What is in DIR already is kept, so the same command "
         "goes on after an interruption.",
     )
     add = parser.add_argument
-    add("inputs", nargs="+", type=Path, metavar="IN", help="a picture, or a folder of pictures at any depth")
+    add("inputs", nargs="+", type=Path, metavar="IN", help="an image, or a folder of images at any depth")
     add("--weights", required=True, type=Path, metavar="FILE", help="a .safetensors with its config.json, or released")
     add("--out", required=True, type=Path, metavar="DIR", help="where to write; made if it is not there")
     add("--scale", type=int, choices=SCALES, help="of released x2 or x3 weights, which do not tell it themselves")
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _upscale(args: Namespace) -> int:
     import torch
 
-    from sr_core.data.own_pictures import count_pixels, plan_outputs
+    from sr_core.images.own_images import count_pixels, plan_outputs
     from sr_core.model.enlarge import enlarge_file
     from sr_core.model.weights import load_model
     from sr_core.training.memory import needing_gpu
@@ -69,7 +69,7 @@ def _upscale(args: Namespace) -> int:
 
     pixels = {output: count_pixels(source) for output, source in waiting.items()}
     total, done, failed = max(1, sum(pixels.values())), 0, len(faults)
-    with inference_thread() as thread, Progress("upscaling", text=pixels_text) as progress:
+    with inference_thread() as thread, ProgressBar("upscaling", text=pixels_text) as progress:
         for output, source in waiting.items():
 
             def advance(part: float, done: int = done, own: int = pixels[output]) -> None:

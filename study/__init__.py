@@ -1,1 +1,62 @@
-"""Hyperparameter studies of super-resolution networks: the record, the search and its commands."""
+"""Hyperparameter studies of super-resolution networks: the record, the search and its commands.
+
+What experiment files and notebooks need is here: `from study import Experiment, TrialConfig, Choice`. A name is loaded
+when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from sr_core.process.former_names import keep
+
+if TYPE_CHECKING:
+    from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
+    from study.question.config import TrialConfig
+    from study.question.experiment import Experiment
+    from study.question.space import Choice, Float, Grid, Int, Together
+    from study.results import best, curves, replicates, trials
+
+__all__ = [
+    "Choice",
+    "DataConfig",
+    "EvaluationConfig",
+    "Experiment",
+    "Float",
+    "Grid",
+    "Int",
+    "ModelConfig",
+    "Together",
+    "TrainConfig",
+    "TrialConfig",
+    "best",
+    "curves",
+    "replicates",
+    "trials",
+]
+
+_HOMES = {
+    "sr_core.config": ("DataConfig", "EvaluationConfig", "ModelConfig", "TrainConfig"),
+    "study.question.config": ("TrialConfig",),
+    "study.question.experiment": ("Experiment",),
+    "study.question.space": ("Choice", "Float", "Grid", "Int", "Together"),
+    "study.results": ("best", "curves", "replicates", "trials"),
+}
+
+keep(
+    {
+        "study.config": "study.question.config",
+        "study.experiment": "study.question.experiment",
+        "study.space": "study.question.space",
+    }
+)
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

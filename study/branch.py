@@ -5,7 +5,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from sr_core.cli import Parser, run_command
+from sr_core.process.cli import Parser, run_command
 from study.commandline import add_study_flags, folder_from
 
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def body() -> int:
         from dataclasses import replace
 
-        from study.branching import branch
+        from study.record.branching import branch
 
         folder = folder_from(args).require()
         for line in branch(folder, replace(folder, study=args.new)):

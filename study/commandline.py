@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sr_core.errors import SuiteError
-from study.folder import StudyFolder, default_root, recorded
-from study.tracking.databases import redact
+from sr_core.process.redaction import redact
+from study.record.folder import StudyFolder, default_root, recorded
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sr_core.cli import Parser, run_command, show_progress
+from sr_core.process.cli import Parser, run_command, show_progress
 from study.commandline import add_study_flags, folder_from
 
 
@@ -13,7 +13,7 @@ def parser() -> argparse.ArgumentParser:
     made = Parser("python -m study.reproduce", description="train a recorded trial again and compare every number")
     made.add_argument("trial", metavar="best|TRIAL|RUN_ID", help="the winner, a trial's number, or an MLflow run id")
     add_study_flags(made)
-    made.add_argument("--data", type=Path, metavar="DIR", help="where the pictures are now, if they moved")
+    made.add_argument("--data", type=Path, metavar="DIR", help="where the images are now, if they moved")
     made.add_argument("--tracking-uri", metavar="URI", help="MLflow store that knows RUN_ID (default: under --root)")
     made.add_argument("--strict", action="store_true", help="exit 4 for other code or versions too")
     made.add_argument(
@@ -33,13 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def reproduce(args: argparse.Namespace) -> int:
     """Compare inputs, retrain, compare numbers (or export); prints the comparison and returns 0 or 4."""
-    from study import inputs, proof
-    from study.events import max_bicubic_psnr
-    from study.export import export
-    from study.journal import JournalError, UnknownJournalError, read
-    from study.judgement import Judgement, circumstances, different, judge
-    from study.opening import runtime_of
-    from study.state import fold
+    from study.record.events import max_bicubic_psnr
+    from study.record.journal import JournalError, UnknownJournalError, read
+    from study.record.state import fold
+    from study.reproduction import inputs
+    from study.reproduction import retrain as proof
+    from study.reproduction.export import export
+    from study.reproduction.judgement import Judgement, circumstances, different, judge
+    from study.session.opening import runtime_of
     from study.statistics.replication import lost_winner
 
     def end(judgement: Judgement) -> int:
@@ -48,9 +49,9 @@ def reproduce(args: argparse.Namespace) -> int:
 
     folder, which = folder_from(args), args.trial
     if len(which) == 32:
-        from study.folder import StudyFolder
+        from study.record.folder import StudyFolder
         from study.tracking.databases import default_tracking_uri
-        from study.tracking.mlflow_store import find_run
+        from study.tracking.mlflow.store import find_run
 
         study, number = find_run(args.tracking_uri or default_tracking_uri(folder.root), which)
         folder, which = StudyFolder(folder.root, study), str(number)

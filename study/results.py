@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from sr_core.errors import SuiteError
-from sr_core.names import printable
-from study.config import SECTIONS, TrialConfig
-from study.folder import StudyFolder, default_root
-from study.journal import read
-from study.state import OBJECTIVE, StudyState, TrialState, fold
+from sr_core.process.names import printable
+from study.question.config import SECTIONS, TrialConfig
+from study.record.folder import StudyFolder, default_root
+from study.record.journal import read
+from study.record.state import OBJECTIVE, StudyState, TrialState, fold
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sr_core.data.images import Image
+    from sr_core.images.files import Image
     from sr_core.model.network import A2N
     from study.statistics.importance import Importance
 
@@ -64,24 +64,24 @@ class Trial:
             raise SuiteError(f"trial {self.number} ({self.state}) has no weights: expected them in {self.weights}")
         return load_model(self.weights, self.config.data.scale)
 
-    def upscale(self, picture: "str | Path | Image | NDArray[Any]", *, self_ensemble: bool = False) -> "Image":
-        """The picture enlarged as `python -m sr_core.upscale` does it, (scale * H, scale * W, 3), uint8 RGB.
+    def upscale(self, image: "str | Path | Image | NDArray[Any]", *, self_ensemble: bool = False) -> "Image":
+        """The image enlarged as `python -m sr_core.upscale` does it, (scale * H, scale * W, 3), uint8 RGB.
 
         Args:
-            picture: a file, or (H, W, 3) RGB or (H, W) grey, uint8. Transparency is left out.
+            image: a file, or (H, W, 3) RGB or (H, W) grey, uint8. Transparency is left out.
             self_ensemble: the mean over eight flips and turns, in eight times the time.
         Raises:
-            SuiteError: the network is not there, or this is no such picture.
+            SuiteError: the network is not there, or this is no such image.
         """
         import numpy as np
 
-        from sr_core.data.own_pictures import read_own_picture
+        from sr_core.images.own_images import read_own_image
         from sr_core.model.inference import super_resolve
 
-        if isinstance(picture, str | Path):
-            lr = read_own_picture(Path(picture).expanduser()).rgb
+        if isinstance(image, str | Path):
+            lr = read_own_image(Path(image).expanduser()).rgb
         else:
-            lr = np.asarray(picture)
+            lr = np.asarray(image)
             if lr.dtype != np.uint8 or not (lr.ndim == 2 or (lr.ndim == 3 and lr.shape[2] == 3)) or not lr.size:
                 raise SuiteError(
                     f"upscale: expected a file, or an array of uint8 of shape (H, W, 3) or (H, W), got {lr.dtype} of "
@@ -130,7 +130,7 @@ def _trial(folder: StudyFolder, found: TrialState) -> Trial:
 def _open(study: str, root: str | Path | None) -> tuple[StudyFolder, StudyState]:
     folder = StudyFolder(default_root() if root is None else Path(root).expanduser().resolve(), study)
     if not folder.journal.exists() and folder.owner() is not None:
-        raise SuiteError(f"study {study!r} still prepares its pictures ({folder.owner()}); nothing is recorded yet")
+        raise SuiteError(f"study {study!r} still prepares its images ({folder.owner()}); nothing is recorded yet")
     state = fold(read(folder.require().journal))
     if state.opened is None:
         raise SuiteError(f"study {study!r}: nothing is recorded yet in {folder.journal}")

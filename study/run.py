@@ -9,9 +9,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from sr_core.cli import Parser, run_command
+from sr_core.process.cli import Parser, run_command
 from study.commandline import add_study_flags, add_take_over_flag, at_least_one, folder_from, seconds
-from study.placement import add_placement_flags, placement_of
+from study.executors.placement import add_placement_flags, placement_of
 
 
 def seed(text: str) -> int:
@@ -35,14 +35,14 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="trials in all, references included (default: 50)",
     )
-    made.add_argument("--data", type=Path, metavar="DIR", help="pictures (default: those in scikit-image's wheel)")
+    made.add_argument("--data", type=Path, metavar="DIR", help="images (default: those in scikit-image's wheel)")
     made.add_argument("--seed", type=seed, metavar="S", help="study seed (default: the experiment's)")
     made.add_argument("--timeout", type=seconds, metavar="T", help="end cleanly after this time, e.g. 90s, 20m, 2h")
     add_placement_flags(made)
     made.add_argument("--tracking-uri", metavar="URI", help="MLflow store or server, or none (default: under --root)")
     made.add_argument("--storage", metavar="URL", help="database of the Optuna view, or none (default: under --root)")
     made.add_argument(
-        "--allow-leak", action="store_true", help="go on though training pictures are held out too; it is recorded"
+        "--allow-leak", action="store_true", help="go on though training images are held out too; it is recorded"
     )
     add_take_over_flag(made)
     made.add_argument("--profile", action="store_true", help="say at the end what the wall time went into")
@@ -55,16 +55,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
 
     def body() -> int:
-        from study.experiment import load_experiment
+        from study.question.experiment import load_experiment
 
         placement = placement_of(args)
         name, experiment = load_experiment(args.experiment)
         if args.dry_run:
-            from study.dry_run import show
+            from study.session.dry_run import show
 
             return show(name, experiment, args, placement)
-        from study.outcome import Outcome, shown_again
-        from study.wall_time import WallTime
+        from study.record.wall_time import WallTime
+        from study.session.outcome import Outcome, shown_again
 
         outcome = Outcome(
             name=name,
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         shown = shown_again(outcome)
         if shown is not None:
             return shown
-        from study.session import Session, run_session
+        from study.session.session import Session, run_session
 
         return run_session(Session.of(outcome))
 

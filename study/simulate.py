@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sr_core.cli import Parser, run_command, show_progress
+from sr_core.process.cli import Parser, run_command, show_progress
 from study.commandline import add_study_flags, at_least_one, folder_from
 
 
@@ -45,10 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _record(args: argparse.Namespace) -> int:
-    from study.folder import StudyFolder
-    from study.journal import read
+    from study.record.folder import StudyFolder
+    from study.record.journal import read
+    from study.record.state import fold
     from study.search.simulation import record, write
-    from study.state import fold
 
     root = folder_from(args, default="any").root
     states = [fold(read(StudyFolder(root, name).require().journal)) for name in args.record]
@@ -57,19 +57,19 @@ def _record(args: argparse.Namespace) -> int:
 
 
 def _simulate(args: argparse.Namespace) -> int:
-    from study.experiment import load_experiment
-    from study.journal import read
-    from study.search.economy import HEADER, Plan, compare
+    from study.question.experiment import load_experiment
+    from study.record.journal import read
+    from study.record.state import fold
+    from study.search.economy import HEADER, EconomyPlan, compare_samplers
     from study.search.simulation import complete, record
     from study.search.simulation import read as read_table
-    from study.state import fold
 
     name, experiment = load_experiment(args.experiment)
     if args.curves:
         table = read_table(args.curves)
     else:
         table = record([fold(read(folder_from(args, default=name).require().journal))])
-    plan = Plan(
+    plan = EconomyPlan(
         experiment=experiment,
         table=complete(table, experiment.space),
         rungs=args.rungs or experiment.rungs,
@@ -80,7 +80,7 @@ def _simulate(args: argparse.Namespace) -> int:
         first=args.seed,
     )
     print(HEADER)
-    for row in compare(plan, args.samplers, args.schedulers, processes=args.processes, told=show_progress):
+    for row in compare_samplers(plan, args.samplers, args.schedulers, processes=args.processes, told=show_progress):
         show_progress("")
         print(row.line(args.rate), flush=True)
     return 0

@@ -4,11 +4,11 @@ import json
 import sys
 from collections.abc import Sequence
 
-from sr_core.cli import Parser, run_command
+from sr_core.process.cli import Parser, run_command
 from study.commandline import add_study_flags, folder_from
-from study.journal import read
+from study.record.journal import read
+from study.record.state import StudyState, fold
 from study.screen.overview import as_text, overview, overview_of_training
-from study.state import StudyState, fold
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sr_core.cli import Parser, run_command, show_progress
+from sr_core.process.cli import Parser, run_command, show_progress
 from study.commandline import add_study_flags, folder_from
 
 
@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
         "--publish",
         type=Path,
         metavar="DIR",
-        help="instead put the record into DIR/STUDY, compressed and without pictures; then --root DIR reads it",
+        help="instead put the record into DIR/STUDY, compressed and without images; then --root DIR reads it",
     )
     return made
 
@@ -41,12 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
 
     def body() -> int:
-        from study.branching import require_own_name
+        from study.record.branching import require_own_name
 
         folder = folder_from(args).require()
         require_own_name(folder)
         if args.publish:
-            from study.publication import publish
+            from study.record.publication import publish
 
             print("\n".join(publish(folder, args.publish)))
             return 0

@@ -9,10 +9,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from sr_core.cli import Parser, run_command
 from sr_core.errors import SuiteError
+from sr_core.process.cli import Parser, run_command
 from study.commandline import add_study_flags, add_take_over_flag, at_least_one, folder_from, seconds
-from study.placement import add_placement_flags, placement_of
+from study.executors.placement import add_placement_flags, placement_of
 
 
 def parser() -> argparse.ArgumentParser:
@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
         "--transfer-from", type=Path, metavar="F", help="weights to start from where names and shapes fit, any scale's"
     )
     add_study_flags(made)
-    made.add_argument("--data", type=Path, metavar="DIR", help="where the study's pictures are now, if they moved")
+    made.add_argument("--data", type=Path, metavar="DIR", help="where the study's images are now, if they moved")
     made.add_argument("--timeout", type=seconds, metavar="T", help="end cleanly after this time, e.g. 90s, 20m, 2h")
     add_placement_flags(made)
     made.add_argument("--tracking-uri", metavar="URI", help="MLflow store or server, or none (default: under --root)")
@@ -45,9 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if placement.slots > 1:
             raise SuiteError(f"one training takes one slot, {placement.slots} were asked for; name one GPU, or none")
         study = folder_from(args).require()
-        from study.session import run_session
-        from study.training import training_session
-        from study.wall_time import WallTime
+        from study.record.wall_time import WallTime
+        from study.session.session import run_session
+        from study.session.training import training_session
 
         return run_session(training_session(study, args, placement, WallTime(begun)))
 

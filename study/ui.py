@@ -7,10 +7,11 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from sr_core.cli import Parser, run_command
 from sr_core.errors import SuiteError
-from study.branching import require_own_name
+from sr_core.process.cli import Parser, run_command
 from study.commandline import add_study_flags, at_least_one, folder_from
+from study.record.addresses import sqlite_file
+from study.record.branching import require_own_name
 from study.tracking.dashboards import (
     MLFLOW_PORT,
     OPTUNA_PORT,
@@ -21,7 +22,7 @@ from study.tracking.dashboards import (
     serving_optuna,
     sync_command,
 )
-from study.tracking.databases import default_storage, default_tracking_uri, sqlite_file
+from study.tracking.databases import default_storage, default_tracking_uri
 from study.tracking.server_process import is_loopback
 
 

@@ -1,4 +1,4 @@
-"""What every test may ask for: shared pictures, and real servers of one's own."""
+"""What every test may ask for: shared images, and real servers of one's own."""
 
 import os
 import shutil
@@ -32,7 +32,7 @@ settings.load_profile("suite")
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder that holds data/ (Set5, Set14, train, valid, weights); the pictures are too large for git."""
+    """The folder that holds data/ (Set5, Set14, train, valid, weights); the images are too large for git."""
     beside = Path(__file__).parents[2] / "shared"
     folder = Path(os.environ.get("SR_SHARED", beside))
     if not (folder / "data").is_dir():

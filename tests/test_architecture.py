@@ -12,50 +12,53 @@ from typing import Any
 
 import pytest
 
-from study import events as ev
-from study.config import TrialConfig
-from study.journal import Journal
+from study.question.config import TrialConfig
+from study.record import events as ev
+from study.record.journal import Journal
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "tests"))
+from house import House, levels  # noqa: E402
+
 PACKAGES = ("sr_core", "study", "experiments")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 IMPORTERS = {
-    "h5py": {"sr_core/data/store.py"},
-    "cv2": {"sr_core/data/degrade.py", "sr_core/data/recognition.py", "sr_core/data/turns.py"},
-    "PIL": {"sr_core/data/degrade.py", "sr_core/data/images.py", "sr_core/data/own_pictures.py"},
+    "h5py": {"sr_core/store/hdf5.py"},
+    "cv2": {"sr_core/images/degrade.py", "sr_core/leaks/recognition.py", "sr_core/images/turns.py"},
+    "PIL": {"sr_core/images/degrade.py", "sr_core/images/files.py", "sr_core/images/own_pictures.py"},
     "safetensors": {"sr_core/training/checkpoint.py", "sr_core/model/weights.py"},
     "mlflow": {
-        "study/tracking/mlflow_store.py",
-        "study/tracking/mlflow_model.py",
-        "study/tracking/mlflow_private.py",
-        "study/tracking/served_model.py",
+        "study/tracking/mlflow/store.py",
+        "study/tracking/mlflow/registry.py",
+        "study/tracking/mlflow/private.py",
+        "study/tracking/mlflow/served_model.py",
     },
     "optuna": {
         "study/statistics/importance.py",
         "study/search/encoding.py",
         "study/search/optuna_private.py",
         "study/search/sampler.py",
-        "study/tracking/optuna_sink.py",
+        "study/tracking/optuna.py",
     },
-    "sqlalchemy": {"study/tracking/mlflow_store.py", "study/tracking/optuna_sink.py"},
-    "matplotlib": {"study/figures.py", "study/plots.py"}
+    "sqlalchemy": {"study/tracking/mlflow/store.py", "study/tracking/optuna.py"},
+    "matplotlib": {"study/plots/figures.py", "study/plots/__init__.py"}
     | {
         f"study/report/{name}.py"
         for name in ("cost", "course", "drawing", "importances", "kernels", "replicates", "space_views")
     },
     "pandas": {
-        "study/tracking/mlflow_model.py",
-        "study/tracking/served_model.py",
+        "study/tracking/mlflow/registry.py",
+        "study/tracking/mlflow/served_model.py",
         "study/results.py",
-        "study/plots.py",
+        "study/plots/__init__.py",
     },
     "rich": {
         "study/screen/terminal.py",
         "study/screen/live.py",
         "study/screen/live_table.py",
-        "study/session.py",
-        "study/training.py",
+        "study/session/session.py",
+        "study/session/training.py",
     },
     "ray": {"study/executors/ray.py", "study/executors/ray_actor.py"},
     "scipy": {"study/search/sampler.py", "study/statistics/stats.py"},
@@ -94,7 +97,9 @@ def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
 
 
 def test_there_is_something_to_read() -> None:
-    assert {"sr_core/config.py", "study/coordinator.py", "experiments/quickstart.py"} <= {name_of(p) for p in FILES}
+    assert {"sr_core/config.py", "study/session/coordinator.py", "experiments/quickstart.py"} <= {
+        name_of(p) for p in FILES
+    }
 
 
 # Which way imports point
@@ -122,7 +127,7 @@ def test_a_library_is_imported_where_it_belongs_and_nowhere_else(library: str) -
 def test_one_module_decides_how_float32_numbers_are_multiplied() -> None:
     names = ("fp32_precision", "allow_tf32", "float32_matmul_precision")
     touching = {name_of(p) for p in FILES if any(name in p.read_text("utf-8") for name in names)}
-    assert touching == {"sr_core/precision.py"}
+    assert touching == {"sr_core/process/precision.py"}
 
 
 def test_libraries_that_nobody_declared_are_not_imported() -> None:
@@ -132,7 +137,7 @@ def test_libraries_that_nobody_declared_are_not_imported() -> None:
 
 def test_only_a_trial_and_the_winner_when_it_is_served_compute_in_the_study_package() -> None:
     computing = {name_of(p) for p in (ROOT / "study").rglob("*.py") if "torch" in libraries(p)}
-    assert computing == {"study/trial.py", "study/tracking/served_model.py"}
+    assert computing == {"study/executors/trial.py", "study/tracking/mlflow/served_model.py"}
 
 
 # Habits that a reader relies on
@@ -148,9 +153,50 @@ def test_every_file_says_what_it_is() -> None:
     assert [name_of(p) for p in FILES if p.stem in {"utils", "util", "common", "helpers", "misc"}] == []
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_a_package_s_top_holds_only_a_docstring(package: str) -> None:
-    (statement,) = tree_of(ROOT / package / "__init__.py").body
+# The rooms of the house; `python tests/house.py` prints its figures
+
+HOUSE = House(ROOT)
+
+SHARED = {"sr_core": {"config", "errors", "seed"}, "study": {"commandline", "results"}}
+"""Files at the top of a package that are no commands: what all rooms share, and what notebooks use."""
+
+
+def test_imports_between_rooms_point_downwards() -> None:
+    assert HOUSE.cycles() == []
+    assert HOUSE.upward() == []
+
+
+def test_rooms_lie_on_few_levels() -> None:
+    assert max(levels(HOUSE.arrows).values()) <= 10
+
+
+def test_no_room_holds_most_of_its_package() -> None:
+    assert {room: round(HOUSE.share(room), 2) for room in HOUSE.rooms if HOUSE.share(room) > 0.3} == {}
+
+
+@pytest.mark.parametrize("package", SHARED)
+def test_a_package_s_top_holds_commands_and_what_is_shared(package: str) -> None:
+    tops = {path for path in (ROOT / package).glob("*.py") if path.stem != "__init__"}
+    commands = {path for path in tops if 'if __name__ == "__main__":' in path.read_text("utf-8")}
+    assert {path.stem for path in tops - commands} == SHARED[package]
+
+
+def test_every_folder_is_a_room_that_says_what_it_is_for() -> None:
+    folders = [path for package in SHARED for path in (ROOT / package).iterdir() if any(path.rglob("*.py"))]
+    assert [name_of(folder) for folder in folders if not (folder / "__init__.py").is_file()] == []
+
+
+def test_no_module_of_the_house_imports_the_public_names() -> None:
+    wrong = []
+    for name, path in HOUSE.modules.items():
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.ImportFrom) and node.module == "study" and name != "study":
+                wrong += [f"{name}: {a.name}" for a in node.names if f"study.{a.name}" not in HOUSE.modules]
+    assert wrong == []
+
+
+def test_the_experiments_top_holds_only_a_docstring() -> None:
+    (statement,) = tree_of(ROOT / "experiments" / "__init__.py").body
     assert isinstance(statement, ast.Expr)
     assert isinstance(statement.value, ast.Constant)
 
@@ -276,7 +322,7 @@ def finished_study(tmp_path: Path) -> Path:
         ]
         for patches in (480, 960, 1_440, 1_920):
             story.append(
-                ev.Progress(trial=trial, patches=patches, scores=scores, loss=0.1, learning_rate=1e-3, **common)
+                ev.Validated(trial=trial, patches=patches, scores=scores, loss=0.1, learning_rate=1e-3, **common)
             )
             story.append(ev.Checkpointed(trial=trial, patches=patches, **common))
         end: dict[str, Any] = {"per_image": (), "weights": "", "seconds": {}}
@@ -305,6 +351,6 @@ def test_status_as_json_is_one_object(finished_study: Path) -> None:
 
 def test_a_worker_loads_neither_tracker_nor_sampler_nor_screen() -> None:
     heavy = ("mlflow", "optuna", "sqlalchemy", "pandas", "matplotlib", "rich")
-    code = f"import sys, study.trial; print([name for name in {heavy!r} if name in sys.modules])"
+    code = f"import sys, study.executors.trial; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -24,7 +24,7 @@ PACKAGES = ("sr_core", "study", "experiments")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 PRIVATE = {
     "study/search/optuna_private.py": "optuna",
-    "study/tracking/mlflow_private.py": "mlflow",
+    "study/tracking/mlflow/private.py": "mlflow",
     "sr_core/training/torch_private.py": "torch",
 }
 """Modules for what a library does not document."""

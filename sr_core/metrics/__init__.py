@@ -1,1 +1,1 @@
-"""Scores of a picture against its original: the reference in NumPy, and the same in torch for validations."""
+"""Scores of an image against its original: the reference in NumPy, and the same in torch for validations."""

@@ -1,4 +1,4 @@
-"""The scores of `evaluate.score` for many pictures of one size at once, on the device that made them.
+"""The scores of `evaluate.score` for many images of one size at once, on the device that made them.
 
 The same steps on torch tensors: pixels are clipped, rounded and weighed as there, sums are float64. What depends on the
 originals alone is computed once, and nothing waits for the device until `scores` is asked for numbers.
@@ -9,8 +9,8 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
-from sr_core.config import Protocol, Scale
-from sr_core.data.color import BLOG_TYPO, BT601_STUDIO
+from sr_core.config import EvaluationProtocol, Scale
+from sr_core.images.color import BLOG_TYPO, BT601_STUDIO
 from sr_core.metrics.evaluate import Score
 from sr_core.metrics.psnr import decibels
 from sr_core.metrics.ssim import K1, K2, WINDOW, window_weights
@@ -19,9 +19,9 @@ PEAK = 255.0
 
 
 class Originals:
-    """HR pictures of one size, with their luma and its local means and variances, on one device."""
+    """HR images of one size, with their luma and its local means and variances, on one device."""
 
-    def __init__(self, hr: Tensor, *, scale: Scale, protocol: Protocol) -> None:
+    def __init__(self, hr: Tensor, *, scale: Scale, protocol: EvaluationProtocol) -> None:
         """
         Args:
             hr: (N, 3, H, W), uint8, on the device that will compute.
@@ -40,7 +40,7 @@ class Originals:
         self._shape = hr.shape
         height, width = hr.shape[2:]
         if min(height, width) <= 2 * self._psnr_border:
-            raise ValueError(f"a border of {self._psnr_border} leaves nothing of a picture of {width}x{height}")
+            raise ValueError(f"a border of {self._psnr_border} leaves nothing of an image of {width}x{height}")
         if min(height, width) - 2 * self._ssim_border < WINDOW:
             raise ValueError(f"no {WINDOW}x{WINDOW} window fits into {width}x{height} pixels less their border")
         with torch.inference_mode():
@@ -52,7 +52,7 @@ class Originals:
             self._variance = mean_square - self._square_of_mean
 
     def compare(self, sr: Tensor) -> Tensor:
-        """(N, 2), float64 on the device: mean squared error and SSIM of each picture, NaN if a pixel is.
+        """(N, 2), float64 on the device: mean squared error and SSIM of each image, NaN if a pixel is.
 
         Args:
             sr: (N, 3, H, W), what the network says, in units of 0..255; values beyond are clipped here.
@@ -60,7 +60,7 @@ class Originals:
             ValueError: the shape is not that of the originals.
         """
         if sr.shape != self._shape:
-            raise ValueError(f"expected pictures of shape {tuple(self._shape)}, got {tuple(sr.shape)}")
+            raise ValueError(f"expected images of shape {tuple(self._shape)}, got {tuple(sr.shape)}")
         with torch.inference_mode():
             clipped = sr.clamp(0, PEAK)
             luma = self._luma(clipped.round() if self._rounded else clipped)
@@ -93,9 +93,9 @@ def scores(compared: Tensor) -> list[Score]:
     return [Score(psnr=decibels(error, PEAK), ssim=ssim) for error, ssim in compared.tolist()]
 
 
-def _inside(pictures: Tensor, border: int) -> Tensor:
-    height, width = pictures.shape[1:]
-    return pictures[:, border : height - border, border : width - border]
+def _inside(images: Tensor, border: int) -> Tensor:
+    height, width = images.shape[1:]
+    return images[:, border : height - border, border : width - border]
 
 
 def _window_means(planes: Tensor) -> Tensor:

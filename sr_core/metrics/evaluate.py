@@ -1,6 +1,6 @@
 """Evaluation protocols by name: which pixels are compared, and how.
 
-A score means nothing without its protocol and the kernel that made the LR: record `describe(protocol)` beside it.
+A score means nothing without its protocol and the kernel that made the LR: record `describe_protocol(protocol)` too.
 """
 
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from typing import assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from sr_core.config import Kernel, Protocol
-from sr_core.data.color import BLOG_TYPO, BT601_STUDIO, rgb_to_y
-from sr_core.data.degrade import crop_to_multiple, downsample, resize_to_multiple
-from sr_core.data.images import Image
-from sr_core.data.resize import imresize
+from sr_core.config import EvaluationProtocol, Kernel
 from sr_core.errors import ImageError
+from sr_core.images.color import BLOG_TYPO, BT601_STUDIO, rgb_to_y
+from sr_core.images.degrade import crop_to_multiple, downsample, resize_to_multiple
+from sr_core.images.files import Image
+from sr_core.images.resize import imresize
 from sr_core.metrics.psnr import psnr
 from sr_core.metrics.ssim import WINDOW, ssim
 
@@ -27,7 +27,7 @@ image that is restored exactly, whose PSNR is infinite, would decide the mean of
 
 @dataclass(frozen=True)
 class Score:
-    """How close one picture, or a set's mean picture, is to its original."""
+    """How close one image, or a set's mean image, is to its original."""
 
     psnr: float
     """dB on Y; inf where the two are equal."""
@@ -35,7 +35,7 @@ class Score:
     """On Y, at most 1."""
 
 
-def score(sr: NDArray[np.floating] | Image, hr: Image, *, scale: int, protocol: Protocol) -> Score:
+def score(sr: NDArray[np.floating] | Image, hr: Image, *, scale: int, protocol: EvaluationProtocol) -> Score:
     """PSNR and SSIM of one network output under a protocol.
 
     canonical  the benchmark tables': `sr` clipped and rounded to 8 bits (halves to even, as torch rounds), `scale`
@@ -75,8 +75,8 @@ def require_finite(sr: NDArray[np.floating] | Image, image: object, remedy: str 
         )
 
 
-def lr_hr_pair(hr: Image, scale: int, kernel: Kernel, protocol: Protocol) -> tuple[Image, Image]:
-    """The LR picture to enlarge and the HR picture to compare with.
+def lr_hr_pair(hr: Image, scale: int, kernel: Kernel, protocol: EvaluationProtocol) -> tuple[Image, Image]:
+    """The LR image to enlarge and the HR image to compare with.
 
     canonical crops HR at the bottom and the right to a multiple of the scale and reduces it with `kernel`. blog
     *resizes* HR to a multiple by Pillow bicubic and reduces it by Pillow bicubic too, **whatever `kernel` says**:
@@ -98,8 +98,8 @@ def lr_hr_pair(hr: Image, scale: int, kernel: Kernel, protocol: Protocol) -> tup
             assert_never(protocol)
 
 
-def least_side(scale: int, protocol: Protocol) -> int:
-    """Pixels that each side of a picture file needs to be scored: `score` refuses what `lr_hr_pair` makes of less."""
+def least_side(scale: int, protocol: EvaluationProtocol) -> int:
+    """Pixels that each side of an image file needs to be scored: `score` refuses what `lr_hr_pair` makes of less."""
     match protocol:
         case "canonical":
             least = WINDOW + 2 * scale
@@ -133,11 +133,11 @@ def mean_score(scores: Sequence[Score]) -> Score:
         ValueError: there are no scores.
     """
     if not scores:
-        raise ValueError("the mean of no scores: expected one score per picture")
+        raise ValueError("the mean of no scores: expected one score per image")
     return Score(psnr=fmean(capped(one).psnr for one in scores), ssim=fmean(one.ssim for one in scores))
 
 
-def describe(protocol: Protocol) -> dict[str, str]:
+def describe_protocol(protocol: EvaluationProtocol) -> dict[str, str]:
     """The protocol in words, to stand beside the scores it made."""
     match protocol:
         case "canonical":

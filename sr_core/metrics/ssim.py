@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from sr_core.metrics.psnr import Pixels, inside
+from sr_core.metrics.psnr import PixelArray, inside
 
 WINDOW = 11
 """Side of the Gaussian window, in pixels."""
@@ -13,10 +13,10 @@ K1, K2 = 0.01, 0.03
 """Stabilise the luminance and the contrast term, as fractions of the peak."""
 
 
-def ssim(sr: Pixels, hr: Pixels, *, border: int = 0, peak: float = 255.0) -> float:
+def ssim(sr: PixelArray, hr: PixelArray, *, border: int = 0, peak: float = 255.0) -> float:
     """Mean structural similarity of one image pair; 1 if they are equal, NaN if a pixel is.
 
-    The mean is over every position where the 11x11 window lies inside the picture, and the variances are those of
+    The mean is over every position where the 11x11 window lies inside the image, and the variances are those of
     the weighted window, not of a sample: the authors' MATLAB code without its automatic downsampling.
 
     Args:
@@ -26,7 +26,7 @@ def ssim(sr: Pixels, hr: Pixels, *, border: int = 0, peak: float = 255.0) -> flo
         ValueError: shapes differ, there are channels, or no window fits inside the border.
     """
     if sr.ndim != 2:
-        raise ValueError(f"expected pictures of one channel (H, W), got shape {sr.shape}")
+        raise ValueError(f"expected images of one channel (H, W), got shape {sr.shape}")
     x, y = inside(sr, hr, border)
     if min(x.shape) < WINDOW:
         raise ValueError(f"no {WINDOW}x{WINDOW} window fits into {x.shape[1]}x{x.shape[0]} pixels")

@@ -1,4 +1,4 @@
-"""From a picture file to its enlargement, in place only when it is whole."""
+"""From an image file to its enlargement, in place only when it is whole."""
 
 import errno
 from collections.abc import Callable
@@ -6,17 +6,17 @@ from pathlib import Path
 
 import torch
 
-from sr_core.data.own_pictures import enlarged_png, read_own_picture
 from sr_core.errors import ImageError, SuiteError
-from sr_core.machine import available_memory
+from sr_core.images.own_images import enlarged_png, read_own_image
 from sr_core.metrics.evaluate import require_finite
-from sr_core.model.inference import Precision, peak_bytes, super_resolve
+from sr_core.model.inference import InferencePrecision, peak_bytes, super_resolve
 from sr_core.model.network import A2N
-from sr_core.out_of_memory import is_out_of_memory
-from sr_core.output import make_output_folder, write_output
+from sr_core.process.machine import available_memory
+from sr_core.process.out_of_memory import is_out_of_memory
+from sr_core.process.output import make_output_folder, write_output
 
 _FOLDER_IS_UNUSABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
-"""Errors of writing that the next picture would meet as well."""
+"""Errors of writing that the next image would meet as well."""
 
 
 def enlarge_file(
@@ -25,31 +25,31 @@ def enlarge_file(
     output: Path,
     *,
     self_ensemble: bool = False,
-    precision: Precision = "fp32",
+    precision: InferencePrecision = "fp32",
     progress: Callable[[float], None] = lambda _: None,
 ) -> None:
-    """Write `source`, enlarged, to `output`, a PNG file; by the rules of `own_pictures`.
+    """Write `source`, enlarged, to `output`, a PNG file; by the rules of `own_images`.
 
     Args:
         model: on the device to use.
         progress: as of `super_resolve`.
     Raises:
-        ImageError: this picture cannot be read, enlarged in the memory there is or without overflow, or written under
+        ImageError: this image cannot be read, enlarged in the memory there is or without overflow, or written under
             this name.
         SuiteError: nothing can be written there.
     """
     _check_name(source, output)
-    picture = read_own_picture(source)
-    height, width = picture.rgb.shape[:2]
+    image = read_own_image(source)
+    height, width = image.rgb.shape[:2]
     device, needed = next(model.parameters()).device, peak_bytes(model, height, width, self_ensemble=self_ensemble)
     room = _room(device)
-    if needed > room:  # the system would end this process, without a word and with all pictures that wait
+    if needed > room:  # the system would end this process, without a word and with all images that wait
         raise _too_large(source, width, height, f"about {needed / 1e9:.1f} GB, {room / 1e9:.1f} GB are there")
     try:
-        sr = super_resolve(model, picture.rgb, self_ensemble=self_ensemble, precision=precision, progress=progress)
+        sr = super_resolve(model, image.rgb, self_ensemble=self_ensemble, precision=precision, progress=progress)
         remedy = "use other weights" if precision == "fp32" else "use --precision fp32 or other weights"
         require_finite(sr, source, remedy)
-        content = enlarged_png(picture, sr, model.scale)
+        content = enlarged_png(image, sr, model.scale)
     except Exception as exc:
         if not is_out_of_memory(exc):
             raise
@@ -86,4 +86,4 @@ def _check_name(source: Path, output: Path) -> None:
 
 
 def _too_large(source: Path, width: int, height: int, lacking: str) -> ImageError:
-    return ImageError(f"{source}: enlarging {width}x{height} pixels takes {lacking}; cut it into several pictures")
+    return ImageError(f"{source}: enlarging {width}x{height} pixels takes {lacking}; cut it into several images")

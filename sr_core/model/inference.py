@@ -1,4 +1,4 @@
-"""One picture through the network, whole or in strips, whichever its size asks for."""
+"""One image through the network, whole or in strips, whichever its size asks for."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,20 +9,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sr_core.data.images import Image
-from sr_core.floats import settle_vector_math
+from sr_core.images.files import Image
 from sr_core.model.network import A2N
 from sr_core.model.strips import forward_in_strips, most_rows
-from sr_core.out_of_memory import is_out_of_memory, is_taken
-from sr_core.precision import exact_multiplication
+from sr_core.process.floats import settle_vector_math
+from sr_core.process.out_of_memory import is_out_of_memory, is_taken
+from sr_core.process.precision import exact_multiplication
 
-Precision = Literal["fp32", "bf16"]
+InferencePrecision = Literal["fp32", "bf16"]
 
 STRIP_BYTES: Final = {"cpu": 64 * 2**20, "cuda": 256 * 2**20}
 """What one strip's activations may take. On a CPU larger ones are slower (they leave the caches and the allocator's
 pool); a GPU needs enough rows at a time to be busy."""
 _STRIPS_WORTHWHILE = 4
-"""Strips are used where the whole picture takes more than so many strips' bytes."""
+"""Strips are used where the whole image takes more than so many strips' bytes."""
 _FEWEST_ROWS = 8  # fewer would mostly compute their halos
 _SYMMETRIES = 8
 
@@ -32,20 +32,20 @@ def super_resolve(
     lr: Image,
     *,
     self_ensemble: bool = False,
-    precision: Precision = "fp32",
+    precision: InferencePrecision = "fp32",
     strip_rows: int | Literal["auto", "whole"] = "auto",
     progress: Callable[[float], None] = lambda _: None,
 ) -> NDArray[np.float32]:
-    """The picture `scale` times as large, (s*H, s*W, 3) in 0..255, neither rounded nor clipped.
+    """The image `scale` times as large, (s*H, s*W, 3) in 0..255, neither rounded nor clipped.
 
     Args:
         model: on any device; its training flag is as before when this returns.
         lr: (H, W, 3) RGB.
-        self_ensemble: average over the eight flips and quarter turns of the picture, each turned back (eight times
+        self_ensemble: average over the eight flips and quarter turns of the image, each turned back (eight times
             the work; the network is not equivariant to them, so their errors differ).
         precision: bf16 runs the convolutions in bfloat16 (autocast): faster where the hardware has it, and about a
             tenth of a level off.
-        strip_rows: rows of LR that are computed at a time. "auto" takes small pictures whole and large ones in strips,
+        strip_rows: rows of LR that are computed at a time. "auto" takes small images whole and large ones in strips,
             for an eighth of the memory and the same result but for rounding (`sr_core.model.strips`).
         progress: told now and then which part, 0..1, of the work is done.
     """
@@ -91,7 +91,7 @@ def on_device(model: A2N, device: str) -> tuple[A2N, str]:
 
 
 def automatic_strip_rows(model: A2N, height: int, width: int) -> int | Literal["whole"]:
-    """How many rows of a picture of LR size height x width to compute at a time."""
+    """How many rows of an image of LR size height x width to compute at a time."""
     per_row = width * _tail_bytes_per_pixel(model)
     device = next(model.parameters()).device
     strip_bytes = STRIP_BYTES.get(device.type, STRIP_BYTES["cpu"])
@@ -101,9 +101,9 @@ def automatic_strip_rows(model: A2N, height: int, width: int) -> int | Literal["
 
 
 def peak_bytes(model: A2N, height: int, width: int, *, self_ensemble: bool = False) -> int:
-    """About what `super_resolve` takes at its peak, beyond the network itself, for a picture of LR size height x width.
+    """About what `super_resolve` takes at its peak, beyond the network itself, for an image of LR size height x width.
 
-    That is one feature map of the trunk, the picture, its enlargement, once more for the mean over symmetries, and
+    That is one feature map of the trunk, the image, its enlargement, once more for the mean over symmetries, and
     three strips (activations, their workspaces, fragments).
     """
     pixels, per_pixel = height * width, _tail_bytes_per_pixel(model)

@@ -10,9 +10,9 @@ from sr_core.model.upsample import FACTORS, EnlargeStage
 
 
 class A2N(nn.Module):
-    """Pictures at LR in, the same pictures `scale` times as large out, both in 0..1.
+    """Images at LR in, the same images `scale` times as large out, both in 0..1.
 
-    Global average pooling makes the whole image the receptive field: a picture cut into tiles comes out different.
+    Global average pooling makes the whole image the receptive field: an image cut into tiles comes out different.
     """
 
     def __init__(self, config: ModelConfig, scale: Scale) -> None:

@@ -1,9 +1,9 @@
-"""A whole picture through the network in strips of rows: the whole picture's result, in the memory of one feature map.
+"""A whole image through the network in strips of rows: the whole image's result, in the memory of one feature map.
 
-A block weighs its branches by a mean over the whole picture, so a picture cut into tiles comes out different. Here
+A block weighs its branches by a mean over the whole image, so an image cut into tiles comes out different. Here
 every block goes over all strips before the next begins: its branch weights come from sums over all of them, and each
 strip is computed with as many rows around it (its halo) as the block's convolutions see. The halo ends where the
-picture ends, where the convolutions' own zeros are right.
+image ends, where the convolutions' own zeros are right.
 """
 
 from collections.abc import Callable, Iterator

@@ -13,9 +13,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from sr_core.durable import write_durably
 from sr_core.errors import CheckpointError, TakenOverError
-from sr_core.locks import newest_epoch
+from sr_core.process.durable import write_durably
+from sr_core.process.locks import newest_epoch
 from sr_core.training.step import TrainState
 
 _LAYOUT = 1

@@ -15,10 +15,10 @@ from typing import Literal
 import torch
 
 from sr_core.config import DataConfig, ModelConfig, TrainConfig
-from sr_core.data.homes import DEVICE_SHARE
 from sr_core.errors import ConfigError
-from sr_core.machine import cores
-from sr_core.out_of_memory import is_out_of_memory, reason_of
+from sr_core.patches.placement import DEVICE_SHARE
+from sr_core.process.machine import cores
+from sr_core.process.out_of_memory import is_out_of_memory, reason_of
 from sr_core.training.compiled import can_compile
 from sr_core.training.memory import GPU_SHARE, needing_gpu
 from sr_core.training.own_thread import OwnThread

@@ -33,7 +33,7 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
-class Reduced:
+class SmallerMicroBatch:
     """Memory ran out: from this patch on, a batch goes through the network in parts of `micro_batch` patches."""
 
     patches: int
@@ -41,7 +41,7 @@ class Reduced:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class Validation:
     """One validation: scores of the averaged weights, and the mean training loss since the one before."""
 
     patches: int
@@ -58,8 +58,8 @@ def fit(
     batches: Batches,
     validate: Validate,
     validate_every: int,
-    reductions: Mapping[int, int] | None = None,
-) -> Iterator[Tick | Progress | Reduced]:
+    micro_batch_changes: Mapping[int, int] | None = None,
+) -> Iterator[Tick | Validation | SmallerMicroBatch]:
     """Train `state` in place to the full budget, from wherever it stands.
 
     Yields a Progress at every multiple of `validate_every` patches and at the end of the budget, a Tick at least
@@ -71,7 +71,7 @@ def fit(
     Raises:
         DivergedError: the mean loss or a score stopped being finite.
         ConfigError: the last batch would go beyond the budget.
-        Exception: memory ran out for a single patch (`sr_core.out_of_memory`).
+        Exception: memory ran out for a single patch (`sr_core.process.out_of_memory`).
     """
     if config.budget_patches % config.batch_size:
         raise ConfigError(
@@ -79,17 +79,17 @@ def fit(
             f"got {config.budget_patches}"
         )
     step = Step(state, config, runtime, batches)
-    step.micro_batch = _last_before(state.patches, reductions or {}, runtime.micro_batch)
+    step.micro_batch = _last_before(state.patches, micro_batch_changes or {}, runtime.micro_batch)
     running_loss = _RunningLoss(state)
     yielded = time.monotonic()
     while state.patches < config.budget_patches:
-        first, together = state.patches, (reductions or {}).get(state.patches, step.micro_batch)
+        first, together = state.patches, (micro_batch_changes or {}).get(state.patches, step.micro_batch)
         step.micro_batch = together
         begun = time.perf_counter()
         step()
         state.seconds["steps"] += time.perf_counter() - begun
         if step.micro_batch != together:
-            yield Reduced(first, step.micro_batch)
+            yield SmallerMicroBatch(first, step.micro_batch)
         if state.patches % validate_every == 0 or state.patches == config.budget_patches:
             yield _validation(state, config, validate)
             running_loss.begin()
@@ -99,12 +99,12 @@ def fit(
             yielded = time.monotonic()
 
 
-def _last_before(patches: int, reductions: Mapping[int, int], otherwise: int) -> int:
-    past = [at for at in reductions if at < patches]
-    return reductions[max(past)] if past else otherwise
+def _last_before(patches: int, micro_batch_changes: Mapping[int, int], otherwise: int) -> int:
+    past = [at for at in micro_batch_changes if at < patches]
+    return micro_batch_changes[max(past)] if past else otherwise
 
 
-def _validation(state: TrainState, config: TrainConfig, validate: Validate) -> Progress:
+def _validation(state: TrainState, config: TrainConfig, validate: Validate) -> Validation:
     begun = time.perf_counter()
     loss = _finite(state.mean_loss, state)
     state.seconds["steps"] += time.perf_counter() - begun  # on a GPU the steps end here, not when they are queued
@@ -117,7 +117,7 @@ def _validation(state: TrainState, config: TrainConfig, validate: Validate) -> P
     state.loss_steps = 0
     state.seconds["validations"] += time.perf_counter() - begun
     # The rate of the last step taken: at the end of a cosine the next one would be 0, which says nothing.
-    return Progress(state.patches, scores, loss, learning_rate(config, state.patches - config.batch_size))
+    return Validation(state.patches, scores, loss, learning_rate(config, state.patches - config.batch_size))
 
 
 class _RunningLoss:

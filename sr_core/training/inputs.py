@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sr_core.training.runtime import Runtime
 
-Pixels = NDArray[np.uint8] | Tensor
+UInt8Pixels = NDArray[np.uint8] | Tensor
 """(N, 3, H, W), uint8; a tensor may be on the training device already."""
 
 
@@ -21,7 +21,7 @@ class DrawsOnDevice(Protocol):
         """Patches first_k … first_k + n − 1, from a number on the device (int64, no dimension); waits for nothing."""
 
 
-def unit_range(pixels: Pixels, runtime: Runtime, out: Tensor | None = None) -> Tensor:
+def unit_range(pixels: UInt8Pixels, runtime: Runtime, out: Tensor | None = None) -> Tensor:
     """As float32 in 0..1 on the training device, in its memory format."""
     given = pixels if isinstance(pixels, Tensor) else torch.from_numpy(pixels)
     if given.device.type == "cpu" and runtime.device != "cpu":
@@ -48,7 +48,7 @@ class Inputs:
         assert self._places is not None, "no batch has been filled in yet"
         return self._places
 
-    def fill(self, lr: Pixels, hr: Pixels) -> tuple[Tensor, Tensor]:
+    def fill(self, lr: UInt8Pixels, hr: UInt8Pixels) -> tuple[Tensor, Tensor]:
         """Both as float32 in 0..1 on the training device; the next call overwrites them."""
         shapes = lr.shape, hr.shape
         if self._places is None or tuple(place.shape for place in self._places) != shapes:

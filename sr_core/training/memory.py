@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from sr_core.errors import ConfigError
-from sr_core.out_of_memory import is_taken
+from sr_core.process.out_of_memory import is_taken
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # mallopt's names for them, in malloc.h
 _LARGE = 1 << 30

@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 
-from sr_core.floats import can_flush, check_that_threads_agree, flush_subnormals, settle_vector_math
+from sr_core.process.floats import can_flush, check_that_threads_agree, flush_subnormals, settle_vector_math
 from sr_core.training.memory import share_one_heap
 
 P = ParamSpec("P")

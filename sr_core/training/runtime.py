@@ -14,10 +14,10 @@ import torch.utils.deterministic
 from torch import nn
 
 from sr_core.errors import ConfigError
-from sr_core.floats import can_flush, flush_subnormals, settle_vector_math
-from sr_core.machine import cores
-from sr_core.precision import check_environment, set_multiplication
-from sr_core.stored import fill, since
+from sr_core.process.floats import can_flush, flush_subnormals, settle_vector_math
+from sr_core.process.machine import cores
+from sr_core.process.precision import check_environment, set_multiplication
+from sr_core.process.stored import fill, since
 from sr_core.training.compiled import can_compile
 from sr_core.training.memory import keep_freed_memory
 

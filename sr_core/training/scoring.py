@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sr_core.config import Protocol, Scale
-from sr_core.data.images import Image
-from sr_core.data.validation import Crop
+from sr_core.config import EvaluationProtocol, Scale
+from sr_core.images.files import Image
 from sr_core.metrics.batched import Originals, scores
 from sr_core.metrics.evaluate import Score
-from sr_core.out_of_memory import is_out_of_memory
-from sr_core.precision import exact_multiplication
+from sr_core.patches.validation import Crop
+from sr_core.process.out_of_memory import is_out_of_memory
+from sr_core.process.precision import exact_multiplication
 from sr_core.training.inputs import unit_range
 from sr_core.training.runtime import Runtime
 
@@ -26,13 +26,13 @@ On a CPU crops go one by one: what a batch saves it loses again in the caches (d
 """
 
 _SHOWN_SIDE = 256
-"""Of the picture for people: what an image grid shows without shrinking it, in a file of 100 kB."""
+"""Of the image for people: what an image grid shows without shrinking it, in a file of 100 kB."""
 
 
 class CropScorer:
     """The validation crops on the training device, with all that is the same for every network scored on them."""
 
-    def __init__(self, crops: Sequence[Crop], *, scale: Scale, protocol: Protocol, runtime: Runtime) -> None:
+    def __init__(self, crops: Sequence[Crop], *, scale: Scale, protocol: EvaluationProtocol, runtime: Runtime) -> None:
         """
         Args:
             crops: of one size, as `validation_crops` gives them.
@@ -52,7 +52,7 @@ class CropScorer:
         """The most crops that go through the network at once; fewer once memory has run out."""
 
     def __call__(self, model: nn.Module) -> list[tuple[str, Score]]:
-        """Picture and score of each crop, in order; waits for the device once. The model is in evaluation mode.
+        """Image and score of each crop, in order; waits for the device once. The model is in evaluation mode.
 
         The network computes in float32 proper, whatever the precision of its training is.
         """
@@ -79,7 +79,7 @@ class CropScorer:
             torch.cuda.empty_cache()
             logger.warning("out of memory in a validation; from now on %d crops at once", self._together)
 
-    def picture(self) -> Image:
+    def image(self) -> Image:
         """The first crop as the network scored last makes it: its centre, at most 256 pixels a side, for people."""
         assert self._seen is not None, "nothing was scored yet"
         return _pixels(self._seen)

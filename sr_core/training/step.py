@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from sr_core.config import TrainConfig
-from sr_core.out_of_memory import is_out_of_memory
+from sr_core.process.out_of_memory import is_out_of_memory
 from sr_core.training.compiled import compiled
-from sr_core.training.inputs import DrawsOnDevice, Inputs, Pixels
+from sr_core.training.inputs import DrawsOnDevice, Inputs, UInt8Pixels
 from sr_core.training.loss import pixel_loss
 from sr_core.training.optim import WeightAverage, adam, averaging_weight, capturable, learning_rate
 from sr_core.training.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
-Batches = Callable[[int, int], tuple[Pixels, Pixels]]
+Batches = Callable[[int, int], tuple[UInt8Pixels, UInt8Pixels]]
 """(first patch, count) -> LR (N, 3, H, W) and HR (N, 3, sH, sW), uint8; tensors may be on the training device.
 
 If it is `DrawsOnDevice` as well, a captured step draws its own batches.

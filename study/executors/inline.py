@@ -3,8 +3,8 @@
 from collections.abc import Generator
 
 from sr_core.training.own_thread import OwnThread
-from study.events import TrialEvent
-from study.trial import Bench, Command, TrialTask, run_trial
+from study.executors.trial import Command, TrialContext, TrialTask, run_trial
+from study.record.events import TrialEvent
 
 
 class InlineExecutor:
@@ -13,7 +13,7 @@ class InlineExecutor:
     It trains in a thread of its own, for the caller's arithmetic does not flush subnormal numbers.
     """
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: TrialContext) -> None:
         self._thread = OwnThread(bench.runtime.apply)
         self._bench = bench
         self._running: Generator[TrialEvent, Command, None] | None = None

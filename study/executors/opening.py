@@ -4,21 +4,21 @@ import importlib.util
 import math
 from dataclasses import replace
 
-from sr_core.data.homes import HomeName, choose_home, pixel_bytes
-from sr_core.data.store import PatchStore
 from sr_core.errors import SuiteError
+from sr_core.patches.placement import PatchSourceName, choose_patch_source, pixel_bytes
+from sr_core.store.hdf5 import PatchStore
 from sr_core.training.memory import needing_gpu, share_of_each
 from sr_core.training.runtime import Runtime
-from study.executors import Executor
 from study.executors.inline import InlineExecutor
-from study.executors.processes import ProcessCrew, Setup
+from study.executors.placement import Placement
+from study.executors.processes import ProcessCrew, ProcessWorkerSetup
+from study.executors.protocol import Executor
 from study.executors.remote import Limits, RemoteExecutor
+from study.executors.runtime import resolve_runtime
 from study.executors.separate import THIS_PROCESS, GpuRunner
-from study.experiment import Experiment
-from study.opening import resolve_runtime
-from study.placement import Placement
-from study.search.replay import course_of
-from study.trial import Bench
+from study.executors.trial import TrialContext
+from study.question.experiment import Experiment
+from study.record.course import course_of
 
 _START_SECONDS = 120.0
 """What a process may take to start on a busy machine, however soon its later silence is to be noticed."""
@@ -84,8 +84,8 @@ def open_executor(
     limits = replace(limits, start=max(limits.silence, _START_SECONDS))
     runtime, home, share = run(_settled, runtime, store, scale, placement)
     if placement.executor == "inline":
-        return InlineExecutor(Bench(store, runtime, home, max_bicubic_psnr=max_bicubic_psnr))
-    setup = Setup(
+        return InlineExecutor(TrialContext(store, runtime, home, max_bicubic_psnr=max_bicubic_psnr))
+    setup = ProcessWorkerSetup(
         store=store,
         runtime=runtime,
         home=home,
@@ -96,14 +96,16 @@ def open_executor(
     return RemoteExecutor(ProcessCrew(setup), placement.slots, limits)
 
 
-def _settled(runtime: Runtime, store: PatchStore, scale: int, placement: Placement) -> tuple[Runtime, HomeName, float]:
+def _settled(
+    runtime: Runtime, store: PatchStore, scale: int, placement: Placement
+) -> tuple[Runtime, PatchSourceName, float]:
     """What depends on the GPUs of this machine: settings as it can restore them, where the pixels live, and the part of
     its GPU's memory that a worker may take."""
     here = runtime.here()
     beside = placement.slots_per_device
     share = 1.0
     with needing_gpu(here.device):
-        home = choose_home(store, scale, here.device, slots=placement.slots, slots_per_device=beside)
+        home = choose_patch_source(store, scale, here.device, slots=placement.slots, slots_per_device=beside)
         if here.device != "cpu" and beside > 1:
             share = share_of_each(here.device, beside)
     return here, home, share

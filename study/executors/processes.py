@@ -12,28 +12,28 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import cast
 
-from sr_core.data.homes import HomeName
-from sr_core.data.shared_pixels import remove_abandoned
-from sr_core.data.store import PatchStore
-from sr_core.floats import check_that_threads_agree
-from sr_core.parent import end_with_parent
+from sr_core.patches.placement import PatchSourceName
+from sr_core.patches.shared_pixels import remove_abandoned
+from sr_core.process.floats import check_that_threads_agree
+from sr_core.process.parent import end_with_parent
+from sr_core.store.hdf5 import PatchStore
 from sr_core.training.memory import keep_to_share
 from sr_core.training.runtime import Runtime
 from study.executors.raw_output import Output, followed_output, write_to
 from study.executors.remote import WorkerGoneError
+from study.executors.trial import TrialContext
 from study.executors.worker import LogUp, Message, Order, log_warnings, serve
-from study.trial import Bench
 
 _END_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Setup:
+class ProcessWorkerSetup:
     """What a worker needs to train any trial of a study."""
 
     store: PatchStore
     runtime: Runtime
-    home: HomeName
+    home: PatchSourceName
     max_bicubic_psnr: float | None
     """The study's bound for validation crops."""
     gpus: tuple[str, ...] = ()
@@ -69,11 +69,11 @@ class ProcessWorker:
 class ProcessCrew:
     """Starts workers that end with this process."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: ProcessWorkerSetup) -> None:
         self._setup = setup
         self._spawn = multiprocessing.get_context("spawn")  # a fork would copy running threads' locks and CUDA's state
 
-    def hire(self, slot: int) -> ProcessWorker:
+    def start_worker(self, slot: int) -> ProcessWorker:
         ours, theirs = self._spawn.Pipe()
         output = followed_output(self._spawn, f"slot {slot}")
         process = self._spawn.Process(
@@ -113,7 +113,9 @@ class _PipeChannel:
             self._pipe.send(message)
 
 
-def _main(pipe: "Connection[Message, Order]", output: "Output[bytes, bytes]", setup: Setup, slot: int) -> None:
+def _main(
+    pipe: "Connection[Message, Order]", output: "Output[bytes, bytes]", setup: ProcessWorkerSetup, slot: int
+) -> None:
     """A worker's life."""
     write_to(output)
     end_with_parent()
@@ -129,7 +131,7 @@ def _main(pipe: "Connection[Message, Order]", output: "Output[bytes, bytes]", se
     if setup.gpu_share < 1:
         keep_to_share(setup.gpu_share)
     try:
-        bench = Bench(setup.store, setup.runtime, setup.home, max_bicubic_psnr=setup.max_bicubic_psnr)
+        bench = TrialContext(setup.store, setup.runtime, setup.home, max_bicubic_psnr=setup.max_bicubic_psnr)
         serve(channel, bench)
     except (EOFError, ConnectionError):
         os._exit(0)  # the coordinator is gone or wants no more

@@ -16,19 +16,29 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from sr_core.data.homes import HomeName
-from sr_core.data.store import PatchStore
-from sr_core.durable import write_durably
 from sr_core.errors import SuiteError
+from sr_core.patches.placement import PatchSourceName
+from sr_core.process.durable import write_durably
+from sr_core.store.hdf5 import PatchStore
 from sr_core.training.runtime import Runtime
-from study import provenance
-from study.events import TrialEvent
-from study.executors.ray_actor import LOG, Consignment, Far, Home, Lacking, Parcel, Pixels, Setup, Suitable
+from study.executors.placement import Placement
+from study.executors.ray_actor import (
+    LOG,
+    ChosenPatchSource,
+    MissingPixels,
+    RayTrialRunner,
+    RayWorkerSetup,
+    ShippedFiles,
+    ShippedPixels,
+    SuitableSources,
+    WorkerMessage,
+)
 from study.executors.remote import WorkerGoneError
+from study.executors.trial import TrialTask
 from study.executors.worker import Begin, Logged, Message, Order
-from study.experiment import Experiment
-from study.placement import Placement
-from study.trial import TrialTask
+from study.question.experiment import Experiment
+from study.record import provenance
+from study.record.events import TrialEvent
 
 _CHUNK = 64 << 20
 """Bytes of a store that are sent as one object."""
@@ -37,7 +47,7 @@ _CHUNK = 64 << 20
 class RayWorker:
     """The coordinator's end of one actor."""
 
-    def __init__(self, actor: Any, store: "_Store", homes: dict[str, HomeName]) -> None:
+    def __init__(self, actor: Any, store: "_Store", homes: dict[str, PatchSourceName]) -> None:
         """
         Args:
             homes: by machine, what its first actor found suitable for the pixels.
@@ -47,12 +57,12 @@ class RayWorker:
         self.coming = actor.next.remote()
 
     def send(self, order: Order) -> None:
-        sent: Order | Consignment = order
+        sent: Order | ShippedFiles = order
         if isinstance(order, Begin):
             self._task = order.task
             checkpoint = order.task.checkpoint
             files = {checkpoint.name: checkpoint.read_bytes()} if checkpoint.exists() else {}
-            sent = Consignment(order.task, files)
+            sent = ShippedFiles(order.task, files)
         with suppress(RayError):  # it has died: that is what comes up next
             self._actor.tell.remote(sent)
 
@@ -67,7 +77,7 @@ class RayWorker:
                 return answered
         except RayError as exc:  # no room in the cluster's memory for the pixels, or the actor is gone
             raise WorkerGoneError(_reason(exc), hit=True) from exc
-        assert isinstance(found, Parcel)
+        assert isinstance(found, WorkerMessage)
         message = found.message
         if isinstance(message, TrialEvent) and self._task is not None and message.trial == self._task.number:
             if found.files:
@@ -78,11 +88,11 @@ class RayWorker:
 
     def _answer(self, found: object) -> Logged | None:
         """Give the actor what it asks for; None if it asked for nothing."""
-        if isinstance(found, Lacking):
-            self._actor.tell.remote(Pixels(self._store.parts()))
+        if isinstance(found, MissingPixels):
+            self._actor.tell.remote(ShippedPixels(self._store.parts()))
             return Logged(LOG, logging.DEBUG, "the pixels are sent to a node")
-        if isinstance(found, Suitable):
-            self._actor.tell.remote(Home(self._homes.setdefault(found.machine, found.home)))
+        if isinstance(found, SuitableSources):
+            self._actor.tell.remote(ChosenPatchSource(self._homes.setdefault(found.machine, found.home)))
             return Logged(LOG, logging.DEBUG, f"pixels on {found.machine}: {self._homes[found.machine]}")
         return None
 
@@ -120,8 +130,8 @@ class RayCrew:
         connect(placement.ray_address)
         self._resources = _resources(placement)
         self._store = _Store(store.path)
-        self._homes: dict[str, HomeName] = {}
-        self._setup = Setup(
+        self._homes: dict[str, PatchSourceName] = {}
+        self._setup = RayWorkerSetup(
             store=store.path.resolve(),
             fingerprint=store.fingerprint,
             runtime=runtime,
@@ -132,9 +142,9 @@ class RayCrew:
             max_bicubic_psnr=max_bicubic_psnr,
         )
 
-    def hire(self, slot: int) -> RayWorker:
+    def start_worker(self, slot: int) -> RayWorker:
         # A group of one thread each: orders keep their sequence, and none waits for the next message.
-        actor = ray.remote(concurrency_groups={"up": 1, "down": 1})(Far)
+        actor = ray.remote(concurrency_groups={"up": 1, "down": 1})(RayTrialRunner)
         placed = actor.options(max_restarts=0, **self._resources)
         return RayWorker(placed.remote(replace(self._setup, slot=slot)), self._store, self._homes)
 
@@ -154,7 +164,7 @@ def resolve_there(experiment: Experiment, trials: int, placement: Placement, pix
     Args:
         pixels: bytes of the training images.
     """
-    from study.opening import resolve_runtime
+    from study.executors.runtime import resolve_runtime
 
     connect(placement.ray_address)
     resolve = ray.remote(max_calls=1)(resolve_runtime).options(**_resources(placement))

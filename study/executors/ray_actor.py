@@ -17,26 +17,26 @@ from typing import Any, TypeVar
 
 import ray
 
-from sr_core.data.homes import HomeName, choose_home
-from sr_core.data.store import PatchStore, load_store
-from sr_core.data.whole_file import whole_file
-from sr_core.durable import write_durably
 from sr_core.errors import StoreError
-from sr_core.floats import check_that_threads_agree
-from sr_core.parent import is_dead
+from sr_core.patches.placement import PatchSourceName, choose_patch_source
+from sr_core.process.durable import write_durably
+from sr_core.process.floats import check_that_threads_agree
+from sr_core.process.parent import is_dead
+from sr_core.process.whole_file import whole_file
+from sr_core.store.hdf5 import PatchStore, load_store
 from sr_core.training.memory import GPU_SHARE, keep_to_share
 from sr_core.training.runtime import Runtime
-from study import provenance
-from study.events import Checkpointed, Finished
 from study.executors.remote import WorkerGoneError
+from study.executors.trial import TrialContext, TrialTask
 from study.executors.worker import Begin, LogUp, Message, Order, broken, serve
-from study.trial import Bench, TrialTask
+from study.record import provenance
+from study.record.events import Checkpointed, Finished
 
 LOG = "study.executors.ray"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Setup:
+class RayWorkerSetup:
     """What an actor needs to train any trial of a study."""
 
     store: Path
@@ -55,7 +55,7 @@ class Setup:
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class WorkerMessage:
     """Up: what was told, and the files that it tells of."""
 
     message: Message
@@ -63,7 +63,7 @@ class Parcel:
 
 
 @dataclass(frozen=True, slots=True)
-class Consignment:
+class ShippedFiles:
     """Down: a trial, and the files that it starts from."""
 
     task: TrialTask
@@ -71,53 +71,53 @@ class Consignment:
 
 
 @dataclass(frozen=True, slots=True)
-class Lacking:
+class MissingPixels:
     """Up: there is no such store here."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pixels:
+class ShippedPixels:
     """Down: the store, in parts."""
 
     parts: Sequence[Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Suitable:
+class SuitableSources:
     """Up: where the pixels would fit, as this actor finds its machine."""
 
     machine: str
     """Node and GPU: actors with the same one share its memory."""
-    home: HomeName
+    home: PatchSourceName
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
+class ChosenPatchSource:
     """Down: where the pixels go, the same for all actors of a machine.
 
     The second actor finds less memory free than the first, whose pixels are there already.
     """
 
-    name: HomeName
+    name: PatchSourceName
 
 
-Awaited = TypeVar("Awaited", Pixels, Home)
+Awaited = TypeVar("Awaited", ShippedPixels, ChosenPatchSource)
 
 
-class Far:
+class RayTrialRunner:
     """The far end: a worker in a process of the cluster, whose channel is made of this actor's methods."""
 
-    def __init__(self, setup: Setup) -> None:
-        self._up: queue.SimpleQueue[Parcel | Lacking | Suitable | Exception] = queue.SimpleQueue()
-        self._down: queue.SimpleQueue[Order | Consignment | Pixels | Home] = queue.SimpleQueue()
-        self._early: deque[Order | Consignment] = deque()
+    def __init__(self, setup: RayWorkerSetup) -> None:
+        self._up: queue.SimpleQueue[WorkerMessage | MissingPixels | SuitableSources | Exception] = queue.SimpleQueue()
+        self._down: queue.SimpleQueue[Order | ShippedFiles | ShippedPixels | ChosenPatchSource] = queue.SimpleQueue()
+        self._early: deque[Order | ShippedFiles] = deque()
         """Told while the pixels or their home were awaited."""
         self._folder = _own_folder()
         self._task: TrialTask | None = None
         threading.Thread(target=self._work, args=(setup,), daemon=True).start()
 
     @ray.method(concurrency_group="up")  # type: ignore[untyped-decorator]
-    def next(self) -> Parcel | Lacking | Suitable:
+    def next(self) -> WorkerMessage | MissingPixels | SuitableSources:
         """The next message; waits for it."""
         found = self._up.get()
         if isinstance(found, Exception):
@@ -125,11 +125,11 @@ class Far:
         return found
 
     @ray.method(concurrency_group="down")  # type: ignore[untyped-decorator]
-    def tell(self, order: Order | Consignment | Pixels | Home) -> None:
+    def tell(self, order: Order | ShippedFiles | ShippedPixels | ChosenPatchSource) -> None:
         """Take an order."""
         self._down.put(order)
 
-    def _work(self, setup: Setup) -> None:
+    def _work(self, setup: RayWorkerSetup) -> None:
         logging.basicConfig(level=logging.WARNING, handlers=[LogUp(self)])
         try:
             if setup.source != provenance.source_hash():
@@ -143,19 +143,19 @@ class Far:
             home = self._home(setup, store, runtime.device)
             if runtime.device != "cpu" and setup.slots_per_gpu > 1:
                 keep_to_share(GPU_SHARE / setup.slots_per_gpu)
-            serve(self, Bench(store, runtime, home, max_bicubic_psnr=setup.max_bicubic_psnr))
+            serve(self, TrialContext(store, runtime, home, max_bicubic_psnr=setup.max_bicubic_psnr))
         except OSError as exc:  # this node's disk or memory: no trial's fault
             self.send(broken(exc, self._folder))
         except Exception as exc:  # whatever it is, the coordinator has to know
             self._up.put(exc)
 
     def send(self, message: Message) -> None:
-        self._up.put(Parcel(message, self._files_of(message)))
+        self._up.put(WorkerMessage(message, self._files_of(message)))
 
     def receive(self) -> Order:
         order = self._early.popleft() if self._early else self._down.get()
-        assert not isinstance(order, Pixels | Home)
-        if not isinstance(order, Consignment):
+        assert not isinstance(order, ShippedPixels | ChosenPatchSource)
+        if not isinstance(order, ShippedFiles):
             return order
         folder = self._folder / "trial"
         shutil.rmtree(folder, ignore_errors=True)
@@ -175,31 +175,31 @@ class Far:
         path = self._task.checkpoint if isinstance(message, Checkpointed) else self._task.weights
         return {path.name: path.read_bytes()}
 
-    def _store(self, setup: Setup) -> PatchStore:
+    def _store(self, setup: RayWorkerSetup) -> PatchStore:
         """The study's pixels: the coordinator's own file where this node sees it, else a copy in this node's memory."""
         with suppress(OSError, StoreError):
             store = load_store(setup.store)
             if store.fingerprint == setup.fingerprint:
                 return store
-        self._up.put(Lacking())
-        order = self._awaited(Pixels)
+        self._up.put(MissingPixels())
+        order = self._awaited(ShippedPixels)
         path = self._folder / setup.store.name
         with whole_file(path) as file:
             for part in order.parts:
                 file.write(ray.get(part))
         return load_store(path)
 
-    def _home(self, setup: Setup, store: PatchStore, device: str) -> HomeName:
+    def _home(self, setup: RayWorkerSetup, store: PatchStore, device: str) -> PatchSourceName:
         """Where the pixels go; the coordinator sees to it that all actors of a machine do the same."""
         slots = min(setup.slots, _slots_here(setup))
-        found = choose_home(store, setup.scale, device, slots=slots, slots_per_device=setup.slots_per_gpu)
-        self._up.put(Suitable(_machine(device), found))
-        return self._awaited(Home).name
+        found = choose_patch_source(store, setup.scale, device, slots=slots, slots_per_device=setup.slots_per_gpu)
+        self._up.put(SuitableSources(_machine(device), found))
+        return self._awaited(ChosenPatchSource).name
 
     def _awaited(self, kind: type[Awaited]) -> Awaited:
         """The next order of this kind; what else is told meanwhile keeps its turn."""
         while not isinstance(order := self._down.get(), kind):
-            assert not isinstance(order, Pixels | Home)
+            assert not isinstance(order, ShippedPixels | ChosenPatchSource)
             self._early.append(order)
         return order
 
@@ -210,7 +210,7 @@ def _machine(device: str) -> str:
     return node if device == "cpu" else f"{node} GPU {','.join(map(str, ray.get_gpu_ids()))}"
 
 
-def _slots_here(setup: Setup) -> int:
+def _slots_here(setup: RayWorkerSetup) -> int:
     """The most slots that this node can hold: each has a core."""
     node = ray.get_runtime_context().get_node_id()
     cores = [entry.get("Resources", {}).get("CPU", 0) for entry in ray.nodes() if entry.get("NodeID") == node]

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from sr_core.errors import SuiteError, TakenOverError
-from study.events import Ticked, TrialEvent, WorkerLost
+from study.executors.trial import Command, TrialTask
 from study.executors.worker import Answer, Begin, Broken, Left, Logged, Message, Order, Ready, Suspend, TakenOver
-from study.trial import Command, TrialTask
+from study.record.events import Ticked, TrialEvent, WorkerLost
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +51,10 @@ class Worker(Protocol):
 W = TypeVar("W", bound=Worker)
 
 
-class Crew(Protocol[W]):
+class WorkerPool(Protocol[W]):
     """Where workers come from."""
 
-    def hire(self, slot: int) -> W:
+    def start_worker(self, slot: int) -> W:
         """A new worker for the slot; it need not be ready yet."""
 
     def ready(self, workers: Sequence[W], timeout: float) -> list[W]:
@@ -69,7 +69,7 @@ class Limits:
     """When a worker is given up, in seconds."""
 
     silence: float = 600.0
-    """Without a sign of life. Reading all pictures into memory is silent too."""
+    """Without a sign of life. Reading all images into memory is silent too."""
     start: float = 600.0
     """Until a worker is ready."""
     trial: float = math.inf
@@ -97,7 +97,7 @@ class _Slot(Generic[W]):
 class RemoteExecutor(Generic[W]):
     """Runs a trial on each of several workers. Workers are hired when first needed, and again when they die."""
 
-    def __init__(self, crew: Crew[W], slots: int, limits: Limits, *, one_machine: bool = True) -> None:
+    def __init__(self, crew: WorkerPool[W], slots: int, limits: Limits, *, one_machine: bool = True) -> None:
         """
         Args:
             one_machine: all slots are on one machine, so that what breaks one breaks all: it ends the session. If
@@ -120,7 +120,7 @@ class RemoteExecutor(Generic[W]):
         slot = self._slots[task.slot]
         assert slot.trial is None
         if slot.worker is None:
-            slot.worker, slot.ready = self._crew.hire(slot.number), False
+            slot.worker, slot.ready = self._crew.start_worker(slot.number), False
         slot.trial, slot.suspended = task.number, None
         slot.begun = slot.heard = time.monotonic()
         slot.worker.send(Begin(task))

@@ -18,10 +18,10 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from sr_core.errors import SuiteError
-from sr_core.parent import end_with_parent
+from sr_core.process.parent import end_with_parent
+from study.executors.placement import Placement
 from study.executors.raw_output import Output, followed_output, write_to
 from study.executors.worker import Logged, LogUp, Message, log_warnings
-from study.placement import Placement
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sr_core.errors import TakenOverError
-from study.events import Failed, Ticked, TrialEvent
-from study.trial import Bench, Command, TrialTask, run_trial
+from study.executors.trial import Command, TrialContext, TrialTask, run_trial
+from study.record.events import Failed, Ticked, TrialEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def broken(error: OSError, folder: Path) -> Broken:
     return Broken(error.errno or 0, error.strerror or str(error), str(error.filename or folder))
 
 
-def serve(channel: Channel, bench: Bench) -> None:
+def serve(channel: Channel, bench: TrialContext) -> None:
     """Train what comes down the channel, until it ends or this process should be replaced by a fresh one."""
     channel.send(Ready())
     healthy = True
@@ -105,7 +105,7 @@ def serve(channel: Channel, bench: Bench) -> None:
             healthy = _train(channel, order.task, bench)
 
 
-def _train(channel: Channel, task: TrialTask, bench: Bench) -> bool:
+def _train(channel: Channel, task: TrialTask, bench: TrialContext) -> bool:
     """One trial; False where a next one could suffer from it."""
     trial = run_trial(task, bench)
     healthy, suspended = True, False

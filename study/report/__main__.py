@@ -4,10 +4,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sr_core.cli import Parser, run_command
 from sr_core.errors import SuiteError
+from sr_core.process.cli import Parser, run_command
 from study.commandline import add_study_flags, folder_from
-from study.folder import StudyFolder
+from study.record.folder import StudyFolder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,8 +17,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add_study_flags(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to (default: report/ in the study's folder)")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="where the study's pictures are now, if they moved")
-    parser.add_argument("--no-pictures", action="store_true", help="show no part of the pictures, to publish the page")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="where the study's images are now, if they moved")
+    parser.add_argument("--no-pictures", action="store_true", help="show no part of the images, to publish the page")
     parser.add_argument(
         "--tracking-uri",
         metavar="URI",
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def body() -> int:
         folder = folder_from(args).require()
-        from study.journal import read
+        from study.record.journal import read
         from study.report.making import write_report
 
         out = args.out.expanduser().resolve() if args.out else None
@@ -52,17 +52,18 @@ def add_to_mlflow(folder: StudyFolder, page: Path, tracking_uri: str | None) -> 
     Raises:
         SuiteError: the store that was asked for cannot be reached, or does not know the study.
     """
-    from study.tracking.databases import default_tracking_uri, redact, sqlite_file
+    from sr_core.process.redaction import redact
+    from study.record.addresses import sqlite_file
+    from study.tracking.databases import default_tracking_uri
 
     uri = tracking_uri or default_tracking_uri(folder.root)
     own_store = sqlite_file(uri) if tracking_uri is None else None
     if tracking_uri == "none" or (tracking_uri is None and not (own_store and own_store.is_file())):
         return
-    from study.branching import require_own_name
-    from study.events import StudyOpened
-    from study.journal import read
-    from study.tracking.follow import study_id
-    from study.tracking.mlflow_store import add_to_study
+    from study.record.branching import require_own_name
+    from study.record.events import StudyOpened
+    from study.record.journal import read, study_id
+    from study.tracking.mlflow.store import add_to_study
 
     opened = next(read(folder.journal))
     assert isinstance(opened, StudyOpened)  # else there would be no report

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from study.record.state import TrialState
 from study.report.markup import Html, bullets, element, joined, pairs, paragraph, said
-from study.report.record import Record, moment, short
-from study.state import TrialState
+from study.report.record import StudyRecord, moment, short
 from study.statistics.verdict import Verdict, words
 
 _PHASES = {
@@ -20,7 +20,7 @@ _PHASES = {
 }  # fmt: skip
 
 
-def answer(record: Record, told: Verdict | None) -> Html:
+def answer(record: StudyRecord, told: Verdict | None) -> Html:
     """What a reader has to know who reads nothing else."""
     state, opened, best = record.state, record.opened, record.best
     word, sentence = _PHASES[record.phase]
@@ -44,7 +44,7 @@ def answer(record: Record, told: Verdict | None) -> Html:
     )
 
 
-def _standing(record: Record) -> str:
+def _standing(record: StudyRecord) -> str:
     state = record.state
     counts = {s: sum(record.status[t.number] == s for t in record.searched)
               for s in ("finished", "pruned", "paused", "failed", "running", "waiting", "half done")}  # fmt: skip
@@ -54,7 +54,7 @@ def _standing(record: Record) -> str:
     return f"{state.counted} of {asked} trials ({told}){again}. Last event {moment(state.last_time)}."
 
 
-def _verdict(record: Record, told: Verdict | None, best: TrialState | None) -> Html:
+def _verdict(record: StudyRecord, told: Verdict | None, best: TrialState | None) -> Html:
     if best is None:
         return paragraph(element("strong", "No answer yet: "), "no trial of the search has finished.", class_="verdict")
     if told is None and not record.state.replicated:
@@ -68,7 +68,7 @@ def _verdict(record: Record, told: Verdict | None, best: TrialState | None) -> H
     return element("div", paragraph(first[:1].upper() + first[1:]), element("ul", *lines), class_="verdict")
 
 
-def _tiles(record: Record, best: TrialState | None) -> Html | None:
+def _tiles(record: StudyRecord, best: TrialState | None) -> Html | None:
     """The winner's run in the search against bicubic and the references, in numbers."""
     if best is None or best.score is None:
         return None
@@ -95,7 +95,7 @@ def _settings(best: TrialState, names: Sequence[str]) -> Html:
     return element("div", element("h3", f"The setting of trial {best.number}"), pairs(rows), class_="settings")
 
 
-def _warnings(record: Record) -> Html | None:
+def _warnings(record: StudyRecord) -> Html | None:
     notes = record.state.concluded.notes if record.state.concluded else ()
     found = [*record.state.warnings, *(n.removeprefix("warning: ") for n in notes if n.startswith("warning: "))]
     if not found:

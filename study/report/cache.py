@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sr_core.data.images import Image, png_bytes, read_image
-from sr_core.durable import write_durably
 from sr_core.errors import ImageError
-from study.config import short_digest
+from sr_core.images.files import Image, png_bytes, read_image
+from sr_core.process.durable import write_durably
+from study.question.config import short_digest
 
 _NAME = re.compile(r"(importance|kernels|scene)-[0-9a-f]{16}\.(json|png)")
 """Of every kind that sections ask for; a file of any other name is somebody else's."""
@@ -33,8 +33,8 @@ class Cache:
             self._write(path, text.encode())
             return json.loads(text)
 
-    def picture(self, kind: str, key: Any, compute: Callable[[], Image]) -> Image:
-        """A picture."""
+    def image(self, kind: str, key: Any, compute: Callable[[], Image]) -> Image:
+        """An image."""
         path = self._path(kind, key, "png")
         if path.is_file():
             try:

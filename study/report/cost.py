@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from study.record.state import TrialState
+from study.record.wall_time import trial_seconds
 from study.report.drawing import GREY, GROUPS, PAPER, Drawn, csv_text, drawn, sheet, shown
 from study.report.markup import joined, missing, pairs, table
 from study.report.page import Section
-from study.report.record import Record, Session, duration, moment
-from study.screen import pace
-from study.state import TrialState
-from study.wall_time import trial_seconds
+from study.report.record import SessionSummary, StudyRecord, duration_of, moment
+from study.statistics import pace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +40,7 @@ class Cost:
         return sum(self.patches.values())
 
 
-def cost_of(record: Record) -> Cost:
+def cost_of(record: StudyRecord) -> Cost:
     """The sums, from the journal."""
     parts, patches = Counter[str](), Counter[str]()
     for trial in record.state.trials.values():
@@ -51,26 +51,26 @@ def cost_of(record: Record) -> Cost:
     return Cost(wall, parts, patches, pace.saved(record.state), pace.saved_wall_seconds(record.state, rate))
 
 
-def _kind(record: Record, trial: TrialState) -> str:
+def _kind(record: StudyRecord, trial: TrialState) -> str:
     if trial.is_replicate:
         return "replicates"
     return "references" if trial.is_reference else record.status[trial.number]
 
 
-def cost(record: Record) -> Section:
+def cost(record: StudyRecord) -> Section:
     """Numbers, a figure, and the sessions."""
     found, budget = cost_of(record), record.base.train.budget_patches
     if not record.sessions:
         return Section("cost", "Cost", missing("No session has begun yet."))
     share = found.saved_patches / (found.trained + found.saved_patches) if found.trained else 0.0
     rows = [
-        ("wall time of all sessions", duration(found.wall_seconds)),
+        ("wall time of all sessions", duration_of(found.wall_seconds)),
         ("patches trained", f"{found.trained:,} ({found.trained / budget:.1f} full budgets of {budget:,})"),
         ("patches per second of wall time", f"{found.trained / found.wall_seconds:.0f}" if found.wall_seconds else ""),
         (
             "saved by stopping trials early",
             f"{found.saved_patches:,} patches, {share:.0%} of what training all to the end would take; "
-            f"about {duration(found.saved_wall_seconds)} of wall time at the study's own pace",
+            f"about {duration_of(found.saved_wall_seconds)} of wall time at the study's own pace",
         ),
         (
             "computed on",
@@ -95,13 +95,13 @@ def cost(record: Record) -> Section:
     return Section("cost", "Cost", body, figure.files, figure.faults)
 
 
-def _session(session: Session) -> tuple[object, ...]:
+def _session(session: SessionSummary) -> tuple[object, ...]:
     start, end = session.start, session.end
     ended = end.reason if end else "no end recorded"
-    return start.epoch, moment(start.time), duration(session.seconds), start.host, f"{start.trials} trials", ended
+    return start.epoch, moment(start.time), duration_of(session.seconds), start.host, f"{start.trials} trials", ended
 
 
-def _loads(record: Record) -> list[tuple[str, str]]:
+def _loads(record: StudyRecord) -> list[tuple[str, str]]:
     """Means of what trials measured of their devices."""
     means = ", ".join(f"{what.replace('_', ' ')} {value:.0f}" for what, value in record.mean_loads.items())
     return [("mean load of a trial's device", means)] if means else []

@@ -6,7 +6,8 @@ from itertools import cycle
 from typing import TYPE_CHECKING
 
 from study import results
-from study.figures import name_in_figure
+from study.plots.figures import name_in_figure
+from study.record.state import TrialState
 from study.report.drawing import (
     BEST,
     FINALISTS,
@@ -22,8 +23,7 @@ from study.report.drawing import (
 )
 from study.report.markup import Html, missing
 from study.report.page import Section
-from study.report.record import Record
-from study.state import TrialState
+from study.report.record import StudyRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +61,7 @@ def draw_bicubic(axes: "Axes", bicubic: float) -> None:
         axes.plot([], [], color=INK, linestyle=":", label=f"bicubic, {bicubic:.2f} dB: not on this axis")
 
 
-def history(record: Record) -> Section:
+def history(record: StudyRecord) -> Section:
     """Scores of trials in the order in which they ended, and the best so far."""
     scored = [t for t in record.searched if t.score is not None]
     if not scored:
@@ -78,7 +78,7 @@ def history(record: Record) -> Section:
     return Section("history", "Optimisation history", body, figure.files, figure.faults)
 
 
-def _history(record: Record, scored: Sequence[TrialState]) -> Drawn:
+def _history(record: StudyRecord, scored: Sequence[TrialState]) -> Drawn:
     order = _order(record)
     place = {number: count for count, number in enumerate(order, start=1)}
     best_by = dict(zip(order, _best_so_far(record, order), strict=True))
@@ -90,7 +90,7 @@ def _history(record: Record, scored: Sequence[TrialState]) -> Drawn:
     return drawn("history", csv_text(columns, rows), lambda: _draw_history(record, scored, order))
 
 
-def _draw_history(record: Record, scored: Sequence[TrialState], order: Sequence[int]) -> "Figure":
+def _draw_history(record: StudyRecord, scored: Sequence[TrialState], order: Sequence[int]) -> "Figure":
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = canvas(9, 4.2)
@@ -132,7 +132,7 @@ def _going(trial: TrialState) -> bool:
     return trial.status in ("running", "waiting")
 
 
-def _order(record: Record) -> list[int]:
+def _order(record: StudyRecord) -> list[int]:
     """Numbers of the search's trials in the order in which they ended, paused ones where they told their last score."""
     paused = [t for t in record.searched if t.status == "paused"]
     waiting = sorted((t.arrivals[-1] if t.arrivals else 0, t.number) for t in paused)
@@ -147,7 +147,7 @@ def _order(record: Record) -> list[int]:
     return order + [number for _, number in waiting]
 
 
-def _best_so_far(record: Record, order: Sequence[int]) -> list[float | None]:
+def _best_so_far(record: StudyRecord, order: Sequence[int]) -> list[float | None]:
     """The best score [dB] of the search's own finished trials up to each of these; None before the first."""
     found: list[float | None] = []
     best: float | None = None
@@ -159,7 +159,7 @@ def _best_so_far(record: Record, order: Sequence[int]) -> list[float | None]:
     return found
 
 
-def learning_curves(record: Record) -> Section:
+def learning_curves_figure(record: StudyRecord) -> Section:
     """Validation PSNR over training patches: the search's trials, then the replicates."""
     searched = [t for t in record.searched if t.curve]
     if not searched:
@@ -182,12 +182,12 @@ def learning_curves(record: Record) -> Section:
     return Section("curves", "Learning curves", Html("".join(parts)), files, faults)
 
 
-def _curves(record: Record, searched: Sequence[TrialState]) -> Drawn:
+def _curves(record: StudyRecord, searched: Sequence[TrialState]) -> Drawn:
     numbers = results.curves(record.state).to_csv(index=False)
     return drawn("learning-curves", numbers, lambda: _draw_curves(record, searched))
 
 
-def _draw_curves(record: Record, searched: Sequence[TrialState]) -> "Figure":
+def _draw_curves(record: StudyRecord, searched: Sequence[TrialState]) -> "Figure":
     best = record.best
     colours = colours_of(record)
     figure, axes = canvas(9, 4.6)
@@ -227,7 +227,7 @@ def _draw_curves(record: Record, searched: Sequence[TrialState]) -> "Figure":
     return figure
 
 
-def _replicate_curves(record: Record) -> Drawn | None:
+def _replicate_curves(record: StudyRecord) -> Drawn | None:
     again = [t for t in record.state.trials.values() if t.is_replicate and t.curve]
     if not again:
         return None
@@ -237,7 +237,7 @@ def _replicate_curves(record: Record) -> Drawn | None:
     return drawn("replicate-curves", csv_text(columns, rows), lambda: _draw_replicate_curves(record, again))
 
 
-def _draw_replicate_curves(record: Record, again: Sequence[TrialState]) -> "Figure":
+def _draw_replicate_curves(record: StudyRecord, again: Sequence[TrialState]) -> "Figure":
     figure, axes = canvas(9, 4)
     axes.set_ylim(*psnr_limits([p.scores["val/psnr"] for t in again for p in t.curve], record.bicubic))
     colours, lines = colours_of(record), ("-", "--", "-.", ":", (0, (4, 1, 1, 1, 1, 1)))
@@ -257,7 +257,7 @@ def _draw_replicate_curves(record: Record, again: Sequence[TrialState]) -> "Figu
     return figure
 
 
-def colours_of(record: Record) -> dict[int, str]:
+def colours_of(record: StudyRecord) -> dict[int, str]:
     """The colour of each finalist and reference, by its trial in the search."""
     found = dict(zip((t.number for t in record.references), cycle(REFERENCES), strict=False))
     best = record.best

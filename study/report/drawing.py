@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sr_core.data.images import Image
-from sr_core.names import utf8
-from study.figures import cause, drawing, matplotlib, png, svg
+from sr_core.images.files import Image
+from sr_core.process.names import utf8
+from study.plots.figures import cause, drawing, matplotlib, png, svg
 from study.report.markup import Html, element, missing
 
 if TYPE_CHECKING:
@@ -123,13 +123,13 @@ def drawn(name: str, numbers: str, draw: "Callable[[], Figure]", settings: Mappi
             figure.draw_without_rendering()
             figure.set_layout_engine("none")  # laid out once, not for each file
             text = svg(figure, its)
-            picture = png(figure, its)
+            image = png(figure, its)
             width, height = figure.get_size_inches()
     except Exception as exc:  # whatever a library of figures raises: the rest of the page stands
         return Drawn(name, b"", b"", numbers, (0, 0), f"The figure {name} could not be drawn ({cause(exc)}).")
     page = _following_the_page(text)
-    small = len(page) <= max(_LARGEST_SVG, len(picture))
-    return Drawn(name, page.encode() if small else picture, picture, numbers, (96 * width, 96 * height))
+    small = len(page) <= max(_LARGEST_SVG, len(image))
+    return Drawn(name, page.encode() if small else image, image, numbers, (96 * width, 96 * height))
 
 
 def _following_the_page(svg: str) -> str:
@@ -172,7 +172,7 @@ def download(name: str, numbers: str) -> Html | None:
 
 
 def data_uri(content: bytes) -> str:
-    """A picture as an address that needs no network."""
+    """An image as an address that needs no network."""
     if content.startswith(b"\x89PNG"):
         kind = "png"
     elif content.startswith(b"RIFF"):

@@ -5,12 +5,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from study import results
-from study.figures import cause
+from study.plots.figures import cause
 from study.report.cache import Cache
 from study.report.drawing import BEST, GREY, GROUPS, INK, Drawn, canvas, drawn, shown
 from study.report.markup import Html, bullets, missing
 from study.report.page import Section
-from study.report.record import Record, short
+from study.report.record import StudyRecord, short
 from study.statistics import importance
 from study.statistics.importance import ADAPTIVE, FEWEST_TRIALS, HIGH, LOW, TREES, Importance
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def importances(record: Record, cache: Cache) -> Section:
+def importances(record: StudyRecord, cache: Cache) -> Section:
     """How much of the spread of scores each dimension explains."""
     title = "What mattered"
     points, scores = importance.located(record.state, record.space, record.base.dotted())
     dimensions, seed = record.space.dimensions, importance.seed_of(record.opened.seed)
 
     def compute() -> list[dict[str, Any]]:
-        return [asdict(one) for one in importance.measure(points, scores, dimensions, seed)]
+        return [asdict(one) for one in importance.measure_importances(points, scores, dimensions, seed)]
 
     key = ["importance", 1, points, scores, record.space.describe(), seed]
     try:
@@ -40,7 +40,9 @@ def importances(record: Record, cache: Cache) -> Section:
         )
         return Section("importance", title, missing(text))
     figure = _importances(found)
-    told = importance.sentences(found, record.opened.question["search"]["sampler"], importance.stopped(record.state))
+    told = importance.importance_sentences(
+        found, record.opened.question["search"]["sampler"], importance.stopped(record.state)
+    )
     caption = (
         f"Share of the spread of scores that each hyperparameter explains alone (fANOVA over {len(points)} finished "
         f"trials), with the interval from {LOW:.0%} to {HIGH:.0%} over {TREES} trees, each grown on a bootstrap sample "
@@ -51,7 +53,7 @@ def importances(record: Record, cache: Cache) -> Section:
     return Section("importance", title, body, figure.files, figure.faults)
 
 
-def _limits(record: Record, count: int) -> str:
+def _limits(record: StudyRecord, count: int) -> str:
     """What the intervals can be trusted for, in sentences that follow another one."""
     search, left_out = record.opened.question["search"], importance.stopped(record.state)
     if importance.calibrated(record.state, search["sampler"], count):

@@ -1,4 +1,4 @@
-"""How networks trained on one downsampling kernel do on pictures that another one made small."""
+"""How networks trained on one downsampling kernel do on images that another one made small."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,23 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sr_core.config import Kernel
-from sr_core.data.color import BT601_STUDIO, rgb_to_y
-from sr_core.data.degrade import crop_to_multiple, downsample
-from sr_core.data.images import Image
-from sr_core.data.validation import Crop, Squares, choose_squares
 from sr_core.errors import CheckpointError, SuiteError
+from sr_core.images.color import BT601_STUDIO, rgb_to_y
+from sr_core.images.degrade import crop_to_multiple, downsample
+from sr_core.images.files import Image
 from sr_core.metrics.evaluate import PSNR_CAP, bicubic_baseline
 from sr_core.metrics.psnr import psnr
 from sr_core.model.inference import super_resolve
-from sr_core.progress import Progress
-from study.events import max_bicubic_psnr
-from study.figures import name_in_figure
+from sr_core.patches.validation import Crop, Squares, choose_squares
+from sr_core.process.progress import ProgressBar
+from study.plots.figures import name_in_figure
+from study.record.events import max_bicubic_psnr
 from study.report.cache import Cache
 from study.report.drawing import INK, Drawn, canvas, csv_text, drawn, middle_colours, shown
 from study.report.markup import Html, missing, table
-from study.report.material import WEIGHTS_NEEDED, Network, Setting, settings_of, validation_pictures
+from study.report.material import WEIGHTS_NEEDED, Network, Setting, settings_of, validation_images
 from study.report.page import Section
-from study.report.record import Record
+from study.report.record import StudyRecord
 from study.statistics.stats import Estimate, estimate
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _TITLE = "Train kernel × evaluation kernel"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class KernelRow:
     """One setting on the LR of every kernel."""
 
     title: str
@@ -46,7 +46,7 @@ class Row:
     """Mean PSNR over the validation crops [dB], over the seeds, for each kernel."""
 
 
-def kernels(record: Record, data: Path | None, cache: Cache) -> Section:
+def kernels(record: StudyRecord, data: Path | None, cache: Cache) -> Section:
     """The matrix of finalists, references, and the best trial of each other training kernel."""
     if record.base.evaluation.protocol != "canonical":
         text = "No matrix: the blog's protocol makes LR by Pillow's bicubic, whatever the kernel."
@@ -83,7 +83,7 @@ def _cell(found: Estimate) -> str:
     return f"{found.mean:.2f} ± {reach:.2f}" if math.isfinite(reach) else f"{found.mean:.2f}"
 
 
-def kernels_of(record: Record) -> list[Kernel]:
+def kernels_of(record: StudyRecord) -> list[Kernel]:
     """The evaluation kernel and every training kernel of the study; all there are where that is a single one."""
     swept = [
         dimension.settings(value)["data.train_kernel"]
@@ -97,15 +97,15 @@ def kernels_of(record: Record) -> list[Kernel]:
 
 
 def matrix(
-    record: Record, settings: Sequence[Setting], names: Sequence[Kernel], data: Path | None, cache: Cache
-) -> tuple[list[float], list[Row]]:
+    record: StudyRecord, settings: Sequence[Setting], names: Sequence[Kernel], data: Path | None, cache: Cache
+) -> tuple[list[float], list[KernelRow]]:
     """Bicubic's mean PSNR [dB] on the LR of each kernel, and every setting's.
 
-    Networks score the validation crops that the study scores, with LR made by each kernel from whole pictures; what is
+    Networks score the validation crops that the study scores, with LR made by each kernel from whole images; what is
     known of a network is not computed again.
 
     Raises:
-        SuiteError: the pictures or a network are not to be had.
+        SuiteError: the images or a network are not to be had.
     """
     crops = _Crops(record, data)
     base, fingerprint = record.base, record.opened.data["fingerprint"]
@@ -130,14 +130,14 @@ def matrix(
 
     bicubic = [fmean(row) for row in cache.value("kernels", ["bicubic", 1, ruler, names], of_bicubic)]
     means: dict[str, list[float]] = {}
-    with Progress("networks on every kernel's LR", text="{:.0f} networks".format) as progress:
+    with ProgressBar("networks on every kernel's LR", text="{:.0f} networks".format) as progress:
         for done, (digest, network) in enumerate(networks.items()):
             progress.at(done, len(networks))
             key = ["network", 1, digest, ruler, names]
             found = cache.value("kernels", key, lambda network=network: of_network(network))  # type: ignore[misc]
             means[digest] = [fmean(row) for row in found]
     rows = [
-        Row(
+        KernelRow(
             s.title,
             s.trial.config.data.train_kernel,
             tuple(map(estimate, zip(*(means[n.digest] for n in s.networks), strict=True))),
@@ -148,11 +148,11 @@ def matrix(
 
 
 class _Crops:
-    """The study's validation crops with the LR of any kernel; pictures are read when they are first needed."""
+    """The study's validation crops with the LR of any kernel; images are read when they are first needed."""
 
-    def __init__(self, record: Record, data: Path | None) -> None:
+    def __init__(self, record: StudyRecord, data: Path | None) -> None:
         self._record, self._data = record, data
-        self._pictures: list[tuple[str, Image]] = []
+        self._images: list[tuple[str, Image]] = []
         self._squares: Squares | None = None
         self._crops: dict[Kernel, list[Crop]] = {}
 
@@ -162,13 +162,13 @@ class _Crops:
         return [_psnr(enlarge(crop.lr), crop.hr, scale) for crop in self.of(kernel)]
 
     def of(self, kernel: Kernel) -> list[Crop]:
-        if not self._pictures:
+        if not self._images:
             count = self._record.base.evaluation.crops
-            self._pictures = validation_pictures(self._record, self._data, at_most=count)
+            self._images = validation_images(self._record, self._data, at_most=count)
         if kernel not in self._crops:
             scale = self._record.base.data.scale
-            names = [name for name, _ in self._pictures]
-            hr = [crop_to_multiple(image, scale) for _, image in self._pictures]
+            names = [name for name, _ in self._images]
+            hr = [crop_to_multiple(image, scale) for _, image in self._images]
             if self._squares is None:
                 self._squares = self._as_scored(names, hr)
             lr = [downsample(image, scale, kernel) for image in hr]
@@ -185,7 +185,7 @@ class _Crops:
             hr,
             scale=scale,
             crops=base.evaluation.crops,
-            # as recorded: where there are more pictures than crops, one that is not read may have the shortest side
+            # as recorded: where there are more images than crops, one that is not read may have the shortest side
             lr_crop_size=opened.data["crops"]["lr_side"],
             max_bicubic_psnr=max_bicubic_psnr(opened),
         )
@@ -197,7 +197,7 @@ def _psnr(sr: NDArray[np.floating], hr: Image, scale: int) -> float:
     return min(PSNR_CAP, psnr(rgb_to_y(clipped, BT601_STUDIO), rgb_to_y(hr, BT601_STUDIO), border=scale))
 
 
-def _matrix(record: Record, names: Sequence[Kernel], bicubic: Sequence[float], rows: Sequence[Row]) -> Drawn:
+def _matrix(record: StudyRecord, names: Sequence[Kernel], bicubic: Sequence[float], rows: Sequence[KernelRow]) -> Drawn:
     gains = np.array([[e.mean - b for e, b in zip(row.scores, bicubic, strict=True)] for row in rows])
     numbers = [
         (row.title, row.train_kernel, kernel, e.mean, _finite(e.low), _finite(e.high), e.count, b, e.mean - b)
@@ -209,10 +209,10 @@ def _matrix(record: Record, names: Sequence[Kernel], bicubic: Sequence[float], r
 
 
 def _draw_matrix(
-    record: Record,
+    record: StudyRecord,
     names: Sequence[Kernel],
     bicubic: Sequence[float],
-    rows: Sequence[Row],
+    rows: Sequence[KernelRow],
     gains: NDArray[np.float64],
 ) -> "Figure":
     """The matrix of gains.

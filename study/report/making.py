@@ -7,22 +7,22 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from sr_core.errors import SuiteError
-from sr_core.names import utf8
-from sr_core.output import make_output_folder, write_output
-from study.events import Event
-from study.folder import StudyFolder
+from sr_core.process.names import utf8
+from sr_core.process.output import make_output_folder, write_output
+from study.record.events import Event
+from study.record.folder import StudyFolder
 from study.report.answer import answer
 from study.report.cache import Cache
 from study.report.cost import cost
-from study.report.course import history, learning_curves
+from study.report.course import history, learning_curves_figure
+from study.report.images import images
 from study.report.importances import importances
 from study.report.kernels import kernels
 from study.report.markup import paragraph
 from study.report.page import Section, page
-from study.report.pictures import pictures
-from study.report.provenance import provenance, reproduce
+from study.report.provenance import provenance, reproduce_section
 from study.report.ranking import ranking
-from study.report.record import Record, moment, record_of
+from study.report.record import StudyRecord, moment, record_of
 from study.report.replicates import replicates
 from study.report.space_views import parallel, slices
 from study.statistics.verdict import verdict
@@ -47,8 +47,8 @@ def write_report(
     Args:
         events: the study's journal.
         out: where to; by default the study's folder `report`.
-        data: where the study's pictures are now, if they moved.
-        show: whether parts of the pictures may be in it.
+        data: where the study's images are now, if they moved.
+        show: whether parts of the images may be in it.
         warn: told of each figure that could not be drawn, and why.
     Raises:
         SuiteError: nothing was recorded yet, or the folder cannot be written.
@@ -101,22 +101,22 @@ def _digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def contents(record: Record, data: Path | None, cache: Cache, show: bool) -> tuple[Mapping[str, bytes], list[str]]:
+def contents(record: StudyRecord, data: Path | None, cache: Cache, show: bool) -> tuple[Mapping[str, bytes], list[str]]:
     """The files of the report by their path in its folder, and what could not be drawn, a sentence each."""
     told = verdict(record.state)
     parts: list[Callable[[], Section]] = [
         lambda: ranking(record),
         lambda: replicates(record, told),
-        lambda: pictures(record, data, cache, show=show),
+        lambda: images(record, data, cache, show=show),
         lambda: history(record),
-        lambda: learning_curves(record),
+        lambda: learning_curves_figure(record),
         lambda: importances(record, cache),
         lambda: parallel(record),
         lambda: slices(record),
         lambda: kernels(record, data, cache),
         lambda: cost(record),
         lambda: provenance(record),
-        lambda: reproduce(record),
+        lambda: reproduce_section(record),
     ]
     sections = [part() for part in parts]
     foot = paragraph(

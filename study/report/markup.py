@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sr_core.names import visible
+from sr_core.process.names import visible
 
 _NUMBER = re.compile(r"[+-]?\d[\d,.]*(e[+-]?\d+)?( (to|±|of) [+-]?\d[\d,.]*)?")
 """A number, an interval, a mean with its reach, or a part of a whole."""

@@ -1,25 +1,25 @@
-"""What a study left on the disk, as far as it is still there: trained networks and the validation pictures."""
+"""What a study left on the disk, as far as it is still there: trained networks and the validation images."""
 
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sr_core.data.images import Image, read_image
-from sr_core.data.layers import HR
-from sr_core.data.manifest import pixel_digest
-from sr_core.data.sources import Pictures, embedded_pictures, folder_pictures
-from sr_core.data.store import load_store
 from sr_core.errors import ConfigError, ImageError, StoreError, SuiteError
+from sr_core.images.files import Image, read_image
 from sr_core.model.network import A2N
-from study.config import TrialConfig
-from study.events import Finished
-from study.experiment import BASE
-from study.folder import StudyFolder
-from study.report.record import Record
-from study.state import TrialState
-from study.statistics.finalists import finalists
-from study.trained import trained_network
+from sr_core.store.hdf5 import load_store
+from sr_core.store.layers import HR
+from sr_core.store.manifest import pixel_digest
+from sr_core.store.sources import ImageSet, embedded_images, folder_images
+from study.executors.trained import trained_network
+from study.question.config import TrialConfig
+from study.question.experiment import BASE
+from study.record.events import Finished
+from study.record.folder import StudyFolder
+from study.record.state import TrialState
+from study.report.record import StudyRecord
+from study.search.replicates import finalists
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Network:
         return trained_network(self.folder, self.trial, self.path)
 
 
-def network_of(record: Record, trial: TrialState) -> Network | None:
+def network_of(record: StudyRecord, trial: TrialState) -> Network | None:
     """The network of a trial, from its folder or, of the winner, from the results; None if its file is gone."""
     if not isinstance(trial.end, Finished):
         return None
@@ -71,7 +71,7 @@ class Setting:
     """Of its replicates or, without any, its own."""
 
 
-def settings_of(record: Record, *, kernels: bool = False) -> list[Setting]:
+def settings_of(record: StudyRecord, *, kernels: bool = False) -> list[Setting]:
     """Finalists and references that finished and whose weights are there.
 
     Args:
@@ -101,8 +101,8 @@ WEIGHTS_NEEDED = (
 )
 
 
-def validation_pictures(record: Record, data: Path | None, *, at_most: int) -> list[tuple[str, Image]]:
-    """Name and pixels of validation pictures, the very ones that the study was scored on.
+def validation_images(record: StudyRecord, data: Path | None, *, at_most: int) -> list[tuple[str, Image]]:
+    """Name and pixels of validation images, the very ones that the study was scored on.
 
     Args:
         data: where they are now, if they moved.
@@ -112,7 +112,7 @@ def validation_pictures(record: Record, data: Path | None, *, at_most: int) -> l
     """
     recorded = [(name, digest) for split, name, digest in record.opened.data.get("pictures", ()) if split == "valid"]
     if not recorded:
-        raise SuiteError("the journal names no validation picture")
+        raise SuiteError("the journal names no validation image")
     without_detail = record.opened.data.get("without_detail", ())
     usable = [i for i, (name, _) in enumerate(recorded) if name not in without_detail]
     count = len(usable)
@@ -124,34 +124,34 @@ def validation_pictures(record: Record, data: Path | None, *, at_most: int) -> l
             if [(r.name, r.sha256) for r in store.records("valid")] == recorded:
                 return list(zip((recorded[i][0] for i in chosen), store.images("valid", HR, chosen), strict=True))
         except StoreError:
-            pass  # damaged: the pictures themselves may still be there
+            pass  # damaged: the images themselves may still be there
     return _from_source([recorded[i] for i in chosen], _source(record, data))
 
 
-def _source(record: Record, data: Path | None) -> Pictures:
+def _source(record: StudyRecord, data: Path | None) -> ImageSet:
     folder = data or record.opened.data.get("folder")
     try:
-        return embedded_pictures() if folder is None else folder_pictures(Path(folder))
+        return embedded_images() if folder is None else folder_images(Path(folder))
     except ImageError as exc:
         origin = record.opened.data.get("origin", "")
-        raise SuiteError(f"needs the study's pictures ({origin}), or --data DIR where they are now: {exc}") from exc
+        raise SuiteError(f"needs the study's images ({origin}), or --data DIR where they are now: {exc}") from exc
 
 
-def _from_source(recorded: Sequence[tuple[str, str]], source: Pictures) -> list[tuple[str, Image]]:
-    # A picture may have changed sides where others were added to its folder: its name and pixels tell that it is it.
+def _from_source(recorded: Sequence[tuple[str, str]], source: ImageSet) -> list[tuple[str, Image]]:
+    # An image may have changed sides where others were added to its folder: its name and pixels tell that it is it.
     paths = {p.name: p.path for p in (*source.train, *source.valid)}
     if gone := [name for name, _ in recorded if name not in paths]:
-        raise SuiteError(f"needs the validation pictures {_some(gone)}, which are no longer in {source.origin}")
+        raise SuiteError(f"needs the validation images {_some(gone)}, which are no longer in {source.origin}")
     try:
         found = [(name, read_image(paths[name])) for name, _ in recorded]
     except ImageError as exc:
-        raise SuiteError(f"needs every validation picture: {exc}") from exc
+        raise SuiteError(f"needs every validation image: {exc}") from exc
     changed = [
         name for (name, digest), (_, image) in zip(recorded, found, strict=True) if pixel_digest(image) != digest
     ]
     if changed:
         raise SuiteError(
-            f"the validation pictures {_some(changed)} in {source.origin} are not those of the study any more"
+            f"the validation images {_some(changed)} in {source.origin} are not those of the study any more"
         )
     return found
 

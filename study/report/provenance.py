@@ -4,16 +4,16 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sr_core.metrics.evaluate import describe
-from study.experiment import available
-from study.folder import default_root
+from sr_core.metrics.evaluate import describe_protocol
+from study.question.experiment import available
+from study.question.space import Dimension
+from study.record.folder import default_root
 from study.report.markup import Html, element, joined, pairs, said, table
 from study.report.page import Section
-from study.report.record import Record, moment, short
-from study.space import Dimension
+from study.report.record import StudyRecord, moment, short
 
 
-def provenance(record: Record) -> Section:
+def provenance(record: StudyRecord) -> Section:
     """Question, space, data, code, machine and settings that decide bits."""
     opened = record.opened
     data, session = opened.data, record.state.session
@@ -41,17 +41,15 @@ def provenance(record: Record) -> Section:
         ("digest of the question", element("code", opened.digest)),
         ("journal", f"{record.state.count:,} events"),
     ]
-    pictures = [
+    images = [
         ("pictures", f"{train} train, {valid} validate, from {data.get('origin', 'an unknown place')}"),
         ("fingerprint", element("code", data.get("fingerprint", ""))),
         ("validation crops", f"{crops['count']} of {crops['lr_side']} LR pixels a side" if "lr_side" in crops else ""),
         ("evaluation kernel", record.base.evaluation.kernel),
-        *((_protocol(what), words) for what, words in describe(record.base.evaluation.protocol).items()),
+        *((_protocol(what), words) for what, words in describe_protocol(record.base.evaluation.protocol).items()),
     ]
     if data.get("leaks"):
-        pictures.append(
-            ("training pictures that show a held-out one", f"{len(data['leaks'])}, allowed by --allow-leak")
-        )
+        images.append(("training images that show a held-out one", f"{len(data['leaks'])}, allowed by --allow-leak"))
     search = opened.question["search"]
     bits = [(name, said(value)) for name, value in opened.runtime.items()]
     space = table(
@@ -67,7 +65,7 @@ def provenance(record: Record) -> Section:
         _group("Study", study),
         _group("Search", [(name.replace("_", " "), said(value)) for name, value in search.items()]),
         space,
-        _group("Data", pictures),
+        _group("Data", images),
         _group("Code and machine of the last session", code),
         _group("Settings that decide bits", bits),
         everything if packages else None,
@@ -97,7 +95,7 @@ def _values(dimension: Dimension) -> str:
     return f"{content['low']:g} to {content['high']:g}" + (", logarithmic" if content["log"] else "")
 
 
-def reproduce(record: Record) -> Section:
+def reproduce_section(record: StudyRecord) -> Section:
     """Exact commands."""
     lines = []
     for comment, command in commands(record):
@@ -106,7 +104,7 @@ def reproduce(record: Record) -> Section:
     return Section("reproduce", "How to reproduce", joined(lines))
 
 
-def commands(record: Record) -> Iterator[tuple[str, str]]:
+def commands(record: StudyRecord) -> Iterator[tuple[str, str]]:
     """What each command is for, and the command."""
     opened, where = record.opened, where_of(record)
     session = record.state.session
@@ -139,19 +137,19 @@ def commands(record: Record) -> Iterator[tuple[str, str]]:
     if record.state.concluded is not None:
         weights = record.folder.results / "best" / "weights.safetensors"
         yield (
-            "Enlarge pictures of your own with the winner:",
+            "Enlarge images of your own with the winner:",
             f"python -m sr_core.upscale --weights {shlex.quote(_from_root(record, weights))} holiday/ --out enlarged",
         )
 
 
-def where_of(record: Record) -> str:
+def where_of(record: StudyRecord) -> str:
     """The flags that lead a command to this study."""
     folder = record.folder
     root = [] if folder.root == default_root() else ["--root", str(folder.root)]
     return f" {shlex.join([*root, '--study-name', folder.study])}"
 
 
-def _from_root(record: Record, path: object) -> str:
+def _from_root(record: StudyRecord, path: object) -> str:
     at = str(path)
     root = default_root()
     return at.removeprefix(f"{root.parent}/") if record.folder.root == root else at

@@ -5,19 +5,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sr_core.errors import SuiteError
-from sr_core.names import utf8
+from sr_core.process.names import utf8
 from study import results
-from study.journal import read
+from study.record.journal import read
+from study.record.state import fold
 from study.report.drawing import csv_text, download
 from study.report.markup import Html, cell, element, joined, missing, paragraph, scrolling, table
 from study.report.page import Section
-from study.report.record import Record, short
-from study.state import fold
+from study.report.record import StudyRecord, short
 
 _FIRST = ("rank", "trial", "state", "patches", "PSNR [dB]", "SSIM", "gain [dB]")
 
 
-def ranking(record: Record) -> Section:
+def ranking(record: StudyRecord) -> Section:
     """Every trial of the search, best first."""
     rows = [{str(k): v for k, v in row.items()} for row in results.trials(record.state).to_dict("records")]
     if not rows:
@@ -69,7 +69,7 @@ def _kind(rows: Sequence[Mapping[str, Any]], name: str) -> str:
     return "number" if numbers else ""
 
 
-def _trainings(record: Record) -> Html | None:
+def _trainings(record: StudyRecord) -> Html | None:
     """Longer trainings of trials, which have records of their own."""
     rows: list[tuple[object, ...]] = []
     for folder in record.folder.trainings():
@@ -90,7 +90,7 @@ def _nothing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _row(row: dict[str, Any], record: Record, differing: list[str]) -> Html:
+def _row(row: dict[str, Any], record: StudyRecord, differing: list[str]) -> Html:
     number, best = int(row["trial"]), record.best
     kind = "reference" if row["name"] else "best" if best and best.number == number else None
     status = record.status[number]
@@ -109,7 +109,7 @@ def _row(row: dict[str, Any], record: Record, differing: list[str]) -> Html:
     return element("tr", *cells, class_=" ".join(filter(None, (kind, status.replace(" ", "-")))))
 
 
-def _bicubic(record: Record, extra: int) -> Html:
+def _bicubic(record: StudyRecord, extra: int) -> Html:
     ssim = record.state.bicubic.get("val/ssim")
     cells = [
         cell(None),

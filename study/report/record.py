@@ -6,15 +6,15 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from sr_core.errors import SuiteError
-from study.config import TrialConfig
-from study.events import Event, Progress, SessionEnded, SessionStarted, StudyOpened
-from study.folder import StudyFolder
-from study.space import Space, recorded_space
-from study.state import OBJECTIVE, StudyState, TrialState, fold
+from study.question.config import TrialConfig
+from study.question.space import Space, recorded_space
+from study.record.events import Event, SessionEnded, SessionStarted, StudyOpened, Validated
+from study.record.folder import StudyFolder
+from study.record.state import OBJECTIVE, StudyState, TrialState, fold
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class SessionSummary:
     """One owner's time with the study."""
 
     start: SessionStarted
@@ -29,12 +29,12 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Record:
+class StudyRecord:
     """A study as its journal tells it."""
 
     folder: StudyFolder
     state: StudyState
-    sessions: Sequence[Session]
+    sessions: Sequence[SessionSummary]
     owner: str | None
     """The live process that owns it, in words."""
     mean_loads: Mapping[str, float] = field(default_factory=dict)
@@ -67,7 +67,8 @@ class Record:
 
     @cached_property
     def base(self) -> TrialConfig:
-        return TrialConfig.from_recorded({**self.opened.question["base"], "seed": self.opened.seed})
+        """What every trial has that the search does not move, but for the seed, of which each trial has its own."""
+        return TrialConfig.from_recorded({**self.opened.question["base"], "seed": 0})
 
     @cached_property
     def searched(self) -> list[TrialState]:
@@ -96,19 +97,19 @@ class Record:
         return {n: t.status if alive else half.get(t.status, t.status) for n, t in self.state.trials.items()}
 
 
-def record_of(folder: StudyFolder, events: Iterable[Event], owner: str | None) -> Record:
+def record_of(folder: StudyFolder, events: Iterable[Event], owner: str | None) -> StudyRecord:
     """The record that these events are.
 
     Raises:
         SuiteError: they do not even open a study.
     """
-    sessions: list[Session] = []
+    sessions: list[SessionSummary] = []
     loads: dict[str, _Mean] = {}
     state = fold(_noting(events, sessions, loads))
     if state.opened is None:
         raise SuiteError(f"study {folder.study!r} has recorded nothing yet; python -m study.status says what it does")
     means = {what: mean.total / mean.count for what, mean in sorted(loads.items())}
-    return Record(folder, state, tuple(sessions), owner, means)
+    return StudyRecord(folder, state, tuple(sessions), owner, means)
 
 
 @dataclass(slots=True)
@@ -117,16 +118,16 @@ class _Mean:
     count: int = 0
 
 
-def _noting(events: Iterable[Event], sessions: list[Session], loads: dict[str, _Mean]) -> Iterator[Event]:
+def _noting(events: Iterable[Event], sessions: list[SessionSummary], loads: dict[str, _Mean]) -> Iterator[Event]:
     """The events as they are, with a note of what the state does not keep: each session's times, the trials' loads."""
     for event in events:
         if isinstance(event, SessionStarted):
-            sessions.append(Session(event, event.time, None))
+            sessions.append(SessionSummary(event, event.time, None))
         elif sessions:
             sessions[-1] = replace(sessions[-1], last=max(sessions[-1].last, event.time))
             if isinstance(event, SessionEnded):
                 sessions[-1] = replace(sessions[-1], end=event)
-        if isinstance(event, Progress):
+        if isinstance(event, Validated):
             for what, value in event.load.items():
                 mean = loads.setdefault(what, _Mean())
                 mean.total += value
@@ -152,7 +153,7 @@ def moment(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
 
 
-def duration(seconds: float) -> str:
+def duration_of(seconds: float) -> str:
     """Seconds as people say them: 48 s, 3.2 min, 2.1 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"

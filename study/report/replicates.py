@@ -3,14 +3,14 @@
 import math
 from typing import TYPE_CHECKING
 
-from sr_core.names import utf8
+from sr_core.process.names import utf8
 from study import results
-from study.figures import name_in_figure
+from study.plots.figures import name_in_figure
 from study.report.course import colours_of
 from study.report.drawing import GREY, INK, Drawn, canvas, csv_text, drawn, shown
 from study.report.markup import Html, bullets, missing, paragraph, table
 from study.report.page import Section
-from study.report.record import Record
+from study.report.record import StudyRecord
 from study.statistics.replication import failures
 from study.statistics.verdict import Comparison, Verdict, words
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def replicates(record: Record, told: Verdict | None) -> Section:
+def replicates(record: StudyRecord, told: Verdict | None) -> Section:
     """Settings trained again with fresh seeds."""
     numbers = results.replicates(record.state).to_csv(index=False)
     files = {"figures/replicates.csv": utf8(numbers)}
@@ -70,7 +70,7 @@ def replicates(record: Record, told: Verdict | None) -> Section:
         caption="Settings over their replicates; the last column is the probability of being the best of these",
     )
     note = paragraph(
-        "An interval speaks of training seeds on these validation pictures, not of other pictures (docs/STATISTICS.md)."
+        "An interval speaks of training seeds on these validation images, not of other images (docs/STATISTICS.md)."
     )
     parts = [
         shown(figure, alt=alt, caption=caption, least_width=480),
@@ -103,7 +103,7 @@ def _interval(low: float, high: float, sign: str = "") -> str:
     return f"{low:{sign}.3f} to {high:{sign}.3f}"
 
 
-def _scores(record: Record, told: Verdict) -> Drawn:
+def _scores(record: StudyRecord, told: Verdict) -> Drawn:
     rows: list[tuple[object, ...]] = []
     for judged in told.judged:
         estimate = judged.estimate
@@ -116,7 +116,7 @@ def _scores(record: Record, told: Verdict) -> Drawn:
     return drawn("replicates-and-verdict", numbers, lambda: _draw_scores(record, told))
 
 
-def _draw_scores(record: Record, told: Verdict) -> "Figure":
+def _draw_scores(record: StudyRecord, told: Verdict) -> "Figure":
     colours = colours_of(record)
     figure, axes = canvas(8, 1.4 + 0.55 * len(told.judged))
     for place, judged in enumerate(told.judged):

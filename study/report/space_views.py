@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from study.question.space import Dimension, Float, Int
+from study.record.state import Status, TrialState
 from study.report.course import PSNR, draw_bicubic, psnr_limits
 from study.report.drawing import (
     BEST,
@@ -23,9 +25,7 @@ from study.report.drawing import (
 )
 from study.report.markup import missing
 from study.report.page import Section
-from study.report.record import Record, short
-from study.space import Dimension, Float, Int
-from study.state import Status, TrialState
+from study.report.record import StudyRecord, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,7 +57,7 @@ _OWN_MARK = {"under way or half done": "4", "failed": "x"}
 """For both searches with a loss and without: a mark that no loss has."""
 
 
-def parallel(record: Record) -> Section:
+def parallel(record: StudyRecord) -> Section:
     """Every trial as a line through its values."""
     title, trials = "Parallel coordinates", _placed(record)
     if len(trials) < 2 or not record.space.dimensions:
@@ -84,7 +84,7 @@ def _kind(trial: TrialState) -> _Kind:
     return next(kind for kind in _KINDS if trial.status in kind.states)
 
 
-def _placed(record: Record) -> list[tuple[TrialState, dict[str, Any]]]:
+def _placed(record: StudyRecord) -> list[tuple[TrialState, dict[str, Any]]]:
     """Validated trials of the search inside the space, with the value of each dimension."""
     base = record.base.dotted()
     found = [(t, record.space.locate(t.config.dotted(), base)) for t in record.searched if t.score is not None]
@@ -124,14 +124,14 @@ def label(value: Any) -> str:
     )
 
 
-def _parallel(record: Record, trials: Sequence[tuple[TrialState, Mapping[str, Any]]]) -> Drawn:
+def _parallel(record: StudyRecord, trials: Sequence[tuple[TrialState, Mapping[str, Any]]]) -> Drawn:
     dimensions = record.space.dimensions
     columns = ("trial", "state", "val/psnr", *(d.label for d in dimensions))
     rows = [(t.number, record.status[t.number], t.score, *(label(p[d.label]) for d in dimensions)) for t, p in trials]
     return drawn("parallel-coordinates", csv_text(columns, rows), lambda: _draw_parallel(record, trials))
 
 
-def _draw_parallel(record: Record, trials: Sequence[tuple[TrialState, Mapping[str, Any]]]) -> "Figure":
+def _draw_parallel(record: StudyRecord, trials: Sequence[tuple[TrialState, Mapping[str, Any]]]) -> "Figure":
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -183,7 +183,7 @@ def _is_log(dimension: Dimension) -> bool:
     return isinstance(dimension.range, Float | Int) and dimension.range.log
 
 
-def slices(record: Record) -> Section:
+def slices(record: StudyRecord) -> Section:
     """Scores over each dimension, the others as they came."""
     title, trials = "Slices", _placed(record)
     if not trials or not record.space.dimensions:
@@ -199,7 +199,7 @@ def slices(record: Record) -> Section:
     return Section("slices", title, body, figure.files, figure.faults)
 
 
-def _slices(record: Record, trials: Sequence[tuple[TrialState, Mapping[str, Any]]]) -> Drawn:
+def _slices(record: StudyRecord, trials: Sequence[tuple[TrialState, Mapping[str, Any]]]) -> Drawn:
     dimensions = record.space.dimensions
     numbers = csv_text(
         ("hyperparameter", "value", "loss", "trial", "state", "val/psnr"),
@@ -209,7 +209,7 @@ def _slices(record: Record, trials: Sequence[tuple[TrialState, Mapping[str, Any]
     return drawn("slices", numbers, lambda: _draw_slices(record, trials))
 
 
-def _draw_slices(record: Record, trials: Sequence[tuple[TrialState, Mapping[str, Any]]]) -> "Figure":
+def _draw_slices(record: StudyRecord, trials: Sequence[tuple[TrialState, Mapping[str, Any]]]) -> "Figure":
     from matplotlib.lines import Line2D
 
     dimensions = record.space.dimensions

@@ -14,8 +14,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
-from study.experiment import Experiment
-from study.state import StudyState
+from study.question.experiment import Experiment
+from study.record.state import StudyState
 
 FEWEST_TRIALS = 10
 """As in study.statistics.importance, which is not imported here."""
@@ -79,14 +79,14 @@ def _start(process: SpawnProcess) -> None:
 
 def _measure(pipe: "Connection[Sequence[str], Sequence[str]]", experiment: Experiment, journal: Path) -> None:
     """A process's life."""
-    from sr_core.parent import end_with_parent
+    from sr_core.process.parent import end_with_parent
 
     end_with_parent()
     os.nice(19)
     if sys.platform == "linux":
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    from study.journal import read
-    from study.state import fold
+    from study.record.journal import read
+    from study.record.state import fold
 
     pipe.send(_told(fold(read(journal)), experiment))
 
@@ -95,7 +95,7 @@ def _told(state: StudyState, experiment: Experiment) -> Sequence[str]:
     """The importances in words, and the number of points they are from: references in the space are among them."""
     from study.statistics import importance
 
-    lines = importance.sentences(
+    lines = importance.importance_sentences(
         importance.importances(state, experiment), experiment.sampler, importance.stopped(state)
     )
     points, _ = importance.located(state, experiment.space, experiment.base.dotted())

@@ -21,13 +21,13 @@ from typing import Protocol, TextIO
 from rich.console import Console
 from rich.live import Live
 
-from study.events import Event, Failed, TrialEvent, Warned, WorkerLost
+from sr_core.process.stopping import StopSignal
+from study.record.events import Event, Failed, TrialEvent, Warned, WorkerLost
+from study.record.state import StudyState
 from study.screen.importance_beside import ImportanceBeside
 from study.screen.live_table import Shown, stamped
-from study.screen.pace import Lap, follow
-from study.screen.terminal import PlainView, View, describe, is_screen
-from study.state import StudyState
-from study.stopping import StopSignal
+from study.screen.terminal import PlainView, View, describe_event, is_screen
+from study.statistics.pace import Lap, follow
 
 _REDRAW_SECONDS = 0.5
 _REST_FACTOR = 20.0
@@ -103,7 +103,7 @@ class LiveView:
                 self._plain.observe(event, state)
             return
         if isinstance(event, Failed | Warned | WorkerLost):
-            self._messages.append((event.time, describe(event, state), self._streams[0]))
+            self._messages.append((event.time, describe_event(event, state), self._streams[0]))
         self._laps = follow(self._laps, event)
         if isinstance(event, TrialEvent):
             self._heard = {number: self._heard.get(number, event.time) for number in self._laps}

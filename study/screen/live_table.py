@@ -1,6 +1,6 @@
 """The live view's one screen: what is shown of a running study in so many columns and rows. Pure; nothing is written.
 
-Every line is cut to the width, and what matters least goes first where rows are few: pictures of the best trials and
+Every line is cut to the width, and what matters least goes first where rows are few: images of the best trials and
 importances before the slots, the slots before what the study as a whole is doing.
 """
 
@@ -12,10 +12,10 @@ from textwrap import wrap
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from study.screen import pace
-from study.screen.sparkline import Scale, cells_of, scale_of, sparkline
-from study.screen.terminal import duration, in_words, settings
-from study.state import StudyState, TrialState
+from study.record.state import StudyState, TrialState
+from study.screen.sparkline import SparklineScale, cells_of, scale_of, sparkline
+from study.screen.terminal import duration, event_in_words, settings_in_words
+from study.statistics import pace
 from study.statistics.replication import interim, lost_winner
 
 _SILENT_SECONDS = 20.0
@@ -150,7 +150,7 @@ def _bar(shown: Shown, width: int) -> Text:
     return Text.assemble(("━" * full, "cyan"), ("─" * (width - full), "dim"))
 
 
-def _slots(shown: Shown, scale: Scale | None, width: int, height: int) -> list[Text]:
+def _slots(shown: Shown, scale: SparklineScale | None, width: int, height: int) -> list[Text]:
     """A heading and a row for each slot; where the screen is too short for all, the last row counts the others."""
     state, cells = shown.state, cells_of(shown.state)
     on_slots = {lap.slot: state.trials[number] for number, lap in shown.laps.items() if number in state.trials}
@@ -191,7 +191,7 @@ def _running(shown: Shown, trial: TrialState, curve: str, values: str) -> list[s
     ]
 
 
-def _best(shown: Shown, scale: Scale | None, width: int) -> list[Text]:
+def _best(shown: Shown, scale: SparklineScale | None, width: int) -> list[Text]:
     """The best trials so far, and every reference in its place."""
     state, cells = shown.state, cells_of(shown.state)
     bicubic, best = state.bicubic["val/psnr"], state.best()
@@ -214,7 +214,7 @@ def _best(shown: Shown, scale: Scale | None, width: int) -> list[Text]:
     return lines
 
 
-def _curve_heading(scale: Scale | None) -> str:
+def _curve_heading(scale: SparklineScale | None) -> str:
     return "curve" if scale is None else f"curve {scale.low:.1f}–{scale.high:.1f}"
 
 
@@ -249,14 +249,14 @@ def _settings(state: StudyState, chosen: Sequence[TrialState]) -> tuple[str, dic
     """The swept names, and for each trial its values below each other; a reference or replicate has its name."""
     names = state.swept
     cells = {
-        t.number: [in_words(t.proposed.values[name]) for name in names]
+        t.number: [event_in_words(t.proposed.values[name]) for name in names]
         for t in chosen
         if not t.is_reference and not t.is_replicate and names and set(names) <= set(t.proposed.values)
     }
     sizes = [max(map(len, column)) for column in zip(*cells.values(), strict=True)]
     values = {n: "  ".join(c.ljust(size) for c, size in zip(row, sizes, strict=True)) for n, row in cells.items()}
     return ", ".join(name.rpartition(".")[2] for name in names) or "settings", {
-        t.number: values.get(t.number) or settings(t) for t in chosen
+        t.number: values.get(t.number) or settings_in_words(t) for t in chosen
     }
 
 

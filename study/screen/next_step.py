@@ -1,10 +1,10 @@
 """What to type next, for a study as it stands."""
 
 from study.commandline import typed
-from study.events import StudyOpened
-from study.experiment import available
-from study.folder import StudyFolder, default_root
-from study.state import StudyState
+from study.question.experiment import available
+from study.record.events import StudyOpened
+from study.record.folder import StudyFolder, default_root
+from study.record.state import StudyState
 
 
 def next_command(folder: StudyFolder, state: StudyState, *, running: bool) -> str | None:

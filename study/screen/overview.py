@@ -4,14 +4,14 @@ import time
 from collections import Counter
 from typing import Any
 
-from study.folder import StudyFolder
-from study.ownership import has_begun
-from study.screen import pace
+from study.record.folder import StudyFolder
+from study.record.ownership import has_begun
+from study.record.standing import VIEWS, standing_of
+from study.record.state import StudyState
 from study.screen.next_step import flags_of, next_command
 from study.screen.pulse import pulse_of
-from study.state import StudyState
+from study.statistics import pace
 from study.statistics.replication import failures, interim
-from study.tracking.standing import VIEWS, standing_of
 
 
 def overview(folder: StudyFolder, state: StudyState) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from study.events import Event, SessionEnded, Ticked
-from study.screen.pace import Lap, follow
-from study.state import StudyState
+from study.record.events import Event, SessionEnded, Ticked
+from study.record.state import StudyState
+from study.statistics.pace import Lap, follow
 
 _SECONDS = 2.0
 """Between two writings: a tick comes every second and slot, and nobody looks as often."""

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from study.events import Progress
-from study.screen.pace import budget_of
-from study.state import OBJECTIVE, StudyState, TrialState
+import numpy as np
+
+from study.record.events import Validated
+from study.record.state import OBJECTIVE, StudyState, TrialState
+from study.statistics.pace import budget_of
 
 MOST_CELLS = 12
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -15,7 +17,7 @@ _LOWEST = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class SparklineScale:
     """What the lowest and the highest block stand for, in dB."""
 
     low: float
@@ -27,10 +29,13 @@ class Scale:
         return _BLOCKS[min(len(_BLOCKS) - 1, max(0, int(share * len(_BLOCKS))))]
 
 
-def scale_of(state: StudyState) -> Scale | None:
+def scale_of(state: StudyState) -> SparklineScale | None:
     """One scale for every trial of the study: up to the best validation there was; None before the first."""
-    scores = sorted(p.scores[OBJECTIVE] for t in state.trials.values() for p in t.curve)
-    return Scale(scores[int(_LOWEST * (len(scores) - 1))], scores[-1]) if scores else None
+    scores = np.array([p.scores[OBJECTIVE] for t in state.trials.values() for p in t.curve])
+    if not scores.size:
+        return None
+    lowest = int(_LOWEST * (scores.size - 1))
+    return SparklineScale(float(np.partition(scores, lowest)[lowest]), float(scores.max()))
 
 
 def cells_of(state: StudyState) -> int:
@@ -40,12 +45,12 @@ def cells_of(state: StudyState) -> int:
     return min(MOST_CELLS, max(1, int(base["train.budget_patches"]) // int(base["evaluation.every_patches"])))
 
 
-def sparkline(trial: TrialState, scale: Scale | None, cells: int) -> str:
+def sparkline(trial: TrialState, scale: SparklineScale | None, cells: int) -> str:
     """The trial's curve over its budget, `cells` characters: a dot where it has not come yet, if it still may.
 
     Where there are more validations than characters, the last one of each part is shown.
     """
-    parts: list[Progress | None] = [None] * cells
+    parts: list[Validated | None] = [None] * cells
     budget = budget_of(trial)
     for point in trial.curve:
         parts[min(cells - 1, max(0, -(-point.patches * cells // budget) - 1))] = point
@@ -56,7 +61,7 @@ def sparkline(trial: TrialState, scale: Scale | None, cells: int) -> str:
     return filled + (" " if trial.ended else _TO_COME) * (cells - len(filled))
 
 
-def _filled(parts: Sequence[Progress | None], scale: Scale) -> str:
+def _filled(parts: Sequence[Validated | None], scale: SparklineScale) -> str:
     """A part without a validation of its own repeats the one after it: validations may be rarer than characters."""
     text, after = "", ""
     for point in reversed(parts):

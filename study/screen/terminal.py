@@ -14,23 +14,23 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.table import Table
 
-from sr_core.names import printable
-from study.events import (
+from sr_core.process.names import printable
+from study.record.events import (
     Concluded,
     Event,
     Failed,
     Finished,
     Paused,
-    Progress,
     Proposed,
     Pruned,
     Resumed,
     Started,
     StudyOpened,
+    Validated,
     Warned,
     WorkerLost,
 )
-from study.state import StudyState, TrialState
+from study.record.state import StudyState, TrialState
 from study.statistics.verdict import words
 
 Out = Console
@@ -52,10 +52,10 @@ class _Lines(logging.Handler):
 
 
 def set_up_logging() -> None:
-    """Warnings with where they come from, on stderr; what there is to know about the pictures as plain lines."""
+    """Warnings with where they come from, on stderr; what there is to know about the images as plain lines."""
     format = "%(levelname)s %(name)s: %(message)s"
     logging.basicConfig(level=logging.WARNING, format=format, handlers=[_Lines("stderr")])
-    for name in ("sr_core.data.homes", "study.leak_check"):
+    for name in ("sr_core.patches.placement", "study.session.leak_check"):
         told = logging.getLogger(name)
         told.setLevel(logging.INFO)
         told.propagate = False
@@ -103,7 +103,7 @@ class PlainView:
 
     def observe(self, event: Event, state: StudyState) -> None:
         self._counted = state.counted
-        line = describe(event, state)
+        line = describe_event(event, state)
         if line:
             self._print(event.time, line)
 
@@ -119,28 +119,28 @@ class PlainView:
         """Nothing is kept open."""
 
 
-def settings(trial: TrialState) -> str:
+def settings_in_words(trial: TrialState) -> str:
     """What distinguishes a trial, briefly: a reference's name, or the values that were swept."""
     if trial.is_replicate:
         return f"{trial.label}: trial {trial.proposed.of} again"
     if trial.is_reference:
         return f"reference: {trial.proposed.name}"
-    return ", ".join(f"{name.rpartition('.')[2]} {in_words(v)}" for name, v in trial.proposed.values.items())
+    return ", ".join(f"{name.rpartition('.')[2]} {event_in_words(v)}" for name, v in trial.proposed.values.items())
 
 
-def in_words(value: object) -> str:
+def event_in_words(value: object) -> str:
     """A setting's value, briefly."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def describe(event: Event, state: StudyState) -> str:
+def describe_event(event: Event, state: StudyState) -> str:
     """An event in one line; empty for those that nobody waits for."""
     match event:
         case Proposed():
-            return f"trial {event.trial:3d}  proposed   {settings(state.trials[event.trial])}"
+            return f"trial {event.trial:3d}  proposed   {settings_in_words(state.trials[event.trial])}"
         case Started(patches=patches) if patches:
             return f"trial {event.trial:3d}  resumed    from {patches} patches"
-        case Progress():
+        case Validated():
             return f"trial {event.trial:3d}  validated  {event.scores['val/psnr']:.3f} dB after {event.patches} patches"
         case Finished():
             return f"trial {event.trial:3d}  finished   {event.scores['val/psnr']:.3f} dB"
@@ -157,7 +157,7 @@ def describe(event: Event, state: StudyState) -> str:
         case Warned():
             return f"warning: {event.message}"
         case Concluded():
-            return f"evaluated trial {event.best} on whole pictures"
+            return f"evaluated trial {event.best} on whole images"
     return ""
 
 
@@ -178,14 +178,14 @@ class Ranking:
         else:
             yield self._table([", ".join(self.names)], [[", ".join(cells)] for _, cells in self.rows])
 
-    def _table(self, names: Sequence[str], settings: Sequence[Sequence[str]]) -> Table:
+    def _table(self, names: Sequence[str], settings_in_words: Sequence[Sequence[str]]) -> Table:
         title = "ranking by PSNR on the validation crops"
         table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
         for heading in ("rank", "trial", r"PSNR \[dB]", "SSIM", r"gain \[dB]"):
             table.add_column(heading, no_wrap=True)
         for name in names:
             table.add_column(name)
-        for (scores, _), cells in zip(self.rows, settings, strict=True):
+        for (scores, _), cells in zip(self.rows, settings_in_words, strict=True):
             table.add_row(*scores, *cells)
         return table
 
@@ -204,7 +204,7 @@ def ranking_table(state: StudyState, limit: int = _SHOWN) -> Ranking:
             label = f"{trial.number} {trial.proposed.name}".strip()
             gain = f"{scores['val/psnr'] - bicubic['val/psnr']:+.3f}"
             cells = [str(rank), label, f"{scores['val/psnr']:.3f}", f"{scores['val/ssim']:.4f}", gain]
-            rows.append((scores["val/psnr"], cells, [in_words(config[name]) for name in names]))
+            rows.append((scores["val/psnr"], cells, [event_in_words(config[name]) for name in names]))
     ordered = sorted(rows, key=lambda row: -row[0])
     return Ranking([name.rpartition(".")[2] for name in names], [(cells, values) for _, cells, values in ordered])
 
@@ -215,14 +215,14 @@ def material(opened: StudyOpened) -> list[str]:
     train, valid = (sum(row[0] == split for row in data["pictures"]) for split in ("train", "valid"))
     side, asked = data["crops"]["lr_side"], base["evaluation.lr_crop_size"]
     lines = [
-        f"pictures: {train} train, {valid} validate ({data['crops']['count']} crops of {side} LR pixels a side), "
+        f"images: {train} train, {valid} validate ({data['crops']['count']} crops of {side} LR pixels a side), "
         f"from {data['origin']}"
     ]
     if side < asked:
-        lines.append(f"warning: no larger crops, {asked} asked for, because a validation picture is that small")
+        lines.append(f"warning: no larger crops, {asked} asked for, because a validation image is that small")
     if data["left_out"]:
         counts = ", ".join(f"{len(names)} by {whose}" for whose, names in data["left_out"].items())
-        lines.append(f"training pictures left out, too small for a patch or window: {counts}")
+        lines.append(f"training images left out, too small for a patch or window: {counts}")
     if flat := data.get("without_detail"):
         some = ", ".join(printable(name) for name in flat[:3]) + (", …" if len(flat) > 3 else "")
         lines.append(f"validation images left out, without detail to score: {len(flat)} ({some})")
@@ -250,7 +250,7 @@ def summary(state: StudyState) -> list[str]:
     gains = ", ".join(f"{best.score - other:+.2f} dB against {name}" for name, other in against)
     lines += [
         f"best of the search: trial {best.number}, {best.score:.3f} dB after {best.patches} patches, mean of "
-        f"{crops['count']} crops of {crops['pictures']} pictures; {gains}",
+        f"{crops['count']} crops of {crops['pictures']} images; {gains}",
         "references do not compete, and ranking.csv has all their settings",
     ]
     if best.score < bicubic:
@@ -261,14 +261,14 @@ def summary(state: StudyState) -> list[str]:
     lines += words(state)
     if state.concluded is not None:  # the words above say themselves how far the replicates have come
         lines += [note for note in state.concluded.notes if not note.startswith("interim")]
-    return lines + on_whole_pictures(state)
+    return lines + on_whole_images(state)
 
 
-def on_whole_pictures(state: StudyState) -> list[str]:
-    """The winner's scores on whole validation pictures and each benchmark, bicubic's beside them."""
+def on_whole_images(state: StudyState) -> list[str]:
+    """The winner's scores on whole validation images and each benchmark, bicubic's beside them."""
     s = state.concluded.scores if state.concluded is not None else {}
     return [
-        f"{name}: {s[f'{name}/psnr']:.3f} dB / {s[f'{name}/ssim']:.4f} on whole pictures; "
+        f"{name}: {s[f'{name}/psnr']:.3f} dB / {s[f'{name}/ssim']:.4f} on whole images; "
         f"bicubic {s[f'{name}/psnr_bicubic']:.3f} / {s[f'{name}/ssim_bicubic']:.4f}"
         for name in dict.fromkeys(key.partition("/")[0] for key in s)
     ]

@@ -15,9 +15,9 @@ from math import prod
 from typing import Any
 
 from sr_core.seed import child_seed
-from study.space import Dimension, Space
+from study.question.space import Dimension, Space
 
-Point = dict[str, Any]
+CellPoint = dict[str, Any]
 """Dimension label -> value."""
 Key = tuple[Any, ...]
 """The values of a point, in the order of the dimensions."""
@@ -40,18 +40,18 @@ class Cells:
     def size(self) -> int:
         return prod(self._sizes())
 
-    def in_order(self, seed: int) -> Iterator[Point]:
+    def in_order(self, seed: int) -> Iterator[CellPoint]:
         """Each of them once, in an order in which any part is a fair sample."""
         values, sizes = self._values(), self._sizes()
         for number in shuffled(self.size, seed):
             yield self._point(values, digits(number, sizes))
 
-    def unseen(self, known: AbstractSet[Key]) -> list[Point]:
+    def unseen(self, known: AbstractSet[Key]) -> list[CellPoint]:
         """Those that are not known, in the order of `Space.cells`."""
         points = (dict(zip(self._labels(), key, strict=True)) for key in product(*self._values()) if key not in known)
         return list(points)
 
-    def nearest_first(self, wanted: Point, seed: int) -> Iterator[Point]:
+    def nearest_first(self, wanted: CellPoint, seed: int) -> Iterator[CellPoint]:
         """Each of them once, those first that differ from `wanted` in the fewest dimensions; ties by seed."""
         values, sizes = self._values(), self._sizes()
         places = [of.index(wanted[label]) for label, of in zip(self._labels(), values, strict=True)]
@@ -76,7 +76,7 @@ class Cells:
     def _sizes(self) -> list[int]:
         return [1 if d.label in self.arm else _size(d) for d in self.space.dimensions]
 
-    def _point(self, values: Sequence[Sequence[Any]], places: Sequence[int]) -> Point:
+    def _point(self, values: Sequence[Sequence[Any]], places: Sequence[int]) -> CellPoint:
         return {label: of[i] for label, of, i in zip(self._labels(), values, places, strict=True)}
 
 

@@ -9,7 +9,7 @@ from multiprocessing import get_context
 
 import numpy as np
 
-from study.experiment import Experiment
+from study.question.experiment import Experiment
 from study.search.simulation import Course, Table, simulate
 
 HEADER = (
@@ -20,7 +20,7 @@ _RESAMPLES = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class EconomyPlan:
     """What is simulated, whichever sampler and scheduler."""
 
     experiment: Experiment
@@ -48,7 +48,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class EconomyRow:
     """One sampler with one scheduler over all its simulated studies."""
 
     sampler: str
@@ -77,14 +77,14 @@ class Row:
         )
 
 
-def compare(
-    plan: Plan,
+def compare_samplers(
+    plan: EconomyPlan,
     samplers: Sequence[str],
     schedulers: Sequence[str],
     *,
     processes: int,
     told: Callable[[str], None],
-) -> Iterator[Row]:
+) -> Iterator[EconomyRow]:
     """A row for each combination as it is done. Their studies have the same seeds."""
     chosen = [(sampler, scheduler) for sampler in samplers for scheduler in schedulers]
     experiments = [plan.with_search(*pair) for pair in chosen]  # an unknown name fails before anything is simulated
@@ -102,7 +102,7 @@ def _one(experiment: Experiment, table: Table, trials: int, seed: int) -> Course
     return simulate(experiment, table, seed=seed, trials=trials)
 
 
-def summarise(sampler: str, scheduler: str, courses: Sequence[Course], goal: float) -> Row:
+def summarise(sampler: str, scheduler: str, courses: Sequence[Course], goal: float) -> EconomyRow:
     """The row of these courses."""
     cost = np.array([course.patches_to(goal) for course in courses])
     regret = np.array([course.regret[-1] if course.regret else math.nan for course in courses])
@@ -111,7 +111,7 @@ def summarise(sampler: str, scheduler: str, courses: Sequence[Course], goal: flo
     medians = np.sort(np.quantile(cost[draws], 0.5, axis=1, method="inverted_cdf"))
     means = np.sort(regret[draws].mean(axis=1))
     low, high = round(0.025 * _RESAMPLES), round(0.975 * _RESAMPLES) - 1
-    return Row(
+    return EconomyRow(
         sampler=sampler,
         scheduler=scheduler,
         costs=tuple(cost.tolist()),

@@ -6,7 +6,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from study.space import Choice, Dimension, Float, Grid, Int
+from study.question.space import Choice, Dimension, Float, Grid, Int
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces every study in memory
 
@@ -27,16 +27,16 @@ def distribution_of(dimension: Dimension) -> BaseDistribution:
             return CategoricalDistribution(list(range(len(dimension.range.values))))
 
 
-def encode(dimension: Dimension, value: Any) -> Any:
+def encode_points(dimension: Dimension, value: Any) -> Any:
     """A value as a member of its `distribution_of`."""
     return value if dimension.listed is None else dimension.listed.index(value)
 
 
 def encoded(dimensions: Iterable[Dimension], point: Mapping[str, Any]) -> dict[str, Any]:
     """A point of these dimensions, all of it encoded."""
-    return {d.label: encode(d, point[d.label]) for d in dimensions}
+    return {d.label: encode_points(d, point[d.label]) for d in dimensions}
 
 
-def decode(dimension: Dimension, encoded: Any) -> Any:
+def decode_point(dimension: Dimension, encoded: Any) -> Any:
     """The value that a member of its `distribution_of` stands for."""
     return encoded if dimension.listed is None else dimension.listed[encoded]

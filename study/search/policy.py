@@ -4,13 +4,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from study.config import TrialConfig
-from study.events import Failed, Paused, Proposed, Pruned, Resumed, TrialEvent
-from study.experiment import Experiment
+from study.question.config import TrialConfig
+from study.question.experiment import Experiment
+from study.record.events import Failed, Paused, Proposed, Pruned, Resumed, TrialEvent
+from study.record.state import StudyState, TrialState
+from study.search.replicates import due, trial_seed
 from study.search.sampler import propose
-from study.search.scheduler import Verdict, decide, hopeless, promotable
-from study.state import StudyState, TrialState
-from study.statistics.finalists import due, trial_seed
+from study.search.scheduler import Decision, decide, hopeless, promotable
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +69,11 @@ def next_step(
 def consequence(state: StudyState, experiment: Experiment, number: int, *, now: float) -> Paused | Pruned | None:
     """The event that follows from a trial's last validation; None if the trial continues."""
     match decide(state, experiment, number):
-        case Verdict.CONTINUE:
+        case Decision.CONTINUE:
             return None
-        case Verdict.PAUSE:
+        case Decision.PAUSE:
             return Paused(time=now, trial=number, patches=state.trials[number].patches)
-        case Verdict.STOP:
+        case Decision.STOP:
             return _pruned(state, experiment, number, now)
 
 

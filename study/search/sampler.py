@@ -19,14 +19,14 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sr_core.seed import child_seed
-from study.experiment import Experiment
+from study.question.experiment import Experiment
+from study.question.space import Choice, Dimension, Float, Grid, Int, Space
+from study.record.course import course_of
+from study.record.state import OBJECTIVE, StudyState
+from study.record.state import TrialState as Trial
 from study.search import optuna_private
-from study.search.cells import LISTED, Cells, Key, Point, digits
-from study.search.encoding import decode, distribution_of, encoded
-from study.search.replay import course_of
-from study.space import Choice, Dimension, Float, Grid, Int, Space
-from study.state import OBJECTIVE, StudyState
-from study.state import TrialState as Trial
+from study.search.cells import LISTED, CellPoint, Cells, Key, digits
+from study.search.encoding import decode_point, distribution_of, encoded
 
 _RETRIES = 20
 _GP_LEARNS_FROM = 100
@@ -37,7 +37,7 @@ _BLOCK, _BLOCKS = 256, 64
 """Points of a sequence looked at together, and how often."""
 
 
-def propose(state: StudyState, experiment: Experiment, number: int) -> Point | None:
+def propose(state: StudyState, experiment: Experiment, number: int) -> CellPoint | None:
     """The point of the space that search trial `number` shall try; None when every one has been tried.
 
     A proposal that repeats a known configuration is asked again with a seed of its own, then replaced by the unseen
@@ -68,8 +68,8 @@ def propose(state: StudyState, experiment: Experiment, number: int) -> Point | N
 
 
 def _first_unseen(
-    space: Space, arm: Point, free: tuple[Dimension, ...], known: set[Key], name: str, seed: int
-) -> Point:
+    space: Space, arm: CellPoint, free: tuple[Dimension, ...], known: set[Key], name: str, seed: int
+) -> CellPoint:
     """The first point of a sequence fixed by the seed that is not known.
 
     qmc: a scrambled Sobol' sequence (Owen 1998), read in blocks. grid: every cell, in an order that makes any part of
@@ -83,7 +83,7 @@ def _first_unseen(
     return next(cell for cell in Cells(space, arm).in_order(seed) if _key(space, cell) not in known)
 
 
-def _sobol(space: Space, arm: Point, free: tuple[Dimension, ...], seed: int) -> Iterator[Point]:
+def _sobol(space: Space, arm: CellPoint, free: tuple[Dimension, ...], seed: int) -> Iterator[CellPoint]:
     """Points of a Sobol' sequence; without an end among real numbers, where no list could take its place."""
     if not free:
         return
@@ -109,7 +109,7 @@ def _at(dimension: Dimension, u: float) -> Any:
             return dimension.range.values[int(u * len(dimension.range.values))]
 
 
-def _history(state: StudyState, experiment: Experiment) -> list[tuple[Trial, Point]]:
+def _history(state: StudyState, experiment: Experiment) -> list[tuple[Trial, CellPoint]]:
     """Every trial that stands in the space, references among them where they do, with its point."""
     base = experiment.base.dotted()
     trials = (t for t in state.trials.values() if not t.is_replicate)  # those are no configurations of their own
@@ -122,13 +122,13 @@ def _dotted(trial: Trial, base: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**base, **trial.proposed.values} if trial.proposed.role == "search" else trial.config.dotted()
 
 
-def _arm(space: Space, state: StudyState, number: int, known: set[Key]) -> Point | None:
+def _arm(space: Space, state: StudyState, number: int, known: set[Key]) -> CellPoint | None:
     """The scientific choices of this trial: arms take turns, those with nothing left untried are passed over."""
     choices = [d for d in space.dimensions if d.role == "scientific" and d.listed is not None]
     sizes = [len(d.values) for d in choices]
     count = math.prod(sizes)
 
-    def arm(place: int) -> Point:
+    def arm(place: int) -> CellPoint:
         return {d.label: d.values[i] for d, i in zip(choices, digits(place, sizes), strict=True)}
 
     first = sum(t.is_reference for t in state.trials.values())
@@ -158,8 +158,8 @@ class _Sampled:
         self,
         free: tuple[Dimension, ...],
         experiment: Experiment,
-        history: Sequence[tuple[Trial, Point]],
-        untried: Sequence[Point],
+        history: Sequence[tuple[Trial, CellPoint]],
+        untried: Sequence[CellPoint],
     ) -> None:
         self._free, self._experiment = free, experiment
         self._tried = [encoded(free, point) for _, point in history] if experiment.space.size is not None else []
@@ -174,14 +174,14 @@ class _Sampled:
         self._study.add_trials(trials)
         self._known = any(trial.state is not TrialState.FAIL for trial in trials)
 
-    def ask(self, seed: int) -> Point:
+    def ask(self, seed: int) -> CellPoint:
         """One suggestion; it leaves no trace that another would see, for samplers pass over failed trials."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study.sampler = self._sampler(seed % 2**32)  # what NumPy's RandomState takes
         asked = self._study.ask(self._distributions)
         self._study.tell(asked, state=TrialState.FAIL)
-        return {d.label: decode(d, asked.params[d.label]) for d in self._free}
+        return {d.label: decode_point(d, asked.params[d.label]) for d in self._free}
 
     def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
         match self._experiment.sampler:
@@ -193,7 +193,7 @@ class _Sampled:
                 return optuna_private.Tpe(seed, self._distributions if self._known else {}, self._tried)
 
 
-def _telling(history: Sequence[tuple[Trial, Point]], learns: Sequence[str]) -> list[tuple[Trial, Point]]:
+def _telling(history: Sequence[tuple[Trial, CellPoint]], learns: Sequence[str]) -> list[tuple[Trial, CellPoint]]:
     """What a GP is told of a long history: its best half, and from the rest as many, evenly over the numbers.
 
     The best say where the optimum is, the others keep it away from what is known to be worse. Trials under way stay.
@@ -210,7 +210,7 @@ def _telling(history: Sequence[tuple[Trial, Point]], learns: Sequence[str]) -> l
 
 def _frozen(
     trial: Trial,
-    point: Point,
+    point: CellPoint,
     free: tuple[Dimension, ...],
     distributions: dict[str, BaseDistribution],
     complete: Sequence[str],
@@ -232,14 +232,14 @@ def _frozen(
     )
 
 
-def _untried(space: Space, arm: Point, known: set[Key]) -> list[Point]:
+def _untried(space: Space, arm: CellPoint, known: set[Key]) -> list[CellPoint]:
     """What this arm has left, where the space is a list short enough to look at all of it."""
     if space.size is None or space.size > _SHORT:
         return []
     return Cells(space, arm).unseen(known)
 
 
-def _nearest_unseen(space: Space, arm: Point, point: Point, known: set[Key], seed: int) -> Point:
+def _nearest_unseen(space: Space, arm: CellPoint, point: CellPoint, known: set[Key], seed: int) -> CellPoint:
     """The untried configuration of this arm that differs from `point` in the fewest dimensions; ties by seed."""
     cells = Cells(space, arm)
     if cells.size > LISTED:

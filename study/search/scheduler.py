@@ -8,18 +8,18 @@ checkpoint: as others come that are worse, it may come to stand among the best, 
 import math
 from enum import Enum, auto
 
-from study.experiment import Experiment
-from study.search.replay import course_of
-from study.state import StudyState, TrialState
+from study.question.experiment import Experiment
+from study.record.course import course_of
+from study.record.state import StudyState, TrialState
 
 
-class Verdict(Enum):
+class Decision(Enum):
     CONTINUE = auto()
     PAUSE = auto()
     STOP = auto()
 
 
-def decide(state: StudyState, experiment: Experiment, number: int) -> Verdict:
+def decide(state: StudyState, experiment: Experiment, number: int) -> Decision:
     """Whether a trial that has just been validated goes on.
 
     It goes on if it stands among the best 1 / reduction_factor of the search trials that had reached the rung when it
@@ -31,18 +31,20 @@ def decide(state: StudyState, experiment: Experiment, number: int) -> Verdict:
     trial = state.trials[number]
     if experiment.scheduler == "replay":
         assert experiment.replay is not None
-        return Verdict.STOP if course_of(experiment.replay).pruned_at.get(number) == trial.patches else Verdict.CONTINUE
+        return (
+            Decision.STOP if course_of(experiment.replay).pruned_at.get(number) == trial.patches else Decision.CONTINUE
+        )
     if experiment.scheduler == "none" or trial.proposed.role != "search" or trial.patches not in experiment.rungs:
-        return Verdict.CONTINUE
+        return Decision.CONTINUE
     if trial.promoted == trial.patches:
-        return Verdict.CONTINUE
+        return Decision.CONTINUE
     here, arrived = trial.score_at(trial.patches), trial.arrivals[-1] + 1
     assert here is not None
     others = [score for other in _search_trials(state) if (score := other.score_at(trial.patches, arrived)) is not None]
     better = sum(score > here for score in others)
     if experiment.scheduler == "asha":
-        return Verdict.CONTINUE if better < math.floor(len(others) / experiment.reduction_factor) else Verdict.PAUSE
-    return Verdict.CONTINUE if better < math.ceil(len(others) / experiment.reduction_factor) else Verdict.STOP
+        return Decision.CONTINUE if better < math.floor(len(others) / experiment.reduction_factor) else Decision.PAUSE
+    return Decision.CONTINUE if better < math.ceil(len(others) / experiment.reduction_factor) else Decision.STOP
 
 
 def promotable(state: StudyState, experiment: Experiment, *, last: bool = False) -> int | None:

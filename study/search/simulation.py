@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from sr_core.errors import SuiteError
 from sr_core.seed import child_seed
-from study import events as ev
-from study.experiment import Experiment
+from study.question.experiment import Experiment
+from study.question.space import Space
+from study.record import events as ev
+from study.record.state import OBJECTIVE, StudyState, TrialState
 from study.search.policy import Start, consequence, next_step
-from study.space import Space
-from study.state import OBJECTIVE, StudyState, TrialState
 
 Curve = tuple[float, ...]
 """Objective [dB] at each validation, the last one at the full budget."""
@@ -222,7 +222,7 @@ def _trained(
     """The state once a trial has come to its end or to a rung where it does not continue."""
     for patches in range(state.trials[number].patches + every, budget + 1, every):
         scores = {OBJECTIVE: score(state.trials[number], patches)}
-        validated = ev.Progress(time=0.0, trial=number, patches=patches, scores=scores, loss=0.0, learning_rate=0.0)
+        validated = ev.Validated(time=0.0, trial=number, patches=patches, scores=scores, loss=0.0, learning_rate=0.0)
         state = state.apply(validated)
         if patches == budget:
             break

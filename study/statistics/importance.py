@@ -17,10 +17,10 @@ from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvalu
 from optuna.trial import create_trial
 
 from sr_core.seed import child_seed
-from study.experiment import Experiment
-from study.search.encoding import distribution_of, encode
-from study.space import Dimension, Space
-from study.state import StudyState
+from study.question.experiment import Experiment
+from study.question.space import Dimension, Space
+from study.record.state import StudyState
+from study.search.encoding import distribution_of, encode_points
 
 TREES = 64
 LOW, HIGH = 0.03, 0.97
@@ -54,7 +54,7 @@ def importances(state: StudyState, experiment: Experiment) -> list[Importance]:
     """Of every dimension, the largest first, from the finished trials in the space; empty for fewer than ten."""
     assert state.opened is not None
     points, scores = located(state, experiment.space, experiment.base.dotted())
-    return measure(points, scores, experiment.space.dimensions, seed_of(state.opened.seed))
+    return measure_importances(points, scores, experiment.space.dimensions, seed_of(state.opened.seed))
 
 
 def located(state: StudyState, space: Space, base: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[float]]:
@@ -90,13 +90,13 @@ def seed_of(study_seed: int) -> int:
     return child_seed(study_seed, "importance")
 
 
-def measure(
+def measure_importances(
     points: Sequence[Mapping[str, Any]], scores: Sequence[float], dimensions: Sequence[Dimension], seed: int
 ) -> list[Importance]:
     """Importances from points of a space (label -> value) and their scores; empty where nothing can be said."""
     if len(points) < FEWEST_TRIALS or len(set(scores)) < 2 or len(dimensions) < 2:
         return []
-    columns = {d.label: [encode(d, point[d.label]) for point in points] for d in dimensions}
+    columns = {d.label: [encode_points(d, point[d.label]) for point in points] for d in dimensions}
     distributions = {d.label: distribution_of(d) for d in dimensions}
     shares = _per_tree(columns, distributions, scores, seed)
     shuffler = random.Random(seed)
@@ -186,7 +186,7 @@ def _study(columns: Mapping[str, list[Any]], distributions: Mapping[str, Any], s
     return study
 
 
-def sentences(found: Sequence[Importance], sampler: str, left_out: int = 0) -> list[str]:
+def importance_sentences(found: Sequence[Importance], sampler: str, left_out: int = 0) -> list[str]:
     """Importances in words, the conditions first.
 
     Args:

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 
-from study.events import Failed
-from study.experiment import BASE
-from study.state import StudyState, TrialState
-from study.statistics.finalists import finalists
+from study.question.experiment import BASE
+from study.record.events import Failed
+from study.record.state import StudyState, TrialState
+from study.search.replicates import finalists
 
 _LONGEST = 160
 """Signs of a reason that are shown."""
@@ -17,7 +17,7 @@ def comparisons(state: StudyState) -> Mapping[str, list[list[str]]]:
     return dict(state.opened.question.get("search", {}).get("comparisons", ()))
 
 
-def settings(state: StudyState) -> dict[str, TrialState]:
+def replicated_settings(state: StudyState) -> dict[str, TrialState]:
     """Every setting that is trained again, by its name; the base configuration has its own where it is asked about."""
     candidates = state.candidates()
     if not candidates:
@@ -26,7 +26,7 @@ def settings(state: StudyState) -> dict[str, TrialState]:
     return {BASE if asked and trial is candidates[0] else name: trial for name, trial in named.items()}
 
 
-def title(name: str, trial: TrialState) -> str:
+def replicate_title(name: str, trial: TrialState) -> str:
     """A setting in words."""
     return f"the {name} setting" if trial.is_reference or name == BASE else f"trial {trial.number}"
 
@@ -36,7 +36,7 @@ def interim(state: StudyState) -> str:
     without replicates, nothing. Where settings were named beforehand the study's own seed is one of them."""
     asked = state.asked_for("replicates", 0)
     ended = [{seed for seed, t in state.replicates_of(trial.number).items() if t.ended}
-             for trial in settings(state).values()]  # fmt: skip
+             for trial in replicated_settings(state).values()]  # fmt: skip
     done = sum(all(seed in of for of in ended) for seed in range(1, asked + 1))
     if not asked or not ended or done == asked:
         return ""
@@ -59,7 +59,7 @@ def next_candidate(state: StudyState) -> TrialState | None:
 
 def failures(state: StudyState) -> list[str]:
     """What failed of all that a verdict rests on, and why, in words; the winner first."""
-    best, named = state.best(), settings(state)
+    best, named = state.best(), replicated_settings(state)
     of_winner = [_failure(state, name, trial) for name, trial in named.items() if trial is best]
     others = [_failure(state, name, trial) for name, trial in named.items() if trial is not best]
     unfinished = [
@@ -85,10 +85,13 @@ def _failure(state: StudyState, name: str, trial: TrialState) -> str:
         return ""
     own = bool(comparisons(state))
     if own or not is_lost(state, trial):
-        return f"{title(name, trial)} failed with {len(failed)} of {len(ended) + own} seeds ({causes(failed)})"
+        return (
+            f"{replicate_title(name, trial)} failed with {len(failed)} of {len(ended) + own} seeds ({causes(failed)})"
+        )
     all_ended = len(ended) >= state.asked_for("replicates", 0)
     so_far = "" if all_ended else " so far"
-    text = f"{title(name, trial)} failed with {len(failed)} of {len(ended)} fresh seeds{so_far} ({causes(failed)})"
+    count = f"{len(failed)} of {len(ended)}"
+    text = f"{replicate_title(name, trial)} failed with {count} fresh seeds{so_far} ({causes(failed)})"
     if trial.is_reference:
         return f"{text}: it cannot be compared, and Holm's procedure counts it all the same"
     if trial is not state.best():

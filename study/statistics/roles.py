@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from study.experiment import Experiment
-from study.space import Choice, Dimension, Float, Grid, Int
-from study.state import StudyState, TrialState
+from study.question.experiment import Experiment
+from study.question.space import Choice, Dimension, Float, Grid, Int
+from study.record.state import StudyState, TrialState
 
 _EDGE = 0.02
 """A value within this share of an interval's length from its end lies at the edge."""
@@ -73,7 +73,7 @@ def _is_end(dimension: Dimension, value: Any) -> bool:
             return False
 
 
-def sentences(state: StudyState, experiment: Experiment) -> list[str]:
+def arm_sentences(state: StudyState, experiment: Experiment) -> list[str]:
     """Arms with their budgets, and warnings, in words."""
     lines = []
     found = arms(state, experiment)

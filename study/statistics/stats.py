@@ -14,7 +14,7 @@ import numpy as np
 import scipy  # its modules are loaded when they are first used: nobody waits for them at a study's start
 from numpy.typing import ArrayLike, NDArray
 
-Scores = NDArray[np.float64]
+ScoresBySeed = NDArray[np.float64]
 
 CONFIDENCE = 0.95
 MOST_SEEDS = 1_000
@@ -105,7 +105,7 @@ def seeds_needed(mean: float, sd: float, *, alpha: float, wanted: float = 0.8) -
     return many
 
 
-def seed_noise(scores: Scores) -> tuple[float, int]:
+def seed_noise(scores: ScoresBySeed) -> tuple[float, int]:
     """(standard deviation in dB, degrees of freedom) of one score about its setting's mean and its seed's.
 
     The residual of the two-way layout settings x seeds: what a seed does to all settings alike cancels in a paired
@@ -118,7 +118,7 @@ def seed_noise(scores: Scores) -> tuple[float, int]:
 
 
 @lru_cache(maxsize=256)
-def _quadrature(df: int) -> tuple[Scores, Scores, Scores, Scores]:
+def _quadrature(df: int) -> tuple[ScoresBySeed, ScoresBySeed, ScoresBySeed, ScoresBySeed]:
     """Nodes and weights for a standard normal z, and for s = sqrt(chi² / df) by its quantiles."""
     z = np.linspace(-8.5, 8.5, 341)
     at_z = np.exp(-(z**2) / 2.0) / np.sqrt(2 * np.pi) * (z[1] - z[0])
@@ -142,8 +142,8 @@ def dunnett_critical(others: int, df: int, confidence: float = CONFIDENCE) -> fl
 class AgainstBest:
     """Simultaneous intervals for each setting's mean minus the best of the others (Hsu 1984)."""
 
-    low: Scores
-    high: Scores
+    low: ScoresBySeed
+    high: ScoresBySeed
 
     @property
     def may_be_best(self) -> NDArray[np.bool_]:
@@ -151,7 +151,7 @@ class AgainstBest:
         return self.high > 0
 
 
-def against_best(scores: Scores, confidence: float = CONFIDENCE) -> AgainstBest:
+def against_best(scores: ScoresBySeed, confidence: float = CONFIDENCE) -> AgainstBest:
     """Multiple comparisons with the best, for choosing among finalists after their replicates were seen.
 
     With at least the stated confidence all intervals hold at once, whichever setting is looked at afterwards.
@@ -164,14 +164,14 @@ def against_best(scores: Scores, confidence: float = CONFIDENCE) -> AgainstBest:
     return AgainstBest(low=np.minimum(0.0, gap - reach), high=np.maximum(0.0, gap + reach))
 
 
-def _best_of_others(means: Scores) -> Scores:
+def _best_of_others(means: ScoresBySeed) -> ScoresBySeed:
     first, second = np.sort(means)[::-1][:2]
     others = np.full(means.shape, first)
     others[int(means.argmax())] = second
     return others
 
 
-def probability_best(scores: Scores) -> Scores:
+def probability_best(scores: ScoresBySeed) -> ScoresBySeed:
     """How probably each setting has the highest true mean, by the posterior under flat priors and one noise for all.
 
     Args: scores (K, R), K and R at least 2. Returns: (K,), sum 1.
@@ -190,7 +190,7 @@ def probability_best(scores: Scores) -> Scores:
     return np.asarray(found / found.sum(), dtype=np.float64)
 
 
-def shrunken(scores: Scores) -> Scores:
+def shrunken(scores: ScoresBySeed) -> ScoresBySeed:
     """Means of finalists without the winner's curse: drawn towards their common mean as far as seed noise explains
     their spread (empirical Bayes, Efron and Morris 1975). Args: scores (K, R), K and R at least 2."""
     means, columns = scores.mean(axis=1), scores.shape[1]

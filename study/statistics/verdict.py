@@ -1,4 +1,4 @@
-"""The answer of a study: what its replicates tell, in numbers and in sentences that name budget and pictures."""
+"""The answer of a study: what its replicates tell, in numbers and in sentences that name budget and images."""
 
 import math
 from collections.abc import Mapping
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from study.events import Finished
-from study.state import StudyState, TrialState
+from study.record.events import Finished
+from study.record.state import StudyState, TrialState
 from study.statistics import replication
-from study.statistics.replication import comparisons, failures, interim, settings
+from study.statistics.replication import comparisons, failures, interim, replicated_settings
 from study.statistics.stats import (
     CONFIDENCE,
     AgainstBest,
@@ -44,7 +44,7 @@ class Judged:
 
     @property
     def title(self) -> str:
-        return replication.title(self.name, self.trial)
+        return replication.replicate_title(self.name, self.trial)
 
     @property
     def estimate(self) -> Estimate:
@@ -63,7 +63,7 @@ class Comparison:
     family: int
     """Size of that family."""
     crops: tuple[float, ...]
-    """Mean difference over seeds on each validation crop [dB]: its spread over pictures, no part of the seed noise."""
+    """Mean difference over seeds on each validation crop [dB]: its spread over images, no part of the seed noise."""
 
     @property
     def told(self) -> bool:
@@ -113,7 +113,7 @@ def verdict(state: StudyState) -> Verdict | None:
     if best is None or first is None:
         return None
     pairs = comparisons(state)
-    tried = [_judge(state, name, trial, own=bool(pairs)) for name, trial in settings(state).items()]
+    tried = [_judge(state, name, trial, own=bool(pairs)) for name, trial in replicated_settings(state).items()]
     judged = [j for j in tried if j.scores]
     winner = next((j for j in judged if j.trial.number == best.number), None)
     if winner is None or best.score is None:
@@ -215,7 +215,7 @@ def _choice(candidates: list[Judged]) -> dict[int, tuple[float, float, float]]:
     return {c.trial.number: (low, high, mean) for c, low, high, mean in rows}
 
 
-def sentences(found: Verdict, state: StudyState) -> list[str]:
+def verdict_sentences(found: Verdict, state: StudyState) -> list[str]:
     """The verdict in words, first what it holds for; before all replicates have ended, the numbers so far."""
     title = _title(state, found.winner.trial, found.interim or "verdict")
     failed = [f"  {line}" for line in failures(state)]
@@ -245,7 +245,7 @@ def _title(state: StudyState, winner: TrialState, what: str) -> str:
     crops = state.opened.data["crops"]
     return (
         f"{what}{',' * what.startswith('interim')} after {winner.config.train.budget_patches:,} patches, on "
-        f"{crops['count']} crops of {crops['pictures']} pictures"
+        f"{crops['count']} crops of {crops['pictures']} images"
     )
 
 
@@ -253,7 +253,7 @@ def words(state: StudyState) -> list[str]:
     """What the replicates tell, or why they tell nothing: what is shown of a study that has a winner."""
     found = verdict(state)
     if found is not None:
-        return sentences(found, state)
+        return verdict_sentences(found, state)
     first = no_verdict(state)
     return [first, *(f"  {line}" for line in failures(state) if line != first)]
 

@@ -13,18 +13,19 @@ from http import HTTPStatus
 from pathlib import Path
 
 from sr_core.errors import SuiteError
-from study.events import StudyOpened
-from study.folder import StudyFolder
-from study.journal import read
-from study.tracking import mlflow_private, server_process
-from study.tracking.databases import artifact_root, default_tracking_uri, plain_uri, redact
-from study.tracking.follow import study_id
+from sr_core.process.redaction import redact
+from study.record.events import StudyOpened
+from study.record.folder import StudyFolder
+from study.record.journal import read, study_id
+from study.tracking import server_process
+from study.tracking.databases import artifact_root, default_tracking_uri, plain_uri
+from study.tracking.mlflow import private as mlflow_private
 from study.tracking.server_process import EVERY_ADDRESS, names_of, own_environment, own_folder, reachable, running
 
 MLFLOW_PORT, OPTUNA_PORT = 5000, 8080
 BEST_SHOWN = 3
 RANKING, CURVES = "study", "curves"
-"""Views that the experiment brings along: all runs in a list; the ten best ones with their curves and pictures."""
+"""Views that the experiment brings along: all runs in a list; the ten best ones with their curves and images."""
 _API = "/api/2.0/mlflow"
 _HOSTS, _ORIGINS = "MLFLOW_SERVER_ALLOWED_HOSTS", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"
 _NOT_OURS = ("MLFLOW_", "_MLFLOW_", "UVICORN_", "GUNICORN_", "WEB_CONCURRENCY")
@@ -154,7 +155,7 @@ def _pages(address: str, folder: StudyFolder) -> dict[str, str]:
     if len(best) > 1:
         found[f"the best {len(best)} compared"] = mlflow_private.comparison_page(address, number, best)
     if best:
-        found["curves and pictures"] = mlflow_private.shared_page(address, number, CURVES, drawn=True)
+        found["curves and images"] = mlflow_private.shared_page(address, number, CURVES, drawn=True)
     model = _model(address, opened.study, mine)
     if model:
         found["the champion"] = mlflow_private.model_page(address, model)

@@ -5,30 +5,21 @@ whoever keeps it reads on from there and hands over the rest. So a tracker that 
 costs no memory, and a view that was deleted is rebuilt by reading from the start.
 """
 
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
-from typing import IO, BinaryIO, Protocol
+from typing import IO, Protocol
 
-from sr_core.locks import lock
-from study.config import short_digest
-from study.events import Event, StudyOpened, UnknownFormatError, to_json
-from study.folder import JOURNALS, StudyFolder
-from study.journal import JournalError, UnknownJournalError, decode, opened
-from study.ownership import is_at
-from study.state import StudyState, fold
+from sr_core.process.locks import lock
+from study.record.events import Event, StudyOpened
+from study.record.folder import JOURNALS, StudyFolder
+from study.record.journal import study_id
+from study.record.ownership import is_at
+from study.record.standing import Standing
+from study.record.state import StudyState
+from study.record.tail import BATCH, Reading, Tail
 from study.tracking.databases import ViewError
-from study.tracking.standing import Standing
-
-BATCH = 500
-"""Events handed over at once, at most."""
-KEPT = 4 * BATCH
-"""Of the events that were read last, how many stay in memory for the other views of the journal."""
 
 
 class Sink(Protocol):
@@ -60,11 +51,6 @@ class Sink(Protocol):
         """Let go of connections."""
 
 
-def study_id(opened: StudyOpened) -> str:
-    """Tells a study from another one of the same name, wherever its folder is carried."""
-    return short_digest(to_json(opened))
-
-
 def require_own(folder: StudyFolder, opened: StudyOpened, owner: str) -> None:
     """Raises ViewError where a view's runs belong to another folder of the root, of which this one is a copy.
 
@@ -82,178 +68,6 @@ def require_own(folder: StudyFolder, opened: StudyOpened, owner: str) -> None:
             f"{folder.path} is a copy of {there.parent}, to which the runs of this study belong; nothing is written to "
             "them: go on with that one, or start a study of another name"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """A place between two lines of a journal, and what the study has come to there."""
-
-    count: int = 0
-    """Events before it."""
-    offset: int = 0
-    """Bytes before it."""
-    state: StudyState = field(default_factory=StudyState)
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Events that were read one after the other."""
-
-    first: int
-    """Sequence number of the first of them."""
-    events: Sequence[Event]
-    offsets: Sequence[int]
-    """Bytes of the journal up to the end of each."""
-    end: Position
-    """After the last of them."""
-
-    def rest(self, position: Position, most: int) -> "Batch":
-        """What is not read yet at a position in it, at most so many events."""
-        skipped = position.count - self.first
-        if skipped == 0 and len(self.events) <= most:
-            return self
-        events = self.events[skipped : skipped + most]
-        offsets = self.offsets[skipped : skipped + most]
-        end = self.end  # the same object, so that whoever gets there shares its state
-        if position.count + len(events) < end.count:
-            end = Position(position.count + len(events), offsets[-1], fold(events, position.state))
-        return Batch(position.count, events, offsets, end)
-
-
-class Reading:
-    """What all views of a journal read: each event is decoded and folded once, whichever view comes to it first.
-
-    The last events stay in memory, and a view whose next event is among them shares them and their state with the
-    others. One that is farther behind, because its tracker is slow or down, reads by itself until it has caught up.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._kept = deque[Batch]()
-        self._lock = threading.Lock()
-        self._unpacked: bytes | None = None
-
-    def after(self, position: Position, most: int) -> tuple[list[Event], Position]:
-        """The next events, at most so many, none at the end or at a torn tail; and the position after them.
-
-        Raises:
-            JournalError: a line before the last is damaged, out of sequence, or of another format.
-        """
-        events: list[Event] = []
-        with self._lock:
-            while len(events) < most:
-                batch = self._next(position, most - len(events))
-                if batch is None:
-                    break
-                events += batch.events
-                position = batch.end
-        return events, position
-
-    def last_before(self, count: int) -> Position:
-        """The last position known, of those that have at most so many events before them."""
-        with self._lock:
-            ends = (batch.end for batch in reversed(self._kept) if batch.end.count <= count)
-            return next(ends, Position())
-
-    def _next(self, position: Position, most: int) -> Batch | None:
-        for batch in self._kept:
-            if batch.first <= position.count < batch.end.count:
-                return batch.rest(position, most)
-        if self._kept and position.count < self._kept[0].first:
-            return self._read(position, min(most, self._kept[0].first - position.count))
-        batch_read = self._read(position, most)
-        if batch_read is not None:
-            self._keep(batch_read)
-        return batch_read
-
-    def _keep(self, batch: Batch) -> None:
-        if self._kept and self._kept[-1].end.count != batch.first:
-            self._kept.clear()
-        self._kept.append(batch)
-        while self._kept[-1].end.count - self._kept[0].end.count >= KEPT:
-            self._kept.popleft()
-
-    def _read(self, position: Position, most: int) -> Batch | None:
-        """The next events of the file; None at its end or at a torn tail."""
-        path = self._path
-        if not path.exists():
-            return None
-        events: list[Event] = []
-        offsets: list[int] = []
-        count, offset = position.count, position.offset
-        with self._opened() as file:
-            file.seek(offset)
-            # A line without its end is torn, or being written this moment.
-            while len(events) < most and (line := file.readline()).endswith(b"\n"):
-                try:
-                    seq, event = decode(line)
-                except UnknownFormatError as exc:
-                    raise UnknownJournalError(f"{self._path}: {exc}") from exc
-                except ValueError as exc:
-                    if file.readline():
-                        raise JournalError(f"{path}: line {count + 1} {exc}; restore the file from a copy") from exc
-                    break
-                if seq != count:
-                    raise JournalError(f"{path}: expected event {count}, got {seq}; restore it from a copy")
-                count += 1
-                offset += len(line)
-                events.append(event)
-                offsets.append(offset)
-        if not events:
-            return None
-        return Batch(position.count, events, offsets, Position(count, offset, fold(events, position.state)))
-
-    @contextmanager
-    def _opened(self) -> Iterator[BinaryIO]:
-        """The journal; a published one is unpacked once, not up to where each reading begins."""
-        if self._path.suffix != ".gz":
-            with opened(self._path) as file:
-                yield file
-            return
-        if self._unpacked is None:
-            with opened(self._path) as file:
-                self._unpacked = file.read()
-        yield BytesIO(self._unpacked)
-
-
-class Tail:
-    """Reads a journal bit by bit while it is being written, and folds as it goes.
-
-    Args:
-        reading: shared with others who read the journal.
-    """
-
-    def __init__(self, path: Path, reading: Reading | None = None) -> None:
-        self._reading = reading or Reading(path)
-        self._position = Position()
-
-    @property
-    def state(self) -> StudyState:
-        """The fold of all that was read."""
-        return self._position.state
-
-    @property
-    def count(self) -> int:
-        """Events read."""
-        return self._position.count
-
-    @property
-    def offset(self) -> int:
-        """Bytes read."""
-        return self._position.offset
-
-    def read(self, most: int) -> list[Event]:
-        """The next events, none at the end or at a torn tail. Raises JournalError as `Reading.after` does."""
-        events, self._position = self._reading.after(self._position, most)
-        return events
-
-    def skip_to(self, count: int) -> None:
-        """Go on from that event, or from the end of the journal if it has fewer. Raises JournalError as `read` does."""
-        known = self._reading.last_before(count)
-        if known.count > self.count:
-            self._position = known
-        while self.count < count and self.read(min(BATCH, count - self.count)):
-            pass
 
 
 class Keeper:

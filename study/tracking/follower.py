@@ -7,11 +7,12 @@ import traceback
 from pathlib import Path
 
 from sr_core.errors import SuiteError
-from study.events import Event, Ticked
-from study.state import StudyState
-from study.tracking.databases import redact
-from study.tracking.follow import BATCH, Reading, Sink, keeping
-from study.tracking.standing import Standing, standing_of
+from sr_core.process.redaction import redact
+from study.record.events import Event, Ticked
+from study.record.standing import Standing, standing_of
+from study.record.state import StudyState
+from study.record.tail import BATCH, Reading
+from study.tracking.follow import Sink, keeping
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from study.folder import StudyFolder
-from study.state import StudyState
-from study.tracking.databases import artifact_root, sqlite_file
-from study.tracking.follow import study_id
-from study.tracking.mlflow_uploads import MISSING
-from study.tracking.standing import standing_of, version_of
+from study.record.addresses import sqlite_file
+from study.record.folder import StudyFolder
+from study.record.journal import study_id
+from study.record.standing import standing_of, version_of
+from study.record.state import StudyState
+from study.tracking.databases import artifact_root
+from study.tracking.mlflow.uploads import MISSING
 
 _PATIENCE_SECONDS = 0.5
 """How long another process may keep a database locked before its content counts as not known."""

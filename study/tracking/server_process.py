@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from sr_core.errors import SuiteError
+from sr_core.process.redaction import redact
 from study.tracking import server_guard
-from study.tracking.redaction import redact
 
 _PREFIX = "study-ui-"
 _START_SECONDS = 180.0

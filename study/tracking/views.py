@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from sr_core.cli import show_progress
 from sr_core.errors import TakenOverError
-from study.events import Event, StudyOpened
-from study.folder import StudyFolder
-from study.state import StudyState
-from study.stopping import StopSignal
-from study.tracking.databases import check_address, default_storage, default_tracking_uri, redact
-from study.tracking.follow import Reading, Sink
+from sr_core.process.cli import show_progress
+from sr_core.process.redaction import redact
+from sr_core.process.stopping import StopSignal
+from study.record.events import Event, StudyOpened
+from study.record.folder import StudyFolder
+from study.record.state import StudyState
+from study.record.tail import Reading
+from study.tracking.databases import check_address, default_storage, default_tracking_uri
+from study.tracking.follow import Sink
 from study.tracking.follower import Follower
 from study.tracking.held import holds_all
 
@@ -103,14 +105,14 @@ class LateSink:
 
 def _load(view: str, address: str, folder: StudyFolder) -> Sink:
     if view == "optuna":
-        from study.tracking.optuna_sink import OptunaSink
+        from study.tracking.optuna import OptunaSink
 
         return OptunaSink(address, folder)
     if folder.training:
-        from study.tracking.training_sink import TrainingSink
+        from study.tracking.mlflow.training import TrainingSink
 
         return TrainingSink(address, folder)
-    from study.tracking.mlflow_sink import MlflowSink
+    from study.tracking.mlflow.sink import MlflowSink
 
     return MlflowSink(address, folder)
 

@@ -17,10 +17,10 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
-from study.events import Progress
-from study.folder import StudyFolder
-from study.journal import read
-from study.state import StudyState, fold
+from study.record.events import Validated
+from study.record.folder import StudyFolder
+from study.record.journal import read
+from study.record.state import StudyState, fold
 from study.tracking import databases
 
 EXPERIMENT = '''
@@ -29,9 +29,9 @@ EXPERIMENT = '''
 from pathlib import Path
 
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
-from study.config import TrialConfig
-from study.experiment import Experiment
-from study.space import Choice, Grid, Together
+from study.question.config import TrialConfig
+from study.question.experiment import Experiment
+from study.question.space import Choice, Grid, Together
 
 BASE = TrialConfig(
     model=ModelConfig(n_feats=8, upsampler_feats=6, n_blocks=1, temperature=1.0),
@@ -313,7 +313,7 @@ def unharmed(reference: Reference) -> Callable[[Command], None]:
         assert state.opened.runtime == reference.state.opened.runtime
         assert outcome_of(state) == reference.outcome
         assert not [warning for warning in state.warnings if "differs after its resume" in warning]
-        points = Counter((e.trial, e.patches) for e in read(command.folder.journal) if isinstance(e, Progress))
+        points = Counter((e.trial, e.patches) for e in read(command.folder.journal) if isinstance(e, Validated))
         assert set(points.values()) == {1}
         assert sorted(state.endings) == sorted(state.trials), "a trial ended twice or never"
         assert not list(command.folder.path.rglob("*checkpoint*")), "something is left over"

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from study.events import WorkerLost
-from study.journal import read
+from study.record.events import WorkerLost
+from study.record.journal import read
 
 Fault = Callable[[Any, random.Random], None]
 """Hurts a running study, and starts it again where that ended it."""

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from study.events import WorkerLost
-from study.journal import read
+from study.record.events import WorkerLost
+from study.record.journal import read
 
 pytestmark = [
     pytest.mark.long,

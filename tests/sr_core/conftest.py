@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from sr_core.data import fetch
-from sr_core.data.fetch_record import Content
+from sr_core.download import fetch
+from sr_core.download.fetch_record import Content
 from sr_core.errors import DownloadError
 
 

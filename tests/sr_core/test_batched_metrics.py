@@ -1,4 +1,4 @@
-"""Scores computed in torch, many pictures at once, against the NumPy reference."""
+"""Scores computed in torch, many images at once, against the NumPy reference."""
 
 import math
 from typing import get_args
@@ -10,23 +10,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from sr_core.config import SCALES, ModelConfig, Protocol, Scale
-from sr_core.data.images import Image
-from sr_core.data.validation import Crop
+from sr_core.config import SCALES, EvaluationProtocol, ModelConfig, Scale
+from sr_core.images.files import Image
 from sr_core.metrics.batched import Originals, scores
 from sr_core.metrics.evaluate import Score, score
 from sr_core.model.inference import super_resolve
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
+from sr_core.patches.validation import Crop
 from sr_core.training.runtime import resolve
 from sr_core.training.scoring import CropScorer
 
-PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+PROTOCOLS: tuple[EvaluationProtocol, ...] = get_args(EvaluationProtocol)
 DB, SSIM = 1e-6, 1e-7
 """How far the fast scores may be from the reference's."""
 
 
-def pictures(count: int, height: int, width: int, error: float, seed: int) -> tuple[NDArray[np.float32], Image]:
+def images(count: int, height: int, width: int, error: float, seed: int) -> tuple[NDArray[np.float32], Image]:
     """Outputs as a network gives them, unrounded and beyond 0..255 here and there, and their originals."""
     generator = np.random.default_rng(seed)
     coarse = generator.integers(0, 256, (count, height // 7 + 1, width // 7 + 1, 3))
@@ -38,7 +38,9 @@ def planes(images: NDArray[np.float32] | Image) -> torch.Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
-def fast(sr: NDArray[np.float32], hr: Image, scale: Scale, protocol: Protocol, device: str = "cpu") -> list[Score]:
+def fast(
+    sr: NDArray[np.float32], hr: Image, scale: Scale, protocol: EvaluationProtocol, device: str = "cpu"
+) -> list[Score]:
     originals = Originals(planes(hr).to(device), scale=scale, protocol=protocol)
     return scores(originals.compare(planes(sr).to(device)))
 
@@ -61,16 +63,16 @@ def assert_as_the_reference(found: list[Score], sr: NDArray[np.float32], hr: Ima
     seed=st.integers(0, 99),
 )
 def test_they_are_the_references_at_any_size_and_error(
-    count: int, height: int, width: int, error: float, scale: Scale, protocol: Protocol, seed: int
+    count: int, height: int, width: int, error: float, scale: Scale, protocol: EvaluationProtocol, seed: int
 ) -> None:
-    sr, hr = pictures(count, height, width, error, seed)
+    sr, hr = images(count, height, width, error, seed)
     assert_as_the_reference(fast(sr, hr, scale, protocol), sr, hr, scale=scale, protocol=protocol)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_the_layout_of_the_output_does_not_matter(protocol: Protocol, layout: torch.memory_format) -> None:
-    sr, hr = pictures(3, 41, 37, 5, 1)
+def test_the_layout_of_the_output_does_not_matter(protocol: EvaluationProtocol, layout: torch.memory_format) -> None:
+    sr, hr = images(3, 41, 37, 5, 1)
     laid_out = planes(sr).contiguous(memory_format=layout)
     originals = Originals(planes(hr), scale=3, protocol=protocol)
     before = laid_out.clone()
@@ -79,16 +81,16 @@ def test_the_layout_of_the_output_does_not_matter(protocol: Protocol, layout: to
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_picture_scores_the_same_alone_and_among_others(protocol: Protocol) -> None:
-    sr, hr = pictures(5, 48, 48, 8, 2)
+def test_a_image_scores_the_same_alone_and_among_others(protocol: EvaluationProtocol) -> None:
+    sr, hr = images(5, 48, 48, 8, 2)
     alone = [fast(sr[i : i + 1], hr[i : i + 1], 2, protocol)[0] for i in range(5)]
     for one, other in zip(fast(sr, hr, 2, protocol), alone, strict=True):
         assert one.psnr == pytest.approx(other.psnr, abs=1e-10)
         assert one.ssim == pytest.approx(other.ssim, abs=1e-12)
 
 
-def test_equal_pictures_have_infinite_psnr_under_both_protocols() -> None:
-    _, hr = pictures(2, 33, 35, 0, 3)
+def test_equal_images_have_infinite_psnr_under_both_protocols() -> None:
+    _, hr = images(2, 33, 35, 0, 3)
     for protocol in PROTOCOLS:
         found = fast(hr.astype(np.float32), hr, 2, protocol)
         assert [one.psnr for one in found] == [math.inf, math.inf]
@@ -104,8 +106,8 @@ def test_canonical_clips_then_rounds_halves_to_even() -> None:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_one_pixel_that_is_not_a_number_spoils_its_picture_alone(protocol: Protocol) -> None:
-    sr, hr = pictures(3, 40, 40, 5, 4)
+def test_one_pixel_that_is_not_a_number_spoils_its_image_alone(protocol: EvaluationProtocol) -> None:
+    sr, hr = images(3, 40, 40, 5, 4)
     sr[1, 20, 20, 2] = math.nan
     found = fast(sr, hr, 2, protocol)
     assert [math.isnan(one.psnr) and math.isnan(one.ssim) for one in found] == [False, True, False]
@@ -115,10 +117,10 @@ def test_one_pixel_that_is_not_a_number_spoils_its_picture_alone(protocol: Proto
     ("side", "scale", "protocol"),
     [(15, 2, "canonical"), (14, 2, "canonical"), (11, 4, "blog"), (10, 4, "blog"), (8, 4, "blog")],
 )
-def test_pictures_are_refused_as_too_small_where_the_reference_refuses_them(
-    side: int, scale: Scale, protocol: Protocol
+def test_images_are_refused_as_too_small_where_the_reference_refuses_them(
+    side: int, scale: Scale, protocol: EvaluationProtocol
 ) -> None:
-    sr, hr = pictures(1, side, side + 9, 5, 5)
+    sr, hr = images(1, side, side + 9, 5, 5)
     try:
         expected = score(sr[0], hr[0], scale=scale, protocol=protocol)
     except ValueError:
@@ -128,8 +130,8 @@ def test_pictures_are_refused_as_too_small_where_the_reference_refuses_them(
         assert fast(sr, hr, scale, protocol)[0].ssim == pytest.approx(expected.ssim, abs=SSIM)
 
 
-def test_pictures_of_another_shape_are_refused() -> None:
-    sr, hr = pictures(2, 30, 31, 5, 6)
+def test_images_of_another_shape_are_refused() -> None:
+    sr, hr = images(2, 30, 31, 5, 6)
     with pytest.raises(ValueError, match=r"shape \(2, 3, 30, 31\), got \(1, 3, 30, 31\)"):
         Originals(planes(hr), scale=2, protocol="canonical").compare(planes(sr[:1]))
 
@@ -138,9 +140,9 @@ def test_pictures_of_another_shape_are_refused() -> None:
 
 
 def crops(count: int, side: int, scale: int) -> list[Crop]:
-    _, lr = pictures(count, side, side, 0, 7)
-    _, hr = pictures(count, side * scale, side * scale, 0, 8)
-    return [Crop(f"picture {i % 3}", lr[i], hr[i]) for i in range(count)]
+    _, lr = images(count, side, side, 0, 7)
+    _, hr = images(count, side * scale, side * scale, 0, 8)
+    return [Crop(f"image {i % 3}", lr[i], hr[i]) for i in range(count)]
 
 
 def network(scale: Scale) -> A2N:
@@ -151,8 +153,8 @@ def network(scale: Scale) -> A2N:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("scale", SCALES)
-def test_a_validation_scores_each_crop_as_the_reference_scores_the_networks_picture(
-    scale: Scale, protocol: Protocol
+def test_a_validation_scores_each_crop_as_the_reference_scores_the_networks_image(
+    scale: Scale, protocol: EvaluationProtocol
 ) -> None:
     fixed, runtime = crops(5, 17, scale), resolve(threads=1)
     model = runtime.place(network(scale))
@@ -172,25 +174,25 @@ def test_a_validation_gives_the_same_bits_again_and_from_a_scorer_made_anew() ->
     assert first(model) == first(model) == again(model)
 
 
-def test_a_preview_is_the_picture_of_a_validation_by_the_same_network_and_leaves_that_of_another() -> None:
+def test_a_preview_is_the_image_of_a_validation_by_the_same_network_and_leaves_that_of_another() -> None:
     fixed, runtime = crops(4, 20, 2), resolve(threads=1)
     model, other = runtime.place(network(2)), runtime.place(network(2))
     initialise(other, 77)
     scorer = CropScorer(fixed, scale=2, protocol="canonical", runtime=runtime)
     scorer(model)
-    before = scorer.picture()
+    before = scorer.image()
     assert np.array_equal(scorer.preview(model), before)
     assert not np.array_equal(scorer.preview(other), before)
-    assert np.array_equal(scorer.picture(), before)
+    assert np.array_equal(scorer.image(), before)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_on_cuda_they_are_the_references_too_and_a_validation_waits_once(
-    protocol: Protocol, monkeypatch: pytest.MonkeyPatch
+    protocol: EvaluationProtocol, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sr, hr = pictures(6, 61, 53, 5, 9)
+    sr, hr = images(6, 61, 53, 5, 9)
     assert_as_the_reference(fast(sr, hr, 3, protocol, "cuda:0"), sr, hr, scale=3, protocol=protocol)
 
     runtime = resolve(device="cuda:0")

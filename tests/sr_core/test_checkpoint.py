@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from sr_core.config import TrainConfig
-from sr_core.durable import remove_parts, temporary_name, write_durably
 from sr_core.errors import CheckpointError, TakenOverError
+from sr_core.process.durable import remove_parts, temporary_name, write_durably
 from sr_core.training.checkpoint import (
     Mark,
     digest_of,

@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 
 import experiments
-from sr_core.data import validation
-from sr_core.data.degrade import crop_to_multiple, downsample
-from sr_core.data.images import Image, read_image
-from sr_core.data.scan import list_images
-from sr_core.data.sources import embedded_pictures
-from sr_core.data.validation import Crop, choose_squares, crop_places, validation_crops
 from sr_core.errors import ImageError
+from sr_core.images.degrade import crop_to_multiple, downsample
+from sr_core.images.files import Image, read_image
+from sr_core.images.scan import list_images
 from sr_core.metrics.evaluate import Score, bicubic_psnr, capped, mean_score, score
 from sr_core.model.inference import super_resolve
 from sr_core.model.weights import load_model
+from sr_core.patches import validation
+from sr_core.patches.validation import Crop, choose_squares, crop_places, validation_crops
+from sr_core.store.sources import embedded_images
 
 FLAT = 128
 
 
 def photographs() -> dict[str, Image]:
-    return {picture.name: read_image(picture.path) for picture in embedded_pictures().valid}
+    return {image.name: read_image(image.path) for image in embedded_images().valid}
 
 
 def crops_of(

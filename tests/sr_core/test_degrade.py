@@ -9,8 +9,8 @@ import scipy.ndimage
 import skimage.data
 
 from sr_core.config import KERNELS, SCALES, Kernel
-from sr_core.data.degrade import crop_to_multiple, downsample, resize_to_multiple
-from sr_core.data.images import Image
+from sr_core.images.degrade import crop_to_multiple, downsample, resize_to_multiple
+from sr_core.images.files import Image
 
 HR: Image = skimage.data.astronaut()[:120, :144]
 
@@ -28,7 +28,7 @@ def test_lr_has_the_size_divided_by_the_scale_in_memory_of_its_own(scale: int, k
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_a_grey_picture_is_reduced_as_each_channel_of_a_colour_picture(kernel: Kernel) -> None:
+def test_a_grey_image_is_reduced_as_each_channel_of_a_colour_image(kernel: Kernel) -> None:
     np.testing.assert_array_equal(downsample(HR[..., 1], 3, kernel), downsample(HR, 3, kernel)[..., 1])
 
 
@@ -100,7 +100,7 @@ def test_cropping_drops_rows_and_columns_at_the_bottom_and_the_right(height: int
     np.testing.assert_array_equal(crop_to_multiple(hr, 3), hr[: height // 3 * 3, : width // 3 * 3])
 
 
-def test_resizing_to_a_multiple_keeps_a_picture_that_is_one_and_shrinks_one_that_is_not() -> None:
+def test_resizing_to_a_multiple_keeps_a_image_that_is_one_and_shrinks_one_that_is_not() -> None:
     np.testing.assert_array_equal(resize_to_multiple(HR, 4), HR)
     odd = HR[:119, :141]
     resized = resize_to_multiple(odd, 4)
@@ -108,12 +108,12 @@ def test_resizing_to_a_multiple_keeps_a_picture_that_is_one_and_shrinks_one_that
     assert not np.array_equal(resized, crop_to_multiple(odd, 4))
 
 
-def test_an_hr_picture_that_is_no_multiple_is_refused() -> None:
+def test_an_hr_image_that_is_no_multiple_is_refused() -> None:
     with pytest.raises(ValueError, match="multiples of 3, got 144x119: crop_to_multiple first"):
         downsample(HR[:119], 3, "matlab_bicubic")
 
 
 @pytest.mark.parametrize("prepare", [crop_to_multiple, resize_to_multiple])
-def test_a_picture_smaller_than_one_lr_pixel_is_refused(prepare: Callable[[Image, int], Image]) -> None:
+def test_a_image_smaller_than_one_lr_pixel_is_refused(prepare: Callable[[Image, int], Image]) -> None:
     with pytest.raises(ValueError, match="144x3 is smaller than one LR pixel at x4"):
         prepare(HR[:3], 4)

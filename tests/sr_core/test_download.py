@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sr_core import download
-from sr_core.data import fetch, unpack
-from sr_core.data.fetch_record import Record, content_of
-from sr_core.data.scan import list_images
-from sr_core.data.sources import folder_pictures
+from sr_core.download import __main__ as download
+from sr_core.download import fetch, unpack
+from sr_core.download.fetch_record import DownloadRecord, content_of
+from sr_core.images.scan import list_images
+from sr_core.store.sources import folder_images
 
 PNG = np.random.default_rng(5).bytes(300)
-"""Stands for a picture; nothing here looks into one."""
+"""Stands for an image; nothing here looks into one."""
 BENCHMARK = {"Set5": 5, "Set14": 14, "B100": 100, "Urban100": 100}
 
 
@@ -53,7 +53,7 @@ def tarred(names: list[str], kind: bytes = tarfile.REGTYPE) -> bytes:
     return data.getvalue()
 
 
-def pictures(first: int, last: int) -> list[str]:
+def images(first: int, last: int) -> list[str]:
     return [f"{number:04}.png" for number in range(first, last + 1)]
 
 
@@ -66,8 +66,8 @@ def benchmark_names() -> list[str]:
 @pytest.fixture
 def mirror(server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Serves packs of the right numbers of files, DIV2K's as a common archive has them: 900 in the training folder."""
-    server.files["/DIV2K_train_HR.zip"] = zipped(pictures(1, 900), "DIV2K_train_HR/")
-    server.files["/DIV2K_valid_HR.zip"] = zipped(pictures(801, 900), "DIV2K_valid_HR/")
+    server.files["/DIV2K_train_HR.zip"] = zipped(images(1, 900), "DIV2K_train_HR/")
+    server.files["/DIV2K_valid_HR.zip"] = zipped(images(801, 900), "DIV2K_valid_HR/")
     server.files["/benchmark.tar"] = tarred(benchmark_names())
     monkeypatch.setattr(fetch, "BACKOFF_SECONDS", 0.001)
     monkeypatch.setattr(unpack.os, "fsync", lambda _: None)  # a thousand files
@@ -95,17 +95,17 @@ def test_div2k_trains_with_800_and_validates_with_100(run: Run, mirror: Any, tmp
     status, out, err = run("div2k")
     assert (status, err) == (0, "")
     assert out.splitlines()[-1] == f"next: python -m study.run --experiment a2n_x2 --data {to} --dry-run"
-    assert "DIV2K_train_HR: 800 pictures" in out
+    assert "DIV2K_train_HR: 800 images" in out
     assert sorted(path.name for path in to.iterdir()) == [".download", "DIV2K_train_HR", "DIV2K_valid_HR"]
-    assert [path.name for path in sorted((to / "DIV2K_train_HR").iterdir())] == pictures(1, 800)
+    assert [path.name for path in sorted((to / "DIV2K_train_HR").iterdir())] == images(1, 800)
     assert (to / "DIV2K_valid_HR" / "0900.png").read_bytes() == PNG + b"0900.png"
-    found = folder_pictures(to)
+    found = folder_images(to)
     assert (len(found.train), len(found.valid)) == (800, 100)
     left = sorted(path.name for path in (to / ".download").iterdir())
     assert left == ["DIV2K_train_HR.zip.json", "DIV2K_valid_HR.zip.json", "lock"]
 
 
-def test_a_second_run_checks_every_picture_and_asks_for_nothing(run: Run, mirror: Any, tmp_path: Path) -> None:
+def test_a_second_run_checks_every_image_and_asks_for_nothing(run: Run, mirror: Any, tmp_path: Path) -> None:
     run("benchmark")
     asked = len(mirror.asked)
     status, out, _ = run("benchmark")
@@ -135,7 +135,7 @@ def test_a_set_that_was_removed_is_fetched_again_alone(run: Run, mirror: Any, tm
     (tmp_path / "data" / "Set14").rename(tmp_path / "moved")
     before = (tmp_path / "data" / "B100").stat().st_ino
     status, out, _ = run("benchmark")
-    assert status == 0 and "Set14/HR: 14 pictures" in out and "Set5/HR: 5" not in out
+    assert status == 0 and "Set14/HR: 14 images" in out and "Set5/HR: 5" not in out
     assert (tmp_path / "data" / "B100").stat().st_ino == before
 
 
@@ -161,12 +161,12 @@ def test_a_published_archive_passes_with_its_checksum(mirror: Any, tmp_path: Pat
     data = mirror.files["/benchmark.tar"]
     pack = download.BENCHMARK[0]
     (tmp_path / "whole").write_bytes(data)
-    known = type(pack)(pack.url, content_of(tmp_path / "whole"), pack.pictures, pack.wanted)
+    known = type(pack)(pack.url, content_of(tmp_path / "whole"), pack.images, pack.wanted)
     monkeypatch.setitem(download.PACKS, "benchmark", (known,))
     mirror.plan(5, drop=len(data) // 7)
     assert download.main(["benchmark", "--to", str(tmp_path / "data"), "--url-base", f"{mirror.url}/"]) == 0
     assert len(mirror.asked) == 6
-    assert Record.of(tmp_path / "data" / ".download" / "benchmark.tar").content == known.published
+    assert DownloadRecord.of(tmp_path / "data" / ".download" / "benchmark.tar").content == known.published
 
 
 @pytest.mark.parametrize(
@@ -200,18 +200,18 @@ def test_a_member_that_would_leave_the_folder_refuses_the_archive(
     ]  # fmt: skip
 
 
-TRAIN = zipped(pictures(1, 800), "DIV2K_train_HR/")
+TRAIN = zipped(images(1, 800), "DIV2K_train_HR/")
 
 
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
         (b"<html>no such file</html>", "is no zip and no tar"),
-        (zipped(pictures(1, 799), "DIV2K_train_HR/"), "holds 799 pictures for DIV2K_train_HR, expected 800"),
-        (zipped([*pictures(1, 800), "x/DIV2K_train_HR/0001.png"], "DIV2K_train_HR/"), "it holds .*0001.png twice"),
+        (zipped(images(1, 799), "DIV2K_train_HR/"), "holds 799 images for DIV2K_train_HR, expected 800"),
+        (zipped([*images(1, 800), "x/DIV2K_train_HR/0001.png"], "DIV2K_train_HR/"), "it holds .*0001.png twice"),
         (TRAIN.replace(PNG, PNG[::-1], 1), "cannot be unpacked .Bad CRC-32"),
         (TRAIN[:-30], "is no zip and no tar"),
-        (tarred([f"DIV2K_train_HR/{name}" for name in pictures(1, 800)])[:200_000], "holds 195 pictures"),
+        (tarred([f"DIV2K_train_HR/{name}" for name in images(1, 800)])[:200_000], "holds 195 images"),
     ],
 )
 def test_an_archive_that_is_not_the_right_one_leaves_nothing_and_no_claim(
@@ -277,7 +277,7 @@ def test_without_a_network_it_says_so_in_one_line(tmp_path: Path) -> None:
 
 
 def test_help_is_quick_and_light() -> None:
-    code = "import sys, sr_core.download as d\ntry: d.main(['--help'])\nfinally: print(sorted(sys.modules))"
+    code = "import sys, sr_core.download.__main__ as d\ntry: d.main(['--help'])\nfinally: print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "--any-edition" in done.stdout
     assert not any(f"'{name}'" in done.stdout for name in ("numpy", "torch", "PIL", "h5py"))

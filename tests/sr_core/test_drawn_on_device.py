@@ -13,15 +13,15 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sr_core.config import DataConfig, ModelConfig, TrainConfig
-from sr_core.data.device_home import DeviceBatches
-from sr_core.data.homes import HomeName, open_home
-from sr_core.data.images import write_png
-from sr_core.data.patches import HostPatches
-from sr_core.data.preparation import prepare_store
-from sr_core.data.sources import Picture, Pictures
-from sr_core.data.store import PatchStore
+from sr_core.images.files import write_png
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
+from sr_core.patches.device import DeviceBatches
+from sr_core.patches.placement import PatchSourceName, open_patch_source
+from sr_core.patches.sampler import HostPatches
+from sr_core.store.hdf5 import PatchStore
+from sr_core.store.preparation import prepare_store
+from sr_core.store.sources import ImageSet, SourceImage
 from sr_core.training.checkpoint import Mark, digest_of, load_checkpoint, save_checkpoint, weights_of
 from sr_core.training.runtime import Runtime, resolve
 from sr_core.training.step import STEPS_BEFORE_CAPTURE, Step, TrainState, start
@@ -39,9 +39,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> PatchStore:
     for number, size in enumerate([(131, 300), (64, 64), (30, 700), (200, 199)]):
         pixels = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
         write_png(folder / f"{number}.png", pixels)
-        listed.append(Picture(f"p{number}", folder / f"{number}.png"))
+        listed.append(SourceImage(f"p{number}", folder / f"{number}.png"))
     lr = [("train", scale, "nearest") for scale in (2, 3)]
-    return prepare_store(folder / "s.h5", Pictures("test", tuple(listed), ()), lr, workers=1)  # type: ignore[arg-type]
+    return prepare_store(folder / "s.h5", ImageSet("test", tuple(listed), ()), lr, workers=1)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_a_number_on_the_device_gives_the_patches_of_the_host(
     pixels = store.training_pixels(scale, "nearest")
     expected = HostPatches(pixels.names, pixels.lr, pixels.hr, config, SEED).batch(first, 149)
     number = torch.tensor(first)
-    found = open_home(store, scale, "cpu", "device").patches(config, SEED).batch.at(number, 149)  # type: ignore[attr-defined]
+    found = open_patch_source(store, scale, "cpu", "device").patches(config, SEED).batch.at(number, 149)  # type: ignore[attr-defined]
     for got, want in zip(found, expected, strict=True):
         np.testing.assert_array_equal(got.numpy(), want)
     assert number == first, "who draws counts"
@@ -89,7 +89,7 @@ class Launches(TorchDispatchMode):
 
 @pytest.mark.parametrize(("sampling", "most"), [("images", 66), ("pixels", 66), ("subimages", 73)])
 def test_a_batch_takes_few_kernels(store: PatchStore, sampling: str, most: int) -> None:
-    batch = open_home(store, 2, "cpu", "device").patches(replace(DATA, sampling=sampling), SEED).batch  # type: ignore[arg-type]
+    batch = open_patch_source(store, 2, "cpu", "device").patches(replace(DATA, sampling=sampling), SEED).batch  # type: ignore[arg-type]
     with Launches() as launches:
         batch(0, 32)
     assert 20 < len(launches.names) <= most
@@ -146,11 +146,15 @@ def begin(runtime: Runtime) -> TrainState:
     return start(network, TRAIN, runtime)
 
 
-def steps(state: TrainState, runtime: Runtime, store: PatchStore, home: HomeName, data: DataConfig = DATA) -> Step:
-    return Step(state, TRAIN, runtime, open_home(store, 2, "cpu", home).patches(data, SEED).batch)
+def steps(
+    state: TrainState, runtime: Runtime, store: PatchStore, home: PatchSourceName, data: DataConfig = DATA
+) -> Step:
+    return Step(state, TRAIN, runtime, open_patch_source(store, 2, "cpu", home).patches(data, SEED).batch)
 
 
-def trained(runtime: Runtime, store: PatchStore, home: HomeName, data: DataConfig = DATA, count: int = 8) -> TrainState:
+def trained(
+    runtime: Runtime, store: PatchStore, home: PatchSourceName, data: DataConfig = DATA, count: int = 8
+) -> TrainState:
     state = begin(runtime)
     step = steps(state, runtime, store, home, data)
     for _ in range(count):
@@ -214,7 +218,7 @@ def test_a_state_that_is_put_back_is_drawn_from_its_own_number(
     step = steps(state, captured, store, "device")
     for _ in range(6):
         step()
-    expected = open_home(store, 2, "cpu", "host").patches(DATA, SEED).batch(12, 6)
+    expected = open_patch_source(store, 2, "cpu", "host").patches(DATA, SEED).batch(12, 6)
     state.patches = 12
     step()
     for place, pixels in zip(step._inputs.places, expected, strict=True):

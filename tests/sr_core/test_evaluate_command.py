@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 import torch
 
-from sr_core.cli import Parser, run_command
 from sr_core.config import ModelConfig
-from sr_core.data.images import read_image, write_png
 from sr_core.errors import SuiteError
 from sr_core.evaluate import main
+from sr_core.images.files import read_image, write_png
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
 from sr_core.model.published import to_published
+from sr_core.process.cli import Parser, run_command
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -49,7 +49,7 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
 
 @pytest.fixture
 def benchmark(tmp_path: Path) -> Path:
-    """Three pictures that no network is needed for, 41x38 pixels."""
+    """Three images that no network is needed for, 41x38 pixels."""
     folder = tmp_path / "bench" / "HR"
     folder.mkdir(parents=True)
     for number, name in enumerate(("a", "b", "c")):
@@ -83,7 +83,7 @@ def test_bicubic_scores_on_set5_what_is_known(shared: Path, capsys: pytest.Captu
         assert mean["ssim"] == pytest.approx(ssim, abs=6e-5)
 
 
-def test_lr_pictures_are_found_by_name_below_the_given_folder(
+def test_lr_images_are_found_by_name_below_the_given_folder(
     shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     set5 = shared / "data/Set5"
@@ -159,7 +159,7 @@ def test_the_self_ensemble_of_the_network_is_scored(
     )
 
 
-def test_a_folder_of_pictures_is_taken_itself_even_beside_an_hr_folder(
+def test_a_folder_of_images_is_taken_itself_even_beside_an_hr_folder(
     benchmark: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(benchmark / "HR/a.png", benchmark / "top.png")
@@ -183,12 +183,12 @@ def lr_twice(root: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lr_missing, "no LR picture of b; expected a file named bx2, b_LRBI_x2, b"),
+        (lr_missing, "no LR image of b; expected a file named bx2, b_LRBI_x2, b"),
         (lr_misfit, "bx2.png: expected 20x19 pixels, b.png at scale 2; got 41x38"),
-        (lr_twice, "2 LR pictures of b: "),
+        (lr_twice, "2 LR images of b: "),
     ],
 )
-def test_an_lr_picture_that_does_not_fit_is_named(
+def test_an_lr_image_that_does_not_fit_is_named(
     benchmark: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -222,7 +222,7 @@ def test_bad_input_is_one_line_and_status_2(
     (benchmark / "HR/b.jpg").unlink()
     write_png(benchmark / "HR/b.png", np.zeros((12, 12, 3), dtype=np.uint8))
     line = refused(capsys, *bicubic, benchmark)
-    assert "b.png has 12 pixels on its shorter side: to be scored at scale 2 a picture needs at least 16" in line
+    assert "b.png has 12 pixels on its shorter side: to be scored at scale 2 an image needs at least 16" in line
 
 
 def test_what_cannot_be_an_image_is_refused_before_anything_is_scored(
@@ -235,7 +235,7 @@ def test_what_cannot_be_an_image_is_refused_before_anything_is_scored(
     os.mkfifo(benchmark / "HR" / "d.jfif")
     assert "d.jfif: expected an image file, this is a named pipe" in refused(capsys, *bicubic, benchmark)
     os.mkfifo(tmp_path / "pipe")
-    assert "expected a folder of pictures, this is a named pipe" in refused(capsys, *bicubic, tmp_path / "pipe")
+    assert "expected a folder of images, this is a named pipe" in refused(capsys, *bicubic, tmp_path / "pipe")
     (tmp_path / "lr").mkdir()
     (tmp_path / "lr" / "a.png").symlink_to("a.png")
     (benchmark / "HR" / "z.png").unlink()

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from sr_core.data import fetch
-from sr_core.data.fetch import TRIES
-from sr_core.data.fetch_record import Content, Record
+from sr_core.download import fetch
+from sr_core.download.fetch import TRIES
+from sr_core.download.fetch_record import Content, DownloadRecord
 from sr_core.errors import DownloadError
 
 DATA = np.random.default_rng(3).bytes(50_000)  # what the server has
@@ -21,7 +21,7 @@ OTHER = np.random.default_rng(4).bytes(50_000)
 
 def test_a_file_comes_whole_and_is_recorded(download: Any, tmp_path: Path) -> None:
     assert download(published=None) == DATA
-    assert Record.of(download.path).content == download.published
+    assert DownloadRecord.of(download.path).content == download.published
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.zip", "file.zip.json"]
     assert download.shown[0] == (0, len(DATA)) and download.shown[-1] == (len(DATA), len(DATA))
     download()
@@ -71,7 +71,7 @@ def test_a_file_that_changes_on_the_way_is_never_mixed(download: Any, if_range: 
     download.server.plan(drop=10_000, body=OTHER, etag='"2"', if_range=if_range)
     download.server.files["/file.zip"] = OTHER
     assert download(published=None) == OTHER
-    assert Record.of(download.path).content == Content(len(OTHER), hashlib.sha256(OTHER).hexdigest())
+    assert DownloadRecord.of(download.path).content == Content(len(OTHER), hashlib.sha256(OTHER).hexdigest())
 
 
 @pytest.mark.parametrize("etag", [None, 'W/"1"'])
@@ -148,7 +148,7 @@ def test_a_server_that_always_serves_wrong_bytes_is_given_up(download: Any, tmp_
     download.fails("is not the file that was published .SHA-256 .*, expected .*name a mirror")
     assert len(download.server.asked) == 2
     assert not download.part.exists()
-    assert Record.of(download.path).sha256 is None
+    assert DownloadRecord.of(download.path).sha256 is None
 
 
 def test_the_first_download_is_what_every_later_one_must_equal(download: Any) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sr_core.data import fetch as fetch_module
-from sr_core.data.fetch import TRIES, fetch
+from sr_core.download import fetch as fetch_module
+from sr_core.download.fetch import TRIES, fetch
 from sr_core.errors import DownloadError
 
 DATA = np.random.default_rng(3).bytes(50_000)  # what the server has
@@ -74,7 +74,7 @@ def test_a_disk_without_room_is_told_before_a_byte_comes(download: Any, monkeypa
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from sr_core.data.fetch import fetch
+from sr_core.download.fetch import fetch
 from sr_core.errors import DownloadError
 resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, resource.RLIM_INFINITY))
 try:

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from sr_core.config import DataConfig, ModelConfig, TrainConfig
-from sr_core.data.patches import HostPatches
 from sr_core.errors import ConfigError, DivergedError
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
+from sr_core.patches.sampler import HostPatches
 from sr_core.training import fit as training
 from sr_core.training.checkpoint import Mark, digest_of, load_checkpoint, save_checkpoint, weights_of
-from sr_core.training.fit import Progress, Tick
+from sr_core.training.fit import Tick, Validation
 from sr_core.training.optim import learning_rate
 from sr_core.training.runtime import Runtime, resolve
 from sr_core.training.step import TrainState, start
@@ -48,8 +48,8 @@ def tick_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "TICK_SECONDS", 0.0)
 
 
-def pictures() -> tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]:
-    """LR and HR of two pictures: HR noise on a slope, LR its 2x2 means, so that there is something to learn."""
+def images() -> tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]:
+    """LR and HR of two images: HR noise on a slope, LR its 2x2 means, so that there is something to learn."""
     generator = np.random.default_rng(11)
     lr, hr = [], []
     for height, width in ((20, 26), (24, 18)):
@@ -80,8 +80,8 @@ class Run:
         load_checkpoint(path, state, MARK)
         return state
 
-    def events(self, state: TrainState) -> Generator[Tick | Progress, None, None]:
-        lr, hr = pictures()
+    def events(self, state: TrainState) -> Generator[Tick | Validation, None, None]:
+        lr, hr = images()
         patches = HostPatches(["a", "b"], lr, hr, DATA, self.seed)
 
         def batches(first: int, count: int) -> Arrays:
@@ -92,7 +92,7 @@ class Run:
             state, self.train, self.runtime, batches=batches, validate=mean_output, validate_every=self.every
         )
 
-    def whole(self) -> tuple[TrainState, list[Tick | Progress]]:
+    def whole(self) -> tuple[TrainState, list[Tick | Validation]]:
         state = self.begin()
         return state, list(self.events(state))
 
@@ -108,8 +108,8 @@ def bits(state: TrainState) -> tuple[str, str]:
     return digest_of(weights_of(state.model)), digest_of(weights_of(state.average.model))
 
 
-def validations(events: list[Tick | Progress]) -> list[Progress]:
-    return [event for event in events if isinstance(event, Progress)]
+def validations(events: list[Tick | Validation]) -> list[Validation]:
+    return [event for event in events if isinstance(event, Validation)]
 
 
 # What is trained
@@ -177,7 +177,7 @@ def test_one_batch_can_be_overfitted(runtime: Runtime) -> None:
         for event in training.fit(
             state, config, runtime, batches=lambda first, count: (lr, hr), validate=lambda _: {}, validate_every=8
         )
-        if isinstance(event, Progress)
+        if isinstance(event, Validation)
     ]
     # Noise has nothing in common with other noise: only learning these very samples by heart brings the L1 loss
     # from 0.29 below one grey level. (Five seeds end between 0.0004 and 0.0016.)
@@ -279,7 +279,7 @@ def test_a_learning_rate_far_too_large_diverges_instead_of_finishing(runtime: Ru
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
 def test_a_score_that_is_not_finite_ends_the_run_and_names_it(runtime: Runtime, score: float) -> None:
     state = Run(runtime).begin()
-    lr, hr = pictures()
+    lr, hr = images()
     patches = HostPatches(["a", "b"], lr, hr, DATA, 5)
     events = training.fit(
         state, TRAIN, runtime, batches=patches.batch, validate=lambda _: {"val/psnr": score}, validate_every=EVERY
@@ -292,7 +292,7 @@ def test_a_score_that_is_not_finite_ends_the_run_and_names_it(runtime: Runtime, 
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(runtime: Runtime) -> tuple[tuple[str, str], list[Progress]]:
+def uninterrupted(runtime: Runtime) -> tuple[tuple[str, str], list[Validation]]:
     state, events = Run(runtime).whole()
     return bits(state), validations(events)
 
@@ -300,7 +300,7 @@ def uninterrupted(runtime: Runtime) -> tuple[tuple[str, str], list[Progress]]:
 @pytest.mark.parametrize("steps", range(1, 12))
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     runtime: Runtime,
-    uninterrupted: tuple[tuple[str, str], list[Progress]],
+    uninterrupted: tuple[tuple[str, str], list[Validation]],
     tick_at_every_step: None,
     tmp_path: Path,
     steps: int,
@@ -321,7 +321,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
 
 def test_a_run_killed_after_every_single_step_still_arrives_at_the_same_bits(
     runtime: Runtime,
-    uninterrupted: tuple[tuple[str, str], list[Progress]],
+    uninterrupted: tuple[tuple[str, str], list[Validation]],
     tick_at_every_step: None,
     tmp_path: Path,
 ) -> None:
@@ -335,7 +335,7 @@ def test_a_run_killed_after_every_single_step_still_arrives_at_the_same_bits(
 
 
 def test_a_run_that_goes_back_to_an_older_checkpoint_tells_the_same_numbers_again(
-    runtime: Runtime, uninterrupted: tuple[tuple[str, str], list[Progress]], tmp_path: Path
+    runtime: Runtime, uninterrupted: tuple[tuple[str, str], list[Validation]], tmp_path: Path
 ) -> None:
     run = Run(runtime)
     state = run.begin()
@@ -349,7 +349,7 @@ def test_a_run_that_goes_back_to_an_older_checkpoint_tells_the_same_numbers_agai
 
 def test_taking_checkpoints_changes_no_bit(
     runtime: Runtime,
-    uninterrupted: tuple[tuple[str, str], list[Progress]],
+    uninterrupted: tuple[tuple[str, str], list[Validation]],
     tick_at_every_step: None,
     tmp_path: Path,
 ) -> None:

@@ -18,9 +18,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sr_core.config import DataConfig, ModelConfig, TrainConfig
-from sr_core.data.validation import Crop
 from sr_core.errors import SuiteError
-from sr_core.floats import (
+from sr_core.model.inference import super_resolve
+from sr_core.model.initial import initialise
+from sr_core.model.network import A2N
+from sr_core.patches.validation import Crop
+from sr_core.process.floats import (
     VECTOR_MATH,
     can_flush,
     check_that_threads_agree,
@@ -28,9 +31,6 @@ from sr_core.floats import (
     flushing,
     settle_vector_math,
 )
-from sr_core.model.inference import super_resolve
-from sr_core.model.initial import initialise
-from sr_core.model.network import A2N
 from sr_core.training.choice import choose
 from sr_core.training.own_thread import OwnThread, inference_thread
 from sr_core.training.runtime import Runtime, resolve

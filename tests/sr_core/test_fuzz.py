@@ -2,13 +2,13 @@
 
 What is promised of a file that was cut off, or in which bits were flipped, runs overwritten, removed or doubled:
 
-- a store: every picture and patch equals the undamaged one, or StoreError;
+- a store: every image and patch equals the undamaged one, or StoreError;
 - a PNG: the pixels equal the undamaged ones, or ImageError, because each of its chunks has a checksum;
-- JPEG, BMP, TIFF and WebP hold no checksum: ImageError, or an 8-bit RGB picture of the size that the damaged file
+- JPEG, BMP, TIFF and WebP hold no checksum: ImageError, or an 8-bit RGB image of the size that the damaged file
   states. Cut off, they too are refused or read right.
 
 Cases run in another process with limited memory and time, and are made from their number alone. For more of them, e.g.
-those from 10,000 to 100,000: `python tests/sr_core/test_fuzz.py pictures 10000 100000`, and `stores` likewise.
+those from 10,000 to 100,000: `python tests/sr_core/test_fuzz.py images 10000 100000`, and `stores` likewise.
 """
 
 import faulthandler
@@ -30,14 +30,14 @@ import skimage.data
 import tifffile
 
 from sr_core.config import DataConfig, Kernel
-from sr_core.data.degrade import crop_to_multiple, downsample
-from sr_core.data.disk_home import DiskHome
-from sr_core.data.images import Image, read_image
-from sr_core.data.layers import HR, Entry, Layer
-from sr_core.data.manifest import Split, record_of
-from sr_core.data.sources import Picture, embedded_pictures
-from sr_core.data.store import load_store, verify, write_store
 from sr_core.errors import ImageError, StoreError
+from sr_core.images.degrade import crop_to_multiple, downsample
+from sr_core.images.files import Image, read_image
+from sr_core.patches.disk import DiskReader
+from sr_core.store.hdf5 import load_store, verify, write_store
+from sr_core.store.layers import HR, Entry, Layer
+from sr_core.store.manifest import Split, manifest_entry
+from sr_core.store.sources import SourceImage, embedded_images
 
 SECONDS_PER_CASE = 30
 MEMORY = 4 * 2**30
@@ -70,7 +70,7 @@ def damage(data: bytes, rng: np.random.Generator) -> tuple[str, bytes]:
             return "repeat", data[: at + length] + data[at:]
 
 
-def picture_files() -> dict[str, bytes]:
+def image_files() -> dict[str, bytes]:
     """Real files of every format that is read, small ones and some as scikit-image ships them."""
     astronaut = PIL.Image.fromarray(skimage.data.astronaut()[40:120, 180:276])
     coffee = PIL.Image.fromarray(skimage.data.coffee()[100:164, 200:290])
@@ -79,9 +79,9 @@ def picture_files() -> dict[str, bytes]:
     exif[0x0112] = 6
     files: dict[str, bytes] = {}
 
-    def add(name: str, picture: PIL.Image.Image, **options: Any) -> None:
+    def add(name: str, image: PIL.Image.Image, **options: Any) -> None:
         stream = io.BytesIO()
-        picture.save(stream, format=name.split("-")[0], **options)
+        image.save(stream, format=name.split("-")[0], **options)
         files[name] = stream.getvalue()
 
     add("png-rgb", astronaut, exif=exif, icc_profile=b"x" * 200)
@@ -105,14 +105,14 @@ def picture_files() -> dict[str, bytes]:
     deep = np.asarray(astronaut).astype(np.uint16) * 257
     tifffile.imwrite(stream, deep, photometric="rgb", tile=(32, 32), compression="zlib", predictor=2, byteorder=">")
     files["tiff-16bit"] = stream.getvalue()
-    shipped = {picture.name: picture.path for picture in embedded_pictures().train}
+    shipped = {image.name: image.path for image in embedded_images().train}
     files["png-page"] = shipped["page"].read_bytes()
-    files["jpeg-rocket"] = next(p.path for p in embedded_pictures().valid if p.name == "rocket").read_bytes()
+    files["jpeg-rocket"] = next(p.path for p in embedded_images().valid if p.name == "rocket").read_bytes()
     return files
 
 
-def picture_case(folder: Path) -> Case:
-    files = picture_files()
+def image_case(folder: Path) -> Case:
+    files = image_files()
     names = sorted(files)
     path = folder / "picture"
     whole: dict[str, Image] = {}
@@ -144,7 +144,7 @@ def picture_case(folder: Path) -> Case:
 def store_case(folder: Path) -> Case:
     def entry(split: Split, name: str, hr: Image, *kernels: Kernel) -> Entry:
         lr = {Layer(2, kernel): downsample(crop_to_multiple(hr, 2), 2, kernel) for kernel in kernels}
-        return Entry(record_of(split, Picture(name, Path(name)), hr), {HR: hr, **lr})
+        return Entry(manifest_entry(split, SourceImage(name, Path(name)), hr), {HR: hr, **lr})
 
     entries = [
         entry("train", "astronaut", skimage.data.astronaut()[:70, :90], "nearest", "pillow_box"),
@@ -158,7 +158,7 @@ def store_case(folder: Path) -> Case:
     readings: dict[str, Callable[[], list[Image]]] = {
         "train": lambda: (pixels := load_store(path).training_pixels(2, "pillow_box")).lr + pixels.hr,
         "valid": lambda: (pixels := load_store(path).validation_pixels(2, "nearest")).lr + pixels.hr,
-        "disk": lambda: list(DiskHome(load_store(path), 2).patches(config, 5).batch(0, 12)),
+        "disk": lambda: list(DiskReader(load_store(path), 2).patches(config, 5).batch(0, 12)),
     }
     whole = path.read_bytes()
     right = {name: read() for name, read in readings.items()}
@@ -181,12 +181,12 @@ def store_case(folder: Path) -> Case:
         except StoreError:
             return "refused as a whole"
         assert damaged or not refused, f"{kind}: verify finds nothing, reading {refused} does"
-        return f"{len(damaged)} pictures damaged, {len(refused)} of {len(readings)} readings refused"
+        return f"{len(damaged)} images damaged, {len(refused)} of {len(readings)} readings refused"
 
     return case
 
 
-CASES = {"pictures": picture_case, "stores": store_case}
+CASES = {"pictures": image_case, "stores": store_case}
 
 
 def main(what: str, first: int, last: int) -> None:

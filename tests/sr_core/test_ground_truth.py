@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sr_core.data.ground_truth import ground_truth, is_lr_folder, scales_named
-from sr_core.data.images import write_png
-from sr_core.data.lr_pairs import matched
 from sr_core.errors import ImageError
+from sr_core.images.files import write_png
+from sr_core.store.ground_truth import ground_truth, is_lr_folder, scales_named
+from sr_core.store.lr_pairs import matched
 
 
 def image(path: Path, height: int = 48, width: int = 40) -> Path:
@@ -188,7 +188,7 @@ def pairs(hr: list[str], lr: list[str], scale: int = 2) -> dict[str, str]:
 def test_clips_are_matched_by_their_folders(tmp_path: Path) -> None:
     clips = ["000/0001", "001/0001"]
     assert pairs(clips, [*clips, "002/0001"]) == {clip: f"{clip}.png" for clip in clips}
-    with pytest.raises(ImageError, match=r"lr: no LR picture of 001/0001; expected a file named 0001x2, "):
+    with pytest.raises(ImageError, match=r"lr: no LR image of 001/0001; expected a file named 0001x2, "):
         pairs(clips, ["000/0001"])
     assert pairs(["000/0001"], clips) == {"000/0001": "000/0001.png"}
 
@@ -198,7 +198,7 @@ def test_a_folder_of_the_scale_is_preferred_and_one_of_another_never_taken() -> 
     assert pairs(["a", "b"], lr, 3) == {"a": "LR/X3/a.png", "b": "LR/X3/b.png"}
     assert pairs(["000/a"], ["X2/000/a", "X3/000/a", "X2/001/a"]) == {"000/a": "X2/000/a.png"}
     assert pairs(["a"], ["LRbicx2/a", "LRbicx3/a"]) == {"a": "LRbicx2/a.png"}
-    with pytest.raises(ImageError, match=r"no LR picture of a; expected .* at scale 2"):
+    with pytest.raises(ImageError, match=r"no LR image of a; expected .* at scale 2"):
         pairs(["a"], ["X3/a", "LRbicx4/a"])
 
 
@@ -227,15 +227,15 @@ def test_the_usual_names_of_lr_images_are_known(hr: str, lr: str) -> None:
 
 
 def test_an_lr_image_serves_one_hr_image_only() -> None:
-    with pytest.raises(ImageError, match=r"lr/xx2\.png: is the only LR picture for both a/x and b/x; expected one for"):
+    with pytest.raises(ImageError, match=r"lr/xx2\.png: is the only LR image for both a/x and b/x; expected one for"):
         pairs(["a/x", "b/x"], ["xx2"])
 
 
 def test_several_lr_images_of_one_are_all_named_and_no_file_has_to_go() -> None:
-    with pytest.raises(ImageError, match=r"2 LR pictures of a: lr/LRBI/a\.png, lr/LRBD/a\.png; give --lr the folder"):
+    with pytest.raises(ImageError, match=r"2 LR images of a: lr/LRBI/a\.png, lr/LRBD/a\.png; give --lr the folder"):
         pairs(["a"], ["LRBI/a", "LRBD/a"])
     both = ["a.png", "a.jpg"]
-    with pytest.raises(ImageError, match=r"2 LR pictures of a: .*; move those that are not meant to another folder"):
+    with pytest.raises(ImageError, match=r"2 LR images of a: .*; move those that are not meant to another folder"):
         matched({"a": "a.png"}, both, Path("lr"), 2)
 
 
@@ -261,7 +261,7 @@ def photographs() -> dict[str, Any]:
     """Three photographs with both sides a multiple of 12, and their LR."""
     import skimage.data
 
-    from sr_core.data.resize import imresize
+    from sr_core.images.resize import imresize
 
     hr = {"astronaut": skimage.data.astronaut()[:96, 200:320], "chelsea": skimage.data.chelsea()[:144, 100:196]}
     hr["coffee"] = skimage.data.coffee()[100:196, 100:244]

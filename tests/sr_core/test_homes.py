@@ -14,16 +14,23 @@ import pytest
 import torch
 
 from sr_core.config import DataConfig
-from sr_core.data import homes, shared_pixels
-from sr_core.data.homes import HomeName, choose, choose_home, open_home, pixel_bytes
-from sr_core.data.images import write_png
-from sr_core.data.layers import HR, Layer, Lr
-from sr_core.data.patches import HostPatches
-from sr_core.data.preparation import prepare_store
-from sr_core.data.shared_pixels import SharedPixels
-from sr_core.data.sources import Picture, Pictures
-from sr_core.data.store import PatchStore
 from sr_core.errors import ImageError, StoreError
+from sr_core.images.files import write_png
+from sr_core.patches import placement as homes
+from sr_core.patches import shared_pixels
+from sr_core.patches.placement import (
+    PatchSourceName,
+    choose_by_size,
+    choose_patch_source,
+    open_patch_source,
+    pixel_bytes,
+)
+from sr_core.patches.sampler import HostPatches
+from sr_core.patches.shared_pixels import SharedPixels
+from sr_core.store.hdf5 import PatchStore
+from sr_core.store.layers import HR, Layer, Lr
+from sr_core.store.preparation import prepare_store
+from sr_core.store.sources import ImageSet, SourceImage
 from sr_core.training.inputs import Inputs
 from sr_core.training.runtime import resolve
 
@@ -38,9 +45,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> PatchStore:
     for number, size in enumerate(SIZES):
         pixels = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
         write_png(folder / f"{number}.png", pixels)
-        listed.append(Picture(f"p{number}", folder / f"{number}.png"))
+        listed.append(SourceImage(f"p{number}", folder / f"{number}.png"))
     lr: list[Lr] = [("train", scale, kernel) for scale in (2, 3, 4) for kernel in ("nearest", "pillow_box")]
-    return prepare_store(folder / "s.h5", Pictures("test", tuple(listed), ()), lr, workers=1)
+    return prepare_store(folder / "s.h5", ImageSet("test", tuple(listed), ()), lr, workers=1)
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +62,7 @@ def own_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("sampling", ["images", "pixels", "subimages"])
 @pytest.mark.parametrize("home", ["host", "device", "disk"])
-def test_every_home_gives_the_same_patches(store: PatchStore, home: HomeName, sampling: str, scale: int) -> None:
+def test_every_home_gives_the_same_patches(store: PatchStore, home: PatchSourceName, sampling: str, scale: int) -> None:
     config = DataConfig(
         scale=scale,  # type: ignore[arg-type]
         lr_patch_size=13,
@@ -66,7 +73,7 @@ def test_every_home_gives_the_same_patches(store: PatchStore, home: HomeName, sa
     )
     pixels = store.training_pixels(scale, "pillow_box")
     expected = HostPatches(pixels.names, pixels.lr, pixels.hr, config, 11)
-    patches = open_home(store, scale, "cpu", home).patches(config, 11)
+    patches = open_patch_source(store, scale, "cpu", home).patches(config, 11)
     assert patches.left_out == expected.left_out
     for first, count in ((0, 1), (1, 150), (10**9, 7)):
         for got, want in zip(patches.batch(first, count), expected.batch(first, count), strict=True):
@@ -75,30 +82,34 @@ def test_every_home_gives_the_same_patches(store: PatchStore, home: HomeName, sa
 
 
 @pytest.mark.parametrize("home", ["host", "device", "disk"])
-def test_without_augmentation_too(store: PatchStore, home: HomeName) -> None:
+def test_without_augmentation_too(store: PatchStore, home: PatchSourceName) -> None:
     config = DataConfig(lr_patch_size=20, augmentation="none", train_kernel="nearest")
     pixels = store.training_pixels(2, "nearest")
     expected = HostPatches(pixels.names, pixels.lr, pixels.hr, config, 3).batch(5, 60)
-    for got, want in zip(open_home(store, 2, "cpu", home).patches(config, 3).batch(5, 60), expected, strict=True):
+    for got, want in zip(
+        open_patch_source(store, 2, "cpu", home).patches(config, 3).batch(5, 60), expected, strict=True
+    ):
         np.testing.assert_array_equal(np.asarray(got), want)
 
 
 @pytest.mark.parametrize("home", ["host", "device", "disk"])
-def test_hr_is_held_once_for_all_kernels_and_a_missing_kernel_is_named(store: PatchStore, home: HomeName) -> None:
-    opened = open_home(store, 2, "cpu", home)
+def test_hr_is_held_once_for_all_kernels_and_a_missing_kernel_is_named(
+    store: PatchStore, home: PatchSourceName
+) -> None:
+    opened = open_patch_source(store, 2, "cpu", home)
     a = opened.patches(DataConfig(lr_patch_size=16, train_kernel="nearest"), 1).batch(0, 9)
     b = opened.patches(DataConfig(lr_patch_size=16, train_kernel="pillow_box"), 1).batch(0, 9)
     np.testing.assert_array_equal(np.asarray(a[1]), np.asarray(b[1]))
     assert not np.array_equal(np.asarray(a[0]), np.asarray(b[0]))
     with pytest.raises(StoreError, match="no train LR for x2 cv2_area"):
         opened.patches(DataConfig(lr_patch_size=16, train_kernel="cv2_area"), 1)
-    with pytest.raises(ImageError, match="no training picture holds a square"):
+    with pytest.raises(ImageError, match="no training image holds a square"):
         opened.patches(DataConfig(lr_patch_size=200, train_kernel="nearest"), 1)
 
 
 def test_arrays_and_tensors_train_alike(store: PatchStore) -> None:
     config, runtime = DataConfig(lr_patch_size=16, train_kernel="nearest"), resolve(threads=1)
-    batches = [open_home(store, 2, "cpu", home).patches(config, 1).batch(0, 4) for home in ("host", "device")]
+    batches = [open_patch_source(store, 2, "cpu", home).patches(config, 1).batch(0, 4) for home in ("host", "device")]
     filled = [Inputs(runtime).fill(*batch) for batch in batches]
     for array, first, second in zip(batches[0], *filled, strict=True):
         assert first.dtype == torch.float32 and first.is_contiguous(memory_format=torch.channels_last)
@@ -109,12 +120,12 @@ def test_arrays_and_tensors_train_alike(store: PatchStore) -> None:
 def test_the_first_home_with_room_is_chosen_and_the_log_says_so(
     store: PatchStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert choose(40, 40, device_free=100, host_free=80) == "device"
-    assert choose(41, 41, device_free=100, host_free=82) == "host"
-    assert choose(40, 40, device_free=0, host_free=80) == "host"
-    assert choose(41, 41, device_free=0, host_free=80) == "disk"
+    assert choose_by_size(40, 40, device_free=100, host_free=80) == "device"
+    assert choose_by_size(41, 41, device_free=100, host_free=82) == "host"
+    assert choose_by_size(40, 40, device_free=0, host_free=80) == "host"
+    assert choose_by_size(41, 41, device_free=0, host_free=80) == "disk"
     with caplog.at_level(logging.INFO):
-        assert open_home(store, 2, "cpu").name == "host"
+        assert open_patch_source(store, 2, "cpu").name == "host"
     assert "home host" in caplog.text and "available in host memory" in caplog.text
     hr = sum(3 * height * width for height, width in SIZES)
     lr = sum(3 * (height // 3) * (width // 3) for height, width in SIZES)
@@ -125,17 +136,17 @@ def test_pixels_that_cannot_be_shared_need_room_in_every_slot(
     store: PatchStore, own_memory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(homes, "available_memory", lambda: 3 * pixel_bytes(store, 2))
-    assert choose_home(store, 2, "cpu", slots=2) == "host"
+    assert choose_patch_source(store, 2, "cpu", slots=2) == "host"
     own_memory.rmdir()
-    assert choose_home(store, 2, "cpu", slots=1) == "host"
-    assert choose_home(store, 2, "cpu", slots=2) == "disk"
+    assert choose_patch_source(store, 2, "cpu", slots=1) == "host"
+    assert choose_patch_source(store, 2, "cpu", slots=2) == "disk"
 
 
 def test_a_home_that_was_chosen_is_opened_whatever_there_is_room_for(
     store: PatchStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        assert open_home(store, 2, "cpu", "disk").name == "disk"
+        assert open_patch_source(store, 2, "cpu", "disk").name == "disk"
     assert "pixels" not in caplog.text, "whoever chose it has told"
 
 
@@ -147,24 +158,26 @@ def test_a_chunk_that_changed_on_the_disk_is_refused_before_a_patch_comes_out(
     data[chunks.start + 100] ^= 1
     (tmp_path / "s.h5").write_bytes(data)
     damaged = PatchStore(tmp_path / "s.h5", store.manifest, store.lr)
-    patches = open_home(damaged, 2, "cpu", "disk").patches(DataConfig(lr_patch_size=16, train_kernel="nearest"), 1)
-    with pytest.raises(StoreError, match="a part of picture p2 does not match its checksum"):
+    patches = open_patch_source(damaged, 2, "cpu", "disk").patches(
+        DataConfig(lr_patch_size=16, train_kernel="nearest"), 1
+    )
+    with pytest.raises(StoreError, match="a part of image p2 does not match its checksum"):
         patches.batch(0, 1000)
     (tmp_path / "s.h5").write_bytes(data[: len(data) // 2])
     with pytest.raises(StoreError, match=r"s\.h5"):
-        open_home(damaged, 2, "cpu", "disk").patches(DataConfig(lr_patch_size=16, train_kernel="nearest"), 1).batch(
-            0, 1000
-        )
+        open_patch_source(damaged, 2, "cpu", "disk").patches(
+            DataConfig(lr_patch_size=16, train_kernel="nearest"), 1
+        ).batch(0, 1000)
 
 
 def test_the_disk_home_goes_on_when_its_store_is_replaced(store: PatchStore, tmp_path: Path) -> None:
     path = tmp_path / "s.h5"
     path.write_bytes(store.path.read_bytes())
     config = DataConfig(lr_patch_size=16, train_kernel="nearest")
-    patches = open_home(PatchStore(path, store.manifest, store.lr), 2, "cpu", "disk").patches(config, 1)
+    patches = open_patch_source(PatchStore(path, store.manifest, store.lr), 2, "cpu", "disk").patches(config, 1)
     (tmp_path / "other").write_bytes(b"another store")
     (tmp_path / "other").replace(path)
-    expected = open_home(store, 2, "cpu", "disk").patches(config, 1).batch(0, 20)
+    expected = open_patch_source(store, 2, "cpu", "disk").patches(config, 1).batch(0, 20)
     np.testing.assert_array_equal(patches.batch(0, 20)[1], expected[1])
 
 
@@ -181,7 +194,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 import numpy as np
-from sr_core.data import homes, shared_pixels
+from sr_core.patches import placement as homes, shared_pixels
 shared_pixels.FOLDER = Path(sys.argv[1])
 def fill(memory):
     print("fills", flush=True)
@@ -248,7 +261,7 @@ class TestSharedMemory:
 
     def test_two_homes_of_one_process_share_too_and_cannot_write(self, store: PatchStore, own_memory: Path) -> None:
         config = DataConfig(lr_patch_size=16, train_kernel="nearest")
-        homes = [open_home(store, 2, "cpu", "host") for _ in range(2)]
+        homes = [open_patch_source(store, 2, "cpu", "host") for _ in range(2)]
         for home in homes:
             home.patches(config, 1)
         assert len(list(own_memory.iterdir())) == 2  # HR and LR
@@ -280,8 +293,8 @@ def test_a_gpu_gathers_the_same_patches_and_waits_for_nothing(store: PatchStore,
         subimage_step=30,
         train_kernel="nearest",
     )
-    expected = open_home(store, 2, "cpu", "host").patches(config, 11).batch(7, 100)
-    opened = open_home(store, 2, "cuda:0")
+    expected = open_patch_source(store, 2, "cpu", "host").patches(config, 11).batch(7, 100)
+    opened = open_patch_source(store, 2, "cuda:0")
     assert opened.name == "device"
     patches = opened.patches(config, 11)
     patches.batch(0, 1)

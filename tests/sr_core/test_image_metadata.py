@@ -13,9 +13,9 @@ import PIL.Image
 import pytest
 import tifffile
 
-from sr_core.data.images import Image, image_sides, read_image
-from sr_core.data.own_pictures import count_pixels, read_own_picture
 from sr_core.errors import ImageError
+from sr_core.images.files import Image, image_sides, read_image
+from sr_core.images.own_images import count_pixels, read_own_image
 
 RNG = np.random.default_rng(11)
 RGB: Image = RNG.integers(0, 256, (9, 14, 3), dtype=np.uint8)
@@ -30,8 +30,8 @@ XMP = '<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
 
 def encoded(kind: str, pixels: Any = RGB, **options: Any) -> bytes:
     file = io.BytesIO()
-    picture = pixels if isinstance(pixels, PIL.Image.Image) else PIL.Image.fromarray(pixels)
-    picture.save(file, kind, **options)
+    image = pixels if isinstance(pixels, PIL.Image.Image) else PIL.Image.fromarray(pixels)
+    image.save(file, kind, **options)
     return file.getvalue()
 
 
@@ -86,7 +86,7 @@ def test_metadata_that_is_large_or_damaged_leaves_the_pixels_as_stored(name: str
     path = tmp_path / "a"
     path.write_bytes(AS_STORED[name])
     np.testing.assert_array_equal(read_image(path), RGB)
-    np.testing.assert_array_equal(read_own_picture(path).rgb, RGB)
+    np.testing.assert_array_equal(read_own_image(path).rgb, RGB)
     assert (image_sides(path), count_pixels(path)) == ((9, 14), 9 * 14)
 
 
@@ -165,7 +165,7 @@ def test_a_profile_is_kept_whatever_its_size(tmp_path: Path) -> None:
     numbered = [(0xE2, b"ICC_PROFILE\0" + bytes([n, len(parts)]) + part) for n, part in enumerate(parts, 1)]
     for data in (png(chunk(b"iCCP", b"ICC\0\0" + zlib.compress(profile))), jpeg(*reversed(numbered))):
         (tmp_path / "a").write_bytes(data)
-        assert read_own_picture(tmp_path / "a").icc_profile == profile
+        assert read_own_image(tmp_path / "a").icc_profile == profile
 
 
 # What the pixels need is checked as strictly as before
@@ -191,7 +191,7 @@ def test_a_wrong_checksum_of_what_is_needed_is_refused(kind: bytes, tmp_path: Pa
     damaged[end - 1] ^= 1
     (tmp_path / "a.png").write_bytes(damaged)
     with pytest.raises(ImageError, match=f"checksum of its chunk {kind!r} at byte"):
-        read_own_picture(tmp_path / "a.png")
+        read_own_image(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("kind", [b"PLTE", b"tRNS", b"IDAT"])
@@ -202,7 +202,7 @@ def test_a_needed_chunk_whose_name_is_damaged_is_not_taken_for_metadata(kind: by
         damaged[at + 4 + place] ^= 1 << bit
         (tmp_path / "a.png").write_bytes(damaged)
         with pytest.raises(ImageError, match=r"checksum of its chunk|it ends within"):
-            read_own_picture(tmp_path / "a.png")
+            read_own_image(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("swallowed", [b"PLTE", b"tRNS"])
@@ -212,7 +212,7 @@ def test_metadata_whose_length_swallows_a_needed_chunk_is_refused(swallowed: byt
     data[at : at + 4] = struct.pack(">I", 13 + end - at)
     (tmp_path / "a.png").write_bytes(data)
     with pytest.raises(ImageError, match="checksum of its chunk b'tEXt'"):
-        read_own_picture(tmp_path / "a.png")
+        read_own_image(tmp_path / "a.png")
 
 
 def test_an_animation_is_refused_still(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
-from sr_core.data.images import Image, read_image
 from sr_core.errors import ImageError
+from sr_core.images.files import Image, read_image
 
 RGB: Image = np.random.default_rng(11).integers(0, 256, (9, 14, 3), dtype=np.uint8)
 GREY: Image = RGB[..., 0]
@@ -129,7 +129,7 @@ ORIENTATION = 0x0112
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_turned_picture_of_sixteen_bits_is_turned_upright(channels: int, tmp_path: Path) -> None:
+def test_a_turned_image_of_sixteen_bits_is_turned_upright(channels: int, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     exif = PIL.Image.Exif()
     exif[ORIENTATION] = 6
@@ -221,16 +221,16 @@ def test_what_is_transparent_is_refused(data: bytes, reason: str, tmp_path: Path
 @pytest.mark.parametrize(
     ("name", "mode", "options", "reason"),
     [
-        ("print.jpg", "CMYK", {}, "is a CMYK picture"),
-        ("print.tif", "CMYK", {}, "is a CMYK picture"),
-        ("lab.tif", "LAB", {}, "is a LAB picture"),
-        ("video.tif", "YCbCr", {}, "is a YCbCr picture"),
-        ("film.png", "RGB", FILM, "animated or multi-page; .* take out one picture first"),
+        ("print.jpg", "CMYK", {}, "is a CMYK image"),
+        ("print.tif", "CMYK", {}, "is a CMYK image"),
+        ("lab.tif", "LAB", {}, "is a LAB image"),
+        ("video.tif", "YCbCr", {}, "is a YCbCr image"),
+        ("film.png", "RGB", FILM, "animated or multi-page; .* take out one image first"),
         ("film.webp", "RGB", FILM, "animated or multi-page"),
         ("pages.tif", "RGB", FILM, "animated or multi-page"),
     ],
 )
-def test_what_is_no_single_rgb_picture_is_refused(
+def test_what_is_no_single_rgb_image_is_refused(
     name: str, mode: str, options: dict[str, object], reason: str, tmp_path: Path
 ) -> None:
     PIL.Image.fromarray(RGB).convert(mode).save(tmp_path / name, **options)  # type: ignore[arg-type]
@@ -251,7 +251,7 @@ def test_what_is_no_single_rgb_picture_is_refused(
             "in a rare layout",
         ),
         (DEEP, {"photometric": "rgb", "extrasamples": ["unspecified"]}, "in a rare layout"),
-        (RGB.astype(np.float32), {"photometric": "rgb"}, "cannot be decoded as a picture"),
+        (RGB.astype(np.float32), {"photometric": "rgb"}, "cannot be decoded as an image"),
     ],
 )
 def test_samples_whose_white_is_unknown_are_refused(
@@ -262,7 +262,7 @@ def test_samples_whose_white_is_unknown_are_refused(
     refused(path, reason)
 
 
-def test_a_monstrous_picture_is_refused_before_it_fills_the_memory(tmp_path: Path) -> None:
+def test_a_monstrous_image_is_refused_before_it_fills_the_memory(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     data = bytearray(png(RGB, RGB_PNG))
     data[16:24] = struct.pack(">II", 10**6, 10**6)
@@ -271,11 +271,11 @@ def test_a_monstrous_picture_is_refused_before_it_fills_the_memory(tmp_path: Pat
     refused(path, r"holds more than 178,956,970 pixels, or says so; cut it into several")
 
 
-def test_a_large_picture_below_the_limit_is_read_without_a_word(tmp_path: Path) -> None:
+def test_a_large_image_below_the_limit_is_read_without_a_word(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png(RGB, RGB_PNG))
     code = (
-        "import sys, pathlib, PIL.Image; from sr_core.data.images import read_image; "
+        "import sys, pathlib, PIL.Image; from sr_core.images.files import read_image; "
         "PIL.Image.MAX_IMAGE_PIXELS = 100; print(read_image(pathlib.Path(sys.argv[1])).size)"
     )
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)

@@ -7,21 +7,21 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from sr_core.data.images import Image, image_sides, read_image, write_png
-from sr_core.data.scan import list_images
 from sr_core.errors import ImageError
+from sr_core.images.files import Image, image_sides, read_image, write_png
+from sr_core.images.scan import list_images
 
 RGB: Image = np.random.default_rng(11).integers(0, 256, (9, 14, 3), dtype=np.uint8)
 ORIENTATION = 0x0112
 
 
-def saved(path: Path, picture: PIL.Image.Image, **options: object) -> Path:
-    picture.save(path, **options)  # type: ignore[arg-type]
+def saved(path: Path, image: PIL.Image.Image, **options: object) -> Path:
+    image.save(path, **options)  # type: ignore[arg-type]
     return path
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "TIFF", "webp"])
-def test_a_lossless_picture_comes_back_in_every_sample(suffix: str, tmp_path: Path) -> None:
+def test_a_lossless_image_comes_back_in_every_sample(suffix: str, tmp_path: Path) -> None:
     options = {"lossless": True} if suffix == "webp" else {}
     path = saved(tmp_path / f"a.{suffix}", PIL.Image.fromarray(RGB), **options)
     np.testing.assert_array_equal(read_image(path), RGB)
@@ -36,7 +36,7 @@ def test_a_jpeg_comes_back_as_pillow_decodes_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "LA"])
-def test_a_grey_picture_becomes_three_equal_channels(mode: str, tmp_path: Path) -> None:
+def test_a_grey_image_becomes_three_equal_channels(mode: str, tmp_path: Path) -> None:
     grey = PIL.Image.fromarray(RGB[..., 0]).convert(mode)
     pixels = read_image(saved(tmp_path / "a.png", grey))
     np.testing.assert_array_equal(pixels, np.repeat(np.asarray(grey.convert("L"))[..., None], 3, axis=2))
@@ -75,14 +75,14 @@ def test_an_exif_orientation_is_applied_once(orientation: int, suffix: str, tmp_
 
 
 def test_a_jpeg_is_turned_by_exif_or_xmp(tmp_path: Path) -> None:
-    path, picture = tmp_path / "a.jpg", PIL.Image.fromarray(RGB)
-    picture.save(path, quality=95)
+    path, image = tmp_path / "a.jpg", PIL.Image.fromarray(RGB)
+    image.save(path, quality=95)
     plain = read_image(path)
     exif = PIL.Image.Exif()
     exif[ORIENTATION] = 8
-    picture.save(path, quality=95, exif=exif)
+    image.save(path, quality=95, exif=exif)
     np.testing.assert_array_equal(read_image(path), np.rot90(plain))
-    picture.save(path, quality=95, xmp=b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><d tiff:Orientation="3"/></x:xmpmeta>')
+    image.save(path, quality=95, xmp=b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><d tiff:Orientation="3"/></x:xmpmeta>')
     np.testing.assert_array_equal(read_image(path), plain[::-1, ::-1])
 
 
@@ -94,7 +94,7 @@ def test_an_orientation_that_does_not_exist_is_ignored(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1)])
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif", "webp"])
-def test_a_tiny_picture_keeps_its_shape(suffix: str, shape: tuple[int, int], tmp_path: Path) -> None:
+def test_a_tiny_image_keeps_its_shape(suffix: str, shape: tuple[int, int], tmp_path: Path) -> None:
     path = tmp_path / f"a.{suffix}"
     PIL.Image.fromarray(RGB[: shape[0], : shape[1]]).save(path)
     assert read_image(path).shape == (*shape, 3)
@@ -107,7 +107,7 @@ def test_sixteen_bits_per_pixel_of_an_old_bitmap_are_not_sixteen_per_channel(tmp
     assert read_image(path).tolist() == [[[255, 0, 0]]]
 
 
-def test_the_first_picture_of_a_cameras_mpo_is_read(tmp_path: Path) -> None:
+def test_the_first_image_of_a_cameras_mpo_is_read(tmp_path: Path) -> None:
     photograph, preview = PIL.Image.fromarray(RGB), PIL.Image.fromarray(RGB[:4, :4])
     path = saved(tmp_path / "a.jpg", photograph, format="MPO", save_all=True, append_images=[preview])
     assert read_image(path).shape == RGB.shape
@@ -132,14 +132,14 @@ def test_a_file_cut_off_anywhere_is_refused_or_still_whole(suffix: str, tmp_path
 def test_a_damaged_file_is_refused_with_its_cause(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(b"not a picture")
-    with pytest.raises(ImageError, match=r"a\.png: cannot be decoded as a picture: it is no PNG.*replace it") as caught:
+    with pytest.raises(ImageError, match=r"a\.png: cannot be decoded as an image: it is no PNG.*replace it") as caught:
         read_image(path)
     assert isinstance(caught.value.__cause__, PIL.UnidentifiedImageError)
 
 
 def test_an_empty_and_a_missing_file_are_told_apart(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    with pytest.raises(ImageError, match="no such picture"):
+    with pytest.raises(ImageError, match="no such image"):
         read_image(path)
     path.touch()
     with pytest.raises(ImageError, match="the file is empty"):
@@ -163,27 +163,27 @@ def test_a_folder_inside_a_hidden_one_is_listed_when_it_is_the_one_asked_for(tmp
     assert list_images(folder) == [folder / "a.png"]
 
 
-def test_a_missing_folder_a_file_and_a_folder_without_pictures_are_told_apart(tmp_path: Path) -> None:
+def test_a_missing_folder_a_file_and_a_folder_without_images_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="no such folder"):
         list_images(tmp_path / "missing")
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(ImageError, match="expected a folder of pictures, this is a file"):
+    with pytest.raises(ImageError, match="expected a folder of images, this is a file"):
         list_images(tmp_path / "notes.txt")
-    with pytest.raises(ImageError, match=r"no picture below this folder; expected \.bmp, "):
+    with pytest.raises(ImageError, match=r"no image below this folder; expected \.bmp, "):
         list_images(tmp_path)
 
 
 @pytest.mark.parametrize("picture", [RGB, RGB[:, ::2], RGB.swapaxes(0, 1)], ids=["whole", "strided", "transposed"])
-def test_a_written_picture_comes_back(picture: Image, tmp_path: Path) -> None:
+def test_a_written_image_comes_back(image: Image, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    write_png(path, picture)
-    np.testing.assert_array_equal(read_image(path), picture)
+    write_png(path, image)
+    np.testing.assert_array_equal(read_image(path), image)
 
 
-def test_a_grey_picture_is_written_with_one_channel(tmp_path: Path) -> None:
+def test_a_grey_image_is_written_with_one_channel(tmp_path: Path) -> None:
     write_png(tmp_path / "a.png", RGB[..., 0])
-    with PIL.Image.open(tmp_path / "a.png") as picture:
-        assert picture.mode == "L"
+    with PIL.Image.open(tmp_path / "a.png") as image:
+        assert image.mode == "L"
 
 
 def test_writing_where_nothing_can_be_written_is_one_clear_line(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_writing_where_nothing_can_be_written_is_one_clear_line(tmp_path: Path) 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif", ".webp"])
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_the_sides_in_the_header_are_those_of_the_pixels(suffix: str, orientation: int, tmp_path: Path) -> None:
-    path = tmp_path / f"picture{suffix}"
+    path = tmp_path / f"image{suffix}"
     exif = PIL.Image.Exif()
     exif[0x0112] = orientation
     PIL.Image.fromarray(np.zeros((5, 9, 3), np.uint8)).save(path, **({} if suffix == ".bmp" else {"exif": exif}))
@@ -212,7 +212,7 @@ def test_a_file_without_a_header_is_refused_as_when_it_is_read(tmp_path: Path) -
         with pytest.raises(ImageError) as of_pixels:
             read_image(path)
         assert str(of_sides.value) == str(of_pixels.value)
-    with pytest.raises(ImageError, match="no such picture"):
+    with pytest.raises(ImageError, match="no such image"):
         image_sides(tmp_path / "gone.png")
 
 

@@ -1,4 +1,4 @@
-"""One picture through the network: range, layout, mode and the self-ensemble."""
+"""One image through the network: range, layout, mode and the self-ensemble."""
 
 from collections.abc import Callable
 
@@ -21,12 +21,12 @@ def network(scale: Scale = 2) -> A2N:
     return model
 
 
-def picture(height: int, width: int) -> Pixels:
+def image(height: int, width: int) -> Pixels:
     return np.random.default_rng(3).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def test_the_output_is_the_networks_in_units_of_255_not_rounded_not_clipped() -> None:
-    model, lr = network(3), picture(6, 9)
+    model, lr = network(3), image(6, 9)
     with torch.no_grad():
         model.to_rgb.bias[:] = torch.tensor([-400.0, 0.0, 400.0])
         expected = model(torch.from_numpy(lr).permute(2, 0, 1)[None].float() / 255)[0].permute(1, 2, 0).numpy() * 255
@@ -41,22 +41,22 @@ def test_the_output_is_the_networks_in_units_of_255_not_rounded_not_clipped() ->
 @pytest.mark.parametrize("training", [True, False])
 def test_the_training_flag_is_as_before_even_after_an_error(training: bool) -> None:
     model = network().train(training)
-    super_resolve(model, picture(5, 5))
+    super_resolve(model, image(5, 5))
     assert model.training is training
     with pytest.raises(RuntimeError):
-        super_resolve(model, picture(5, 5)[..., :2])
+        super_resolve(model, image(5, 5)[..., :2])
     assert model.training is training
     assert model.blocks.training is training
 
 
 def test_the_result_is_an_ordinary_writable_array_without_gradients() -> None:
-    sr = super_resolve(network(), picture(5, 5))
+    sr = super_resolve(network(), image(5, 5))
     sr += 1
     assert sr.flags.c_contiguous
 
 
-def test_a_view_of_a_picture_gives_what_its_copy_gives() -> None:
-    model, view = network(), picture(9, 8)[::-1, ::2]
+def test_a_view_of_a_image_gives_what_its_copy_gives() -> None:
+    model, view = network(), image(9, 8)[::-1, ::2]
     np.testing.assert_array_equal(super_resolve(model, view), super_resolve(model, view.copy()))
 
 
@@ -74,7 +74,7 @@ INVERSES = [SYMMETRIES[i] for i in (0, 3, 2, 1, 4, 5, 6, 7)]
 
 
 def test_the_self_ensemble_is_the_mean_of_eight_views_turned_back() -> None:
-    model, lr = network(), picture(6, 9)
+    model, lr = network(), image(6, 9)
     views = [back(super_resolve(model, np.asarray(see(lr)))) for see, back in zip(SYMMETRIES, INVERSES, strict=True)]
     ensemble = super_resolve(model, lr, self_ensemble=True)
     assert ensemble.shape == (12, 18, 3)
@@ -84,6 +84,6 @@ def test_the_self_ensemble_is_the_mean_of_eight_views_turned_back() -> None:
 
 @pytest.mark.parametrize("symmetry", SYMMETRIES)
 def test_the_self_ensemble_turns_with_its_input(symmetry: Callable[[Pixels], Pixels]) -> None:
-    model, lr = network(), picture(6, 9)
+    model, lr = network(), image(6, 9)
     turned = super_resolve(model, symmetry(lr), self_ensemble=True)
     np.testing.assert_allclose(turned, symmetry(super_resolve(model, lr, self_ensemble=True)), atol=1e-3)

@@ -1,4 +1,4 @@
-"""Which pictures are known again in another guise, and that no others are."""
+"""Which images are known again in another guise, and that no others are."""
 
 import io
 import itertools
@@ -10,13 +10,13 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from sr_core.data import recognition
-from sr_core.data.images import Image, read_image, write_png
-from sr_core.data.leaks import Duplicate, Leak, examine, find_duplicates, find_leaks
-from sr_core.data.sources import Picture, embedded_pictures
 from sr_core.errors import ImageError
+from sr_core.images.files import Image, read_image, write_png
+from sr_core.leaks import recognition
+from sr_core.leaks.overlap import Duplicate, Leak, examine, find_duplicates, find_leaks
+from sr_core.store.sources import SourceImage, embedded_images
 
-EMBEDDED = {picture.name: picture for pictures in (embedded_pictures(),) for picture in pictures.train + pictures.valid}
+EMBEDDED = {image.name: image for images in (embedded_images(),) for image in images.train + images.valid}
 TEXTURES = ("brick", "grass", "gravel")
 CORNERS = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.5, 0.5))
 GUISES = [
@@ -25,24 +25,24 @@ GUISES = [
 ]
 """Resize factor, JPEG quality, place of the crop, mirrored."""
 
-Keep = Callable[[str, Image], Picture]
+Keep = Callable[[str, Image], SourceImage]
 
 
 @pytest.fixture
 def keep(tmp_path: Path) -> Keep:
-    """keep(name, pixels) is a picture file, of the format that the name says."""
+    """keep(name, pixels) is an image file, of the format that the name says."""
 
-    def write(name: str, pixels: Image) -> Picture:
+    def write(name: str, pixels: Image) -> SourceImage:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_png(path, pixels) if path.suffix == ".png" else PIL.Image.fromarray(pixels).save(path, quality=75)
-        return Picture(name, path)
+        return SourceImage(name, path)
 
     return write
 
 
-def in_folder(folder: Path) -> list[Picture]:
-    return [Picture(path.stem, path) for path in sorted(folder.rglob("*.png"))]
+def in_folder(folder: Path) -> list[SourceImage]:
+    return [SourceImage(path.stem, path) for path in sorted(folder.rglob("*.png"))]
 
 
 def cropped(pixels: Image, share: float, place: tuple[float, float]) -> Image:
@@ -84,8 +84,8 @@ def most_agreeing(leaks: Sequence[Leak]) -> int:
 def test_a_crop_of_80_percent_is_known_at_any_size_quality_and_mirrored(keep: Keep) -> None:
     held_out = [EMBEDDED[name] for name in ("camera", "chelsea", *TEXTURES)]
     train = {
-        keep(f"{i}/{picture.name}.png", disguised(read_image(picture.path), *guise)): (picture.name, guise[-1])
-        for picture in held_out
+        keep(f"{i}/{image.name}.png", disguised(read_image(image.path), *guise)): (image.name, guise[-1])
+        for image in held_out
         for i, guise in enumerate(GUISES)
     }
     leaks = find_leaks(list(train), {"valid": held_out})
@@ -103,7 +103,7 @@ def test_a_smaller_part_an_enlargement_and_a_quarter_turn_are_known_too(keep: Ke
     assert pairs(find_leaks(train, {"valid": [EMBEDDED["coffee"]]})) == {(p.name, "coffee") for p in train}
 
 
-def test_a_held_out_picture_may_be_the_part_and_the_training_picture_the_whole(keep: Keep) -> None:
+def test_a_held_out_image_may_be_the_part_and_the_training_image_the_whole(keep: Keep) -> None:
     part = keep("part.png", cropped(read_image(EMBEDDED["motorcycle_left"].path), 0.6, (0.5, 0.5)))
     (leak,) = find_leaks([EMBEDDED["motorcycle_left"], EMBEDDED["page"]], {"Set5": [part]})
     assert (leak.training, leak.held_out, leak.set_name) == ("motorcycle_left", "part.png", "Set5")
@@ -115,7 +115,7 @@ def test_the_same_pixels_in_another_kind_of_file_are_the_same_pixels(keep: Keep)
     assert (leak.kind, leak.training, leak.held_out) == ("same pixels", "cat.bmp", "chelsea")
 
 
-def test_a_picture_that_several_sets_hold_is_a_leak_from_each(keep: Keep) -> None:
+def test_a_image_that_several_sets_hold_is_a_leak_from_each(keep: Keep) -> None:
     coffee = read_image(EMBEDDED["coffee"].path)
     copies = [keep(f"{i}.png", resized(coffee, 1 - 0.05 * i)) for i in range(10)]
     leaks = find_leaks([EMBEDDED["coffee"]], {"valid": copies[1:5], "Set5": copies[5:]})
@@ -127,7 +127,7 @@ def test_a_picture_that_several_sets_hold_is_a_leak_from_each(keep: Keep) -> Non
 
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("name", ["chelsea", "coffee", "rocket", "moon"])
-def test_a_picture_without_texture_is_known_as_a_whole(name: str, mirrored: bool, keep: Keep) -> None:
+def test_a_image_without_texture_is_known_as_a_whole(name: str, mirrored: bool, keep: Keep) -> None:
     blurred = {
         other: np.asarray(cv2.GaussianBlur(read_image(EMBEDDED[other].path), (0, 0), 25), np.uint8)
         for other in ("chelsea", "coffee", "rocket", "moon")
@@ -144,16 +144,16 @@ def test_a_picture_without_texture_is_known_as_a_whole(name: str, mirrored: bool
 
 
 @pytest.mark.slow
-def test_the_embedded_pictures_raise_no_alarm_and_are_far_from_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures = embedded_pictures()
-    found = examine(pictures.train, {"valid": pictures.valid})
+def test_the_embedded_images_raise_no_alarm_and_are_far_from_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = embedded_images()
+    found = examine(images.train, {"valid": images.valid})
     assert (found.leaks, found.duplicates) == ((), ())
     monkeypatch.setattr(recognition, "AGREE", 3)
-    assert most_agreeing(find_leaks(pictures.train, {"valid": pictures.valid})) <= 6
+    assert most_agreeing(find_leaks(images.train, {"valid": images.valid})) <= 6
 
 
 @pytest.mark.parametrize("texture", TEXTURES)
-def test_other_parts_of_the_same_texture_are_other_pictures(texture: str, keep: Keep) -> None:
+def test_other_parts_of_the_same_texture_are_other_images(texture: str, keep: Keep) -> None:
     pixels = read_image(EMBEDDED[texture].path)
     left, right = keep("left.png", pixels[:, :256].copy()), keep("right.png", pixels[:, 256:].copy())
     others = [EMBEDDED[name] for name in TEXTURES if name != texture]
@@ -175,7 +175,7 @@ def test_plain_areas_and_skies_are_all_alike_and_show_nothing(keep: Keep) -> Non
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (1, 400), (40, 2), (16, 16)])
-def test_pictures_of_a_few_pixels_are_compared_as_they_are(size: tuple[int, int], keep: Keep) -> None:
+def test_images_of_a_few_pixels_are_compared_as_they_are(size: tuple[int, int], keep: Keep) -> None:
     one, other = np.random.default_rng(0).integers(0, 256, (2, *size, 3), dtype=np.uint8)
     held_out = {"valid": [keep("other.png", other)]}
     assert find_leaks([keep("one.png", one), EMBEDDED["text"]], held_out) == []
@@ -192,20 +192,20 @@ def test_nothing_held_out_is_no_leak() -> None:
 
 def test_a_duplicate_is_reported_once_with_the_first_of_its_kind(keep: Keep) -> None:
     coffee = read_image(EMBEDDED["coffee"].path)
-    pictures = [
+    images = [
         EMBEDDED["coffee"],
         EMBEDDED["chelsea"],
         keep("small.png", as_jpeg(resized(coffee, 0.5), 75)),
         keep("copy.png", coffee),
         keep("again.png", coffee),
     ]
-    found = find_duplicates(pictures)
+    found = find_duplicates(images)
     assert [(d.kind, d.first, d.again) for d in found] == [
         ("near duplicate", "coffee", "small.png"),
         ("same pixels", "coffee", "copy.png"),
         ("same pixels", "coffee", "again.png"),
     ]
-    assert list(examine(pictures, {}).duplicates) == found
+    assert list(examine(images, {}).duplicates) == found
 
 
 # How it goes about it
@@ -223,35 +223,35 @@ def test_processes_change_nothing_but_the_time(keep: Keep) -> None:
     assert alone.duplicates[0].again == "coins.png"
 
 
-def test_many_pictures_are_compared_across_chunks(keep: Keep, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sr_core.data.leaks._CHUNK", 2)
+def test_many_images_are_compared_across_chunks(keep: Keep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sr_core.leaks.overlap._CHUNK", 2)
     coins = read_image(EMBEDDED["coins"].path)
     names = ("coins", "text", "page", "coffee", "chelsea")
-    pictures = [*(EMBEDDED[name] for name in names), keep("copy.png", coins), keep("small.png", resized(coins, 0.7))]
-    found = find_duplicates(pictures)
+    images = [*(EMBEDDED[name] for name in names), keep("copy.png", coins), keep("small.png", resized(coins, 0.7))]
+    found = find_duplicates(images)
     assert [(d.first, d.again) for d in found] == [("coins", "copy.png"), ("coins", "small.png")]
     assert isinstance(found[0], Duplicate)
-    assert pairs(find_leaks(pictures, {"valid": [EMBEDDED["coins"]]})) == {
+    assert pairs(find_leaks(images, {"valid": [EMBEDDED["coins"]]})) == {
         ("coins", "coins"), ("copy.png", "coins"), ("small.png", "coins"),
     }  # fmt: skip
 
 
-def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_a_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     with pytest.raises(ImageError, match=r"broken\.png"):
-        find_leaks([Picture("broken.png", broken)], {"valid": [EMBEDDED["text"]]})
+        find_leaks([SourceImage("broken.png", broken)], {"valid": [EMBEDDED["text"]]})
 
 
-# What has to be found, and must not be, on the pictures of the field
+# What has to be found, and must not be, on the images of the field
 
 
 @pytest.mark.slow
 def test_set5_is_known_in_every_guise(shared: Path, keep: Keep) -> None:
     held_out = in_folder(shared / "data/Set5/HR")
     train = [
-        keep(f"{picture.name}_{i}_{j}.png", disguised(read_image(picture.path), scale, quality, place, mirrored))
-        for picture in held_out
+        keep(f"{image.name}_{i}_{j}.png", disguised(read_image(image.path), scale, quality, place, mirrored))
+        for image in held_out
         for i, (scale, quality, _, mirrored) in enumerate(GUISES)
         for j, place in enumerate(CORNERS)
         if i % 5 == j or (scale, quality) == (0.5, 50)
@@ -280,14 +280,14 @@ def test_set5_and_set14_share_a_face_and_a_butterfly(shared: Path) -> None:
     assert pairs(leaks) == {("head", "face"), ("butterfly", "monarch")}
 
 
-def test_t91_holds_one_picture_twice(shared: Path) -> None:
+def test_t91_holds_one_image_twice(shared: Path) -> None:
     (found,) = find_duplicates(in_folder(shared / "data/train"))
     assert (found.kind, found.first, found.again) == ("same pixels", "t36", "t65")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [8, pytest.param(1, marks=pytest.mark.long)])
-def test_380_training_pictures_are_far_from_an_alarm(share: int, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_380_training_images_are_far_from_an_alarm(share: int, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them take half a minute: usually one in eight is looked at."""
     monkeypatch.setattr(recognition, "AGREE", 4)
     held_out = {name: in_folder(shared / "data" / name) for name in ("valid", "Set5/HR", "Set14/HR")}

@@ -42,7 +42,7 @@ def test_the_sum_is_the_mean_times_every_sample_of_the_batch(loss: str) -> None:
     assert total.item() == pytest.approx(4 * 3 * 6 * 5 * mean.item(), rel=1e-12)
 
 
-def test_charbonnier_of_equal_pictures_is_the_root_of_eps_and_has_no_slope() -> None:
+def test_charbonnier_of_equal_images_is_the_root_of_eps_and_has_no_slope() -> None:
     hr = batch(1)
     sr = hr.clone().requires_grad_()
     loss = pixel_loss(sr, hr, TrainConfig(loss="charbonnier", charbonnier_eps=1e-4))
@@ -60,6 +60,6 @@ def test_charbonnier_comes_near_l1_as_eps_goes_to_zero() -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_which_picture_is_the_truth_does_not_change_a_loss(loss: str) -> None:
+def test_which_image_is_the_truth_does_not_change_a_loss(loss: str) -> None:
     sr, hr = batch(1), batch(2)
     assert pixel_loss(sr, hr, TrainConfig(loss=loss)).equal(pixel_loss(hr, sr, TrainConfig(loss=loss)))

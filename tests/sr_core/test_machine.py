@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sr_core.data import workers
-from sr_core.machine import available_memory, cores, has_amx
+from sr_core.process import workers
+from sr_core.process.machine import available_memory, cores, has_amx
 
 GIB = 2**30
 V1_NONE = 9223372036854771712

@@ -1,4 +1,4 @@
-from sr_core.names import folded, printable
+from sr_core.process.names import folded, printable
 
 
 def test_bytes_that_are_not_utf8_are_shown_as_escapes_and_all_else_as_it_is() -> None:

@@ -25,7 +25,7 @@ def network(config: ModelConfig = TINY, scale: Scale = 2, seed: int = 7) -> A2N:
     return model
 
 
-def picture(*shape: int, seed: int = 1) -> Tensor:
+def image(*shape: int, seed: int = 1) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -78,7 +78,7 @@ def test_a_1280x720_output_costs_the_published_multiply_adds(config: ModelConfig
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_height_and_width_grow_by_the_scale(scale: Scale) -> None:
-    assert network(scale=scale)(picture(2, 3, 5, 7)).shape == (2, 3, 5 * scale, 7 * scale)
+    assert network(scale=scale)(image(2, 3, 5, 7)).shape == (2, 3, 5 * scale, 7 * scale)
 
 
 def set_taps(layer: nn.Module, *values: float, bias: float | None = None) -> None:
@@ -123,7 +123,7 @@ def test_without_detail_the_output_is_the_enlarged_input_plus_a_constant(scale: 
     with torch.no_grad():
         model.to_rgb.weight.zero_()
         model.to_rgb.bias.fill_(51)  # of 255: a fifth
-    lr = picture(1, 3, 6, 5)
+    lr = image(1, 3, 6, 5)
     enlarged = F.interpolate(lr, size=(6 * scale, 5 * scale), mode=mode)
     torch.testing.assert_close(model(lr), enlarged + 0.2)
 
@@ -137,7 +137,7 @@ def branch_weights(x: Tensor, *, temperature: float, seed: int = 3) -> Tensor:
 
 
 def test_branch_weights_sum_to_one_for_each_image_by_itself() -> None:
-    x = 10 * picture(3, 40, 4, 4)
+    x = 10 * image(3, 40, 4, 4)
     together = branch_weights(x, temperature=1)
     torch.testing.assert_close(together.sum(1), torch.ones(3))
     torch.testing.assert_close(together[2:], branch_weights(x[2:], temperature=1))
@@ -145,7 +145,7 @@ def test_branch_weights_sum_to_one_for_each_image_by_itself() -> None:
 
 
 def test_a_low_temperature_picks_one_branch_and_a_high_one_weighs_both_alike() -> None:
-    x = picture(4, 40, 4, 4)
+    x = image(4, 40, 4, 4)
     picked = branch_weights(x, temperature=1e-6)
     assert torch.equal(picked.amax(1), torch.ones(4))
     assert torch.equal(picked.amin(1), torch.zeros(4))
@@ -153,12 +153,12 @@ def test_a_low_temperature_picks_one_branch_and_a_high_one_weighs_both_alike() -
 
 
 def test_brighter_pixels_mean_what_a_lower_temperature_means() -> None:
-    x = picture(2, 40, 4, 4)
+    x = image(2, 40, 4, 4)
     torch.testing.assert_close(branch_weights(255 * x, temperature=30), branch_weights(x, temperature=30 / 255))
 
 
 def test_at_range_1_and_temperature_30_the_branches_start_alike() -> None:
-    x = picture(8, 40, 16, 16)
+    x = image(8, 40, 16, 16)
     assert (branch_weights(x, temperature=30) - 0.5).abs().max() < 2e-3
     assert (branch_weights(255 * x, temperature=30) - 0.5).abs().max() > 2e-2
 
@@ -171,19 +171,19 @@ def test_a_range_of_255_is_a_range_of_1_with_other_first_and_last_weights() -> N
         narrow.head.weight.mul_(255)
         narrow.to_rgb.weight.div_(255)
         narrow.to_rgb.bias.div_(255)
-    lr = picture(2, 3, 8, 8)
+    lr = image(2, 3, 8, 8)
     torch.testing.assert_close(narrow(lr), wide(lr))
     assert not torch.allclose(network(narrow.config)(lr), wide(lr), atol=1e-2)  # equal weights are another network
 
 
 def test_an_image_does_not_feel_the_others_in_its_batch() -> None:
-    model, lr = network(), picture(3, 3, 9, 8)
+    model, lr = network(), image(3, 3, 9, 8)
     torch.testing.assert_close(model(lr)[1:2], model(lr[1:2]))
 
 
 def test_every_pixel_feels_the_whole_image_through_the_branch_weights() -> None:
     config = ModelConfig(n_feats=8, n_blocks=1, temperature=1.0)  # at 0.1 the softmax is within an ulp of (1, 0)
-    model, lr = network(config), picture(1, 3, 64, 64)
+    model, lr = network(config), image(1, 3, 64, 64)
     changed = lr.clone()
     changed[..., 60:, 60:] = 1
     corner = (slice(None), slice(None), slice(0, 8), slice(0, 8))  # far beyond what the convolutions see
@@ -191,7 +191,7 @@ def test_every_pixel_feels_the_whole_image_through_the_branch_weights() -> None:
 
 
 def test_with_symmetric_kernels_a_flip_of_the_input_flips_the_output() -> None:
-    model, lr = network(scale=3), picture(1, 3, 7, 9)
+    model, lr = network(scale=3), image(1, 3, 7, 9)
     assert not torch.allclose(model(lr.flip(3)).flip(3), model(lr), atol=1e-3)  # in general it does not
     with torch.no_grad():
         for layer in model.modules():
@@ -206,7 +206,7 @@ def test_gradients_are_those_of_finite_differences() -> None:
     stage = EnlargeStage(3, 2, 2).double()
     initialise(block, 1)
     initialise(stage, 2)
-    x = picture(2, 3, 3, 4).double().requires_grad_()
+    x = image(2, 3, 3, 4).double().requires_grad_()
     parameters = [*block.parameters(), *stage.parameters()]
     assert torch.autograd.gradcheck(lambda x, *_: stage(block(x)), (x, *parameters))
 
@@ -215,7 +215,7 @@ def test_every_parameter_gets_a_gradient_from_deterministic_kernels() -> None:
     model = network(scale=4)
     torch.use_deterministic_algorithms(True)
     try:
-        model(picture(2, 3, 8, 8)).square().sum().backward()
+        model(image(2, 3, 8, 8)).square().sum().backward()
     finally:
         torch.use_deterministic_algorithms(False)
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())

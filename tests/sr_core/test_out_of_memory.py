@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from sr_core import cli
 from sr_core.errors import StoreError
-from sr_core.out_of_memory import is_out_of_memory, reason_of
+from sr_core.process import cli
+from sr_core.process.out_of_memory import is_out_of_memory, reason_of
 
 
 class WrappedError(RuntimeError):
@@ -140,7 +140,7 @@ def test_a_command_without_memory_ends_with_one_line_and_status_2(capsys: pytest
 def test_a_process_that_may_have_no_more_memory_recognises_it(tmp_path: Path) -> None:
     code = (
         "import mmap, resource\n"
-        "from sr_core.out_of_memory import is_out_of_memory\n"
+        "from sr_core.process.out_of_memory import is_out_of_memory\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20),) * 2)\n"
         "found = []\n"

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from sr_core import evaluate, prepare
-from sr_core.data.images import write_png
-from sr_core.data.whole_file import whole_file
-from sr_core.durable import temporary_name
 from sr_core.errors import SuiteError
-from sr_core.output import check_output, make_output_folder, write_output
+from sr_core.images.files import write_png
+from sr_core.process.durable import temporary_name
+from sr_core.process.output import check_output, make_output_folder, write_output
+from sr_core.process.whole_file import whole_file
 
 NeedsName = Callable[[str], None]
 
@@ -126,7 +126,7 @@ def test_a_file_whose_owner_cannot_be_kept_is_overwritten_in_place(
     path = tmp_path / "scores.csv"
     path.write_bytes(b"something longer than the new content")
     before = path.stat().st_ino
-    monkeypatch.setattr("sr_core.output.keep_mode", refused)
+    monkeypatch.setattr("sr_core.process.output.keep_mode", refused)
     write_output(path, b"new")
     assert (path.stat().st_ino, path.read_bytes()) == (before, b"new")
     assert list(tmp_path.iterdir()) == [path]

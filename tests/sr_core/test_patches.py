@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from sr_core.config import DataConfig
-from sr_core.data.images import Image
-from sr_core.data.patches import (
-    PICTURE,
+from sr_core.errors import ImageError
+from sr_core.images.files import Image
+from sr_core.images.turns import copy_turned, turned
+from sr_core.patches.sampler import (
+    IMAGE,
     ROW,
     TURN,
     HostPatches,
@@ -23,8 +25,6 @@ from sr_core.data.patches import (
     bounded,
     draw,
 )
-from sr_core.data.turns import copy_turned, turned
-from sr_core.errors import ImageError
 
 SEEDS = (0, 7, 2**63 - 1)
 
@@ -41,7 +41,7 @@ def assert_counts_fit(observed: NDArray[np.int64], shares: NDArray[np.float64]) 
     assert abs(chi_square - freedom) <= 4.5 * (2 * freedom) ** 0.5
 
 
-def pictures(sizes: list[tuple[int, int]], scale: int) -> tuple[list[str], list[Image], list[Image]]:
+def images(sizes: list[tuple[int, int]], scale: int) -> tuple[list[str], list[Image], list[Image]]:
     """Names, noise as LR, and HR whose every scale x scale block repeats an LR pixel."""
     rng = np.random.default_rng(3)
     lr = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
@@ -62,7 +62,7 @@ def test_draws_are_the_published_outputs_of_splitmix64() -> None:
 
 def test_draws_are_pinned_for_ever() -> None:
     k = np.array([0, 1, 1_000, 10**12], dtype=np.int64)
-    assert draw(7, k, PICTURE).tolist() == [837153010, 288317501, 915853151, 1265082508]
+    assert draw(7, k, IMAGE).tolist() == [837153010, 288317501, 915853151, 1265082508]
     assert draw(2**63 - 1, k, TURN).tolist() == [269490380, 292819165, 507881467, 1197073727]
 
 
@@ -81,7 +81,7 @@ def test_numpy_and_torch_draw_the_same_bits(seed: int, first: int, lane: int, n:
 
 
 def test_importing_patches_does_not_load_torch() -> None:
-    code = "import sys, sr_core.data.patches; sys.exit('torch' in sys.modules)"
+    code = "import sys, sr_core.patches.sampler; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -95,12 +95,12 @@ def test_draws_are_uniform_in_every_lane(seed: int) -> None:
 def test_lanes_neighbours_and_seeds_are_independent() -> None:
     k = numbers(50_000)
     here = bounded(draw(7, k, ROW), 10)
-    for other in (draw(7, k, PICTURE), draw(7, k + 1, ROW), draw(8, k, ROW)):
+    for other in (draw(7, k, IMAGE), draw(7, k + 1, ROW), draw(8, k, ROW)):
         pairs = np.bincount(here * 10 + bounded(other, 10), minlength=100)
         assert_counts_fit(pairs, np.ones(100))
 
 
-def test_pictures_are_drawn_alike_by_images_and_by_area_by_pixels() -> None:
+def test_images_are_drawn_alike_by_images_and_by_area_by_pixels() -> None:
     sizes = [(64, 64), (64, 200), (300, 400), (63, 999), (100, 70)]
     names = [f"p{i}" for i in range(5)]
     alike, by_area = [1, 1, 1, 1], [64 * 64, 64 * 200, 300 * 400, 100 * 70]
@@ -124,10 +124,10 @@ def test_positions_are_uniform_and_reach_every_edge() -> None:
 def test_a_share_starts_and_ends_at_the_exact_fraction(weights: list[int], data: st.DataObject) -> None:
     thresholds = _thresholds(np.array(weights, dtype=np.int64))
     r = data.draw(st.integers(0, 2**31 - 1))
-    picture = int(np.searchsorted(thresholds, r, side="right"))
-    below, total = sum(weights[:picture]), sum(weights)
-    assert weights[picture] > 0
-    assert Fraction(below, total) <= Fraction(r, 2**31) < Fraction(below + weights[picture], total)
+    image = int(np.searchsorted(thresholds, r, side="right"))
+    below, total = sum(weights[:image]), sum(weights)
+    assert weights[image] > 0
+    assert Fraction(below, total) <= Fraction(r, 2**31) < Fraction(below + weights[image], total)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_sub_images_start_where_the_extraction_script_cuts(scale: int, hr_height
         assert_counts_fit(np.unique(starts, return_counts=True)[1], np.ones(len(lr_starts)))
 
 
-def test_every_sub_image_of_every_picture_is_as_likely() -> None:
+def test_every_sub_image_of_every_image_is_as_likely() -> None:
     config = DataConfig(lr_patch_size=240, sampling="subimages")
     sizes = [(500, 340), (240, 240), (239, 900)]  # 4 x 2 windows, 1, none
     sampler = PatchSampler(["a", "b", "c"], sizes, config, 7)
@@ -172,7 +172,7 @@ def test_patches_stay_inside_their_sub_image() -> None:
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(0, 10**9))
 def test_patches_are_the_same_for_any_batching(batches: list[int], first: int) -> None:
-    patches = HostPatches(*pictures([(40, 50), (33, 70)], 2), DataConfig(lr_patch_size=8), 7)
+    patches = HostPatches(*images([(40, 50), (33, 70)], 2), DataConfig(lr_patch_size=8), 7)
     whole_lr, whole_hr = patches.batch(first, sum(batches))
     starts = first + np.cumsum([0, *batches[:-1]])
     parts = [patches.batch(int(start), n) for start, n in zip(starts, batches, strict=True)]
@@ -182,7 +182,7 @@ def test_patches_are_the_same_for_any_batching(batches: list[int], first: int) -
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_lr_and_hr_stay_aligned_under_all_eight_turns(scale: int) -> None:
-    names, lr, hr = pictures([(40, 50), (33, 70)], scale)
+    names, lr, hr = images([(40, 50), (33, 70)], scale)
     config = DataConfig(scale=scale, lr_patch_size=16)  # type: ignore[arg-type]
     lr_batch, hr_batch = HostPatches(names, lr, hr, config, 7).batch(0, 200)
     assert lr_batch.shape == (200, 3, 16, 16) and hr_batch.shape == (200, 3, 16 * scale, 16 * scale)
@@ -205,10 +205,10 @@ def test_the_eight_turns_are_the_four_quarter_turns_and_their_mirror_images() ->
 
 @pytest.mark.parametrize("turn", range(8))
 def test_a_copied_turn_is_the_view_of_it(turn: int) -> None:
-    picture = np.random.default_rng(turn).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    image = np.random.default_rng(turn).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     out = np.zeros((2, 17, 17, 3), np.uint8)
-    copy_turned(picture[5:22, 9:26], turn, out[1])
-    np.testing.assert_array_equal(out[1], turned(picture[5:22, 9:26], turn))
+    copy_turned(image[5:22, 9:26], turn, out[1])
+    np.testing.assert_array_equal(out[1], turned(image[5:22, 9:26], turn))
     assert not out[0].any()
 
 
@@ -222,24 +222,22 @@ def test_without_augmentation_patches_lie_at_the_same_places_unturned() -> None:
 
 
 def test_another_seed_gives_other_patches() -> None:
-    picture = pictures([(40, 50)], 2)
+    image = images([(40, 50)], 2)
     config = DataConfig(lr_patch_size=16)
-    assert not np.array_equal(
-        HostPatches(*picture, config, 1).batch(0, 4), HostPatches(*picture, config, 2).batch(0, 4)
-    )
+    assert not np.array_equal(HostPatches(*image, config, 1).batch(0, 4), HostPatches(*image, config, 2).batch(0, 4))
 
 
-def test_when_no_picture_holds_a_patch_the_largest_and_the_need_are_named() -> None:
-    names, lr, hr = pictures([(20, 90), (30, 40)], 2)
+def test_when_no_image_holds_a_patch_the_largest_and_the_need_are_named() -> None:
+    names, lr, hr = images([(20, 90), (30, 40)], 2)
     with pytest.raises(ImageError, match=r"128 HR pixels .*p1, has 80x60: .*lower data\.lr_patch_size"):
         HostPatches(names, lr, hr, DataConfig(), 7)
     with pytest.raises(ImageError, match=r"480 HR pixels .*p1.*lower data\.subimage_window"):
         HostPatches(names, lr, hr, DataConfig(sampling="subimages"), 7)
-    with pytest.raises(ImageError, match="no training picture"):
+    with pytest.raises(ImageError, match="no training image"):
         HostPatches([], [], [], DataConfig(), 7)
 
 
-def test_pictures_too_small_for_a_patch_are_named_and_never_drawn() -> None:
-    patches = HostPatches(*pictures([(8, 99), (20, 20), (99, 15)], 2), DataConfig(lr_patch_size=16), 7)
+def test_images_too_small_for_a_patch_are_named_and_never_drawn() -> None:
+    patches = HostPatches(*images([(8, 99), (20, 20), (99, 15)], 2), DataConfig(lr_patch_size=16), 7)
     assert patches.left_out == ("p0", "p2")
     assert patches.batch(0, 50)[0].shape == (50, 3, 16, 16)

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from sr_core.config import ModelConfig, TrainConfig
-from sr_core.data.validation import Crop
 from sr_core.errors import ConfigError
 from sr_core.metrics.evaluate import mean_score
 from sr_core.model.inference import super_resolve
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
-from sr_core.precision import check_environment, exact_multiplication
+from sr_core.patches.validation import Crop
+from sr_core.process.precision import check_environment, exact_multiplication
 from sr_core.training.checkpoint import digest_of, weights_of
 from sr_core.training.compiled import compiled
 from sr_core.training.fit import fit

@@ -14,23 +14,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sr_core.data import parts, preparation
-from sr_core.data.degrade import crop_to_multiple, downsample
-from sr_core.data.images import read_image, write_png
-from sr_core.data.known import KnownPictures
-from sr_core.data.layers import HR, Layer, Lr
-from sr_core.data.parts import PartTask
-from sr_core.data.preparation import prepare_store
-from sr_core.data.sources import Picture, Pictures, folder_pictures
-from sr_core.data.store import load_store, verify
 from sr_core.errors import StoreError
+from sr_core.images.degrade import crop_to_multiple, downsample
+from sr_core.images.files import read_image, write_png
 from sr_core.prepare import main
+from sr_core.store import parts, preparation
+from sr_core.store.hdf5 import load_store, verify
+from sr_core.store.known import KnownImages
+from sr_core.store.layers import HR, Layer, Lr
+from sr_core.store.parts import PartTask
+from sr_core.store.preparation import prepare_store
+from sr_core.store.sources import ImageSet, SourceImage, folder_images
 
 X2: list[Lr] = [("train", 2, "matlab_bicubic"), ("valid", 2, "matlab_bicubic")]
 X3: list[Lr] = [("train", 3, "pillow_bicubic")]
 
 
-def write_pictures(folder: Path, count: int, side: int = 40) -> Path:
+def write_images(folder: Path, count: int, side: int = 40) -> Path:
     for number in range(count):
         size = (side + number, side, 3)
         pixels = np.random.default_rng(number).integers(0, 256, size, dtype=np.uint8)
@@ -41,16 +41,16 @@ def write_pictures(folder: Path, count: int, side: int = 40) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return write_pictures(tmp_path / "pictures", 12)
+    return write_images(tmp_path / "pictures", 12)
 
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, Layer]]:
-    """Counts how often each layer of each picture is made, in this process."""
+    """Counts how often each layer of each image is made, in this process."""
     counted: Counter[tuple[str, Layer]] = Counter()
 
     def counting(task: PartTask) -> object:
-        counted.update((task.picture.name, layer) for layer in task.layers)
+        counted.update((task.image.name, layer) for layer in task.layers)
         return parts.make_part(task)
 
     monkeypatch.setattr(preparation, "make_part", counting)
@@ -63,81 +63,81 @@ def contents(path: Path) -> bytes:
 
 
 def test_many_workers_write_the_same_bytes_as_one(tmp_path: Path, folder: Path) -> None:
-    pictures = folder_pictures(folder)
-    prepare_store(tmp_path / "one.h5", pictures, X2 + X3, workers=1)
-    prepare_store(tmp_path / "two.h5", pictures, X2 + X3, workers=2)
+    images = folder_images(folder)
+    prepare_store(tmp_path / "one.h5", images, X2 + X3, workers=1)
+    prepare_store(tmp_path / "two.h5", images, X2 + X3, workers=2)
     assert contents(tmp_path / "one.h5") == contents(tmp_path / "two.h5")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["one.h5", "pictures", "two.h5"]
 
 
 def test_another_kernel_computes_that_alone(tmp_path: Path, folder: Path, made: Counter[tuple[str, Layer]]) -> None:
-    path, pictures, known = tmp_path / "s.h5", folder_pictures(folder), KnownPictures()
-    prepare_store(path, pictures, X2, known=known, workers=1)
+    path, images, known = tmp_path / "s.h5", folder_images(folder), KnownImages()
+    prepare_store(path, images, X2, known=known, workers=1)
     made.clear()
-    prepare_store(path, pictures, X3, known=known, workers=1)
-    assert made == {(picture.name, Layer(3, "pillow_bicubic")): 1 for picture in pictures.train}
-    prepare_store(tmp_path / "at_once.h5", pictures, X2 + X3, workers=1)
+    prepare_store(path, images, X3, known=known, workers=1)
+    assert made == {(image.name, Layer(3, "pillow_bicubic")): 1 for image in images.train}
+    prepare_store(tmp_path / "at_once.h5", images, X2 + X3, workers=1)
     assert contents(path) == contents(tmp_path / "at_once.h5")
 
 
 def test_what_is_there_is_not_made_again(tmp_path: Path, folder: Path, made: Counter[tuple[str, Layer]]) -> None:
     path = tmp_path / "s.h5"
-    prepare_store(path, folder_pictures(folder), X2, workers=1)
+    prepare_store(path, folder_images(folder), X2, workers=1)
     before = path.stat()
     made.clear()
-    prepare_store(path, folder_pictures(folder), X2, workers=1)
+    prepare_store(path, folder_images(folder), X2, workers=1)
     assert not made and path.stat().st_mtime_ns == before.st_mtime_ns
 
 
-def test_pictures_that_come_move_change_or_go_are_followed(
+def test_images_that_come_move_change_or_go_are_followed(
     tmp_path: Path, folder: Path, made: Counter[tuple[str, Layer]]
 ) -> None:
-    path, known = tmp_path / "s.h5", KnownPictures(tmp_path / "known.json")
-    prepare_store(path, folder_pictures(folder), X2, known=known, workers=1)
+    path, known = tmp_path / "s.h5", KnownImages(tmp_path / "known.json")
+    prepare_store(path, folder_images(folder), X2, known=known, workers=1)
     train = sorted((folder / "train").iterdir())
     train[0].unlink()
     train[1].rename(folder / "train" / "renamed.png")
     write_png(train[2], np.full((50, 50, 3), 7, np.uint8))
     write_png(folder / "train" / "new.png", np.full((44, 44, 3), 9, np.uint8))
     made.clear()
-    store = prepare_store(path, folder_pictures(folder), X2, known=KnownPictures(tmp_path / "known.json"), workers=1)
+    store = prepare_store(path, folder_images(folder), X2, known=KnownImages(tmp_path / "known.json"), workers=1)
     assert {name for name, _ in made} == {f"train/{train[2].name}", "train/new.png"}
-    prepare_store(tmp_path / "fresh.h5", folder_pictures(folder), X2, workers=1)
+    prepare_store(tmp_path / "fresh.h5", folder_images(folder), X2, workers=1)
     assert store.fingerprint == load_store(tmp_path / "fresh.h5").fingerprint
     assert contents(path) == contents(tmp_path / "fresh.h5")
 
 
 def test_a_file_is_read_again_exactly_if_it_changed(tmp_path: Path, folder: Path) -> None:
     path = tmp_path / "known.json"
-    pictures = folder_pictures(folder)
-    known = KnownPictures(path)
-    first = known.manifest_of(pictures)
+    images = folder_images(folder)
+    known = KnownImages(path)
+    first = known.manifest_of(images)
     assert not path.exists()
     known.save()
-    changed = pictures.train[0].path
+    changed = images.train[0].path
     write_png(changed, np.zeros((41, 40, 3), np.uint8))
-    again = KnownPictures(path)
-    assert [p.name for p in (*pictures.train, *pictures.valid) if again.record("train", p) is None] == ["train/001.png"]
-    second = again.manifest_of(pictures)
+    again = KnownImages(path)
+    assert [p.name for p in (*images.train, *images.valid) if again.record("train", p) is None] == ["train/001.png"]
+    second = again.manifest_of(images)
     assert [a.name for a, b in zip(first, second, strict=True) if a != b] == ["train/001.png"]
     path.write_text("[1, 2")
-    assert KnownPictures(path).manifest_of(pictures) == second
+    assert KnownImages(path).manifest_of(images) == second
 
 
 def test_a_damaged_part_is_removed_and_made_again(tmp_path: Path, folder: Path) -> None:
-    path, pictures = tmp_path / "s.h5", folder_pictures(folder)
-    pictures.valid[-1].path.write_bytes(b"no picture")
+    path, images = tmp_path / "s.h5", folder_images(folder)
+    images.valid[-1].path.write_bytes(b"no picture")
     with pytest.raises(Exception, match="cannot be decoded"):
-        prepare_store(path, pictures, X2, workers=1)
+        prepare_store(path, images, X2, workers=1)
     damaged = sorted((tmp_path / "s.h5.parts").glob("*.part"))
     damaged[0].write_bytes(damaged[0].read_bytes()[:-1])
     data = bytearray(damaged[1].read_bytes())
     data[-1] ^= 1
     damaged[1].write_bytes(data)
-    write_png(pictures.valid[-1].path, np.zeros((40, 40, 3), np.uint8))
+    write_png(images.valid[-1].path, np.zeros((40, 40, 3), np.uint8))
     with pytest.raises(StoreError, match="was damaged and is removed; run again"):
-        prepare_store(path, pictures, X2, workers=1)
-    prepare_store(path, pictures, X2, workers=1)
+        prepare_store(path, images, X2, workers=1)
+    prepare_store(path, images, X2, workers=1)
     assert contents(path) and not (tmp_path / "s.h5.parts").exists()
 
 
@@ -158,7 +158,7 @@ def kill_and_resume(command: list[str], out: Path, seconds: float, times: int) -
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
 def test_killed_twenty_times_it_ends_as_if_never_killed(tmp_path: Path) -> None:
-    folder, out = write_pictures(tmp_path / "many", 40, side=200), tmp_path / "out" / "s.h5"
+    folder, out = write_images(tmp_path / "many", 40, side=200), tmp_path / "out" / "s.h5"
     command = [sys.executable, "-m", "sr_core.prepare", "--images", str(folder), "--out", str(out), "--workers", "2"]
     begun = time.monotonic()
     subprocess.run([*command[:-3], str(tmp_path / "whole.h5"), *command[-2:]], check=True, stdout=subprocess.DEVNULL)
@@ -169,7 +169,7 @@ def test_killed_twenty_times_it_ends_as_if_never_killed(tmp_path: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
-def test_all_training_pictures_killed_twenty_times_give_the_same_store(tmp_path: Path, shared: Path) -> None:
+def test_all_training_images_killed_twenty_times_give_the_same_store(tmp_path: Path, shared: Path) -> None:
     out = tmp_path / "out" / "s.h5"
     command = [sys.executable, "-m", "sr_core.prepare", "--images", str(shared / "data" / "train"), "--out", str(out)]
     command += ["--scale", "2", "3", "--kernel", "matlab_bicubic", "pillow_bicubic"]
@@ -183,7 +183,7 @@ def test_all_training_pictures_killed_twenty_times_give_the_same_store(tmp_path:
 def test_the_command_prepares_several_folders_and_says_what_is_there(
     tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other, out = write_pictures(tmp_path / "other", 9, side=33), tmp_path / "s.h5"
+    other, out = write_images(tmp_path / "other", 9, side=33), tmp_path / "s.h5"
     argv = [
         "--images",
         str(folder),
@@ -199,7 +199,7 @@ def test_the_command_prepares_several_folders_and_says_what_is_there(
     ]
     assert main([*argv, "--verify"]) == 0
     shown = capsys.readouterr().out
-    assert "15 pictures to train and 6 to validate" in shown and "x2 nearest, x4 nearest" in shown
+    assert "15 images to train and 6 to validate" in shown and "x2 nearest, x4 nearest" in shown
     store = load_store(out)
     names = [record.name for record in store.manifest]
     assert names[0] == "pictures/train/001.png" and names[-1] == "other/valid/008.png"
@@ -209,7 +209,7 @@ def test_the_command_prepares_several_folders_and_says_what_is_there(
         expected = hr if layer == HR else downsample(crop_to_multiple(hr, 4), 4, "nearest")
         np.testing.assert_array_equal(image, expected)
     assert main(["--images", str(folder), "--images", str(folder), "--out", str(out)]) == 2
-    assert "two folders are named pictures" in capsys.readouterr().err
+    assert "two folders are named images" in capsys.readouterr().err
 
 
 def test_verify_names_what_is_damaged(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -221,7 +221,7 @@ def test_verify_names_what_is_damaged(tmp_path: Path, folder: Path, capsys: pyte
     data[data.index(read_image(folder / "train" / "003.png").tobytes()) + 5] ^= 16
     out.write_bytes(data)
     assert main(["--verify", "--out", str(out)]) == 2
-    assert "1 pictures do not match their checksums: train/003.png" in capsys.readouterr().err
+    assert "1 images do not match their checksums: train/003.png" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_an_out_that_may_not_be_read_is_told_in_one_line(
 
 
 def test_workers_end_when_their_starter_is_killed(tmp_path: Path) -> None:
-    folder = write_pictures(tmp_path / "many", 60, side=400)
+    folder = write_images(tmp_path / "many", 60, side=400)
     out = tmp_path / "s.h5"
     command = [sys.executable, "-m", "sr_core.prepare", "--images", str(folder), "--out", str(out), "--workers", "2"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -309,11 +309,11 @@ def test_a_store_is_prepared_by_one_process_at_a_time(tmp_path: Path, folder: Pa
     assert contents(out) and not (tmp_path / "s.h5.parts").exists()
 
 
-def test_the_pictures_of_a_set_keep_their_order(tmp_path: Path, folder: Path) -> None:
-    pictures = folder_pictures(folder)
-    backwards = Pictures("b", tuple(Picture(p.name, p.path) for p in reversed(pictures.train)), pictures.valid)
+def test_the_images_of_a_set_keep_their_order(tmp_path: Path, folder: Path) -> None:
+    images = folder_images(folder)
+    backwards = ImageSet("b", tuple(SourceImage(p.name, p.path) for p in reversed(images.train)), images.valid)
     store = prepare_store(tmp_path / "s.h5", backwards, X2, workers=2)
-    assert [record.name for record in store.records("train")] == [picture.name for picture in backwards.train]
+    assert [record.name for record in store.records("train")] == [image.name for image in backwards.train]
 
 
 def test_without_locks_a_store_is_made_in_a_folder_of_its_own(
@@ -322,9 +322,9 @@ def test_without_locks_a_store_is_made_in_a_folder_of_its_own(
     def flock(*_: object) -> None:
         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
 
-    pictures = folder_pictures(folder)
-    prepare_store(tmp_path / "one.h5", pictures, X2, workers=1)
+    images = folder_images(folder)
+    prepare_store(tmp_path / "one.h5", images, X2, workers=1)
     monkeypatch.setattr(fcntl, "flock", flock)
-    prepare_store(tmp_path / "two.h5", pictures, X2, workers=1)
+    prepare_store(tmp_path / "two.h5", images, X2, workers=1)
     assert contents(tmp_path / "two.h5") == contents(tmp_path / "one.h5")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["one.h5", "pictures", "two.h5"]

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from sr_core import progress as progress_module
-from sr_core.progress import Progress, bytes_text
+from sr_core.process import progress as progress_module
+from sr_core.process.progress import ProgressBar, bytes_text
 
 
 class Clock:
@@ -26,7 +26,7 @@ def test_bytes_are_told_in_three_digits(count: float, text: str) -> None:
 
 def test_the_rate_is_of_the_last_seconds_and_of_this_session_alone() -> None:
     clock = Clock()
-    progress = Progress("a.zip", text=bytes_text, clock=clock)
+    progress = ProgressBar("a.zip", text=bytes_text, clock=clock)
     progress.at(600_000, 1_000_000)  # from an earlier session
     assert progress.line() == "a.zip: 60 % of 1 MB"
     clock.now += 2
@@ -45,7 +45,7 @@ def test_the_rate_is_of_the_last_seconds_and_of_this_session_alone() -> None:
 
 def test_elsewhere_than_on_a_terminal_a_line_comes_every_half_minute(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
-    with Progress("a.zip", text=bytes_text, clock=clock) as progress:
+    with ProgressBar("a.zip", text=bytes_text, clock=clock) as progress:
         for second in range(95):
             progress.at(second * 1000, 100_000)
             clock.now += 1
@@ -62,7 +62,7 @@ def test_on_a_terminal_the_line_is_redrawn_in_place_and_cleared(monkeypatch: pyt
     clock, shown = Clock(), list[str]()
     monkeypatch.setattr(progress_module, "show_progress", shown.append)
     monkeypatch.setattr(progress_module, "has_status_line", lambda: True)
-    with Progress("a.zip", text=bytes_text, clock=clock) as progress:
+    with ProgressBar("a.zip", text=bytes_text, clock=clock) as progress:
         for step in range(100):
             progress.at(step * 1000, 100_000)
             clock.now += 0.01

@@ -11,12 +11,20 @@ import pytest
 import skimage.color
 import skimage.data
 
-from sr_core.config import Kernel, Protocol
-from sr_core.data.color import BLOG_TYPO, rgb_to_y
-from sr_core.data.images import Image, read_image
-from sr_core.data.resize import imresize
-from sr_core.data.scan import list_images
-from sr_core.metrics.evaluate import Score, bicubic_baseline, describe, least_side, lr_hr_pair, mean_score, score
+from sr_core.config import EvaluationProtocol, Kernel
+from sr_core.images.color import BLOG_TYPO, rgb_to_y
+from sr_core.images.files import Image, read_image
+from sr_core.images.resize import imresize
+from sr_core.images.scan import list_images
+from sr_core.metrics.evaluate import (
+    Score,
+    bicubic_baseline,
+    describe_protocol,
+    least_side,
+    lr_hr_pair,
+    mean_score,
+    score,
+)
 from sr_core.metrics.psnr import psnr
 from sr_core.metrics.ssim import ssim
 
@@ -65,14 +73,14 @@ def test_the_blogs_typo_is_in_blue_alone_and_below_a_fiftieth_of_a_level() -> No
     assert rgb_to_y(yellow) == pytest.approx(rgb_to_y(yellow, BLOG_TYPO), abs=0.001)
 
 
-def test_a_picture_without_three_channels_has_no_luma() -> None:
+def test_a_image_without_three_channels_has_no_luma() -> None:
     with pytest.raises(ValueError, match=r"R, G, B on the last axis, got shape \(97, 119\)"):
         rgb_to_y(HR[..., 0])
 
 
 def test_canonical_clips_rounds_crops_and_compares_unrounded_luma() -> None:
     sr = np.clip(np.round(SR), 0, 255).astype(np.uint8)[4:-4, 4:-4]
-    sr_y, hr_y = (skimage.color.rgb2ycbcr(picture)[..., 0] for picture in (sr, HR[4:-4, 4:-4]))
+    sr_y, hr_y = (skimage.color.rgb2ycbcr(image)[..., 0] for image in (sr, HR[4:-4, 4:-4]))
     got = score(SR, HR, scale=4, protocol="canonical")
     assert got.psnr == pytest.approx(psnr(sr_y, hr_y, border=0), abs=1e-10)
     assert got.ssim == pytest.approx(ssim(sr_y, hr_y), abs=1e-12)
@@ -89,15 +97,15 @@ def test_blog_clips_but_neither_rounds_nor_crops_for_ssim() -> None:
     assert got == Score(psnr(sr_y, hr_y, border=4), ssim(sr_y, hr_y, border=0))
 
 
-@pytest.mark.parametrize("protocol", get_args(Protocol))
-def test_single_precision_output_scores_as_double(protocol: Protocol) -> None:
+@pytest.mark.parametrize("protocol", get_args(EvaluationProtocol))
+def test_single_precision_output_scores_as_double(protocol: EvaluationProtocol) -> None:
     single = score(SR.astype(np.float32), HR, scale=2, protocol=protocol)
     assert single.psnr == pytest.approx(score(SR, HR, scale=2, protocol=protocol).psnr, abs=1e-5)
 
 
-@pytest.mark.parametrize("protocol", get_args(Protocol))
+@pytest.mark.parametrize("protocol", get_args(EvaluationProtocol))
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_the_least_side_is_the_least_that_can_be_scored(scale: int, protocol: Protocol) -> None:
+def test_the_least_side_is_the_least_that_can_be_scored(scale: int, protocol: EvaluationProtocol) -> None:
     least = least_side(scale, protocol)
     for height, width in ((least, least), (least, 31), (31, least)):
         _, hr = lr_hr_pair(HR[:height, :width], scale, "nearest", protocol)
@@ -108,8 +116,8 @@ def test_the_least_side_is_the_least_that_can_be_scored(scale: int, protocol: Pr
                 score(hr, hr, scale=scale, protocol=protocol)
 
 
-@pytest.mark.parametrize("protocol", get_args(Protocol))
-def test_a_network_that_says_nan_scores_nan(protocol: Protocol) -> None:
+@pytest.mark.parametrize("protocol", get_args(EvaluationProtocol))
+def test_a_network_that_says_nan_scores_nan(protocol: EvaluationProtocol) -> None:
     broken = SR.copy()
     broken[40, 40, 1] = math.nan
     got = score(broken, HR, scale=2, protocol=protocol)
@@ -139,20 +147,20 @@ def test_the_baseline_is_imresize_enlarging() -> None:
     assert bicubic_baseline(lr, 3).shape == (60, 75, 3)
 
 
-def test_a_sets_score_is_the_mean_of_its_pictures_and_not_of_their_pooled_error() -> None:
+def test_a_sets_score_is_the_mean_of_its_images_and_not_of_their_pooled_error() -> None:
     assert mean_score([Score(30, 0.5), Score(40, 0.75)]) == Score(35, 0.625)
     with pytest.raises(ValueError, match="no scores"):
         mean_score([])
 
 
-@pytest.mark.parametrize("protocol", get_args(Protocol))
-def test_a_protocol_describes_itself_for_a_record(protocol: Protocol) -> None:
-    words = describe(protocol)
+@pytest.mark.parametrize("protocol", get_args(EvaluationProtocol))
+def test_a_protocol_describes_itself_for_a_record(protocol: EvaluationProtocol) -> None:
+    words = describe_protocol(protocol)
     assert words["protocol"] == protocol
     assert json.loads(json.dumps(words)) == words
 
 
 def test_the_two_protocols_describe_the_same_steps_and_differ_in_most() -> None:
-    canonical, blog = describe("canonical"), describe("blog")
+    canonical, blog = describe_protocol("canonical"), describe_protocol("blog")
     assert canonical.keys() == blog.keys()
     assert [step for step in canonical if canonical[step] == blog[step]] == ["psnr"]

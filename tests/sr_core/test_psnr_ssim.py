@@ -25,11 +25,11 @@ def test_one_grey_level_of_error_everywhere_is_48_13_db() -> None:
     assert psnr(CAT, CAT + 1, border=0) == pytest.approx(48.1308, abs=1e-4)
 
 
-def test_eight_bit_pictures_do_not_wrap_around() -> None:
+def test_eight_bit_images_do_not_wrap_around() -> None:
     assert psnr(np.zeros((4, 4), np.uint8), np.full((4, 4), 255, np.uint8), border=0) == 0
 
 
-def test_equal_pictures_have_infinite_psnr_and_ssim_one() -> None:
+def test_equal_images_have_infinite_psnr_and_ssim_one() -> None:
     assert psnr(CAT, CAT, border=2) == math.inf
     assert ssim(CAT, CAT, border=2) == pytest.approx(1, abs=1e-12)
 
@@ -41,7 +41,7 @@ def test_psnr_equals_scikit_images(strength: float) -> None:
     assert psnr(sr, CAT, border=3) == pytest.approx(expected, abs=1e-10)
 
 
-def test_psnr_pools_the_channels_of_one_picture() -> None:
+def test_psnr_pools_the_channels_of_one_image() -> None:
     sr = np.dstack([CAT, CAT, CAT + 3])
     assert psnr(sr, np.dstack([CAT] * 3), border=0) == pytest.approx(10 * math.log10(255**2 / 3))
 
@@ -65,7 +65,7 @@ def test_ssim_equals_scikit_images_without_its_padded_rim(strength: float) -> No
 
 
 @given(grey=st.floats(0, 255), other=st.floats(0, 255))
-def test_ssim_of_two_flat_pictures_is_the_luminance_term_alone(grey: float, other: float) -> None:
+def test_ssim_of_two_flat_images_is_the_luminance_term_alone(grey: float, other: float) -> None:
     c1 = (0.01 * 255) ** 2
     expected = (2 * grey * other + c1) / (grey**2 + other**2 + c1)
     assert ssim(np.full((12, 15), grey), np.full((12, 15), other)) == pytest.approx(expected, abs=1e-9)
@@ -81,7 +81,7 @@ def test_both_are_symmetric_and_scale_with_the_peak(strength: float, seed: int) 
     assert psnr(sr / 255, CAT / 255, border=1, peak=1) == pytest.approx(psnr(sr, CAT, border=1), abs=1e-9)
 
 
-def test_both_ignore_a_flip_and_a_turn_of_both_pictures() -> None:
+def test_both_ignore_a_flip_and_a_turn_of_both_images() -> None:
     sr = noisy(5)
     for turned_sr, turned_hr in ((sr[::-1], CAT[::-1]), (np.rot90(sr), np.rot90(CAT))):
         assert psnr(turned_sr, turned_hr, border=2) == pytest.approx(psnr(sr, CAT, border=2), abs=1e-10)
@@ -95,7 +95,7 @@ def test_a_pixel_that_is_not_a_number_makes_the_score_one_too() -> None:
     assert math.isnan(ssim(sr, CAT, border=2))
 
 
-def test_the_smallest_picture_for_ssim_is_one_window() -> None:
+def test_the_smallest_image_for_ssim_is_one_window() -> None:
     assert 0 < ssim(CAT[:11, :11], noisy(5)[:11, :11]) < 1
     with pytest.raises(ValueError, match="no 11x11 window fits into 11x10 pixels"):
         ssim(CAT[:10, :11], CAT[:10, :11])
@@ -103,10 +103,10 @@ def test_the_smallest_picture_for_ssim_is_one_window() -> None:
         ssim(CAT[:12, :12], CAT[:12, :12], border=1)
 
 
-def test_pictures_that_cannot_be_compared_are_refused() -> None:
+def test_images_that_cannot_be_compared_are_refused() -> None:
     with pytest.raises(ValueError, match=r"one shape, got \(100, 120\) and \(100, 119\)"):
         psnr(CAT, CAT[:, :-1], border=0)
-    with pytest.raises(ValueError, match="border of 50 leaves nothing of a picture of 120x100"):
+    with pytest.raises(ValueError, match="border of 50 leaves nothing of an image of 120x100"):
         psnr(CAT, CAT, border=50)
     with pytest.raises(ValueError, match="border of -1"):
         psnr(CAT, CAT, border=-1)

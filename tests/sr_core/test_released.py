@@ -8,8 +8,8 @@ import pytest
 import skimage
 
 import experiments
-from sr_core.data.resize import imresize
 from sr_core.evaluate import main as evaluate
+from sr_core.images.resize import imresize
 from sr_core.metrics.evaluate import bicubic_baseline, lr_hr_pair, score
 from sr_core.model.inference import super_resolve
 from sr_core.model.weights import load_model
@@ -71,7 +71,7 @@ def test_on_a_photograph_that_no_training_saw_it_is_a_decibel_better_than_bicubi
 
 
 @pytest.mark.parametrize("folder", RELEASED, ids=NAMES)
-def test_a_picture_is_enlarged_with_it_by_one_command(folder: Path, tmp_path: Path) -> None:
+def test_a_image_is_enlarged_with_it_by_one_command(folder: Path, tmp_path: Path) -> None:
     from PIL import Image
 
     Image.fromarray(imresize(skimage.data.chelsea(), 1 / 4)).save(tmp_path / "cat.png")

@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sr_core.data.images import Image, read_image
-from sr_core.data.resize import _resize_first_axis, _taps, imresize
-from sr_core.data.scan import list_images
+from sr_core.images.files import Image, read_image
+from sr_core.images.resize import _resize_first_axis, _taps, imresize
+from sr_core.images.scan import list_images
 
 SCALES = [2, 3, 4]
-small_pictures = arrays(np.uint8, st.tuples(st.integers(1, 13), st.integers(1, 13), st.just(3)))
+small_images = arrays(np.uint8, st.tuples(st.integers(1, 13), st.integers(1, 13), st.just(3)))
 
-# First 16 hex digits of the SHA-256 of the LR's bytes (uint8, H x W x 3, C order) of a picture in scikit-image's wheel,
+# First 16 hex digits of the SHA-256 of the LR's bytes (uint8, H x W x 3, C order) of an image in scikit-image's wheel,
 # cropped to a multiple of the scale. Origin: PROTOCOL.md, "Downsampling"; made by a separate implementation that
-# reproduces MATLAB's output on 417 pictures at x2, x3 and x4 without one differing sample.
+# reproduces MATLAB's output on 417 images at x2, x3 and x4 without one differing sample.
 MATLAB_LR = {
     ("astronaut", 2): "86e24d8e2e582de8",
     ("astronaut", 3): "779d988f4eb5bb0e",
@@ -36,7 +36,7 @@ MATLAB_LR = {
 
 
 @pytest.mark.parametrize(("name", "scale"), MATLAB_LR)
-def test_reducing_a_picture_of_scikit_image_gives_the_golden_hash(name: str, scale: int) -> None:
+def test_reducing_a_image_of_scikit_image_gives_the_golden_hash(name: str, scale: int) -> None:
     hr = getattr(skimage.data, name)()
     hr = hr[: hr.shape[0] // scale * scale, : hr.shape[1] // scale * scale]
     assert hashlib.sha256(imresize(hr, 1 / scale).tobytes()).hexdigest()[:16] == MATLAB_LR[name, scale]
@@ -75,11 +75,11 @@ def exact_cubic(x: Fraction) -> Fraction:
 
 @pytest.mark.parametrize("scale", [Fraction(1, s) for s in (2, 3, 4, 5, 6, 7)] + [Fraction(s) for s in SCALES])
 @settings(deadline=None, max_examples=40)
-@given(picture=arrays(np.uint8, st.tuples(st.integers(1, 11), st.integers(1, 11))))
-def test_every_sample_equals_the_definition_in_exact_fractions(scale: Fraction, picture: Image) -> None:
-    tall = np.array([exact_line(column.tolist(), scale) for column in picture.T]).T
+@given(image=arrays(np.uint8, st.tuples(st.integers(1, 11), st.integers(1, 11))))
+def test_every_sample_equals_the_definition_in_exact_fractions(scale: Fraction, image: Image) -> None:
+    tall = np.array([exact_line(column.tolist(), scale) for column in image.T]).T
     expected = np.array([exact_line(row.tolist(), scale) for row in tall])
-    np.testing.assert_array_equal(imresize(picture, float(scale)), expected)
+    np.testing.assert_array_equal(imresize(image, float(scale)), expected)
 
 
 def test_an_edge_takes_the_cubics_closed_form_and_its_overshoot_is_clipped() -> None:
@@ -89,39 +89,39 @@ def test_an_edge_takes_the_cubics_closed_form_and_its_overshoot_is_clipped() -> 
 
 
 @settings(deadline=None)
-@given(picture=small_pictures, scale=st.sampled_from([1 / 4, 1 / 3, 1 / 2, 2, 3, 4]))
-def test_a_flip_of_the_picture_flips_the_result(picture: Image, scale: float) -> None:
-    height, width = picture.shape[:2]
-    picture = np.tile(picture, (12 // math.gcd(12, height), 12 // math.gcd(12, width), 1))  # else the grids differ
-    resized = imresize(picture, scale)
-    np.testing.assert_array_equal(imresize(picture[::-1], scale), resized[::-1])
-    np.testing.assert_array_equal(imresize(picture[:, ::-1], scale), resized[:, ::-1])
+@given(image=small_images, scale=st.sampled_from([1 / 4, 1 / 3, 1 / 2, 2, 3, 4]))
+def test_a_flip_of_the_image_flips_the_result(image: Image, scale: float) -> None:
+    height, width = image.shape[:2]
+    image = np.tile(image, (12 // math.gcd(12, height), 12 // math.gcd(12, width), 1))  # else the grids differ
+    resized = imresize(image, scale)
+    np.testing.assert_array_equal(imresize(image[::-1], scale), resized[::-1])
+    np.testing.assert_array_equal(imresize(image[:, ::-1], scale), resized[:, ::-1])
 
 
 @settings(deadline=None)
-@given(picture=small_pictures, scale=st.floats(0.05, 5))
-def test_the_size_is_rounded_up_and_channels_do_not_mix(picture: Image, scale: float) -> None:
-    resized = imresize(picture, scale)
-    assert resized.shape == (math.ceil(picture.shape[0] * scale), math.ceil(picture.shape[1] * scale), 3)
-    np.testing.assert_array_equal(resized[..., 1], imresize(picture[..., 1], scale))
+@given(image=small_images, scale=st.floats(0.05, 5))
+def test_the_size_is_rounded_up_and_channels_do_not_mix(image: Image, scale: float) -> None:
+    resized = imresize(image, scale)
+    assert resized.shape == (math.ceil(image.shape[0] * scale), math.ceil(image.shape[1] * scale), 3)
+    np.testing.assert_array_equal(resized[..., 1], imresize(image[..., 1], scale))
 
 
 @settings(deadline=None)
 @given(grey=st.integers(0, 255), height=st.integers(1, 9), width=st.integers(1, 9), scale=st.floats(0.05, 5))
-def test_one_grey_stays_that_grey_however_small_the_picture(grey: int, height: int, width: int, scale: float) -> None:
+def test_one_grey_stays_that_grey_however_small_the_image(grey: int, height: int, width: int, scale: float) -> None:
     assert (imresize(np.full((height, width), grey, np.uint8), scale) == grey).all()
 
 
 def test_scale_one_changes_nothing() -> None:
-    picture = skimage.data.astronaut()[:50, :41]
-    np.testing.assert_array_equal(imresize(picture, 1), picture)
+    image = skimage.data.astronaut()[:50, :41]
+    np.testing.assert_array_equal(imresize(image, 1), image)
 
 
-def test_a_picture_too_tall_for_one_block_is_the_same_as_its_parts() -> None:
+def test_a_image_too_tall_for_one_block_is_the_same_as_its_parts() -> None:
     """The work is done in blocks of output lines; a block's edge must not show."""
-    picture = np.random.default_rng(5).integers(0, 256, (400, 300, 3), dtype=np.uint8)
-    part = imresize(picture[100:300], 1 / 2)
-    np.testing.assert_array_equal(imresize(picture, 1 / 2)[54:146], part[4:-4])
+    image = np.random.default_rng(5).integers(0, 256, (400, 300, 3), dtype=np.uint8)
+    part = imresize(image[100:300], 1 / 2)
+    np.testing.assert_array_equal(imresize(image, 1 / 2)[54:146], part[4:-4])
 
 
 @pytest.mark.parametrize(
@@ -134,14 +134,14 @@ def test_a_picture_too_tall_for_one_block_is_the_same_as_its_parts() -> None:
         (np.zeros((4, 4), np.uint8), math.nan, "scale must be > 0"),
     ],
 )
-def test_what_cannot_be_resized_is_named(picture: Image, scale: float, message: str) -> None:
+def test_what_cannot_be_resized_is_named(image: Image, scale: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        imresize(picture, scale)
+        imresize(image, scale)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 5, 6])
 def test_sums_in_single_precision_equal_those_in_whole_numbers_where_they_are_largest(scale: int) -> None:
-    """Pictures of 0 and 255 that follow the signs of the kernel reach the extremes; halves come up in all phases."""
+    """Images of 0 and 255 that follow the signs of the kernel reach the extremes; halves come up in all phases."""
     rng = np.random.default_rng(scale)
     patterns = rng.choice(np.array([0, 1, 127, 128, 254, 255], np.uint8), (60 * scale, 400))
     sources, weights = _taps(len(patterns), 1 / scale)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from sr_core.errors import ConfigError
-from sr_core.stored import newer_fields, since
+from sr_core.process.stored import newer_fields, since
 from sr_core.training.runtime import Runtime, cores, resolve
 
 

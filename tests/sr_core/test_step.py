@@ -16,7 +16,7 @@ from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
 from sr_core.training.checkpoint import digest_of, weights_of
 from sr_core.training.compiled import can_compile
-from sr_core.training.fit import Progress, Reduced, fit
+from sr_core.training.fit import SmallerMicroBatch, Validation, fit
 from sr_core.training.inputs import Inputs
 from sr_core.training.memory import keep_freed_memory
 from sr_core.training.runtime import Runtime, resolve
@@ -123,12 +123,14 @@ def test_a_patch_that_does_not_fit_alone_is_the_end(plain: Runtime) -> None:
         Step(state, TRAIN, plain, batches)()
 
 
-def fitted(state: TrainState, runtime: Runtime, reductions: dict[int, int] | None = None) -> list[Progress | Reduced]:
+def fitted(
+    state: TrainState, runtime: Runtime, micro_batch_changes: dict[int, int] | None = None
+) -> list[Validation | SmallerMicroBatch]:
     found = fit(
         state, TRAIN, runtime, batches=batches, validate=lambda model: {"val/psnr": 1.0}, validate_every=24,
-        reductions=reductions,
+        micro_batch_changes=micro_batch_changes,
     )  # fmt: skip
-    return [event for event in found if isinstance(event, Progress | Reduced)]
+    return [event for event in found if isinstance(event, Validation | SmallerMicroBatch)]
 
 
 def test_a_reduction_is_told_and_a_repetition_makes_it_at_the_same_patch(plain: Runtime) -> None:
@@ -137,10 +139,10 @@ def test_a_reduction_is_told_and_a_repetition_makes_it_at_the_same_patch(plain: 
     for event in fit(state, TRAIN, plain, batches=batches, validate=lambda model: {"val/psnr": 1.0}, validate_every=24):
         told.append(event)
         small.room = 3  # another process takes its part after the first validation
-    reduced = [event for event in told if isinstance(event, Reduced)]
-    assert reduced == [Reduced(24, 3)]
+    reduced = [event for event in told if isinstance(event, SmallerMicroBatch)]
+    assert reduced == [SmallerMicroBatch(24, 3)]
     again, unconfined = confined(plain, room=6)
-    assert [e for e in fitted(again, plain, {24: 3}) if isinstance(e, Reduced)] == []
+    assert [e for e in fitted(again, plain, {24: 3}) if isinstance(e, SmallerMicroBatch)] == []
     assert unconfined.seen == [6] * 4 + [3] * 8
     assert digest_of(weights_of(unconfined)) == digest_of(weights_of(small))
 

@@ -14,17 +14,17 @@ import pytest
 import torch
 
 from sr_core.config import DataConfig, ModelConfig, TrainConfig
-from sr_core.data.homes import open_home
-from sr_core.data.images import write_png
-from sr_core.data.patches import LANES, draw
-from sr_core.data.preparation import prepare_store
-from sr_core.data.sources import Picture, Pictures
-from sr_core.data.store import PatchStore
+from sr_core.images.files import write_png
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
+from sr_core.patches.placement import open_patch_source
+from sr_core.patches.sampler import LANES, draw
+from sr_core.store.hdf5 import PatchStore
+from sr_core.store.preparation import prepare_store
+from sr_core.store.sources import ImageSet, SourceImage
 from sr_core.training.checkpoint import Mark, load_checkpoint, save_checkpoint, weights_of
 from sr_core.training.compiled import can_compile
-from sr_core.training.fit import Reduced, fit
+from sr_core.training.fit import SmallerMicroBatch, fit
 from sr_core.training.runtime import Runtime, resolve
 from sr_core.training.step import STEPS_BEFORE_CAPTURE, Step, TrainState, start
 
@@ -77,15 +77,15 @@ ON_GPU = Bench(
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> PatchStore:
-    """Smooth pictures of several sizes, so that there is something to learn."""
+    """Smooth images of several sizes, so that there is something to learn."""
     folder = tmp_path_factory.mktemp("pictures")
     listed = []
     for number, (height, width) in enumerate([(160, 300), (256, 256), (200, 140)]):
         y, x = np.mgrid[:height, :width] / 40
         waves = [np.sin(y * (c + 1) + number) * np.cos(x * (2 - c / 2)) for c in range(3)]
         write_png(folder / f"{number}.png", (127.5 + 120 * np.stack(waves, axis=2)).astype(np.uint8))
-        listed.append(Picture(f"p{number}", folder / f"{number}.png"))
-    return prepare_store(folder / "s.h5", Pictures("test", tuple(listed), ()), [("train", 2, "nearest")], workers=1)
+        listed.append(SourceImage(f"p{number}", folder / f"{number}.png"))
+    return prepare_store(folder / "s.h5", ImageSet("test", tuple(listed), ()), [("train", 2, "nearest")], workers=1)
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +123,7 @@ def begin(runtime: Runtime, model: ModelConfig | None = None) -> TrainState:
 
 def step_of(state: TrainState, runtime: Runtime, store: PatchStore) -> Step:
     bench = bench_of(runtime)
-    patches = open_home(store, 2, runtime.device, "device").patches(bench.data, SEED)
+    patches = open_patch_source(store, 2, runtime.device, "device").patches(bench.data, SEED)
     return Step(state, bench.train, runtime, patches.batch)
 
 
@@ -179,7 +179,7 @@ def test_a_step_trains_on_the_hosts_patches_wherever_they_are_drawn(store: Patch
     bench = bench_of(runtime)
     state = begin(runtime)
     step = step_of(state, runtime, store)
-    host = open_home(store, 2, "cpu", "host").patches(bench.data, SEED)
+    host = open_patch_source(store, 2, "cpu", "host").patches(bench.data, SEED)
     for number in range(STEPS_BEFORE_CAPTURE + 4):
         if number == STEPS_BEFORE_CAPTURE + 3:
             state.patches = 2**40 * bench.train.batch_size  # as if another state had been loaded
@@ -278,13 +278,13 @@ def test_memory_that_runs_out_halves_the_parts_and_the_training_goes_on(store: P
     state = begin(runtime, ModelConfig())
     told = []
     train = replace(ON_GPU.train, budget_patches=32 * 12)
-    patches = open_home(store, 2, runtime.device, "device").patches(ON_GPU.data, SEED)
+    patches = open_patch_source(store, 2, runtime.device, "device").patches(ON_GPU.data, SEED)
     with at_most(1.2e9):
         for event in fit(
             state, train, runtime, batches=patches.batch, validate=lambda model: {"val/psnr": 1.0}, validate_every=384
         ):
             told.append(event)
-    reduced = [event.micro_batch for event in told if isinstance(event, Reduced)]
+    reduced = [event.micro_batch for event in told if isinstance(event, SmallerMicroBatch)]
     print(f"{engine}: with 1.2 GB, 32 patches go through the network {reduced} at a time")
     assert reduced and 0 < reduced[-1] < 32
     assert reduced == sorted(reduced, reverse=True)

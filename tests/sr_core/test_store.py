@@ -10,56 +10,56 @@ import numpy as np
 import pytest
 
 from sr_core.config import Kernel
-from sr_core.data import store
-from sr_core.data.degrade import crop_to_multiple, downsample
-from sr_core.data.images import read_image, write_png
-from sr_core.data.layers import Lr
-from sr_core.data.manifest import fingerprint, manifest_of, pixel_digest
-from sr_core.data.preparation import prepare_store
-from sr_core.data.sources import Picture, Pictures
-from sr_core.data.store import load_store, verify
 from sr_core.errors import ImageError, StoreError
+from sr_core.images.degrade import crop_to_multiple, downsample
+from sr_core.images.files import read_image, write_png
+from sr_core.store import hdf5 as store
+from sr_core.store.hdf5 import load_store, verify
+from sr_core.store.layers import Lr
+from sr_core.store.manifest import fingerprint, manifest_of, pixel_digest
+from sr_core.store.preparation import prepare_store
+from sr_core.store.sources import ImageSet, SourceImage
 
 KERNELS: list[Kernel] = ["matlab_bicubic", "pillow_box"]
 
 
-def make_pictures(folder: Path) -> Pictures:
-    def written(name: str, height: int, width: int) -> Picture:
+def make_images(folder: Path) -> ImageSet:
+    def written(name: str, height: int, width: int) -> SourceImage:
         path = folder / f"{name}.png"
         rng = np.random.default_rng(height * width)
         write_png(path, rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
-        return Picture(name, path)
+        return SourceImage(name, path)
 
     folder.mkdir(exist_ok=True)
     train = (written("odd", 21, 33), written("even", 24, 16), written("tiny", 9, 8))
-    return Pictures("test", train, (written("held", 17, 20),))
+    return ImageSet("test", train, (written("held", 17, 20),))
 
 
-def build(path: Path, pictures: Pictures, scale: int = 2) -> None:
+def build(path: Path, images: ImageSet, scale: int = 2) -> None:
     lr: list[Lr] = [*(("train", scale, kernel) for kernel in KERNELS), ("valid", scale, "nearest")]  # type: ignore[list-item]
-    prepare_store(path, pictures, lr, workers=1)
+    prepare_store(path, images, lr, workers=1)
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Pictures:
-    return make_pictures(tmp_path / "pictures")
+def images(tmp_path: Path) -> ImageSet:
+    return make_images(tmp_path / "pictures")
 
 
 @pytest.fixture
-def built(tmp_path: Path, pictures: Pictures) -> Path:
-    build(tmp_path / "patches.h5", pictures)
+def built(tmp_path: Path, images: ImageSet) -> Path:
+    build(tmp_path / "patches.h5", images)
     return tmp_path / "patches.h5"
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_pixels_come_back_as_they_were_made(tmp_path: Path, pictures: Pictures, scale: int) -> None:
-    build(tmp_path / "s.h5", pictures, scale)
+def test_pixels_come_back_as_they_were_made(tmp_path: Path, images: ImageSet, scale: int) -> None:
+    build(tmp_path / "s.h5", images, scale)
     loaded = load_store(tmp_path / "s.h5")
     for kernel in KERNELS:
         pixels = loaded.training_pixels(scale, kernel)
         assert pixels.names == ["odd", "even", "tiny"]
-        for picture, lr, hr in zip(pictures.train, pixels.lr, pixels.hr, strict=True):
-            expected = crop_to_multiple(read_image(picture.path), scale)
+        for image, lr, hr in zip(images.train, pixels.lr, pixels.hr, strict=True):
+            expected = crop_to_multiple(read_image(image.path), scale)
             np.testing.assert_array_equal(hr, expected)
             np.testing.assert_array_equal(lr, downsample(expected, scale, kernel))
     held = loaded.validation_pixels(scale, "nearest")
@@ -68,21 +68,21 @@ def test_pixels_come_back_as_they_were_made(tmp_path: Path, pictures: Pictures, 
     assert verify(tmp_path / "s.h5") == []
 
 
-def test_the_manifest_says_what_the_pictures_are_without_building(built: Path, pictures: Pictures) -> None:
-    assert load_store(built).manifest == manifest_of(pictures)
+def test_the_manifest_says_what_the_images_are_without_building(built: Path, images: ImageSet) -> None:
+    assert load_store(built).manifest == manifest_of(images)
     record = load_store(built).manifest[0]
     assert (record.split, record.name, record.height, record.width) == ("train", "odd", 21, 33)
-    assert record.sha256 == pixel_digest(read_image(pictures.train[0].path))
+    assert record.sha256 == pixel_digest(read_image(images.train[0].path))
 
 
-def test_the_fingerprint_is_of_the_pictures_alone(tmp_path: Path, built: Path, pictures: Pictures) -> None:
-    build(tmp_path / "other.h5", pictures, scale=3)
+def test_the_fingerprint_is_of_the_images_alone(tmp_path: Path, built: Path, images: ImageSet) -> None:
+    build(tmp_path / "other.h5", images, scale=3)
     same = load_store(built).fingerprint
     assert load_store(tmp_path / "other.h5").fingerprint == same
-    assert fingerprint(manifest_of(pictures)) == same
-    swapped = Pictures("test", (*pictures.train[1:], pictures.train[0]), pictures.valid)
-    moved = Pictures("test", pictures.train[1:], (*pictures.valid, pictures.train[0]))
-    renamed = Pictures("test", (Picture("new", pictures.train[0].path), *pictures.train[1:]), pictures.valid)
+    assert fingerprint(manifest_of(images)) == same
+    swapped = ImageSet("test", (*images.train[1:], images.train[0]), images.valid)
+    moved = ImageSet("test", images.train[1:], (*images.valid, images.train[0]))
+    renamed = ImageSet("test", (SourceImage("new", images.train[0].path), *images.train[1:]), images.valid)
     assert len({same, *(fingerprint(manifest_of(p)) for p in (swapped, moved, renamed))}) == 4
 
 
@@ -133,15 +133,15 @@ def test_damage_anywhere_is_refused_or_harmless(built: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("kind", ["hr", "lr"])
-def test_a_flipped_bit_is_found_and_its_picture_named(built: Path, pictures: Pictures, kind: str) -> None:
-    pixels = read_image(pictures.train[1].path)
+def test_a_flipped_bit_is_found_and_its_image_named(built: Path, images: ImageSet, kind: str) -> None:
+    pixels = read_image(images.train[1].path)
     if kind == "lr":
         pixels = downsample(pixels, 2, "pillow_box")
     data = bytearray(built.read_bytes())
     data[data.index(pixels.tobytes()) + 100] ^= 1
     built.write_bytes(data)
     assert verify(built) == ["even"]
-    with pytest.raises(StoreError, match="of picture even does not match its checksum"):
+    with pytest.raises(StoreError, match="of image even does not match its checksum"):
         load_store(built).training_pixels(2, "pillow_box")
 
 
@@ -158,32 +158,32 @@ def test_foreign_files_are_told_from_damaged_ones(tmp_path: Path) -> None:
         load_store(tmp_path / "absent.h5")
 
 
-def test_another_layout_is_named(tmp_path: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_layout_is_named(tmp_path: Path, images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(store, "LAYOUT", 99)
-        build(tmp_path / "s.h5", pictures)
+        build(tmp_path / "s.h5", images)
     with pytest.raises(StoreError, match="has layout 99, expected 2; delete it"):
         load_store(tmp_path / "s.h5")
 
 
-def test_an_unreadable_picture_leaves_the_old_store(tmp_path: Path, built: Path, pictures: Pictures) -> None:
+def test_an_unreadable_image_leaves_the_old_store(tmp_path: Path, built: Path, images: ImageSet) -> None:
     before = built.read_bytes()
-    pictures.train[2].path.write_bytes(b"no picture")
+    images.train[2].path.write_bytes(b"no picture")
     with pytest.raises(ImageError, match="tiny"):
-        build(built, pictures)
+        build(built, images)
     assert built.read_bytes() == before
 
 
-def test_a_picture_smaller_than_one_lr_pixel_is_named(tmp_path: Path, pictures: Pictures) -> None:
-    write_png(pictures.train[0].path, np.zeros((3, 50, 3), np.uint8))
-    with pytest.raises(ImageError, match=r"odd\.png: a picture needs at least 4x4 pixels at x4, this one has 50x3"):
-        build(tmp_path / "s.h5", pictures, scale=4)
+def test_a_image_smaller_than_one_lr_pixel_is_named(tmp_path: Path, images: ImageSet) -> None:
+    write_png(images.train[0].path, np.zeros((3, 50, 3), np.uint8))
+    with pytest.raises(ImageError, match=r"odd\.png: an image needs at least 4x4 pixels at x4, this one has 50x3"):
+        build(tmp_path / "s.h5", images, scale=4)
 
 
-def test_a_store_that_cannot_be_written_says_where(tmp_path: Path, pictures: Pictures) -> None:
+def test_a_store_that_cannot_be_written_says_where(tmp_path: Path, images: ImageSet) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match=r"s\.h5: the patch store cannot be written"):
-        build(tmp_path / "file" / "s.h5", pictures)
+        build(tmp_path / "file" / "s.h5", images)
 
 
 FULL_DISK = """
@@ -193,10 +193,10 @@ from sr_core.errors import StoreError
 spec = importlib.util.spec_from_file_location("store_tests", sys.argv[1])
 tests = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tests)
-pictures = tests.make_pictures(Path(sys.argv[3]))
+images = tests.make_pictures(Path(sys.argv[3]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]), resource.RLIM_INFINITY))
 try:
-    tests.build(Path(sys.argv[2]), pictures)
+    tests.build(Path(sys.argv[2]), images)
 except StoreError as exc:
     sys.exit(str(exc))
 """

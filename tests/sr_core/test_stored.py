@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sr_core.errors import ConfigError
-from sr_core.stored import fill, is_newer, newer_fields, since, written
+from sr_core.process.stored import fill, is_newer, newer_fields, since, written
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

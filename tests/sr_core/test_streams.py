@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sr_core.cli import run_command
-from sr_core.data.images import write_png
-from sr_core.data.whole_file import whole_file
+from sr_core.images.files import write_png
+from sr_core.process.cli import run_command
+from sr_core.process.whole_file import whole_file
 
 NeedsName = Callable[[str], None]
 
@@ -58,7 +58,7 @@ def test_bad_input_ends_with_its_status_though_nothing_can_be_said(closed: str) 
 
 def test_no_file_gets_the_number_of_a_closed_stream(tmp_path: Path) -> None:
     script = (
-        "import os, sys; from sr_core.cli import Parser; Parser('x'); data = open(sys.argv[1], 'w');"
+        "import os, sys; from sr_core.process.cli import Parser; Parser('x'); data = open(sys.argv[1], 'w');"
         "print('lost', file=sys.stderr, flush=True); os.write(2, b'lost'); print(data.fileno() > 2, file=data)"
     )
     done = run(f'"$P" -c "{script}" {tmp_path / "data"} <&- 2>&-')
@@ -67,7 +67,7 @@ def test_no_file_gets_the_number_of_a_closed_stream(tmp_path: Path) -> None:
 
 def test_a_reader_of_messages_that_is_gone_ends_nothing() -> None:
     script = (
-        "import sys; from sr_core.cli import run_command;"
+        "import sys; from sr_core.process.cli import run_command;"
         "sys.exit(run_command(lambda: [print('x' * 9999, file=sys.stderr, flush=True) for _ in range(99)] and 0))"
     )
     ours, theirs = os.pipe()
@@ -79,7 +79,8 @@ def test_a_reader_of_messages_that_is_gone_ends_nothing() -> None:
 
 def test_a_terminal_that_is_gone_ends_nothing(tmp_path: Path) -> None:
     script = (
-        "import signal, sys; from pathlib import Path; from sr_core.cli import Parser, run_command; Parser('x');"
+        "import signal, sys; from pathlib import Path; from sr_core.process.cli import Parser, run_command; "
+        "Parser('x');"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN); print('ready', flush=True); sys.stdin.buffer.read(1);"
         "say = lambda: [print('\\u0436', file=file, flush=True) for file in (sys.stdout, sys.stderr)];"
         f"status = run_command(lambda: say() and 0); Path({str(tmp_path / 'done')!r}).touch(); sys.exit(status)"

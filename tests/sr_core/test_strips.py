@@ -1,4 +1,4 @@
-"""A picture in strips of rows: the whole picture's result at any size, strip height, scale and kernel size."""
+"""An image in strips of rows: the whole image's result at any size, strip height, scale and kernel size."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sr_core.config import ModelConfig, Scale
-from sr_core.data.images import Image
+from sr_core.images.files import Image
 from sr_core.model import inference, strips
 from sr_core.model.inference import automatic_strip_rows, peak_bytes, super_resolve
 from sr_core.model.initial import initialise
@@ -54,7 +54,7 @@ def levels(sr: Tensor | np.ndarray) -> np.ndarray:
     n=st.integers(1, 2),
     channels_last=st.booleans(),
 )
-def test_strips_of_any_height_give_the_whole_picture_s_result(
+def test_strips_of_any_height_give_the_whole_image_s_result(
     scale: Scale, kernel_size: int, skip: str, height: int, width: int, rows: int, n: int, channels_last: bool
 ) -> None:
     model = network(scale, non_attention_kernel_size=kernel_size, skip_interpolation=skip).double()
@@ -96,8 +96,8 @@ def test_the_full_network_in_fp32_differs_in_at_most_one_sample_of_ten_thousand_
         assert (difference > 0).mean() <= 1e-4
 
 
-def test_bf16_strips_are_as_near_to_fp32_as_the_whole_picture_in_bf16() -> None:
-    model, lr = network(n_feats=16, upsampler_feats=8), picture(40, 30)
+def test_bf16_strips_are_as_near_to_fp32_as_the_whole_image_in_bf16() -> None:
+    model, lr = network(n_feats=16, upsampler_feats=8), image(40, 30)
     exact = super_resolve(model, lr)
     whole = super_resolve(model, lr, precision="bf16", strip_rows="whole")
     strips = super_resolve(model, lr, precision="bf16", strip_rows=8)
@@ -106,11 +106,11 @@ def test_bf16_strips_are_as_near_to_fp32_as_the_whole_picture_in_bf16() -> None:
     assert errors[1] == pytest.approx(errors[0], rel=0.05)
 
 
-def picture(height: int, width: int) -> Image:
+def image(height: int, width: int) -> Image:
     return np.random.default_rng(3).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def test_validation_crops_and_benchmark_pictures_are_taken_whole_and_large_ones_in_strips() -> None:
+def test_validation_crops_and_benchmark_images_are_taken_whole_and_large_ones_in_strips() -> None:
     model = A2N(ModelConfig(), 2)
     assert automatic_strip_rows(model, 96, 96) == "whole"
     assert automatic_strip_rows(model, 256, 384) == "whole"
@@ -122,18 +122,18 @@ def test_validation_crops_and_benchmark_pictures_are_taken_whole_and_large_ones_
     assert automatic_strip_rows(small, 900, 900) == "whole"  # what counts is memory, not pixels
 
 
-def test_a_small_picture_s_bits_are_those_of_the_plain_call() -> None:
-    model, lr = network(), picture(30, 20)
+def test_a_small_image_s_bits_are_those_of_the_plain_call() -> None:
+    model, lr = network(), image(30, 20)
     with torch.inference_mode():
         x = torch.from_numpy(lr).permute(2, 0, 1)[None] / 255
         plain = (model(x)[0] * 255).permute(1, 2, 0).numpy()
     np.testing.assert_array_equal(super_resolve(model, lr), plain)
 
 
-def test_a_large_picture_goes_through_strips_by_itself_and_through_each_turn_of_the_ensemble(
+def test_a_large_image_goes_through_strips_by_itself_and_through_each_turn_of_the_ensemble(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model, lr = network(), picture(60, 20)
+    model, lr = network(), image(60, 20)
     whole = super_resolve(model, lr, self_ensemble=True)
     seen: list[tuple[int, int, int]] = []
 
@@ -156,7 +156,7 @@ def test_a_large_picture_goes_through_strips_by_itself_and_through_each_turn_of_
 
 def test_a_strip_of_no_rows_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1 row, got 0"):
-        super_resolve(network(), picture(5, 5), strip_rows=0)
+        super_resolve(network(), image(5, 5), strip_rows=0)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -222,7 +222,7 @@ def test_strips_of_an_image_of_usual_width_are_as_high_as_ever_on_a_gpu() -> Non
     assert most_rows(model, 13_400, torch.device("cuda")) > automatic_strip_rows(model, 13_400, 13_400)  # type: ignore[operator]
 
 
-def test_memory_grows_with_the_picture_and_the_ensemble() -> None:
+def test_memory_grows_with_the_image_and_the_ensemble() -> None:
     model = A2N(ModelConfig(), 2)
     photograph = peak_bytes(model, 1000, 1500)
     assert 250e6 < photograph < 700e6  # measured: benchmarks/strips.py
@@ -250,8 +250,8 @@ print(peak() - before)
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak memory of a process from /proc")
-def test_strips_take_less_than_half_of_the_whole_picture_s_memory() -> None:
-    """Peak resident memory, each in its own process; a larger picture and more blocks change nothing about it."""
+def test_strips_take_less_than_half_of_the_whole_image_s_memory() -> None:
+    """Peak resident memory, each in its own process; a larger image and more blocks change nothing about it."""
     whole, strips = (
         int(subprocess.run([sys.executable, "-c", PEAK, str(rows)], check=True, capture_output=True).stdout)
         for rows in (0, 16)
@@ -264,7 +264,7 @@ def test_strips_take_less_than_half_of_the_whole_picture_s_memory() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_strips_on_a_gpu_give_the_whole_picture_s_result(scale: Scale, layout: torch.memory_format) -> None:
+def test_strips_on_a_gpu_give_the_whole_image_s_result(scale: Scale, layout: torch.memory_format) -> None:
     model = network(scale, n_feats=40, upsampler_feats=24, n_blocks=4).double().cuda()
     nn.utils.convert_conv2d_weight_memory_format(model, layout)
     lr = noise(90, 70).cuda()

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from sr_core.data import unpack as unpack_module
-from sr_core.data.fetch_record import Record
-from sr_core.data.scan import list_images
-from sr_core.data.unpack import BadArchiveError, damaged, unpack
+from sr_core.download import unpack as unpack_module
+from sr_core.download.fetch_record import DownloadRecord
+from sr_core.download.unpack import BadArchiveError, damaged, unpack
 from sr_core.errors import DownloadError, ImageError
+from sr_core.images.scan import list_images
 
 NeedsName = Callable[[str], None]
 
@@ -64,7 +64,7 @@ def check(archive: Path, to: Path) -> None:
     assert {path.relative_to(to).as_posix(): path.read_bytes() for path in list_images(to)} == {
         name: body(name) for name in NAMES
     }
-    unpacked = Record.of(archive).unpacked
+    unpacked = DownloadRecord.of(archive).unpacked
     assert unpacked is not None and damaged(to, unpacked, lambda *_: None) == []
     assert not (archive.parent / "unpacked").exists()
 
@@ -92,11 +92,11 @@ def test_everything_comes_out_and_is_known_by_checksum(archive: Path, tmp_path: 
     assert len(seen) == len(NAMES) and seen[-1][0] == seen[-1][1] == sum(len(body(name)) for name in NAMES)
     (tmp_path / "to" / "b" / "3.png").write_bytes(body("b/3.png")[::-1])
     (tmp_path / "to" / "a" / "5.png").unlink()
-    unpacked = Record.of(archive).unpacked
+    unpacked = DownloadRecord.of(archive).unpacked
     assert unpacked is not None and damaged(tmp_path / "to", unpacked, lambda *_: None) == ["a/5.png", "b/3.png"]
 
 
-def test_what_is_half_unpacked_is_no_picture_yet_and_is_used_again(archive: Path, tmp_path: Path) -> None:
+def test_what_is_half_unpacked_is_no_image_yet_and_is_used_again(archive: Path, tmp_path: Path) -> None:
     to, half = tmp_path / "to", archive.parent / "unpacked"
 
     def interrupt(done: int, total: int) -> None:
@@ -105,7 +105,7 @@ def test_what_is_half_unpacked_is_no_picture_yet_and_is_used_again(archive: Path
 
     with pytest.raises(KeyboardInterrupt):
         run(archive, to, interrupt)
-    with pytest.raises(ImageError, match="no picture below this folder"):
+    with pytest.raises(ImageError, match="no image below this folder"):
         list_images(to)
     (half / "a" / "7.png").write_bytes(b"half a picture")
     (half / "a" / "from_before.png").write_bytes(b"of another edition")

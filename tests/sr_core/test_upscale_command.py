@@ -1,4 +1,4 @@
-"""python -m sr_core.upscale: what is kept of users' own pictures, where they go, and what happens when some are bad."""
+"""python -m sr_core.upscale: what is kept of users' own images, where they go, and what happens when some are bad."""
 
 import errno
 import json
@@ -22,9 +22,9 @@ import torch
 from safetensors.torch import save_file
 
 from sr_core.config import DataConfig, ModelConfig, Scale
-from sr_core.data.images import write_png
-from sr_core.data.own_pictures import OwnPicture, enlarged_png
-from sr_core.data.resize import imresize
+from sr_core.images.files import write_png
+from sr_core.images.own_images import OwnImage, enlarged_png
+from sr_core.images.resize import imresize
 from sr_core.model import enlarge
 from sr_core.model.inference import super_resolve
 from sr_core.model.initial import initialise
@@ -72,9 +72,9 @@ def upscaled(weights: Path, out: Path, *argv: object, status: int = 0) -> None:
 
 
 def opened(path: Path) -> PIL.Image.Image:
-    picture = PIL.Image.open(path)
-    picture.load()
-    return picture
+    image = PIL.Image.open(path)
+    image.load()
+    return image
 
 
 def names(folder: Path) -> list[str]:
@@ -88,7 +88,7 @@ def off_by_at_most_one(found: np.ndarray, wanted: np.ndarray) -> bool:
     return bool(difference.max() <= 1 and (difference > 0).mean() <= 0.002)
 
 
-def test_a_picture_becomes_the_network_s_output_under_a_clear_name(
+def test_a_image_becomes_the_network_s_output_under_a_clear_name(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     PIL.Image.fromarray(PIXELS).save(tmp_path / "photo.tiff")
@@ -137,7 +137,7 @@ def test_grey_stays_grey_with_and_without_alpha(weights: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 9, 4), (9, 1, 3), (2, 2)])
-def test_pictures_of_a_pixel_or_a_line_are_enlarged_too(weights: Path, tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_images_of_a_pixel_or_a_line_are_enlarged_too(weights: Path, tmp_path: Path, shape: tuple[int, ...]) -> None:
     write_png(tmp_path / "a.png", RNG.integers(0, 256, shape, dtype=np.uint8))
     upscaled(weights, tmp_path / "out", tmp_path / "a.png", "--self-ensemble")
     assert np.asarray(opened(tmp_path / "out/a_x2.png")).shape == (2 * shape[0], 2 * shape[1], *shape[2:])
@@ -151,7 +151,7 @@ def test_a_folder_s_gifs_are_left_out_and_one_line_says_so(
     PIL.Image.new("RGB", (8, 8)).save(folder / "a.png")
     for name in ("b.gif", "c.GIF"):
         PIL.Image.new("L", (8, 8)).save(folder / name)
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("no image")
     upscaled(weights, tmp_path / "out", folder)
     assert names(tmp_path / "out") == ["a_x2.png"]
     assert f"left out: 2 GIF files ({folder / 'b.gif'}, …)\n" in capsys.readouterr().err
@@ -166,9 +166,9 @@ def test_a_webp_with_alpha_keeps_it(weights: Path, tmp_path: Path) -> None:
 
 
 def test_a_palette_with_a_transparent_entry_becomes_colours_with_alpha(weights: Path, tmp_path: Path) -> None:
-    picture = PIL.Image.fromarray(PIXELS[..., 0] // 64, mode=None).convert("P")
-    picture.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255, 9, 9, 9])
-    picture.save(tmp_path / "p.png", transparency=1)
+    image = PIL.Image.fromarray(PIXELS[..., 0] // 64, mode=None).convert("P")
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255, 9, 9, 9])
+    image.save(tmp_path / "p.png", transparency=1)
     upscaled(weights, tmp_path / "out", tmp_path / "p.png")
     found = opened(tmp_path / "out/p_x2.png")
     alpha = np.where(PIXELS[..., 0] // 64 == 1, 0, 255).astype(np.uint8)
@@ -311,7 +311,7 @@ def test_bad_inputs_are_a_line_each_and_the_others_are_enlarged(
         write_png(photos / name, PIXELS)
     shutil.copy(photos / "a.png", photos / "a.webp")  # the same name, without its suffix
     (photos / "b.png").write_bytes((photos / "b.png").read_bytes()[:-40])
-    (photos / "text.jpg").write_text("no picture")
+    (photos / "text.jpg").write_text("no image")
     PIL.Image.new("CMYK", (8, 8)).save(photos / "print.jpg")
     (tmp_path / "empty").mkdir()
     upscaled(weights, tmp_path / "out", tmp_path / "gone.png", photos, tmp_path / "empty", status=2)
@@ -319,12 +319,12 @@ def test_bad_inputs_are_a_line_each_and_the_others_are_enlarged(
     errors = printed.err.splitlines()
     assert all(line.startswith("error: ") for line in errors)
     told = {
-        "gone.png": "no such picture",
-        "empty": "no picture below",
+        "gone.png": "no such image",
+        "empty": "no image below",
         "a.webp": "becomes",
         "b.png": "cannot be decoded",
     }
-    told |= {"text.jpg": "cannot be decoded", "print.jpg": "is a CMYK picture"}
+    told |= {"text.jpg": "cannot be decoded", "print.jpg": "is a CMYK image"}
     assert len(errors) == len(told)
     for name, reason in told.items():
         assert any(f"{name}: " in line and reason in line for line in errors), name
@@ -332,7 +332,7 @@ def test_bad_inputs_are_a_line_each_and_the_others_are_enlarged(
     assert printed.out.endswith("2 enlarged 2 times, 0 kept, 6 failed\n")
 
 
-def test_a_picture_too_large_for_the_memory_is_told_before_it_is_tried(
+def test_a_image_too_large_for_the_memory_is_told_before_it_is_tried(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_png(tmp_path / "large.png", np.zeros((300, 300), dtype=np.uint8))
@@ -343,12 +343,12 @@ def test_a_picture_too_large_for_the_memory_is_told_before_it_is_tried(
     assert names(tmp_path / "out") == ["small_x2.png"]
 
 
-def test_making_the_file_takes_no_second_picture_of_floats() -> None:
+def test_making_the_file_takes_no_second_image_of_floats() -> None:
     sr = np.full((600, 800, 3), 99.6, dtype=np.float32)
-    picture = OwnPicture(np.zeros((300, 400, 3), np.uint8), None, is_grey=False, icc_profile=None)
+    image = OwnImage(np.zeros((300, 400, 3), np.uint8), None, is_grey=False, icc_profile=None)
     tracemalloc.start()
     try:
-        content = enlarged_png(picture, sr, 2)
+        content = enlarged_png(image, sr, 2)
         assert tracemalloc.get_traced_memory()[1] < sr.nbytes / 2  # the samples in 8 bits, and the file
     finally:
         tracemalloc.stop()
@@ -419,7 +419,7 @@ def test_bad_usage_is_one_line(weights: Path, tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.slow
-def test_a_killed_run_leaves_whole_pictures_and_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_a_killed_run_leaves_whole_images_and_the_same_command_goes_on(tmp_path: Path) -> None:
     """The real command, killed while it works: each output is whole, and the second run makes what is missing."""
     weights, photos, out = save_weights(tmp_path / "trained"), tmp_path / "photos", tmp_path / "out"
     photos.mkdir()
@@ -456,7 +456,7 @@ def test_on_a_gpu_the_room_is_what_is_free_and_not_all_that_it_has(monkeypatch: 
 @pytest.mark.parametrize(
     "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
 )
-def test_a_picture_for_which_memory_runs_out_is_one_line_and_the_next_is_enlarged(
+def test_a_image_for_which_memory_runs_out_is_one_line_and_the_next_is_enlarged(
     weights: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sr_core.config import ModelConfig, Scale
-from sr_core.data.images import read_image, write_png
 from sr_core.errors import CheckpointError
 from sr_core.evaluate import main as evaluate
+from sr_core.images.files import read_image, write_png
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
 from sr_core.model.published import to_published

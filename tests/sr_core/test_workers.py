@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from sr_core.data.workers import Workers
 from sr_core.errors import ImageError, SuiteError
+from sr_core.process.workers import Workers
 
 
 def squared(number: int) -> int:

@@ -11,15 +11,15 @@ import pytest
 from PIL import Image
 
 from experiments.quickstart import EXPERIMENT
-from study import events as ev
-from study import trained
-from study.config import TrialConfig, short_digest
-from study.experiment import Experiment
-from study.folder import StudyFolder
-from study.journal import Journal
-from study.pictures import picture_file
-from study.state import StudyState
-from study.statistics.finalists import trial_seed
+from study.executors import trained
+from study.question.config import TrialConfig, short_digest
+from study.question.experiment import Experiment
+from study.record import events as ev
+from study.record.folder import StudyFolder
+from study.record.images import image_file
+from study.record.journal import Journal
+from study.record.state import StudyState
+from study.search.replicates import trial_seed
 
 BASELINE = 28.0
 """Of bicubic, in dB."""
@@ -105,19 +105,19 @@ class Story:
         self.tell(ev.Started, trial=number, slot=0, epoch=1, patches=patches, source="feed", hardware="a fast one")
 
         if not patches:
-            self.picture(number, 0)
+            self.image(number, 0)
 
-    def picture(self, number: int, patches: int) -> None:
-        path = picture_file(self.folder.trial(number), patches)
+    def image(self, number: int, patches: int) -> None:
+        path = image_file(self.folder.trial(number), patches)
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), (number, patches % 256, 0)).save(path)
 
     def progress(self, number: int, patches: int, psnr: float) -> None:
         more = {f"val/more{i}": psnr + i for i in range(self.scores - 2)}
         scores = {"val/psnr": psnr, "val/ssim": 0.8} | more
-        self.picture(number, patches)
+        self.image(number, patches)
         rest = {"loss": 1 / patches, "learning_rate": 1e-3, "load": {"memory_usage_megabytes": 500.0}}
-        self.tell(ev.Progress, trial=number, patches=patches, scores=scores, **rest)
+        self.tell(ev.Validated, trial=number, patches=patches, scores=scores, **rest)
 
     def train(self, number: int, psnr: float, points: int | None = None) -> int:
         """Patches after a start and some validations, each with its checkpoint; the last one scores `psnr`."""
@@ -252,7 +252,7 @@ class History:
         for psnr in psnrs:
             patches = self.state.trials[number].patches + every
             scores = {"val/psnr": psnr, "val/ssim": 0.8}
-            self.tell(ev.Progress, trial=number, patches=patches, scores=scores, loss=1.0, learning_rate=1e-3)
+            self.tell(ev.Validated, trial=number, patches=patches, scores=scores, loss=1.0, learning_rate=1e-3)
 
     def pause(self, number: int) -> None:
         self.tell(ev.Paused, trial=number, patches=self.state.trials[number].patches)
@@ -278,7 +278,7 @@ class History:
                 raise ValueError(how)
 
     def replicate(self, due: Any, score: float | None, crops: Sequence[tuple[str, float]] = ()) -> int:
-        """A whole re-training that `study.statistics.finalists.due` asked for; it fails if the score is None."""
+        """A whole re-training that `study.search.replicates.due` asked for; it fails if the score is None."""
         number = len(self.state.trials)
         config = replace(due.of.config, seed=trial_seed(self.state.opened.seed, due.number))  # type: ignore[union-attr]
         self.tell(
@@ -331,10 +331,10 @@ TINY_EXPERIMENT = '''
 
 from experiments.literature import references
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
-from study.config import TrialConfig
-from study.experiment import Experiment
-from study.statistics.finalists import trial_seed
-from study.space import Choice, Grid, Together
+from study.question.config import TrialConfig
+from study.question.experiment import Experiment
+from study.search.replicates import trial_seed
+from study.question.space import Choice, Grid, Together
 
 BASE = TrialConfig(
     model=ModelConfig(n_feats=8, upsampler_feats=6, n_blocks=1, temperature=1.0),
@@ -375,17 +375,17 @@ def tiny_experiment_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def picture_folder(tmp_path: Path) -> Path:
-    """A folder for `--data`: five small pictures in train/, three in valid/, with the spectrum and edges of photos."""
+def image_folder(tmp_path: Path) -> Path:
+    """A folder for `--data`: five small images in train/, three in valid/, with the spectrum and edges of photos."""
     folder = tmp_path / "pictures"
     for split, count in (("train", 5), ("valid", 3)):
         (folder / split).mkdir(parents=True)
         for i in range(count):
-            _picture(split == "valid", i).save(folder / split / f"{split}{i}.png")
+            _image(split == "valid", i).save(folder / split / f"{split}{i}.png")
     return folder
 
 
-def _picture(valid: bool, number: int) -> Image.Image:
+def _image(valid: bool, number: int) -> Image.Image:
     """Grey clouds with amplitude 1/f, tinted, behind a few rectangles: smooth parts, texture, edges."""
     generator = np.random.default_rng([valid, number])
     height, width = 64 + 8 * number, 80
@@ -393,9 +393,9 @@ def _picture(valid: bool, number: int) -> Image.Image:
     noise = np.fft.rfft2(generator.standard_normal((height, width)))
     clouds = np.fft.irfft2(noise / np.maximum(frequency, 1 / width), (height, width))
     clouds = 128 + 40 * (clouds - clouds.mean()) / clouds.std()
-    picture = clouds[..., None] * generator.uniform(0.7, 1.2, 3)
+    image = clouds[..., None] * generator.uniform(0.7, 1.2, 3)
     for _ in range(6):
         y, x = generator.integers(0, (height - 16, width - 16))
         h, w = generator.integers(6, 28, 2)
-        picture[y : y + h, x : x + w] += generator.uniform(-70, 70, 3)
-    return Image.fromarray(picture.clip(0, 255).astype(np.uint8))
+        image[y : y + h, x : x + w] += generator.uniform(-70, 70, 3)
+    return Image.fromarray(image.clip(0, 255).astype(np.uint8))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments.quickstart import EXPERIMENT
-from study.statistics.finalists import due
+from study.search.replicates import due
 from study.statistics.stats import upper_bound
 from study.statistics.verdict import Verdict, verdict
 

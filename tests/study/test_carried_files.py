@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from experiments.carry import main
-from study import events as ev
+from study.record import events as ev
 
 
 @pytest.fixture

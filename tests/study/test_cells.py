@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from sr_core.errors import ConfigError
-from study import space
-from study.config import TrialConfig, short_digest
-from study.experiment import Experiment, load_experiment
+from study.question import space
+from study.question.config import TrialConfig, short_digest
+from study.question.experiment import Experiment, load_experiment
+from study.question.space import Choice, Grid, Int, build_space
 from study.search import cells, sampler
 from study.search.cells import Cells, digits, shuffled
 from study.search.sampler import propose
-from study.space import Choice, Grid, Int, build_space
 from study.statistics import roles
 
 BASE = TrialConfig()
@@ -32,9 +32,9 @@ ARMS = Experiment(
     nuisance={"model.reduction": Grid(2, 4, 8, 10), "model.n_blocks": Int(1, 3)},
 )  # fmt: skip
 HUGE_FILE = """
-from study.config import TrialConfig
-from study.experiment import Experiment
-from study.space import Choice, Grid
+from study.question.config import TrialConfig
+from study.question.experiment import Experiment
+from study.question.space import Choice, Grid
 
 
 def nine(low, high):

@@ -10,11 +10,11 @@ from scipy import stats as scipy_stats
 
 from experiments.quickstart import BASE
 from sr_core.errors import ConfigError
-from study.experiment import Experiment
+from study.question.experiment import Experiment
+from study.search.replicates import due
 from study.search.sampler import propose
-from study.statistics.finalists import due
-from study.statistics.verdict import Verdict, sentences, verdict
-from study.tracking.mlflow_content import plain, question_params
+from study.statistics.verdict import Verdict, verdict, verdict_sentences
+from study.tracking.mlflow.content import plain, question_params
 
 CHARBONNIER = BASE.with_values({"train.loss": "charbonnier"})
 L2 = BASE.with_values({"train.loss": "l2"})
@@ -92,9 +92,9 @@ def test_the_study_s_own_seed_counts_because_nothing_was_chosen_by_it(compared: 
 
 def test_the_answers_in_words_stand_below_their_questions(compared: Callable[..., Any]) -> None:
     study = compared()
-    text = sentences(told(study), study.state)
+    text = verdict_sentences(told(study), study.state)
     assert text[:5] == [
-        "verdict after 1,920 patches, on 6 crops of 3 pictures:",
+        "verdict after 1,920 patches, on 6 crops of 3 images:",
         f"  {LOSSES}",
         "    the charbonnier setting learns faster than the base setting by 0.20 dB (95 % 0.15–0.25, 3 seeds); "
         "on 1 of 1 crops, from +0.20 to +0.20 dB",
@@ -113,7 +113,9 @@ def test_a_setting_that_failed_is_left_out_and_told(compared: Callable[..., Any]
     study = compared(SCORES | {"pillow": [30.0, None, 30.12]})
     found = told(study)
     assert found.asked[KERNELS][0].difference.count == 2
-    assert sentences(found, study.state)[-1] == "  the pillow setting failed with 1 of 3 seeds (diverged: no luck)"
+    assert (
+        verdict_sentences(found, study.state)[-1] == "  the pillow setting failed with 1 of 3 seeds (diverged: no luck)"
+    )
 
 
 def test_a_setting_that_never_finished_is_told(history: Callable[..., Any]) -> None:
@@ -125,7 +127,7 @@ def test_a_setting_that_never_finished_is_told(history: Callable[..., Any]) -> N
         study.end(number)
     found = told(study)
     assert [len(comparisons) for comparisons in found.asked.values()] == [2, 0]
-    assert sentences(found, study.state)[-1] == "  the pillow setting has not finished and is in no comparison"
+    assert verdict_sentences(found, study.state)[-1] == "  the pillow setting has not finished and is in no comparison"
 
 
 def test_a_setting_that_failed_makes_the_other_comparisons_of_its_question_no_easier(
@@ -178,7 +180,7 @@ def test_comparisons_that_cannot_be_answered_are_refused(changes: dict[str, Any]
 
 
 def test_comparisons_and_a_search_space_are_refused_together() -> None:
-    from study.space import Choice
+    from study.question.space import Choice
 
     with pytest.raises(ConfigError, match="make each a reference and leave out scientific and nuisance"):
         replace(ASKED, nuisance={"train.loss": Choice("l1", "l2")})

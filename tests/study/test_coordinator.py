@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
+from sr_core.process.stopping import StopSignal
 from sr_core.seed import child_seed
-from study import events as ev
-from study.config import TrialConfig
-from study.coordinator import Coordinator, Observer
-from study.experiment import Experiment, load_experiment
-from study.folder import StudyFolder
-from study.journal import Journal, read
-from study.space import Choice, Grid
-from study.state import StudyState, fold
-from study.stopping import StopSignal
-from study.trial import TrialTask
+from study.executors.trial import TrialTask
+from study.question.config import TrialConfig
+from study.question.experiment import Experiment, load_experiment
+from study.question.space import Choice, Grid
+from study.record import events as ev
+from study.record.folder import StudyFolder
+from study.record.journal import Journal, read
+from study.record.state import StudyState, fold
+from study.session.coordinator import Coordinator, Observer
 
 EVERY, RUNG, BUDGET = 60, 120, 240
 SEED = 11
@@ -124,7 +124,7 @@ class FakeExecutor:
                 yield ev.Failed(cause=found.cause, reason=found.reason, traceback=found.traceback, **trial)
                 return
             scores = {"val/psnr": found, "val/ssim": 0.9}
-            yield ev.Progress(patches=done, scores=scores, loss=1 / done, learning_rate=1e-3, **trial)
+            yield ev.Validated(patches=done, scores=scores, loss=1 / done, learning_rate=1e-3, **trial)
             if done < BUDGET:
                 task.checkpoint.write_text(str(done))
                 yield ev.Checkpointed(patches=done, **trial)
@@ -355,7 +355,7 @@ def test_everything_is_recorded_before_anyone_is_told_and_ticks_are_told_only(si
 
 def test_a_trial_that_is_pruned_leaves_its_slot_at_once(site: Site) -> None:
     site.run(4, lambda number, patches: 40.0 - number)
-    assert site.of(3) == ["Proposed", "Started", "Progress", "Checkpointed", "Progress", "Pruned"]
+    assert site.of(3) == ["Proposed", "Started", "Validated", "Checkpointed", "Validated", "Pruned"]
     end = site.state.trials[3].end
     assert isinstance(end, ev.Pruned)
     assert (end.patches, end.reason) == (RUNG, "37.00 dB after 120 patches is not among the best 1/2 there")
@@ -424,7 +424,7 @@ def test_different_bugs_in_two_trials_do_not_stop_the_study(site: Site) -> None:
 
 
 def test_the_same_bad_input_in_two_trials_stops_the_study(site: Site) -> None:
-    end = site.run(20, lambda number, patches: Failure("input", "no picture is large enough") if number > 2 else 30.0)
+    end = site.run(20, lambda number, patches: Failure("input", "no image is large enough") if number > 2 else 30.0)
     assert end.reason == "failures"
     assert len(site.state.trials) == 5
 
@@ -510,7 +510,7 @@ def test_a_stop_signal_suspends_the_running_trial_and_says_which_signal_it_was(s
     stop = StopSignal()
     end = site.run(6, stop=stop, observers=(StopAt(stop, ev.Started, 2, reason),))
     assert end.reason == reason
-    assert site.of(2) == ["Proposed", "Started", "Progress", "Checkpointed"]
+    assert site.of(2) == ["Proposed", "Started", "Validated", "Checkpointed"]
     assert site.state.trials[2].status == "running"
     assert site.checkpoint(2).read_text() == str(EVERY)
 
@@ -531,7 +531,7 @@ def test_a_study_that_was_stopped_comes_to_the_same_as_one_that_was_not(make: Ca
     whole.run(6)
     for trial in range(6):
         stop = StopSignal()
-        stopped.run(6, stop=stop, observers=(StopAt(stop, ev.Progress, trial, "interrupted"),))
+        stopped.run(6, stop=stop, observers=(StopAt(stop, ev.Validated, trial, "interrupted"),))
     assert stopped.run(6).reason == "complete"
     assert outcome_of(stopped) == outcome_of(whole)
 
@@ -638,7 +638,7 @@ def test_a_kill_between_a_validation_at_a_rung_and_its_verdict_is_made_good_befo
     @dataclass
     class KillAtRung:
         def observe(self, event: ev.Event, state: StudyState) -> None:
-            if isinstance(event, ev.Progress) and (event.trial, event.patches) == (3, RUNG):
+            if isinstance(event, ev.Validated) and (event.trial, event.patches) == (3, RUNG):
                 raise KilledError
 
     with pytest.raises(KilledError):
@@ -705,7 +705,7 @@ def test_a_slot_too_many_stays_free(site: Site) -> None:
 
 def test_a_stop_suspends_every_slot_and_all_go_on(site: Site) -> None:
     stop = StopSignal()
-    site.run(6, slots=3, stop=stop, observers=(StopAt(stop, ev.Progress, 1, "interrupted"),))
+    site.run(6, slots=3, stop=stop, observers=(StopAt(stop, ev.Validated, 1, "interrupted"),))
     assert [t.status for t in site.state.trials.values()] == ["running"] * 3
     assert all(site.checkpoint(number).exists() for number in range(3))
     assert site.run(6, slots=3).reason == "complete"

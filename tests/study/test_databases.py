@@ -13,13 +13,14 @@ from optuna.storages import RDBStorage
 from sqlalchemy.engine import make_url
 
 from sr_core.errors import SuiteError
-from study.folder import StudyFolder
+from study.record.addresses import sqlite_file, sqlite_uri
+from study.record.folder import StudyFolder
 from study.tracking import local_disk
-from study.tracking.databases import create_once, default_storage, default_tracking_uri, sqlite_file, sqlite_uri
+from study.tracking.databases import create_once, default_storage, default_tracking_uri
 from study.tracking.follow import sync
-from study.tracking.mlflow_sink import MlflowSink
-from study.tracking.mlflow_store import client_of
-from study.tracking.optuna_sink import OptunaSink
+from study.tracking.mlflow.sink import MlflowSink
+from study.tracking.mlflow.store import client_of
+from study.tracking.optuna import OptunaSink
 from study.tracking.views import check_addresses
 
 ODD_ROOTS = [

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from sr_core.training.runtime import resolve
-from study import dry_run
-from study.experiment import load_experiment
-from study.placement import Placement
+from study.executors.placement import Placement
+from study.question.experiment import load_experiment
+from study.session import dry_run
 
 
 @pytest.mark.parametrize(("rate", "long"), [(300.0, False), (0.3, True)])

@@ -11,11 +11,11 @@ import pytest
 from experiments import literature
 from sr_core.config import KERNELS, DataConfig, EvaluationConfig, ModelConfig, TrainConfig
 from sr_core.errors import ConfigError, SuiteError
-from study.config import TrialConfig, differences, short_digest
-from study.counting import MIN_STEPS_AT_A_RUNG, Counts
-from study.experiment import Experiment, available, load_experiment
+from study.question.budget import MIN_STEPS_AT_A_RUNG, Counts
+from study.question.config import TrialConfig, differences, short_digest
+from study.question.experiment import Experiment, available, load_experiment
+from study.question.space import Choice, Float, Grid, Int, Together
 from study.run import main
-from study.space import Choice, Float, Grid, Int, Together
 
 BASE = TrialConfig(
     train=TrainConfig(budget_patches=1_920, batch_size=16), evaluation=EvaluationConfig(every_patches=480)
@@ -252,7 +252,8 @@ def test_a_file_that_was_changed_is_read_anew(tiny_experiment_file: Path) -> Non
             "mine.py, line 2: TrainConfig has no 'temperature'; it belongs to ModelConfig",
         ),
         (
-            "from dataclasses import replace\nfrom study.config import TrialConfig\nreplace(TrialConfig(), zzz=1)\n",
+            "from dataclasses import replace\n"
+            "from study.question.config import TrialConfig\nreplace(TrialConfig(), zzz=1)\n",
             "mine.py, line 3: TrialConfig has no 'zzz'; expected some of model, data, train, evaluation, seed",
         ),
         ("dict(1, 2)\n", "mine.py, line 1: TypeError: dict expected"),
@@ -260,7 +261,8 @@ def test_a_file_that_was_changed_is_read_anew(tiny_experiment_file: Path) -> Non
         ("", r"experiment .*mine.py: expected a module-level EXPERIMENT = Experiment\(…\)"),
         ("EXPERIMENT = {'question': 'Why?'}\n", "expected a module-level EXPERIMENT"),
         (
-            "from study.config import TrialConfig\nBASE = TrialConfig().with_values({'model.temperatur': 3})\n",
+            "from study.question.config import TrialConfig\n"
+            "BASE = TrialConfig().with_values({'model.temperatur': 3})\n",
             r"^mine\.py: no hyperparameter 'model\.temperatur'; did you mean model\.temperature",
         ),
     ],
@@ -287,7 +289,7 @@ def test_a_folder_named_like_a_file_is_no_experiment(tmp_path: Path) -> None:
 
 
 MINE = """from base import BASE
-from study.experiment import Experiment
+from study.question.experiment import Experiment
 EXPERIMENT = Experiment(question=BASE.question, base=BASE.base, nuisance=BASE.nuisance, scheduler="none")
 """
 
@@ -328,7 +330,7 @@ def test_a_neighbour_does_not_take_the_place_of_an_installed_package(
     for name in ("study", "torch", "experiments", "json", "yaml", "sr_core"):
         (file.parent / f"{name}.py").write_text("raise RuntimeError('the wrong one')\n")
     monkeypatch.delitem(sys.modules, "yaml", raising=False)
-    imports = "import experiments.literature, json, sr_core, study.space, torch, yaml\n"
+    imports = "import experiments.literature, json, sr_core, study.question.space, torch, yaml\n"
     file.write_text(imports + MINE, "utf-8")
     assert load_experiment(str(file))[1].question == "Mine?"
 
@@ -386,10 +388,10 @@ def test_what_is_no_python_file_is_refused_with_what_to_do(tmp_path: Path, monke
 
 
 def test_a_file_whose_name_is_no_study_name_runs_under_another_name(
-    tmp_path: Path, tiny_experiment_file: Path, picture_folder: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, tiny_experiment_file: Path, image_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tiny_experiment_file.rename(tmp_path / "größere Netze.py")
-    flags = ["--experiment", str(file), "--root", str(tmp_path / "r"), "--data", str(picture_folder), "--dry-run"]
+    flags = ["--experiment", str(file), "--root", str(tmp_path / "r"), "--data", str(image_folder), "--dry-run"]
     assert main(flags) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -464,7 +466,7 @@ def test_where_the_batch_is_doubled_the_rate_is_doubled_or_stays() -> None:
     assert sorted(t.batch_size for t in train.values() if t.learning_rate == 5e-4) == [8, 16, 32]
 
 
-def test_the_searches_on_small_pictures_hold_sub_images_that_these_have() -> None:
+def test_the_searches_on_small_images_hold_sub_images_that_these_have() -> None:
     for name in ("a2n_x2_small_pictures", "a2n_x2_cpu"):
         _, loaded = load_experiment(name)
         for config in (loaded.base, *loaded.references.values()):

@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from study import figures, plots
+from study import plots
+from study.plots import figures
 from study.report import drawing as report_drawing
 from study.report.drawing import canvas, coloured, drawn, shown
 from study.report.markup import element
@@ -36,7 +37,7 @@ if sys.argv[1:] == ["after a failed import"]:
         import matplotlib
     except ValueError:
         pass
-from study import figures
+from study.plots import figures
 with figures.drawing():
     from matplotlib.figure import Figure
     figure = Figure()
@@ -86,10 +87,10 @@ def test_more_references_than_colours_are_drawn() -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (2, 300), (300, 2), (96, 96)])
-def test_pictures_of_any_shape_are_compared(shape: tuple[int, int]) -> None:
-    picture = np.zeros((*shape, 3), np.uint8)
-    box = plots.most_gained(picture, picture, picture, 96)
-    figure = plots.comparison({"a": (picture, float("inf")), "b": (picture, None)}, box=box, title=HOSTILE[0][:3])
+def test_images_of_any_shape_are_compared(shape: tuple[int, int]) -> None:
+    image = np.zeros((*shape, 3), np.uint8)
+    box = plots.most_gained(image, image, image, 96)
+    figure = plots.comparison({"a": (image, float("inf")), "b": (image, None)}, box=box, title=HOSTILE[0][:3])
     assert figures.png(figure).startswith(b"\x89PNG")
 
 

@@ -9,8 +9,8 @@ import pytest
 from experiments.quickstart import EXPERIMENT
 from sr_core.errors import ConfigError
 from sr_core.seed import child_seed
-from study.search.scheduler import Verdict, decide
-from study.statistics.finalists import due, finalists, trial_seed
+from study.search.replicates import due, finalists, trial_seed
+from study.search.scheduler import Decision, decide
 
 TWO = replace(EXPERIMENT, scheduler="successive_halving", reduction_factor=2.0, finalists=2, replicates=2)
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0)
@@ -94,7 +94,7 @@ def test_replicates_are_neither_counted_nor_ranked_nor_pruned(searched: Callable
     assert study.state.replicated == 8
     late = study.propose({"model.temperature": 10.0})
     study.validate(late, 20.0, 34.0)  # below every replicate's score at the rung, second of the search's
-    assert decide(study.state, TWO, late) is Verdict.CONTINUE
+    assert decide(study.state, TWO, late) is Decision.CONTINUE
 
 
 def test_one_finalist_stays_the_winner_whatever_its_replicates_show(searched: Callable[..., Any]) -> None:

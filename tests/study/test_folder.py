@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from sr_core.errors import SuiteError
-from study.folder import StudyFolder, default_root
+from study.record.folder import StudyFolder, default_root
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_a_read_only_root_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
 HOLD = """
 import sys, time
 from pathlib import Path
-from study.folder import StudyFolder
+from study.record.folder import StudyFolder
 with StudyFolder(Path(sys.argv[1]), "small").lock():
     print("held", flush=True)
     time.sleep(60)

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 from experiments.quickstart import EXPERIMENT
 from sr_core import evaluate, prepare, upscale
-from sr_core.data.images import write_png
-from sr_core.data.store import load_store
 from sr_core.errors import ImageError
-from study.opening import find_pictures, read_pictures
+from sr_core.images.files import write_png
+from sr_core.store.hdf5 import load_store
+from study.session.opening import find_images, read_images
 
 WEIGHTS = Path(__file__).parents[2] / "experiments/released/a2n_small_x2/weights.safetensors"
 
@@ -203,16 +203,16 @@ class Walk:
     def opened(self) -> None:
         """As study.run and its --dry-run do it."""
         try:
-            pictures = find_pictures(self.place / "data", EXPERIMENT)
-            manifest = read_pictures(self.place / "root", pictures).manifest
+            images = find_images(self.place / "data", EXPERIMENT)
+            manifest = read_images(self.place / "root", images).manifest
         except ImageError as exc:
             assert any(name in str(exc) for name in self.first_bad())
             return
         assert not self.first_bad()
         assert len([record for record in manifest if record.split == "train"]) == len(self.good)
-        assert bool(pictures.left_out) == bool(self.left_out + self.paired)
-        if pictures.left_out:
-            assert counts(pictures.left_out.line()) == self.left_out + self.paired
+        assert bool(images.left_out) == bool(self.left_out + self.paired)
+        if images.left_out:
+            assert counts(images.left_out.line()) == self.left_out + self.paired
 
     def refused(self, status: int, err: list[str]) -> None:
         assert status == 2

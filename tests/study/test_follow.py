@@ -13,15 +13,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from study.events import Event, StudyOpened, Warned
-from study.journal import JournalError, compressed, decode, encode, opened, read
-from study.state import StudyState, fold
+from sr_core.process.redaction import redact, redact_with
+from study.record.events import Event, StudyOpened, Warned
+from study.record.journal import JournalError, compressed, decode, encode, opened, read, study_id
+from study.record.state import StudyState, fold
+from study.record.tail import BATCH, Reading, Tail
 from study.tracking import follow
 from study.tracking import follower as follower_module
-from study.tracking.databases import ViewError, redact
-from study.tracking.follow import BATCH, Reading, Tail, keeping, study_id, sync
+from study.tracking.databases import ViewError
+from study.tracking.follow import keeping, sync
 from study.tracking.follower import Follower
-from study.tracking.redaction import redact_with
 
 Tell = Callable[..., object]
 
@@ -127,7 +128,7 @@ def test_a_line_that_is_completed_while_it_is_read_is_no_damage(story: Tell, mon
                 file.write(line[-7:])  # the study's owner gets on with the line
             return decode(seen)
 
-        monkeypatch.setattr("study.tracking.follow.decode", completing)
+        monkeypatch.setattr("study.record.tail.decode", completing)
         assert sync(told.folder.journal, notebook) == 1
 
 

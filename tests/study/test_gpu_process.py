@@ -14,21 +14,22 @@ import numpy as np
 import pytest
 import torch
 
-from sr_core.data.images import write_png
 from sr_core.errors import ConfigError, SuiteError
 from sr_core.evaluate import main as evaluate
+from sr_core.images.files import write_png
 from sr_core.model.inference import on_device
 from sr_core.training import choice
 from sr_core.training.memory import needing_gpu
 from sr_core.training.runtime import Runtime, resolve
 from sr_core.upscale import main as upscale
-from study import opening, trial
-from study.config import TrialConfig
 from study.executors import opening as executors
+from study.executors import trial
+from study.executors.placement import Placement
 from study.executors.separate import THIS_PROCESS, SeparateProcess, runner_for
-from study.experiment import Experiment
-from study.placement import Placement
-from study.trial import TrialTask
+from study.executors.trial import TrialTask
+from study.question.config import TrialConfig
+from study.question.experiment import Experiment
+from study.session import opening
 
 TAKEN = RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable\nSearch for `cudaErrorDevices")
 GPUS = Placement(executor="processes", slots=2, gpus=("0", "1"))
@@ -147,7 +148,7 @@ def test_a_study_with_worker_processes_on_gpus_is_opened_without_touching_them(
     elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sr_core.training.runtime import gpu_models
-    from study import session
+    from study.session import session
 
     store: Any = SimpleNamespace(path=Path("store.h5"), lr=(), records=lambda split: ())
     setups: list[Any] = []

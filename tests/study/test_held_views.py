@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from study.folder import StudyFolder
-from study.state import StudyState
+from study.record.folder import StudyFolder
+from study.record.standing import standing_of
+from study.record.state import StudyState
 from study.tracking import held
 from study.tracking.follow import sync
-from study.tracking.standing import standing_of
 from study.tracking.views import addresses_of, hold_all, sinks_of
 
 VIEWS = ("mlflow", "optuna")
@@ -157,9 +157,9 @@ def test_asking_imports_no_tracker_and_views_import_theirs_when_they_are_first_u
     code = f"""
 import sys
 from pathlib import Path
-from study.folder import StudyFolder
-from study.journal import read
-from study.state import fold
+from study.record.folder import StudyFolder
+from study.record.journal import read
+from study.record.state import fold
 from study.tracking.views import hold_all, sinks_of
 folder = StudyFolder(Path({str(folder.root)!r}), "small")
 assert hold_all(folder, fold(read(folder.journal)), None, None)

@@ -10,9 +10,16 @@ from optuna.distributions import CategoricalDistribution
 from scipy.stats import qmc
 
 from experiments.quickstart import EXPERIMENT
-from study.space import Choice, Dimension, Grid
+from study.question.space import Choice, Dimension, Grid
 from study.statistics import importance
-from study.statistics.importance import Importance, calibrated, importances, measure, sentences, stopped
+from study.statistics.importance import (
+    Importance,
+    calibrated,
+    importance_sentences,
+    importances,
+    measure_importances,
+    stopped,
+)
 
 DIMENSIONS = tuple(
     Dimension((name,), kind, "nuisance")
@@ -45,7 +52,7 @@ def explore(generator: np.random.Generator, count: int, how: str = "random") -> 
 
 def measured(cells: Any, scores: Any, seed: int = 1) -> dict[str, Importance]:
     points = [{d.label: (d.listed or ())[i] for d, i in zip(DIMENSIONS, cell, strict=True)} for cell in cells]
-    return {one.label: one for one in measure(points, scores.tolist(), DIMENSIONS, seed)}
+    return {one.label: one for one in measure_importances(points, scores.tolist(), DIMENSIONS, seed)}
 
 
 def test_what_decides_is_resolved_and_what_does_nothing_is_not() -> None:
@@ -115,18 +122,18 @@ def test_words_say_what_is_resolved_what_is_not_and_on_which_condition() -> None
         Importance("model.temperature", 0.61, 0.4, 0.8, True, 0.5),
         Importance("train.loss", 0.39, 0.0, 0.5, False, 0.5),
     ]
-    assert sentences(found, "tpe") == [
+    assert importance_sentences(found, "tpe") == [
         "importance (conditional on where the sampler looked): model.temperature 61% (40%–80%)",
         "not resolved from noise: train.loss",
     ]
     little = Importance("train.loss", 0.01, 0.001, 0.5, True, 0.5)
-    assert sentences([little], "random") == ["importance: train.loss 1% (<1%–50%)"]
-    assert sentences(found[1:], "random") == ["importance: of no hyperparameter resolved from noise"]
-    assert sentences([], "tpe") == []
-    assert sentences(found, "tpe", 12)[0].startswith(
+    assert importance_sentences([little], "random") == ["importance: train.loss 1% (<1%–50%)"]
+    assert importance_sentences(found[1:], "random") == ["importance: of no hyperparameter resolved from noise"]
+    assert importance_sentences([], "tpe") == []
+    assert importance_sentences(found, "tpe", 12)[0].startswith(
         "importance (conditional on where the sampler looked; 12 stopped trials left out): model"
     )
-    assert sentences(found, "random", 1)[0].startswith("importance (1 stopped trial left out): model")
+    assert importance_sentences(found, "random", 1)[0].startswith("importance (1 stopped trial left out): model")
 
 
 def test_stopped_trials_are_pruned_and_paused_ones_and_undo_the_calibration(history: Callable[..., Any]) -> None:

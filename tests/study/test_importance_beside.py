@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from experiments.quickstart import EXPERIMENT
-from study.journal import Journal
+from study.record.journal import Journal
 from study.screen import importance_beside
 from study.screen.importance_beside import ImportanceBeside
 from study.statistics import importance
@@ -51,7 +51,7 @@ def test_they_are_those_of_the_result_and_come_without_anybody_waiting(told: Any
             time.sleep(0.05)
     finally:
         beside.close()
-    expected = importance.sentences(importance.importances(study.state, PLAIN), PLAIN.sampler)
+    expected = importance.importance_sentences(importance.importances(study.state, PLAIN), PLAIN.sampler)
     assert found == [f"after 12 finished trials, {expected[0]}", *expected[1:]]
     assert "train.loss" in found[0]
 
@@ -78,7 +78,7 @@ def test_the_measure_does_not_hear_the_terminal_s_ctrl_c_and_the_caller_still_do
     look = (  # in a process of its own, where nothing has started Python's resource tracker yet
         "import signal, sys\nfrom dataclasses import replace\nfrom pathlib import Path\n"
         "from experiments.quickstart import EXPERIMENT\nfrom study.screen.importance_beside import ImportanceBeside\n"
-        "from study.journal import read\nfrom study.state import fold\n"
+        "from study.record.journal import read\nfrom study.record.state import fold\n"
         "beside = ImportanceBeside(replace(EXPERIMENT, references={}, replicates=0), Path(sys.argv[1]))\n"
         "beside.sentences(fold(read(Path(sys.argv[1]))))\n"
         "status = Path(f'/proc/{beside._process.pid}/status').read_text()\n"

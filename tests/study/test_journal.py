@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sr_core.errors import TakenOverError
-from study import events as ev
-from study.events import Event
-from study.journal import Journal, JournalError, Place, TornLineError, compressed, decode, encode, read
-from study.tracking.follow import Tail
+from study.record import events as ev
+from study.record.events import Event
+from study.record.journal import Journal, JournalError, JournalPosition, TornLineError, compressed, decode, encode, read
+from study.record.tail import Tail
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 PLAIN = st.recursive(
@@ -32,9 +32,9 @@ KINDS = (
     ev.SessionEnded,
     ev.Proposed,
     ev.Started,
-    ev.Progress,
+    ev.Validated,
     ev.Checkpointed,
-    ev.Reduced,
+    ev.MicroBatchReduced,
     ev.Paused,
     ev.Resumed,
     ev.WorkerLost,
@@ -71,8 +71,8 @@ def events_of(kind: type[Event]) -> st.SearchStrategy[Event]:
     return st.builds(kind, **{f.name: BY_NAME.get(f.name, values_of(f.type)) for f in fields(kind)})
 
 
-def progress(patches: int, psnr: float = 30.0) -> ev.Progress:
-    return ev.Progress(
+def progress(patches: int, psnr: float = 30.0) -> ev.Validated:
+    return ev.Validated(
         time=patches / 100, trial=3, patches=patches, scores={"val/psnr": psnr}, loss=0.1, learning_rate=1e-3
     )
 
@@ -177,11 +177,11 @@ def test_whoever_has_read_it_all_opens_it_without_reading_it_again(path: Path, m
     write(path, *STORY[:-1])
     whole = path.read_bytes()
     path.write_bytes(whole + b'{"seq":')  # torn
-    place = Place()
+    place = JournalPosition()
     assert list(read(path, place)) == list(STORY[:-1])
     assert (place.count, place.end) == (len(STORY) - 1, len(whole))
     with monkeypatch.context() as patch:
-        patch.setattr("study.journal.decode", None)
+        patch.setattr("study.record.journal.decode", None)
         journal = Journal(path, read_to=place)
         journal.append(STORY[-1])
         journal.close()
@@ -371,7 +371,7 @@ def test_a_line_that_is_completed_while_it_is_read_is_no_damage(path: Path, monk
             path.write_bytes(whole)  # the study's owner gets on with the line
         return decode(line)
 
-    monkeypatch.setattr("study.journal.decode", completing)
+    monkeypatch.setattr("study.record.journal.decode", completing)
     assert list(read(path)) == list(STORY[:-1])
 
 
@@ -440,7 +440,7 @@ def test_a_line_that_was_written_while_its_owner_was_replaced_does_not_count(pat
 
 def test_a_line_that_came_since_the_record_was_read_is_not_cut_off_as_a_torn_tail(path: Path) -> None:
     write(path, *STORY[:2])
-    place = Place()
+    place = JournalPosition()
     assert len(list(read(path, place))) == 2
     write(path, STORY[2])
     whole = path.read_bytes()

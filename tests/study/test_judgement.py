@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from study.events import Finished, Progress
-from study.judgement import NO_MATCH, Circumstances, judge
-from study.proof import TOLERANCES, Comparison
+from study.record.events import Finished, Validated
+from study.reproduction.judgement import NO_MATCH, Circumstances, judge
+from study.reproduction.retrain import TOLERANCES, ReproducedTrial
 
 NOTHING = Circumstances((), (), ())
 CODE = Circumstances((), ("code aaaa then, bbbb now: sr_core/seed.py",), ())
@@ -17,8 +17,8 @@ PROCESSOR = Circumstances((), (), (), "processor an old one then, a new one here
 UNKNOWN = Circumstances((), (), (), unknown=("cudnn is not in the record, 91002 here",))
 
 
-def point(patches: int, psnr: float, ssim: float = 0.9) -> Progress:
-    return Progress(
+def point(patches: int, psnr: float, ssim: float = 0.9) -> Validated:
+    return Validated(
         time=patches,
         trial=0,
         patches=patches,
@@ -35,10 +35,10 @@ def result(psnr: float, weights: str = "beef") -> Finished:
     )
 
 
-def compared(*gaps: float, weights: str = "beef") -> Comparison:
+def compared(*gaps: float, weights: str = "beef") -> ReproducedTrial:
     """Two curves of 30 dB whose validations differ by so much, and their results."""
     points = [(point(20 * n, 30.0), point(20 * n, 30.0 + gap)) for n, gap in enumerate(gaps, start=1)]
-    return Comparison([*points], (result(30.0), result(30.0 + gaps[-1], weights)))
+    return ReproducedTrial([*points], (result(30.0), result(30.0 + gaps[-1], weights)))
 
 
 @pytest.mark.parametrize("around", [NOTHING, CODE, VERSION, PROCESSOR], ids=["nothing", "code", "version", "processor"])
@@ -65,7 +65,7 @@ def test_where_bits_are_promised_one_that_differs_is_a_difference(around: Circum
     found = judge(compared(0.0, 4e-15), around, promises_bits=True, strict=strict)
     assert (found.status, found.lines[-1]) == (NO_MATCH, "verdict: different")
     assert found.lines[0].startswith("differs: after 40 patches: val/psnr 30.0 then, 30.000000000000004 now")
-    cause = around.lines[0] if around.lines else "pictures, code, versions and settings are those of the record"
+    cause = around.lines[0] if around.lines else "images, code, versions and settings are those of the record"
     assert f"likely cause: {cause}" in found.lines[-2]
 
 
@@ -114,13 +114,13 @@ def test_the_tolerance_ends_where_it_says(gap: float) -> None:
 
 def test_ssim_has_a_tolerance_of_its_own() -> None:
     then, off = point(20, 30.0), point(20, 30.0, ssim=0.9 + 2 * TOLERANCES["val/ssim"])
-    assert judge(Comparison([(then, off)]), TORCH, promises_bits=True, strict=False).status == NO_MATCH
+    assert judge(ReproducedTrial([(then, off)]), TORCH, promises_bits=True, strict=False).status == NO_MATCH
 
 
 def test_a_second_training_that_failed_or_ended_early_is_a_difference_under_any_settings() -> None:
     failed = replace(compared(0.0), failure="diverged: the loss is nan")
     assert judge(failed, TORCH, promises_bits=True, strict=False).lines[0] == "differs: diverged: the loss is nan"
-    early = Comparison([(point(20, 30.0), point(20, 30.0)), (point(40, 30.0), None)])
+    early = ReproducedTrial([(point(20, 30.0), point(20, 30.0)), (point(40, 30.0), None)])
     found = judge(early, TORCH, promises_bits=True, strict=False)
     assert (found.status, found.lines[0]) == (NO_MATCH, "differs: no validation after 40 patches")
 

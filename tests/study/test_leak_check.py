@@ -9,42 +9,43 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sr_core.data import known, leaks
-from sr_core.data.images import Image as Pixels
-from sr_core.data.images import read_image
-from sr_core.data.leaks import Duplicate, Findings, Leak
-from sr_core.data.sources import folder_pictures
 from sr_core.errors import SuiteError
-from study import leak_check, opening
-from study.experiment import load_experiment
-from study.leak_check import check_leaks
-from study.opening import Found, check_pictures, read_pictures
+from sr_core.images.files import Image as Pixels
+from sr_core.images.files import read_image
+from sr_core.leaks import overlap as leaks
+from sr_core.leaks.overlap import Duplicate, Findings, Leak
+from sr_core.store import known
+from sr_core.store.sources import folder_images
+from study.question.experiment import load_experiment
+from study.session import leak_check, opening
+from study.session.leak_check import check_leaks
+from study.session.opening import ScannedImages, check_images, read_images
 
-Look = Callable[[], Found]
+Look = Callable[[], ScannedImages]
 
 
 @pytest.fixture
-def look(picture_folder: Path, tmp_path: Path) -> Look:
-    """look() reads the folder's pictures as a session does."""
+def look(image_folder: Path, tmp_path: Path) -> Look:
+    """look() reads the folder's images as a session does."""
 
-    def again() -> Found:
-        benchmarks = [name for name in ("Set5",) if (picture_folder / name).exists()]
-        return read_pictures(tmp_path / "root", folder_pictures(picture_folder, benchmarks))
+    def again() -> ScannedImages:
+        benchmarks = [name for name in ("Set5",) if (image_folder / name).exists()]
+        return read_images(tmp_path / "root", folder_images(image_folder, benchmarks))
 
     return again
 
 
 @pytest.fixture
-def leaky(picture_folder: Path, look: Look) -> Look:
-    """`look` for a folder that trains on a validation picture, halved and saved as JPEG."""
-    with Image.open(picture_folder / "valid/valid1.png") as picture:
-        picture.resize((40, 36)).save(picture_folder / "train/copy.jpg")
+def leaky(image_folder: Path, look: Look) -> Look:
+    """`look` for a folder that trains on a validation image, halved and saved as JPEG."""
+    with Image.open(image_folder / "valid/valid1.png") as image:
+        image.resize((40, 36)).save(image_folder / "train/copy.jpg")
     return look
 
 
 @pytest.fixture
 def compared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of training pictures of every comparison that is made."""
+    """The number of training images of every comparison that is made."""
     counts: list[int] = []
     examine = leaks.examine
 
@@ -79,7 +80,7 @@ def told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> p
 def test_a_leak_that_is_allowed_is_told_and_returned(
     leaky: Look, tmp_path: Path, told: pytest.LogCaptureFixture
 ) -> None:
-    with told.at_level(logging.INFO, "study.leak_check"):
+    with told.at_level(logging.INFO, "study.session.leak_check"):
         (leak,) = check_leaks(tmp_path / "root", leaky(), allowed=True)
     assert (leak.training, leak.set_name, leak.held_out) == ("train/copy.jpg", "valid", "valid/valid1.png")
     (record,) = told.records
@@ -88,7 +89,7 @@ def test_a_leak_that_is_allowed_is_told_and_returned(
 
 
 @pytest.mark.parametrize("allowed", [False, True])
-def test_pictures_without_a_leak_pass(allowed: bool, look: Look, tmp_path: Path) -> None:
+def test_images_without_a_leak_pass(allowed: bool, look: Look, tmp_path: Path) -> None:
     assert check_leaks(tmp_path / "root", look(), allowed=allowed) == ()
 
 
@@ -100,16 +101,16 @@ def test_what_was_compared_once_is_not_compared_again(leaky: Look, tmp_path: Pat
     assert compared == [6]
 
 
-def test_other_pictures_other_benchmarks_and_another_rule_are_compared_anew(
-    look: Look, picture_folder: Path, tmp_path: Path, compared: list[int], monkeypatch: pytest.MonkeyPatch
+def test_other_images_other_benchmarks_and_another_rule_are_compared_anew(
+    look: Look, image_folder: Path, tmp_path: Path, compared: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "root"
     check_leaks(root, look(), allowed=False)
-    shutil.copytree(picture_folder / "valid", picture_folder / "Set5/HR")
+    shutil.copytree(image_folder / "valid", image_folder / "Set5/HR")
     check_leaks(root, look(), allowed=False)
-    (picture_folder / "Set5/HR/valid2.png").unlink()
+    (image_folder / "Set5/HR/valid2.png").unlink()
     check_leaks(root, look(), allowed=False)
-    (picture_folder / "train/train0.png").unlink()
+    (image_folder / "train/train0.png").unlink()
     check_leaks(root, look(), allowed=False)
     monkeypatch.setattr(leak_check, "RULE", 0)
     check_leaks(root, look(), allowed=False)
@@ -117,17 +118,17 @@ def test_other_pictures_other_benchmarks_and_another_rule_are_compared_anew(
     assert len(kept(root)) == 5
 
 
-def test_benchmarks_are_compared_too(look: Look, picture_folder: Path, tmp_path: Path) -> None:
-    (picture_folder / "Set5/HR").mkdir(parents=True)
-    shutil.copy(picture_folder / "train/train3.png", picture_folder / "Set5/HR/baby.png")
+def test_benchmarks_are_compared_too(look: Look, image_folder: Path, tmp_path: Path) -> None:
+    (image_folder / "Set5/HR").mkdir(parents=True)
+    shutil.copy(image_folder / "train/train3.png", image_folder / "Set5/HR/baby.png")
     with pytest.raises(SuiteError, match=r"train/train3\.png trains and Set5/HR/baby\.png of Set5 .*same pixels"):
         check_leaks(tmp_path / "root", look(), allowed=False)
 
 
-def test_a_new_study_reads_each_picture_once_to_know_it_and_to_compare_it(
-    look: Look, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compared: list[int]
+def test_a_new_study_reads_each_image_once_to_know_it_and_to_compare_it(
+    look: Look, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compared: list[int]
 ) -> None:
-    shutil.copytree(picture_folder / "valid", picture_folder / "Set5/HR")
+    shutil.copytree(image_folder / "valid", image_folder / "Set5/HR")
     plain = look()
     read: list[Path] = []
 
@@ -137,13 +138,13 @@ def test_a_new_study_reads_each_picture_once_to_know_it_and_to_compare_it(
 
     for module in (leaks, known):
         monkeypatch.setattr(module, "read_image", counting)
-    found = read_pictures(tmp_path / "root", plain.pictures, compare=True)
-    check_pictures(replace(load_experiment("quickstart")[1], references={}), found)
+    found = read_images(tmp_path / "root", plain.images, compare=True)
+    check_images(replace(load_experiment("quickstart")[1], references={}), found)
     check_leaks(tmp_path / "root", found, allowed=True)
     assert found.manifest == plain.manifest
-    members = (*found.pictures.train, *found.pictures.valid, *found.pictures.benchmarks["Set5"])
-    assert sorted(read) == sorted(picture.path for picture in members)
-    again = read_pictures(tmp_path / "root", plain.pictures, compare=True)
+    members = (*found.images.train, *found.images.valid, *found.images.benchmarks["Set5"])
+    assert sorted(read) == sorted(image.path for image in members)
+    again = read_images(tmp_path / "root", plain.images, compare=True)
     check_leaks(tmp_path / "root", again, allowed=True)
     assert len(read) == len(members), "what is known is not read again"
     assert compared == [5]
@@ -161,14 +162,14 @@ def test_damaged_findings_are_made_again(content: bytes, look: Look, tmp_path: P
     assert compared == [5, 5]
 
 
-def test_pictures_that_train_twice_are_told_and_stop_nothing(
-    look: Look, picture_folder: Path, tmp_path: Path, told: pytest.LogCaptureFixture
+def test_images_that_train_twice_are_told_and_stop_nothing(
+    look: Look, image_folder: Path, tmp_path: Path, told: pytest.LogCaptureFixture
 ) -> None:
-    shutil.copy(picture_folder / "train/train2.png", picture_folder / "train/train2_again.png")
-    with told.at_level(logging.INFO, "study.leak_check"):
+    shutil.copy(image_folder / "train/train2.png", image_folder / "train/train2_again.png")
+    with told.at_level(logging.INFO, "study.session.leak_check"):
         assert check_leaks(tmp_path / "root", look(), allowed=False) == ()
     assert [(r.levelname, r.getMessage()) for r in told.records] == [
-        ("INFO", "training pictures that are there twice: train/train2_again.png is train/train2.png again")
+        ("INFO", "training images that are there twice: train/train2_again.png is train/train2.png again")
     ]
 
 

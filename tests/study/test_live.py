@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 
 from experiments.quickstart import EXPERIMENT
-from study.journal import Journal
+from study.record.journal import Journal
 
 SHOWS = """
 import os, signal, sys, time
 from pathlib import Path
-from study import events as ev
+from study.record import events as ev
 from study.screen import live, terminal
-from study.journal import read
-from study.state import fold
-from study.stopping import StopSignal
+from study.record.journal import read
+from study.record.state import fold
+from sr_core.process.stopping import StopSignal
 {first}
 events = list(read(Path(sys.argv[1])))
 state = fold(events)

@@ -9,11 +9,11 @@ import pytest
 from rich.console import Console
 
 from experiments.quickstart import EXPERIMENT
-from study import events as ev
-from study.screen import pace
+from study.record import events as ev
 from study.screen.live_table import Shown, screen
-from study.screen.sparkline import Scale, scale_of, sparkline
-from study.statistics.finalists import due
+from study.screen.sparkline import SparklineScale, scale_of, sparkline
+from study.search.replicates import due
+from study.statistics import pace
 
 VALUES = {
     "train.loss": "l2",
@@ -163,7 +163,7 @@ def test_all_curves_share_one_scale_that_first_validations_do_not_stretch(histor
         told.start(number)
         told.validate(number, low, 30.0, 31.0, 32.0)
     scale = scale_of(told.state)
-    assert scale == Scale(20.0, 32.0), "a tenth of the validations lie below it"
+    assert scale == SparklineScale(20.0, 32.0), "a tenth of the validations lie below it"
     assert [sparkline(t, scale, 4) for t in told.state.trials.values()] == ["▁▇██", "▁▇██", "▆▇██"]
 
 
@@ -175,7 +175,7 @@ def test_a_curve_ends_where_its_trial_ended_and_has_dots_where_it_may_still_go(h
     running = told.propose(VALUES)
     told.start(running)
     told.validate(running, 20.0)
-    scale = Scale(20.0, 30.0)
+    scale = SparklineScale(20.0, 30.0)
     assert sparkline(told.state.trials[0], scale, 4) == "██  "
     assert sparkline(told.state.trials[running], scale, 4) == "▁···"
     assert sparkline(told.state.trials[running], scale, 8) == "▁▁······", "a quarter of the budget, whatever the cells"

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from experiments.quickstart import EXPERIMENT
-from study import events as ev
 from study import results
-from study.folder import StudyFolder
+from study.record import events as ev
+from study.record.folder import StudyFolder
+from study.record.state import StudyState, TrialState
 from study.report.cost import _loads
 from study.report.ranking import ranking
 from study.report.record import record_of
 from study.screen import live_table
 from study.screen.live_table import Shown, screen
-from study.state import StudyState, TrialState
 
 TRIALS = 40
 
@@ -84,7 +84,7 @@ def test_loads_of_devices_are_means_over_all_validations_though_a_state_keeps_th
     study.start(number)
     for patches, cpu in ((480, 10.0), (960, 20.0), (1440, 60.0)):
         study.tell(
-            ev.Progress, trial=number, patches=patches, scores={"val/psnr": 30.0, "val/ssim": 0.8}, loss=1.0,
+            ev.Validated, trial=number, patches=patches, scores={"val/psnr": 30.0, "val/ssim": 0.8}, loss=1.0,
             learning_rate=1e-3, load={"cpu_utilization_percentage": cpu},
         )  # fmt: skip
     record = record_of(StudyFolder(Path("/nowhere"), "small"), study.events, None)

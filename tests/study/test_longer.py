@@ -1,4 +1,4 @@
-"""Longer trainings against each other: paired over pictures, and only what can be compared."""
+"""Longer trainings against each other: paired over images, and only what can be compared."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,7 +8,7 @@ import pytest
 
 from experiments.longer import main
 from experiments.quickstart import EXPERIMENT
-from study import events as ev
+from study.record import events as ev
 
 BUDGET = 4 * EXPERIMENT.base.train.budget_patches
 WINNER, AUTHORS = (31.0, 32.0, 33.0), (30.8, 31.7, 32.9)
@@ -26,7 +26,7 @@ class Study:
         return ["--root", str(self.search.folder.root)]
 
     def train(self, number: int, scores: tuple[float, ...], *, budget: int = BUDGET, **more: Any) -> None:
-        """A complete training of a trial; these are the PSNR of its pictures, of Set5 and of valid alike."""
+        """A complete training of a trial; these are the PSNR of its images, of Set5 and of valid alike."""
         folder = replace(self.search.folder, training=f"{number:04d}-{budget}")
         study = type(self.search)(folder)
         study.open()
@@ -36,7 +36,7 @@ class Study:
         study.tell(ev.Proposed, trial=number, role="training", name="", **told)
         study.start(number)
         mean = {"val/psnr": sum(scores) / len(scores), "val/ssim": 0.9}
-        study.tell(ev.Progress, trial=number, patches=budget, scores=mean, loss=0.1, learning_rate=1e-3)
+        study.tell(ev.Validated, trial=number, patches=budget, scores=mean, loss=0.1, learning_rate=1e-3)
         study.tell(ev.Finished, trial=number, patches=budget, scores=mean, per_image=(), weights="beef", seconds={})
         study.tell(
             ev.Concluded,
@@ -54,7 +54,7 @@ def study(story: Callable[..., Any]) -> Study:
     return Study(story)
 
 
-def test_differences_are_paired_over_pictures(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+def test_differences_are_paired_over_images(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     study.train(0, AUTHORS)
     study.train(1, WINNER)
     assert main(study.argv) == 0
@@ -65,7 +65,7 @@ def test_differences_are_paired_over_pictures(study: Study, capsys: pytest.Captu
     ]
     # Differences 0.2, 0.3, 0.1: sd 0.1, t(2) 4.303, so half an interval is 0.248.
     assert lines[2:] == [
-        f"trial 1 - authors on {name}: +0.200 dB (95 % -0.048 to 0.448 over 3 pictures)" for name in ("valid", "Set5")
+        f"trial 1 - authors on {name}: +0.200 dB (95 % -0.048 to 0.448 over 3 images)" for name in ("valid", "Set5")
     ]
 
 
@@ -85,8 +85,8 @@ def test_one_is_no_comparison_nor_one_that_began_with_other_weights(
     assert "expected at least two longer trainings that are complete" in capsys.readouterr().err
 
 
-def test_other_pictures_are_refused(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_images_are_refused(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     study.train(0, AUTHORS[:2])
     study.train(1, WINNER)
     assert main(study.argv) == 2
-    assert "valid: trial 1 and authors were scored on different pictures" in capsys.readouterr().err
+    assert "valid: trial 1 and authors were scored on different images" in capsys.readouterr().err

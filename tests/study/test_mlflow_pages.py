@@ -26,16 +26,16 @@ import torch
 from mlflow.tracking import MlflowClient
 from safetensors.torch import save_file
 
-from sr_core.data.images import read_image
+from sr_core.images.files import read_image
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
-from study.pictures import picture_file
-from study.tracking import mlflow_files
+from study.record.images import image_file
 from study.tracking.databases import artifact_root, default_tracking_uri
 from study.tracking.follow import sync
-from study.tracking.mlflow_model import LIBRARIES, requirements
-from study.tracking.mlflow_sink import MlflowSink
-from study.tracking.mlflow_store import prepare_store
+from study.tracking.mlflow import files as mlflow_files
+from study.tracking.mlflow.registry import LIBRARIES, model_requirements
+from study.tracking.mlflow.sink import MlflowSink
+from study.tracking.mlflow.store import prepare_mlflow_store
 
 Tell = Callable[..., Any]
 DOCS = Path(__file__).parents[2] / "docs" / "guides" / "mlflow.md"
@@ -45,7 +45,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "guides" / "mlflow.md"
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store without studies; made once, because MLflow takes seconds for it."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    prepare_store(f"sqlite:///{path}")
+    prepare_mlflow_store(f"sqlite:///{path}")
     return path
 
 
@@ -87,7 +87,7 @@ def files_of(told: Any, run: Any) -> dict[str, Path]:
     return {p.relative_to(place).as_posix(): p for p in sorted(place.rglob("*")) if p.is_file()}
 
 
-def test_a_trial_s_pictures_are_a_series_as_mlflow_itself_writes_one(shown: Any) -> None:
+def test_a_trial_s_images_are_a_series_as_mlflow_itself_writes_one(shown: Any) -> None:
     run, trial = run_named(shown, "trial 0001"), shown.state.trials[1]
     found = {name: path for name, path in files_of(shown, run).items() if name.startswith("images/")}
     moments = [(0, trial.proposed.time), *((point.patches, point.time) for point in trial.curve)]
@@ -95,7 +95,7 @@ def test_a_trial_s_pictures_are_a_series_as_mlflow_itself_writes_one(shown: Any)
         start = f"images/val~crop+step+{patches}+timestamp+{int(moment * 1000)}+"
         png, webp = sorted(name for name in found if name.startswith(start))[::-1]
         assert webp == png.replace(".png", "+compressed.webp")
-        assert found[png].read_bytes() == picture_file(shown.folder.trial(1), patches).read_bytes()
+        assert found[png].read_bytes() == image_file(shown.folder.trial(1), patches).read_bytes()
         assert found[webp].read_bytes()[8:12] == b"WEBP"
     assert len(found) == 2 * len(moments)
     assert run.data.tags["mlflow.loggedImages"] == "true"
@@ -107,7 +107,7 @@ def test_a_trial_s_pictures_are_a_series_as_mlflow_itself_writes_one(shown: Any)
     assert {name.rpartition("+")[2] for name in by_mlflow if name.endswith("webp")} == {"compressed.webp"}
 
 
-def test_the_scores_of_each_picture_are_a_table_that_mlflow_loads(shown: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_scores_of_each_image_are_a_table_that_mlflow_loads(shown: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     run, client = run_named(shown, "trial 0001"), client_of(shown)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", default_tracking_uri(shown.folder.root))
     table = client.load_table(run.info.experiment_id, "per_image.json", run_ids=[run.info.run_id])
@@ -118,7 +118,7 @@ def test_the_scores_of_each_picture_are_a_table_that_mlflow_loads(shown: Any, mo
 
 
 def test_a_table_says_in_words_what_json_cannot_hold() -> None:
-    assert json.loads(mlflow_files.table(("a",), [(float("inf"),), (1.0,)]))["data"] == [["inf"], [1.0]]
+    assert json.loads(mlflow_files.json_table(("a",), [(float("inf"),), (1.0,)]))["data"] == [["inf"], [1.0]]
 
 
 def test_every_run_names_its_data_with_fingerprint_and_source(shown: Any) -> None:
@@ -181,11 +181,11 @@ def test_the_champion_is_registered_once_and_follows_the_winner(shown: Any) -> N
 
 @pytest.mark.slow
 def test_the_champion_predicts_what_upscale_writes_wherever_the_root_is(shown: Any, tmp_path: Path) -> None:
-    picture = tmp_path / "given.png"
+    image = tmp_path / "given.png"
     noise = torch.randint(0, 256, (20, 28, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
-    PIL.Image.fromarray(noise.numpy()).save(picture)
+    PIL.Image.fromarray(noise.numpy()).save(image)
     weights = shown.folder.trial(1) / "weights.safetensors"
-    command = [sys.executable, "-m", "sr_core.upscale", "--weights", weights, picture, "--out", tmp_path / "made"]
+    command = [sys.executable, "-m", "sr_core.upscale", "--weights", weights, image, "--out", tmp_path / "made"]
     subprocess.run([*map(str, command)], check=True, capture_output=True, timeout=120)
     shown.carry_to(tmp_path / "carried")
     show(shown)
@@ -198,7 +198,7 @@ def test_the_champion_predicts_what_upscale_writes_wherever_the_root_is(shown: A
         "import sr_core; print(sr_core.__file__)\n"
     )
     uri, made = default_tracking_uri(shown.folder.root), tmp_path / "served.png"
-    arguments = [sys.executable, "-c", script, uri, str(picture), str(made)]
+    arguments = [sys.executable, "-c", script, uri, str(image), str(made)]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert np.array_equal(read_image(made), read_image(tmp_path / "made" / "given_x2.png"))
@@ -209,9 +209,9 @@ def test_the_champion_predicts_what_upscale_writes_wherever_the_root_is(shown: A
 def test_the_champion_that_mlflow_serves_answers_a_photograph_with_the_pixels_of_upscale(
     shown: Any, tmp_path: Path
 ) -> None:
-    picture, weights = tmp_path / "cat.png", shown.folder.trial(1) / "weights.safetensors"
-    PIL.Image.fromarray(skimage.data.cat()[60:140, 100:220]).save(picture)
-    command = [sys.executable, "-m", "sr_core.upscale", "--weights", weights, picture, "--out", tmp_path / "made"]
+    image, weights = tmp_path / "cat.png", shown.folder.trial(1) / "weights.safetensors"
+    PIL.Image.fromarray(skimage.data.cat()[60:140, 100:220]).save(image)
+    command = [sys.executable, "-m", "sr_core.upscale", "--weights", weights, image, "--out", tmp_path / "made"]
     subprocess.run([*map(str, command)], check=True, capture_output=True, timeout=300)
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
@@ -224,7 +224,7 @@ def test_the_champion_that_mlflow_serves_answers_a_photograph_with_the_pixels_of
             served, cwd=tmp_path, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            answer = ask_when_up(f"http://127.0.0.1:{port}", picture.read_bytes(), server, tmp_path / "log")
+            answer = ask_when_up(f"http://127.0.0.1:{port}", image.read_bytes(), server, tmp_path / "log")
         finally:
             os.killpg(server.pid, signal.SIGKILL)
             server.wait(30)
@@ -232,8 +232,8 @@ def test_the_champion_that_mlflow_serves_answers_a_photograph_with_the_pixels_of
     assert np.array_equal(read_image(tmp_path / "served.png"), read_image(tmp_path / "made" / "cat_x2.png"))
 
 
-def ask_when_up(address: str, picture: bytes, server: "subprocess.Popen[bytes]", log: Path) -> bytes:
-    """What a model server makes of a picture file, once it answers."""
+def ask_when_up(address: str, image: bytes, server: "subprocess.Popen[bytes]", log: Path) -> bytes:
+    """What a model server makes of an image file, once it answers."""
     deadline = time.monotonic() + 300
     while True:
         try:
@@ -242,7 +242,7 @@ def ask_when_up(address: str, picture: bytes, server: "subprocess.Popen[bytes]",
         except OSError:
             assert server.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.3)
-    body = json.dumps({"dataframe_records": [{"picture": base64.b64encode(picture).decode()}]}).encode()
+    body = json.dumps({"dataframe_records": [{"picture": base64.b64encode(image).decode()}]}).encode()
     request = urllib.request.Request(f"{address}/invocations", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=120) as answer:
         (made,) = json.load(answer)["predictions"]
@@ -295,8 +295,8 @@ def beside_the_runs(told: Any) -> dict[str, Any]:
 
 
 def test_the_model_s_requirements_are_what_it_imports(shown: Any) -> None:
-    assert requirements(["H5Py==3.0.1", "torch==2.13.0+cpu"])[-1] == "h5py==3.0.1"
-    assert "torch==2.13.0" in requirements(["torch==2.13.0+cpu"])
+    assert model_requirements(["H5Py==3.0.1", "torch==2.13.0+cpu"])[-1] == "h5py==3.0.1"
+    assert "torch==2.13.0" in model_requirements(["torch==2.13.0+cpu"])
     script = "import sys, sr_core.model.enlarge, sr_core.model.weights; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     loaded = {name.partition(".")[0] for name in done.stdout.split()}

@@ -15,13 +15,13 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from sr_core.errors import SuiteError
-from study.events import Progress
-from study.tracking import mlflow_store
+from study.record.events import Validated
 from study.tracking.databases import ViewError, artifact_root, default_tracking_uri
 from study.tracking.follow import sync
 from study.tracking.follower import Follower
-from study.tracking.mlflow_sink import MlflowSink
-from study.tracking.mlflow_store import find_run, prepare_store
+from study.tracking.mlflow import store as mlflow_store
+from study.tracking.mlflow.sink import MlflowSink
+from study.tracking.mlflow.store import find_run, prepare_mlflow_store
 
 Tell = Callable[..., Any]
 Snapshot = dict[str, dict[str, Any]]
@@ -35,7 +35,7 @@ OF_THE_STORE = {"mlflow.parentRunId", "study.best_run"}
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store without studies; made once, because MLflow takes seconds for it."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    prepare_store(f"sqlite:///{path}")
+    prepare_mlflow_store(f"sqlite:///{path}")
     return path
 
 
@@ -356,7 +356,7 @@ def test_what_is_not_finite_becomes_a_tag(told: Any) -> None:
     told.session(trials=1)
     number = told.propose()
     show(told)
-    broken = Progress(
+    broken = Validated(
         time=told.now,
         trial=number,
         patches=480,
@@ -502,7 +502,7 @@ def test_a_store_that_cannot_be_read_is_one_line(told: Any) -> None:
 @pytest.mark.slow
 def test_several_processes_may_prepare_one_store_at_once(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    script = f"from study.tracking.mlflow_store import prepare_store; prepare_store({uri!r})"
+    script = f"from study.tracking.mlflow.store import prepare_store; prepare_store({uri!r})"
     children = [subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE) for _ in range(3)]
     said = [child.communicate(timeout=120)[1].decode() for child in children]
     assert [child.returncode for child in children] == [0, 0, 0], said

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from sr_core.training.runtime import Runtime, resolve
-from study import opening
-from study.config import TrialConfig
 from study.executors import opening as executors
-from study.experiment import Experiment
-from study.placement import Placement
-from study.space import Choice, Float, Grid, Together
+from study.executors import runtime as settings
+from study.executors.placement import Placement
+from study.executors.runtime import resolve_runtime
+from study.question.config import TrialConfig
+from study.question.experiment import Experiment
+from study.question.space import Choice, Float, Grid, Together
 
 PAIRS = Together("train.batch_size", "train.learning_rate")
 
@@ -37,12 +38,12 @@ def test_what_each_value_makes_the_compiler_do_again_is_counted(
         asked.update(options)
         return resolve(threads=1)
 
-    monkeypatch.setattr(opening, "choose", choose)
+    monkeypatch.setattr(settings, "choose", choose)
     experiment = Experiment(question="Which learns fastest?", base=TrialConfig(seed=7), nuisance=nuisance, rungs=(960,))
-    opening.resolve_runtime(experiment, trials=3, placement=Placement())
+    resolve_runtime(experiment, trials=3, placement=Placement())
     assert asked["shapes"] == compilations
     assert asked["patches"] == 3 * experiment.base.train.budget_patches
-    opening.resolve_runtime(experiment, trials=3, placement=Placement(slots=2, executor="processes"))
+    resolve_runtime(experiment, trials=3, placement=Placement(slots=2, executor="processes"))
     assert asked["shapes"] == 2 * compilations, "two processes that train at once compile beside each other"
 
 
@@ -53,7 +54,7 @@ def test_the_speed_is_measured_beside_the_pixels_that_will_be_trained_on(monkeyp
         asked.update(options)
         return resolve(threads=1)
 
-    monkeypatch.setattr(opening, "choose", choose)
+    monkeypatch.setattr(settings, "choose", choose)
     monkeypatch.setattr(executors, "pixel_bytes", lambda store, scale: 1_000 * scale)
     experiment = Experiment(question="?", base=TrialConfig(seed=7), rungs=(960,))
     placement = Placement(executor="processes", slots=4, gpus=("0", "0", "1", "1"))

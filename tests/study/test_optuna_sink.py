@@ -11,11 +11,11 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from study.space import Choice, Dimension, Float, Grid, Int
+from study.question.space import Choice, Dimension, Float, Grid, Int
 from study.tracking.databases import ViewError, default_storage
 from study.tracking.follow import sync
 from study.tracking.follower import Follower
-from study.tracking.optuna_sink import OptunaSink, distribution, place
+from study.tracking.optuna import OptunaSink, distribution, place
 
 Tell = Callable[..., Any]
 

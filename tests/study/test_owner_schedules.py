@@ -19,11 +19,11 @@ from typing import IO, Any
 import pytest
 
 from sr_core.errors import SuiteError
-from study import claims, ownership
-from study.events import Warned
-from study.folder import StudyFolder
-from study.journal import Journal, Place, read
-from study.ownership import Ownership
+from study.record import claims, ownership
+from study.record.events import Warned
+from study.record.folder import StudyFolder
+from study.record.journal import Journal, JournalPosition, read
+from study.record.ownership import Ownership
 
 LINES = 4
 """That each owner writes, if it may."""
@@ -197,7 +197,7 @@ class Race:
 
     def _write(self, host: Host, held: Ownership) -> None:
         host.ownership = held
-        place = Place()
+        place = JournalPosition()
         known = len(list(read(self.folder.journal, place))) if self.folder.journal.exists() else 0
         journal = Journal(self.folder.journal, held.check, place)
         try:

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from sr_core import locks
 from sr_core.errors import SuiteError, TakenOverError
-from study import claims, ownership
-from study.coordinator import Coordinator
-from study.events import Failed, Warned
-from study.folder import StudyFolder
-from study.journal import Journal, read
-from study.ownership import has_begun
+from sr_core.process import locks
+from study.record import claims, ownership
+from study.record.events import Failed, Warned
+from study.record.folder import StudyFolder
+from study.record.journal import Journal, read
+from study.record.ownership import has_begun
+from study.session.coordinator import Coordinator
 from study.tracking.follow import Keeper
 
 Tell = Callable[..., Any]

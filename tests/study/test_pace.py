@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from experiments.quickstart import EXPERIMENT
-from study import events as ev
-from study.screen import pace
-from study.statistics.finalists import due
+from study.record import events as ev
+from study.search.replicates import due
+from study.statistics import pace
 
 PLAIN = replace(EXPERIMENT, references={}, replicates=0)
 BUDGET, EVERY = 1_920, 480

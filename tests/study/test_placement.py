@@ -6,7 +6,7 @@ import os
 import pytest
 
 from sr_core.errors import SuiteError
-from study.placement import Placement, add_placement_flags, placement_of
+from study.executors.placement import Placement, add_placement_flags, placement_of
 
 
 @pytest.mark.parametrize(("slots", "threads", "cores"), [(1, 2, 2), (1, 8, 2), (2, 1, 2), (2, 2, 4)])

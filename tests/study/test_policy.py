@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from experiments.quickstart import EXPERIMENT
 from sr_core.seed import child_seed
-from study import events as ev
-from study.dry_run import first_proposals
-from study.experiment import Experiment
+from study.question.experiment import Experiment
+from study.question.space import Choice, Grid
+from study.record import events as ev
+from study.record.state import OBJECTIVE, StudyState, TrialState
 from study.search.policy import Start, consequence, next_step
-from study.space import Choice, Grid
-from study.state import OBJECTIVE, StudyState, TrialState
+from study.session.dry_run import first_proposals
 
 NOW = 1_700_000_000.0
 EVERY, RUNGS, BUDGET = 480, (960, 1_440), 1_920
@@ -69,7 +69,7 @@ def of_search(state: StudyState) -> list[TrialState]:
 class Play:
     """A study on slots that take turns by chance. Scores come from a short list, so that many are equal."""
 
-    experiment: Experiment
+    experiment: Experiment = field(repr=False)
     asked: int
     slots: int
     scores: Sequence[int]
@@ -77,9 +77,9 @@ class Play:
     losses: float = 0.0
     """How likely the worker is lost at a turn."""
     failures: float = 0.0
-    state: StudyState = field(default_factory=StudyState)
-    calls: list[Asked] = field(default_factory=list)
-    running: list[int] = field(default_factory=list)
+    state: StudyState = field(default_factory=StudyState, repr=False)
+    calls: list[Asked] = field(default_factory=list, repr=False)
+    running: list[int] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
         self.tell(
@@ -135,7 +135,7 @@ class Play:
 
     def validate(self, number: int, patches: int) -> None:
         scores = {OBJECTIVE: float(self.scores[(7 * number + patches // EVERY) % len(self.scores)])}
-        self.tell(ev.Progress, trial=number, patches=patches, scores=scores, loss=1.0, learning_rate=1e-3)
+        self.tell(ev.Validated, trial=number, patches=patches, scores=scores, loss=1.0, learning_rate=1e-3)
         if patches == BUDGET:
             self.tell(ev.Finished, trial=number, patches=patches, scores=scores, per_image=(), weights="", seconds={})
             self.running.remove(number)
@@ -351,7 +351,7 @@ def one_trial(scheduler: str, *scores: float) -> Play:
         play.tell(ev.Started, trial=number, slot=0, epoch=1, patches=0, source="")
         for place, score in enumerate(curve, start=1):
             told = {"patches": EVERY * place, "scores": {OBJECTIVE: score}, "loss": 1.0, "learning_rate": 1e-3}
-            play.tell(ev.Progress, trial=number, **told)
+            play.tell(ev.Validated, trial=number, **told)
         if number == 0:
             rest = {"scores": {OBJECTIVE: 30.0}, "per_image": (), "weights": "", "seconds": {}}
             play.tell(ev.Finished, trial=0, patches=BUDGET, **rest)

@@ -23,17 +23,21 @@ from optuna.samplers import GPSampler, TPESampler
 from rich.console import Console
 
 from sr_core.errors import SuiteError
-from study import provenance, session
-from study.config import TrialConfig
-from study.events import Warned
-from study.experiment import Experiment
+from sr_core.process.stopping import StopSignal
+from study.question.config import TrialConfig
+from study.question.experiment import Experiment
+from study.question.space import Grid
+from study.record import provenance
+from study.record.addresses import sqlite_uri
+from study.record.events import Warned
+from study.record.wall_time import WallTime
 from study.screen import live
 from study.search import optuna_private
 from study.search.sampler import propose
-from study.space import Grid
-from study.stopping import StopSignal
-from study.tracking import databases, mlflow_private, mlflow_store
-from study.wall_time import WallTime
+from study.session import session
+from study.tracking import databases
+from study.tracking.mlflow import private as mlflow_private
+from study.tracking.mlflow import store as mlflow_store
 
 LISTED = Experiment(
     question="?",
@@ -186,7 +190,7 @@ def test_a_sampler_that_optuna_ignores_is_recorded_at_the_beginning(begun: Calla
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    mlflow_store.prepare_store(f"sqlite:///{path}")
+    mlflow_store.prepare_mlflow_store(f"sqlite:///{path}")
     return path
 
 
@@ -219,7 +223,7 @@ def test_a_store_that_cannot_be_given_back_is_one_line(
 ) -> None:
     monkeypatch.delattr(kind, part)
     with pytest.raises(databases.ViewError, match=rf"not as this project expects it \(AttributeError: .*{part}"):
-        mlflow_store.prepare_store(f"sqlite:///{store}")
+        mlflow_store.prepare_mlflow_store(f"sqlite:///{store}")
 
 
 def test_a_store_that_takes_other_arguments_is_one_line_and_leaves_nothing(
@@ -227,7 +231,7 @@ def test_a_store_that_takes_other_arguments_is_one_line_and_leaves_nothing(
 ) -> None:
     monkeypatch.setattr(SqlAlchemyStore, "__init__", lambda self, uri: None)
     with pytest.raises(databases.ViewError, match=r"not as this project expects it \(TypeError: ") as caught:
-        mlflow_store.prepare_store(f"sqlite:///{tmp_path / 'mlflow.db'}")
+        mlflow_store.prepare_mlflow_store(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -261,11 +265,11 @@ def test_a_store_without_such_a_column_is_one_line(store: Path, tmp_path: Path) 
 def test_a_store_of_the_first_mlflow_is_upgraded_by_mlflows_own_command(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     folder.mkdir()
-    uri = databases.sqlite_uri(folder / "mlflow.db")
+    uri = sqlite_uri(folder / "mlflow.db")
     engine = mlflow_database.create_sqlalchemy_engine_with_retry(uri)
     mlflow_database.InitialBase.metadata.create_all(engine)
     engine.dispose()
-    mlflow_store.prepare_store(uri)
+    mlflow_store.prepare_mlflow_store(uri)
     assert mlflow_store.client_of(uri).search_experiments() != []
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert not list(folder.glob("mlruns"))

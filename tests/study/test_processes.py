@@ -16,7 +16,7 @@ import pytest
 
 from sr_core.training.runtime import Runtime, resolve
 from study.executors import processes
-from study.executors.processes import ProcessWorker, Setup, _PipeChannel
+from study.executors.processes import ProcessWorker, ProcessWorkerSetup, _PipeChannel
 from study.executors.raw_output import followed_output, write_to
 from study.executors.remote import WorkerGoneError
 from study.executors.worker import Logged, LogUp
@@ -93,7 +93,7 @@ def test_a_worker_keeps_to_its_share_of_the_gpu_before_it_allocates(monkeypatch:
     monkeypatch.setattr(signal, "signal", noted("signal"))
     monkeypatch.setattr(logging, "basicConfig", noted("logging"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    setup = Setup(
+    setup = ProcessWorkerSetup(
         store=cast(Any, None), runtime=replace(resolve(threads=1), device="cuda"), home="device",
         max_bicubic_psnr=None, gpus=("1", "1", "1"), gpu_share=0.25,
     )  # fmt: skip

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from study import provenance
+from study.record import provenance
 
 BINARY = bytes(range(256))
 
@@ -25,7 +25,7 @@ def commit_all(folder: Path) -> str:
 
 
 def code_in(folder: Path) -> Path:
-    for name in ("study/provenance.py", "sr_core/seed.py", "experiments/mine.py"):
+    for name in ("study/record/provenance.py", "sr_core/seed.py", "experiments/mine.py"):
         path = folder / name
         path.parent.mkdir(parents=True)
         path.write_text("first\n" * 9)
@@ -43,7 +43,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def change(folder: Path) -> None:
-    (folder / "study" / "provenance.py").write_text("first\n" * 4 + "second\n" + "first\n" * 5)
+    (folder / "study" / "record" / "provenance.py").write_text("first\n" * 4 + "second\n" + "first\n" * 5)
     (folder / "study" / "icon.bin").write_bytes(BINARY[::-1])
 
 
@@ -108,7 +108,7 @@ def test_the_patch_can_be_applied_whatever_git_is_configured_to_show(
     clone = tmp_path / "clone"
     run_git(tmp_path, "clone", "-q", str(checkout), str(clone))
     run_git(clone, "apply", str(patch))
-    for name in ("study/provenance.py", "study/icon.bin"):
+    for name in ("study/record/provenance.py", "study/icon.bin"):
         assert (clone / name).read_bytes() == (checkout / name).read_bytes()
 
 
@@ -135,7 +135,7 @@ def test_the_source_is_that_of_the_running_code_not_of_folders_in_the_working_di
     for name in ("study", "sr_core"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
-    script = "from study import provenance; print(len(provenance.source_paths()), provenance.source_hash())"
+    script = "from study.record import provenance; print(len(provenance.source_paths()), provenance.source_hash())"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(len(provenance.source_paths())), provenance.source_hash()]
     assert len(provenance.source_paths()) > 100

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from sr_core.errors import SuiteError
-from study import events as ev
-from study.folder import StudyFolder, recorded
-from study.journal import Journal, compressed, encode, read
-from study.publication import publish
-from study.state import fold
-from study.tracking.follow import Tail
+from study.record import events as ev
+from study.record.folder import StudyFolder, recorded
+from study.record.journal import Journal, compressed, encode, read
+from study.record.publication import publish
+from study.record.state import fold
+from study.record.tail import Tail
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def files_of(folder: Path) -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
 
-def test_it_holds_the_journal_and_the_tables_and_no_picture_and_no_weights(told: Any, tmp_path: Path) -> None:
+def test_it_holds_the_journal_and_the_tables_and_no_image_and_no_weights(told: Any, tmp_path: Path) -> None:
     lines = publish(told.folder, tmp_path / "records")
     assert files_of(tmp_path / "records") == [
         "small/journal.jsonl.gz", "small/results/best/config.json", "small/results/ranking.csv",
@@ -125,8 +125,8 @@ def test_the_journal_of_sixty_trials_takes_less_than_two_megabytes(tmp_path: Pat
             scores = {"val/psnr": 30 + random_.random(), "val/ssim": random_.random()}
             seconds = {name: random_.random() for name in ("start-up", "steps", "validations", "recording")}
             rest = {"loss": random_.random(), "learning_rate": 1e-3, "load": {"memory": random_.random()}}
-            told.tell(ev.Progress, trial=number, patches=480 * k, scores=scores, seconds=seconds, **rest)
-        crops = tuple((f"picture {i}", 30 + random_.random(), random_.random()) for i in range(20))
+            told.tell(ev.Validated, trial=number, patches=480 * k, scores=scores, seconds=seconds, **rest)
+        crops = tuple((f"image {i}", 30 + random_.random(), random_.random()) for i in range(20))
         told.tell(
             ev.Finished, trial=number, patches=9_600, scores=scores, per_image=crops,
             weights=random_.randbytes(32).hex(), seconds=seconds,

@@ -14,26 +14,25 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import experiments
-from experiments import a2n_x2_cpu, a2n_x2_small_pictures
+from experiments import a2n_x2_cpu, a2n_x2_small_images
 from experiments.longer import main as longer
 from sr_core.model.network import A2N
 from sr_core.model.weights import load_model
 from sr_core.training.checkpoint import digest_of, weights_of
-from study.config import TrialConfig, short_digest
-from study.events import Finished, Warned
-from study.experiment import load_experiment
-from study.folder import StudyFolder
-from study.journal import Journal, read
-from study.opening import question_of, runtime_of
+from study.question.config import TrialConfig, short_digest
+from study.question.experiment import load_experiment
+from study.record.events import Finished, Warned
+from study.record.folder import StudyFolder
+from study.record.journal import Journal, read, study_id
+from study.record.state import StudyState, fold
 from study.report.answer import answer
 from study.report.ranking import ranking
 from study.report.record import record_of
 from study.results import trials
-from study.state import StudyState, fold
+from study.session.opening import question_of, runtime_of
 from study.statistics.stats import paired
 from study.statistics.verdict import verdict, words
 from study.status import main as status
-from study.tracking.follow import study_id
 
 FOLDER = Path(experiments.__path__[0])
 RECORDS = sorted(path.parent for path in FOLDER.glob("records/*/journal.jsonl.gz"))
@@ -89,7 +88,7 @@ def test_there_are_published_records() -> None:
 
 
 @pytest.mark.parametrize("folder", RECORDS, ids=lambda folder: folder.name)
-def test_a_record_is_small_and_holds_no_picture(folder: Path) -> None:
+def test_a_record_is_small_and_holds_no_image(folder: Path) -> None:
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 2_000_000
     assert {path.suffix for path in files} <= {".gz", ".csv", ".txt", ".json"}
@@ -172,7 +171,7 @@ def test_one_run_labels_two_numbers_of_ours_and_no_verdict() -> None:
 
 def test_the_full_network_s_patch_takes_as_many_times_the_arithmetic_as_the_results_page_says() -> None:
     counts = []
-    for base in (a2n_x2_cpu.BASE, a2n_x2_small_pictures.BASE):
+    for base in (a2n_x2_cpu.BASE, a2n_x2_small_images.BASE):
         size = base.data.lr_patch_size
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             A2N(base.model, base.data.scale)(torch.zeros(1, 3, size, size))
@@ -241,7 +240,7 @@ def test_a_record_is_reported_without_its_images(folder: Path) -> None:
     place = StudyFolder(PUBLISHED, folder.name)
     record = record_of(place, read(place.journal), None)
     assert record.phase == "complete"
-    assert record.base.recorded() == {**record.opened.question["base"], "seed": record.opened.seed}
+    assert record.base.recorded() == {**record.opened.question["base"], "seed": 0}
     best = record.state.best()
     shown = str(answer(record, verdict(record.state))) + str(ranking(record).body)
     if best is not None:

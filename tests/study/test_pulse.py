@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from experiments.quickstart import EXPERIMENT
-from study import events as ev
+from study.record import events as ev
 from study.screen.pulse import Pulse, pulse_of
 
 

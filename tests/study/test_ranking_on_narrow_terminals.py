@@ -5,9 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
-from study import events as ev
+from study.record import events as ev
+from study.record.state import StudyState
 from study.screen import terminal
-from study.state import StudyState
 
 
 def test_an_event_is_one_line_of_a_log_however_long_it_is(capsys: pytest.CaptureFixture[str]) -> None:

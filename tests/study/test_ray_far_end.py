@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from sr_core import parent
+from sr_core.process import parent
 from sr_core.training.runtime import resolve
-from study import provenance
 from study.executors.worker import Broken, Ready
+from study.record import provenance
 
 
 class Ray(types.ModuleType):

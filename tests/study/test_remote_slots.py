@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from sr_core.errors import SuiteError, TakenOverError
-from study import events as ev
-from study.config import TrialConfig
 from study.executors import remote
 from study.executors.remote import Limits, RemoteExecutor, WorkerGoneError
+from study.executors.trial import Command, TrialTask
 from study.executors.worker import Answer, Begin, Broken, Left, Logged, Message, Order, Ready, Suspend, TakenOver
-from study.trial import Command, TrialTask
+from study.question.config import TrialConfig
+from study.record import events as ev
 
 CONFIG = TrialConfig()
 
@@ -27,8 +27,8 @@ def tick(trial: int) -> ev.Ticked:
     return ev.Ticked(time=0.0, trial=trial, patches=10, loss=0.5)
 
 
-def progress(trial: int) -> ev.Progress:
-    return ev.Progress(time=0.0, trial=trial, patches=60, scores={}, loss=0.5, learning_rate=1e-3)
+def progress(trial: int) -> ev.Validated:
+    return ev.Validated(time=0.0, trial=trial, patches=60, scores={}, loss=0.5, learning_rate=1e-3)
 
 
 @dataclass
@@ -72,7 +72,7 @@ class FakeCrew:
         self.closed = False
         self._clock = clock
 
-    def hire(self, slot: int) -> FakeWorker:
+    def start_worker(self, slot: int) -> FakeWorker:
         self.hired.append(FakeWorker(deque([Ready()])))
         return self.hired[-1]
 
@@ -126,7 +126,7 @@ def test_a_worker_is_hired_when_its_slot_first_gets_a_trial_and_kept_for_the_nex
 def test_a_validation_is_answered_when_the_next_event_is_asked_for_and_a_tick_never(stage: Stage) -> None:
     worker = stage.begin(4, 0)
     worker.said.extend([tick(4), progress(4)])
-    while not isinstance(stage.executor.next_event(), ev.Progress):
+    while not isinstance(stage.executor.next_event(), ev.Validated):
         assert len(worker.told) == 1
     assert len(worker.told) == 1
     stage.executor.next_event()

@@ -10,13 +10,13 @@ import pytest
 from sr_core.errors import ConfigError, SuiteError
 from sr_core.training.runtime import resolve
 from study.executors.opening import runtime_for
-from study.experiment import Experiment, load_experiment
-from study.journal import Journal
-from study.placement import Placement
-from study.search.replay import course_of
+from study.executors.placement import Placement
+from study.question.experiment import Experiment, load_experiment
+from study.question.space import Grid
+from study.record.course import course_of, described
+from study.record.journal import Journal
 from study.search.sampler import propose
-from study.search.scheduler import Verdict, decide
-from study.space import Grid
+from study.search.scheduler import Decision, decide
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_trial_is_pruned_exactly_where_it_was_whatever_the_others_score(
 ) -> None:
     again = replace(tiny, scheduler="replay", replay=journal)
     verdicts = {number: decide(recorded.state, again, number) for number in range(10)}
-    assert [number for number, verdict in verdicts.items() if verdict is Verdict.STOP] == [3, 7]
+    assert [number for number, verdict in verdicts.items() if verdict is Decision.STOP] == [3, 7]
 
 
 def test_the_settings_that_decide_bits_are_those_of_the_replayed_study(
@@ -82,8 +82,8 @@ def test_the_settings_that_decide_bits_are_those_of_the_replayed_study(
 
 def test_what_is_replayed_is_part_of_the_question(tiny: Experiment, journal: Path) -> None:
     again = replace(tiny, sampler="replay", replay=journal)
-    assert again.describe()["search"]["replay"] == course_of(journal).digest()
-    assert "replay" not in tiny.describe()["search"]
+    assert described(again)["search"]["replay"] == course_of(journal).digest()
+    assert "replay" not in described(tiny)["search"]
 
 
 @pytest.mark.parametrize("changes", [{"sampler": "replay"}, {"replay": Path("journal.jsonl")}])
@@ -97,7 +97,7 @@ def test_a_replay_without_a_journal_or_a_journal_without_a_replay_is_refused(
 def test_a_missing_journal_is_named(tiny: Experiment, tmp_path: Path) -> None:
     again = replace(tiny, sampler="replay", replay=tmp_path / "gone.jsonl")
     with pytest.raises(SuiteError, match=r"gone\.jsonl: no such journal"):
-        again.describe()
+        described(again)
 
 
 def test_a_course_outside_the_space_is_refused(

@@ -11,19 +11,19 @@ import pytest
 from experiments.quickstart import EXPERIMENT
 from sr_core.errors import ConfigError
 from study import reproduce, results, status
-from study.events import Concluded
-from study.folder import StudyFolder
-from study.journal import Journal
+from study.record.events import Concluded
+from study.record.folder import StudyFolder
+from study.record.journal import Journal
 from study.report import course
 from study.report.answer import answer
-from study.report.record import Record
+from study.report.record import StudyRecord
 from study.report.replicates import replicates
 from study.screen.live_table import Shown, screen
-from study.screen.terminal import describe, settings, summary
-from study.statistics.finalists import due
+from study.screen.terminal import describe_event, settings_in_words, summary
+from study.search.replicates import due
 from study.statistics.replication import interim
-from study.statistics.verdict import Verdict, sentences, verdict, words
-from study.tracking.mlflow_content import run_name, winner_tags
+from study.statistics.verdict import Verdict, verdict, verdict_sentences, words
+from study.tracking.mlflow.content import run_name, winner_tags
 
 Scores = dict[int, list[float | None]]
 WELL: Scores = {0: [29.5, 29.75, 29.55], 1: [30.0, 30.15, 30.12]}
@@ -67,8 +67,8 @@ def told(study: Any) -> Verdict:
     return found
 
 
-def record_of(study: Any, tmp_path: Path) -> Record:
-    return Record(StudyFolder(tmp_path, "small"), study.state, (), None)
+def record_of(study: Any, tmp_path: Path) -> StudyRecord:
+    return StudyRecord(StudyFolder(tmp_path, "small"), study.state, (), None)
 
 
 def written(study: Any, root: Path) -> Path:
@@ -108,7 +108,7 @@ def test_every_page_names_the_lost_winner(
     root = written(study, tmp_path / "root")
     assert status.main(["--root", str(root), "--study-name", "small"]) == 0
     assert WINNER_LOST in capsys.readouterr().out
-    monkeypatch.setattr("study.inputs.changed_settings", lambda *given: ["what comes after the note"])
+    monkeypatch.setattr("study.reproduction.inputs.changed_settings", lambda *given: ["what comes after the note"])
     assert reproduce.main(["best", "--root", str(root), "--study-name", "small"]) == 4
     assert f"note: {WINNER_LOST}" in capsys.readouterr().out
 
@@ -152,7 +152,7 @@ def test_of_two_finalists_the_one_that_is_left_answers_for_both(searched: Callab
     found = told(study)
     assert (found.winner.trial.number, found.primary) == (3, False)
     assert [c.family for c in found.against] == [4, 4]
-    text = sentences(found, study.state)
+    text = verdict_sentences(found, study.state)
     assert any(
         "chosen among 2 finalists after their replicates were seen: Holm's procedure over all 4 " in s for s in text
     )
@@ -176,7 +176,7 @@ def test_a_lost_reference_stays_in_holm_s_family_and_is_named(searched: Callable
     assert [(c.other.name, c.family) for c in found.against] == [("authors", 2)]
     assert found.against[0].p == pytest.approx(2 * found.against[0].difference.p)
     assert [j.name for j in found.lost] == ["blog"]
-    assert sentences(found, study.state)[-1] == (
+    assert verdict_sentences(found, study.state)[-1] == (
         "  the blog setting failed with 3 of 3 fresh seeds (diverged: no luck): it cannot be compared, and Holm's "
         "procedure counts it all the same"
     )
@@ -207,8 +207,8 @@ def test_until_every_seed_of_every_setting_has_ended_numbers_are_interim_and_not
     study = train_again(searched(), scores, count=8)  # of nine
     found = told(study)
     assert found.interim == interim(study.state) == "interim, 2 of 3 seeds"
-    text = sentences(found, study.state)
-    assert text[0].startswith("interim, 2 of 3 seeds, after 1,920 patches, on 6 crops of 3 pictures, trial 2 with")
+    text = verdict_sentences(found, study.state)
+    assert text[0].startswith("interim, 2 of 3 seeds, after 1,920 patches, on 6 crops of 3 images, trial 2 with")
     assert text[1] == "  against the authors setting: +1.50 dB (95 % 1.48 to 1.52, 3 seeds)"
     assert not any("faster" in line or "verdict" in line or "probability" in line for line in text)
     record = record_of(study, tmp_path)
@@ -259,24 +259,24 @@ def test_replicates_of_two_winners_of_a_reopened_search_have_names_of_their_own(
     train_again(study, {new: [31.1, 31.34, 31.16]})
     again = [t for t in study.state.trials.values() if t.is_replicate]
     assert {t.proposed.name for t in again} == {"finalist 1", "authors", "blog"}, "as journals have always had them"
-    for name in (run_name, settings, lambda t: t.label):
+    for name in (run_name, settings_in_words, lambda t: t.label):
         assert len({name(t) for t in study.state.trials.values()}) == len(study.state.trials)
     assert {"trial 2 / seed 1", f"trial {new} / seed 1", "authors / seed 1"} <= {run_name(t) for t in again}
     proposal = next(e for e in study.events if getattr(e, "of", None) == new)
-    assert f"trial {new} / seed 1" in describe(proposal, study.state)
+    assert f"trial {new} / seed 1" in describe_event(proposal, study.state)
     legends: dict[str, list[str]] = {}
 
-    def noting(name: str, numbers: str, draw: Callable[[], Any], *settings: Any) -> Any:
+    def noting(name: str, numbers: str, draw: Callable[[], Any], *settings_in_words: Any) -> Any:
         def draw_and_note() -> Any:
             figure = draw()
             legends[name] = [text.get_text() for text in figure.legends[0].get_texts()]
             return figure
 
-        return drawn(name, numbers, draw_and_note, *settings)
+        return drawn(name, numbers, draw_and_note, *settings_in_words)
 
     drawn = course.drawn
     monkeypatch.setattr(course, "drawn", noting)
-    course.learning_curves(record_of(study, tmp_path))
+    course.learning_curves_figure(record_of(study, tmp_path))
     labels = [text for text in legends["replicate-curves"] if "bicubic" not in text]
     assert labels == ["trial 2", "authors", "blog", f"trial {new}"]
     pivoted = results.replicates(study.state).pivot(index="seed", columns="setting", values="val/psnr")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from experiments.quickstart import EXPERIMENT
-from study.space import Choice, Float, Grid, Int
-from study.statistics.roles import arms, at_an_edge, sentences
+from study.question.space import Choice, Float, Grid, Int
+from study.statistics.roles import arm_sentences, arms, at_an_edge
 
 LOSSES = replace(
     EXPERIMENT,
@@ -35,7 +35,7 @@ def test_every_arm_stands_at_its_own_best_nuisance_values(history: Callable[...,
         ("l1", best_l1),
     ]
     assert [(arm.trials, arm.patches) for arm in found] == [(2, 1_920 + 960), (2, 2 * 1_920)]
-    assert sentences(study.state, LOSSES) == [
+    assert arm_sentences(study.state, LOSSES) == [
         "train.loss l2 at its own best: 31.000 dB, trial 1 (model.temperature 1.0, model.reduction 4; "
         "2 trials, 2,880 patches)",
         "train.loss l1 at its own best: 30.500 dB, trial 2 (model.temperature 10.0, model.reduction 4; "
@@ -47,7 +47,7 @@ def test_unequal_budgets_and_arms_without_a_result_are_said(history: Callable[..
     study = history(LOSSES)
     for temperature in (0.1, 1.0):
         tell(study, "l1", temperature, 30.0 + temperature)
-    text = sentences(study.state, LOSSES)
+    text = arm_sentences(study.state, LOSSES)
     assert "train.loss l2: no trial finished (0 trials, 0 patches)" in text
     assert any("unequal nuisance budgets" in line for line in text)
 
@@ -78,5 +78,5 @@ def test_a_winner_at_the_end_of_a_range_is_warned_of(
     study.try_out({"model.temperature": value, "model.n_blocks": 25}, 30.0)
     found = at_an_edge(study.state, asked)
     assert [d.label for d, _ in found] == (["model.temperature"] if edge else [])
-    text = sentences(study.state, asked)
+    text = arm_sentences(study.state, asked)
     assert [line.startswith("warning: the best model.temperature, ") for line in text] == [True] * edge

@@ -16,14 +16,14 @@ import pytest
 import torch
 from optuna.samplers import TPESampler
 
-from study import journal
-from study.config import TrialConfig
-from study.experiment import Experiment
+from study.question.config import TrialConfig
+from study.question.experiment import Experiment
+from study.question.space import Choice, Float, Grid, Int, Together
+from study.record import journal
+from study.record.state import StudyState, fold
 from study.search import optuna_private, sampler
 from study.search.encoding import encoded
 from study.search.sampler import propose
-from study.space import Choice, Float, Grid, Int, Together
-from study.state import StudyState, fold
 
 BASE = TrialConfig()
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
@@ -122,7 +122,7 @@ def test_another_process_proposes_the_same(fifty: tuple[Any, list[dict[str, Any]
     record.write_bytes(b"".join(journal.encode(seq, event) for seq, event in enumerate(study.events)))
     code = f"""
 import importlib.util, json, pathlib, types
-from study.journal import read
+from study.record.journal import read
 spec = importlib.util.spec_from_file_location("asked", {str(Path(__file__))!r})
 asked = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(asked)

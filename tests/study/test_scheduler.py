@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from experiments.quickstart import EXPERIMENT
-from study.experiment import Experiment
-from study.search.scheduler import Verdict, decide, hopeless, promotable
+from study.question.experiment import Experiment
+from study.search.scheduler import Decision, decide, hopeless, promotable
 
 # Validations at 480, 960 (the rung), 1440, 1920.
 HALVES = replace(EXPERIMENT, scheduler="successive_halving", rungs=(960,), reduction_factor=2.0)
@@ -76,7 +76,7 @@ def test_between_the_rungs_and_at_the_end_everyone_goes_on(history: Callable[...
     good, bad = study.propose(), study.propose()
     study.validate(good, *[30.0] * validations)
     study.validate(bad, *[10.0] * validations)
-    assert decide(study.state, HALVES, bad) is Verdict.CONTINUE
+    assert decide(study.state, HALVES, bad) is Decision.CONTINUE
 
 
 def test_only_the_score_at_the_rung_has_a_say(history: Callable[..., Any]) -> None:
@@ -84,9 +84,9 @@ def test_only_the_score_at_the_rung_has_a_say(history: Callable[..., Any]) -> No
     late, early = study.propose(), study.propose()
     study.validate(late, 20.0, 24.0, 28.0, 32.0)
     study.validate(early, 26.0, 25.0)
-    assert decide(study.state, HALVES, early) is Verdict.CONTINUE
+    assert decide(study.state, HALVES, early) is Decision.CONTINUE
     study.validate(third := study.propose(), 40.0, 23.0)
-    assert decide(study.state, HALVES, third) is Verdict.STOP
+    assert decide(study.state, HALVES, third) is Decision.STOP
 
 
 def test_each_rung_has_places_of_its_own(history: Callable[..., Any]) -> None:
@@ -94,9 +94,9 @@ def test_each_rung_has_places_of_its_own(history: Callable[..., Any]) -> None:
     one, other = study.propose(), study.propose()
     study.validate(one, 20.0, 25.0, 26.0)
     study.validate(other, 20.0, 27.0)
-    assert decide(study.state, TWO_RUNGS, other) is Verdict.CONTINUE
+    assert decide(study.state, TWO_RUNGS, other) is Decision.CONTINUE
     study.validate(other, 25.9)
-    assert decide(study.state, TWO_RUNGS, other) is Verdict.STOP
+    assert decide(study.state, TWO_RUNGS, other) is Decision.STOP
 
 
 def test_pruned_and_failed_trials_that_reached_the_rung_are_still_compared_with(history: Callable[..., Any]) -> None:
@@ -106,7 +106,7 @@ def test_pruned_and_failed_trials_that_reached_the_rung_are_still_compared_with(
         study.validate(number, 20.0, 30.0)
         study.end(number, how)
     study.validate(latest := study.propose(), 20.0, 29.0)
-    assert decide(study.state, HALVES, latest) is Verdict.STOP
+    assert decide(study.state, HALVES, latest) is Decision.STOP
 
 
 def test_trials_that_have_not_come_to_the_rung_take_no_place(history: Callable[..., Any]) -> None:
@@ -114,14 +114,14 @@ def test_trials_that_have_not_come_to_the_rung_take_no_place(history: Callable[.
     for _ in range(5):
         study.validate(study.propose(), 40.0)
     study.validate(latest := study.propose(), 20.0, 21.0)
-    assert decide(study.state, HALVES, latest) is Verdict.CONTINUE
+    assert decide(study.state, HALVES, latest) is Decision.CONTINUE
 
 
 def test_references_are_never_pruned(history: Callable[..., Any]) -> None:
     study = history(HALVES)
     study.validate(study.propose(), 30.0, 30.0)
     study.validate(reference := study.propose(reference="authors"), 10.0, 10.0)
-    assert decide(study.state, HALVES, reference) is Verdict.CONTINUE
+    assert decide(study.state, HALVES, reference) is Decision.CONTINUE
 
 
 def test_references_take_no_place_from_others(history: Callable[..., Any]) -> None:
@@ -129,9 +129,9 @@ def test_references_take_no_place_from_others(history: Callable[..., Any]) -> No
     for name in ("authors", "blog"):
         study.validate(study.propose(reference=name), 40.0, 40.0)
     study.validate(first := study.propose(), 20.0, 20.0)
-    assert decide(study.state, HALVES, first) is Verdict.CONTINUE
+    assert decide(study.state, HALVES, first) is Decision.CONTINUE
     study.validate(second := study.propose(), 19.0, 19.0)
-    assert decide(study.state, HALVES, second) is Verdict.STOP
+    assert decide(study.state, HALVES, second) is Decision.STOP
 
 
 def test_without_pruning_everyone_goes_on(history: Callable[..., Any]) -> None:
@@ -139,7 +139,7 @@ def test_without_pruning_everyone_goes_on(history: Callable[..., Any]) -> None:
     study = history(patient)
     for score in (30.0, 20.0, 10.0):
         study.validate(number := study.propose(), score, score)
-        assert decide(study.state, patient, number) is Verdict.CONTINUE
+        assert decide(study.state, patient, number) is Decision.CONTINUE
 
 
 # Pause and promote
@@ -154,7 +154,7 @@ def at_rung(study: Any, *scores: float) -> list[int]:
         number = study.propose()
         study.start(number)
         study.validate(number, 20.0, score)
-        if decide(study.state, ASHA, number) is Verdict.PAUSE:
+        if decide(study.state, ASHA, number) is Decision.PAUSE:
             study.pause(number)
         numbers.append(number)
     return numbers
@@ -202,7 +202,7 @@ def test_a_promoted_trial_is_not_paused_again_at_the_rung_it_left(history: Calla
     at_rung(study, 25.0, 26.0, 24.0)
     study.resume(1)
     at_rung(study, 29.0, 28.0, 27.0)  # by now it would not be among the best
-    assert decide(study.state, ASHA, 1) is Verdict.CONTINUE
+    assert decide(study.state, ASHA, 1) is Decision.CONTINUE
 
 
 def test_a_verdict_holds_whatever_came_after_it(history: Callable[..., Any]) -> None:
@@ -227,7 +227,7 @@ def test_references_neither_pause_nor_take_a_place(history: Callable[..., Any]) 
     study = history(ASHA)
     for name in ("authors", "blog"):
         study.validate(number := study.propose(reference=name), 10.0, 10.0)
-        assert decide(study.state, ASHA, number) is Verdict.CONTINUE
+        assert decide(study.state, ASHA, number) is Decision.CONTINUE
     at_rung(study, 25.0)
     assert study.state.trials[2].status == "paused"
 
@@ -261,7 +261,7 @@ def test_in_the_end_the_best_share_of_a_rung_went_on(history: Callable[..., Any]
         number = study.propose()
         study.start(number)
         study.validate(number, 20.0, 20.0 + score)
-        if decide(study.state, experiment, number) is Verdict.PAUSE:
+        if decide(study.state, experiment, number) is Decision.PAUSE:
             study.pause(number)
         while (promoted := promotable(study.state, experiment)) is not None:
             assert promoted not in hopeless(study.state, experiment, asked=18)

@@ -18,8 +18,8 @@ from study.tracking import follower as follower_module
 from study.tracking.databases import ViewError, default_storage, default_tracking_uri
 from study.tracking.follow import sync
 from study.tracking.follower import Follower
-from study.tracking.mlflow_sink import MlflowSink
-from study.tracking.optuna_sink import OptunaSink
+from study.tracking.mlflow.sink import MlflowSink
+from study.tracking.optuna import OptunaSink
 from study.tracking.views import sinks_of
 
 pytestmark = pytest.mark.slow

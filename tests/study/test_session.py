@@ -8,9 +8,9 @@ from typing import Any, cast
 import pytest
 
 from sr_core.errors import SuiteError
-from study import session
-from study.placement import Placement
-from study.stopping import StopSignal, Terminated, signals
+from sr_core.process.stopping import StopSignal, Terminated, signals
+from study.executors.placement import Placement
+from study.session import session
 
 
 @pytest.mark.parametrize("before", [None, "timeout", "terminated"])
@@ -76,7 +76,7 @@ def resumed_with(monkeypatch: pytest.MonkeyPatch) -> Any:
             wall_time=cast(Any, None),
             placement=placement,
         )
-        given.check(cast(Any, state), 0, cast(Any, SimpleNamespace(manifest=None, pictures=None)))
+        given.check(cast(Any, state), 0, cast(Any, SimpleNamespace(manifest=None, images=None)))
 
     return check
 

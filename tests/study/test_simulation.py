@@ -11,10 +11,10 @@ import pytest
 
 from experiments.quickstart import EXPERIMENT
 from sr_core.errors import SuiteError
-from study.experiment import load_experiment
-from study.search.economy import Plan, compare, summarise
+from study.question.experiment import load_experiment
+from study.question.space import Choice, Grid
+from study.search.economy import EconomyPlan, compare_samplers, summarise
 from study.search.simulation import Course, Table, complete, read, record, simulate, text, write
-from study.space import Choice, Grid
 
 LOSSES, TEMPERATURES, REDUCTIONS = ("l1", "l2", "charbonnier"), (0.1, 1.0, 10.0, 100.0), (2, 4, 8)
 GRID = replace(
@@ -159,10 +159,10 @@ def test_a_row_by_hand() -> None:
 
 
 def test_combinations_are_compared_in_processes_of_their_own() -> None:
-    plan = Plan(
+    plan = EconomyPlan(
         experiment=GRID, table=full_table(), rungs=(480, 960), reduction_factor=3.0, trials=12, studies=3, goal=0.1
     )
-    rows = list(compare(plan, ["random", "qmc"], ["asha"], processes=1, told=lambda line: None))
+    rows = list(compare_samplers(plan, ["random", "qmc"], ["asha"], processes=1, told=lambda line: None))
     assert [(r.sampler, r.scheduler, len(r.costs)) for r in rows] == [("random", "asha", 3), ("qmc", "asha", 3)]
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from sr_core.config import DataConfig, ModelConfig
 from sr_core.errors import ConfigError
-from study.config import TrialConfig
-from study.space import Choice, Dimension, Float, Grid, Int, Ranges, Space, Together, build_space
+from study.question.config import TrialConfig
+from study.question.space import Choice, Dimension, Float, Grid, Int, Ranges, Space, Together, build_space
 
 BASE = TrialConfig()
 PAIRS = [(8, 1e-3), (16, 1e-3), (16, 4e-3)]

@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.quickstart import EXPERIMENT
-from study import events as ev
-from study import journal, proof
 from study.executors import inline
-from study.folder import StudyFolder
-from study.proof import contradictions
-from study.state import StudyState, TrialState, fold
+from study.record import events as ev
+from study.record import journal
+from study.record.folder import StudyFolder
+from study.record.state import StudyState, TrialState, fold
+from study.reproduction import retrain as proof
+from study.reproduction.retrain import contradictions
 
 
 @pytest.fixture
@@ -122,7 +123,7 @@ def test_events_of_different_trials_may_come_in_any_order(data: st.DataObject) -
         stories.append(
             [
                 ev.Started(slot=number, epoch=1, patches=0, source="", **common),
-                ev.Progress(patches=480, scores=scores, loss=1.0, learning_rate=1e-3, **common),
+                ev.Validated(patches=480, scores=scores, loss=1.0, learning_rate=1e-3, **common),
                 ev.Checkpointed(patches=480, **common),
                 ev.Pruned(patches=480, reason="", **common),
             ]
@@ -151,10 +152,10 @@ def test_what_is_no_recorded_event_has_no_rule(told: Any) -> None:
 # One trial
 
 
-def point(patches: int, **more: Any) -> ev.Progress:
+def point(patches: int, **more: Any) -> ev.Validated:
     counted = {"steps": patches / 100, "validations": 0.5}
     numbers = {"scores": {"val/psnr": 30.0 + patches / 1e4, "val/ssim": 0.8}, "loss": 1 / patches}
-    return ev.Progress(
+    return ev.Validated(
         time=patches,
         trial=0,
         patches=patches,
@@ -378,7 +379,7 @@ def test_a_reproduction_is_compared_with_the_validation_that_the_weights_had(
     monkeypatch.setattr(proof, "keep_compiled_in", lambda path: None)
     here: Any = SimpleNamespace(apply=lambda: None)
 
-    def retrained() -> proof.Comparison:
+    def retrained() -> proof.ReproducedTrial:
         folder = StudyFolder(tmp_path, "small")
         return proof.retrain(folder, trial, here, here, lambda event: None, max_bicubic_psnr=None)
 

@@ -11,14 +11,14 @@ import pytest
 from mlflow.tracking import MlflowClient
 from mlflow.utils.validation import _validate_metric_name, _validate_param_name, _validate_tag_name
 
-from study.folder import StudyFolder
+from study.record.folder import StudyFolder
 from study.tracking.databases import ViewError, default_storage, default_tracking_uri
 from study.tracking.follow import sync
-from study.tracking.mlflow_names import legal_key, legal_path, legal_value
-from study.tracking.mlflow_sink import MlflowSink
-from study.tracking.mlflow_store import client_of, prepare_store, runs_of
-from study.tracking.mlflow_uploads import MISSING
-from study.tracking.optuna_sink import OptunaSink
+from study.tracking.mlflow.names import legal_key, legal_path, legal_value
+from study.tracking.mlflow.sink import MlflowSink
+from study.tracking.mlflow.store import client_of, prepare_mlflow_store, runs_of
+from study.tracking.mlflow.uploads import MISSING
+from study.tracking.optuna import OptunaSink
 
 Tell = Callable[..., Any]
 
@@ -45,7 +45,7 @@ ODD += ["Set5 [GT]/psnr", "Set5_(GT)/psnr", "x" * 252, "\udcea"]
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store without studies; made once, because MLflow takes seconds for it."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    prepare_store(f"sqlite:///{path}")
+    prepare_mlflow_store(f"sqlite:///{path}")
     return path
 
 

@@ -11,8 +11,8 @@ from sr_core.errors import CheckpointError
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
 from sr_core.model.published import to_published
-from study.config import TrialConfig
-from study.training import start_from
+from study.question.config import TrialConfig
+from study.session.training import start_from
 
 CONFIG = TrialConfig(model=ModelConfig(n_feats=8, upsampler_feats=6, n_blocks=1), seed=3)
 

@@ -17,13 +17,13 @@ from sr_core.errors import SuiteError
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
 from sr_core.training.checkpoint import save_weights
-from study import events as ev
-from study.config import TrialConfig
-from study.experiment import load_experiment
-from study.journal import read
-from study.state import StudyState, fold
-from study.statistics.finalists import due, trial_seed
-from study.training import start_from
+from study.question.config import TrialConfig
+from study.question.experiment import load_experiment
+from study.record import events as ev
+from study.record.journal import read
+from study.record.state import StudyState, fold
+from study.search.replicates import due, trial_seed
+from study.session.training import start_from
 
 X2 = EXPERIMENT.base.with_values(
     {"model.n_feats": 8, "model.upsampler_feats": 6, "model.n_blocks": 1, "train.budget_patches": 1920}

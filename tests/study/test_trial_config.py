@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
 from sr_core.errors import ConfigError
-from sr_core.stored import since
-from study.config import TrialConfig, check_name, differences, short_digest
+from sr_core.process.stored import since
+from study.question.config import TrialConfig, check_name, differences, short_digest
 
 SECTIONS = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig, "evaluation": EvaluationConfig}
 EVERY_NAME = [f"{section}.{f.name}" for section, kind in SECTIONS.items() for f in fields(kind)]  # type: ignore[arg-type]
@@ -226,7 +226,7 @@ class LaterConfig(TrialConfig):
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> type[LaterConfig]:
     """A config of a later version, which has two fields more, and a section more."""
-    monkeypatch.setattr("study.config.SECTIONS", {**SECTIONS, "model": LaterModelConfig, "lora": LoraConfig})
+    monkeypatch.setattr("study.question.config.SECTIONS", {**SECTIONS, "model": LaterModelConfig, "lora": LoraConfig})
     return LaterConfig
 
 

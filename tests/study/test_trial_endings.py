@@ -12,14 +12,13 @@ import pytest
 import torch
 
 from sr_core.errors import CheckpointError, DivergedError
-from sr_core.floats import can_flush, flushing
+from sr_core.process.floats import can_flush, flushing
 from sr_core.training.runtime import resolve
-from study import events as ev
-from study import trial
-from study.config import TrialConfig
-from study.executors import inline
+from study.executors import inline, trial
 from study.executors.inline import InlineExecutor
-from study.trial import Command, TrialTask
+from study.executors.trial import Command, TrialTask
+from study.question.config import TrialConfig
+from study.record import events as ev
 
 Story = Generator[ev.TrialEvent, Command, None]
 

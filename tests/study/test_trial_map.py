@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.trial_map import BLOCK, TrialMap
+from study.record.trial_map import BLOCK, TrialMap
 
 CHANGES = st.lists(st.dictionaries(st.integers(0, 4 * BLOCK), st.integers(), max_size=BLOCK + 3), max_size=8)
 

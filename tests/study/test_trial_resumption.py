@@ -13,9 +13,9 @@ from sr_core.errors import TakenOverError
 from sr_core.training.checkpoint import save_checkpoint
 from sr_core.training.runtime import resolve
 from sr_core.training.step import Step, TrainState
-from study.config import TrialConfig
-from study.events import Started
-from study.trial import Bench, Command, TrialTask, _at_beginning, _at_checkpoint, run_trial
+from study.executors.trial import Command, TrialContext, TrialTask, _at_beginning, _at_checkpoint, run_trial
+from study.question.config import TrialConfig
+from study.record.events import Started
 
 CONFIG = TrialConfig(
     model=ModelConfig(n_feats=4, upsampler_feats=4, n_blocks=1),
@@ -74,7 +74,7 @@ def test_a_trial_that_is_told_to_leave_as_it_begins_does_not_wait_for_its_first_
 
     patches = SimpleNamespace(batch=batch)
     bench = SimpleNamespace(runtime=RUNTIME, patches=lambda config: patches, scorer=lambda config: None)
-    trial = run_trial(task(tmp_path), cast(Bench, bench))
+    trial = run_trial(task(tmp_path), cast(TrialContext, bench))
     assert isinstance(next(trial), Started)
     with pytest.raises(StopIteration):
         trial.send(Command.SUSPEND)

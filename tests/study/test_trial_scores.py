@@ -9,17 +9,17 @@ import pytest
 from torch import nn
 
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
-from sr_core.data.images import Image, write_png
-from sr_core.data.preparation import prepare_store
-from sr_core.data.sources import Picture, Pictures
-from sr_core.data.store import PatchStore
-from sr_core.data.validation import MAX_BICUBIC_PSNR
+from sr_core.images.files import Image, write_png
 from sr_core.metrics.evaluate import Score
+from sr_core.patches.validation import MAX_BICUBIC_PSNR
+from sr_core.store.hdf5 import PatchStore
+from sr_core.store.preparation import prepare_store
+from sr_core.store.sources import ImageSet, SourceImage
 from sr_core.training.runtime import resolve
-from study.config import TrialConfig
-from study.events import Failed, Finished, Progress
-from study.journal import decode, encode
-from study.trial import Bench, TrialTask, run_trial
+from study.executors.trial import TrialContext, TrialTask, run_trial
+from study.question.config import TrialConfig
+from study.record.events import Failed, Finished, Validated
+from study.record.journal import decode, encode
 
 CONFIG = TrialConfig(
     model=ModelConfig(n_feats=4, upsampler_feats=4, n_blocks=1),
@@ -41,11 +41,11 @@ class _Scorer:
     def __call__(self, model: nn.Module) -> list[tuple[str, Score]]:
         return [(f"p{number}", Score(psnr, 1.0)) for number, psnr in enumerate(self._psnrs)]
 
-    def picture(self) -> Image:
+    def image(self) -> Image:
         return np.zeros((8, 8, 3), np.uint8)
 
     def preview(self, model: nn.Module) -> Image:
-        return self.picture()
+        return self.image()
 
 
 class _Bench:
@@ -63,12 +63,12 @@ class _Bench:
 
 def events_of(folder: Path, *psnrs: float) -> list[Any]:
     task = TrialTask(number=3, config=CONFIG, config_hash="", folder=folder, epoch=1, slot=0, source="")
-    return list(run_trial(task, cast(Bench, _Bench(*psnrs))))
+    return list(run_trial(task, cast(TrialContext, _Bench(*psnrs))))
 
 
 def test_an_exact_network_finishes_with_scores_that_the_journal_holds(tmp_path: Path) -> None:
     events = events_of(tmp_path, math.inf, 40.0)
-    (progress,) = (event for event in events if isinstance(event, Progress))
+    (progress,) = (event for event in events if isinstance(event, Validated))
     finished = events[-1]
     assert isinstance(finished, Finished)
     assert progress.scores == finished.scores == {"val/psnr": 70.0, "val/ssim": 1.0}
@@ -92,16 +92,16 @@ def store(tmp_path: Path) -> PatchStore:
         if name == "blank":
             image = 100 + (rng.random((80, 80, 3)) < 0.01).astype(np.uint8)
         write_png(tmp_path / f"{name}.png", image)
-        listed.append(Picture(name, tmp_path / f"{name}.png"))
-    pictures = Pictures("test", tuple(listed[:1]), tuple(listed[1:]))
-    return prepare_store(tmp_path / "s.h5", pictures, [("valid", 2, CONFIG.evaluation.kernel)], workers=1)
+        listed.append(SourceImage(name, tmp_path / f"{name}.png"))
+    images = ImageSet("test", tuple(listed[:1]), tuple(listed[1:]))
+    return prepare_store(tmp_path / "s.h5", images, [("valid", 2, CONFIG.evaluation.kernel)], workers=1)
 
 
 @pytest.mark.parametrize(("bound", "expected"), [(None, {"blank", "photo"}), (MAX_BICUBIC_PSNR, {"photo"})])
 def test_a_slot_scores_the_crops_of_the_bound_that_its_study_records(
     store: PatchStore, bound: float | None, expected: set[str]
 ) -> None:
-    bench = Bench(store, resolve(threads=1), max_bicubic_psnr=bound)
+    bench = TrialContext(store, resolve(threads=1), max_bicubic_psnr=bound)
     assert {crop.name for crop in bench.crops(CONFIG)} == expected
     assert bench.squares is not None
     assert bench.squares.without_detail == tuple({"blank"} - expected)

@@ -22,8 +22,8 @@ from study.tracking.dashboards import free_port, serving, ui_command
 from study.tracking.databases import artifact_root, default_storage, default_tracking_uri
 from study.tracking.follow import sync
 from study.tracking.follower import Follower
-from study.tracking.mlflow_sink import MlflowSink
-from study.tracking.optuna_sink import OptunaSink
+from study.tracking.mlflow.sink import MlflowSink
+from study.tracking.optuna import OptunaSink
 from study.ui import main
 
 Tell = Callable[..., Any]
@@ -86,7 +86,7 @@ def test_the_ui_shows_the_study_and_leaves_nothing_behind(story: Tell, elsewhere
         page = ui.stdout.readline().split()[-1]
         assert page.startswith(f"{address}/#/experiments/")
         links = dict(line.rstrip("\n").split(": ", 1) for line in iter(ui.stdout.readline, "Ctrl-C ends it\n"))
-        assert list(links) == ["the best 2 compared", "curves and pictures", "the champion"]
+        assert list(links) == ["the best 2 compared", "curves and images", "the champion"]
         assert links["the champion"].startswith(f"{address}/#/models/small?")
 
         runs = runs_at(address, "small")

@@ -8,8 +8,8 @@ import pytest
 from scipy import stats as scipy_stats
 
 from experiments.quickstart import EXPERIMENT
-from study.statistics.finalists import due
-from study.statistics.verdict import Verdict, compare, no_verdict, sentences, verdict
+from study.search.replicates import due
+from study.statistics.verdict import Verdict, compare, no_verdict, verdict, verdict_sentences
 
 Scores = dict[str, list[float | None]]
 CLEAR: Scores = {
@@ -22,7 +22,7 @@ SECOND_IS_BETTER: Scores = CLEAR | {"finalist 2": [30.4, 30.62, 30.5]}
 
 @pytest.fixture
 def judged(history: Callable[..., Any]) -> Callable[..., Any]:
-    """A study whose finalists had replicates with these scores; a picture's crops score 1 dB below and above."""
+    """A study whose finalists had replicates with these scores; an image's crops score 1 dB below and above."""
 
     def make(scores: Scores, **experiment: Any) -> Any:
         study = history(replace(EXPERIMENT, **({"replicates": len(scores["finalist 1"])} | experiment)))
@@ -57,12 +57,12 @@ def test_the_winner_is_compared_with_each_reference_over_the_same_seeds(judged: 
     assert (authors.told, blog.told) == (True, False)
 
 
-def test_the_verdict_in_words_names_budget_pictures_batch_interval_and_seeds(judged: Callable[..., Any]) -> None:
+def test_the_verdict_in_words_names_budget_images_batch_interval_and_seeds(judged: Callable[..., Any]) -> None:
     study = judged(CLEAR)
-    text = sentences(told(study), study.state)
+    text = verdict_sentences(told(study), study.state)
     # Seeds: (2.24 + 0.84)^2 / (0.010 / 0.036)^2 = 124, three more for so few degrees of freedom, less the three seen.
     assert text[:3] == [
-        "verdict after 1,920 patches, on 6 crops of 3 pictures, trial 2 with batch 16:",
+        "verdict after 1,920 patches, on 6 crops of 3 images, trial 2 with batch 16:",
         "  it learns faster than the authors setting by 0.50 dB (95 % 0.38–0.62, 3 seeds); "
         "on 2 of 2 crops, from +0.50 to +0.50 dB",
         "  it is not told apart from the blog setting: +0.01 dB (95 % -0.08 to 0.10, 3 seeds); "
@@ -77,7 +77,7 @@ def test_the_verdict_in_words_names_budget_pictures_batch_interval_and_seeds(jud
 def test_a_winner_may_be_slower(judged: Callable[..., Any]) -> None:
     study = judged(CLEAR | {"authors": [30.5, 30.75, 30.55]})
     assert "it learns slower than the authors setting by 0.50 dB (95 % 0.38–0.62, 3 seeds)" in "\n".join(
-        sentences(told(study), study.state)
+        verdict_sentences(told(study), study.state)
     )
 
 
@@ -102,19 +102,19 @@ def test_only_seeds_that_both_finished_are_compared_and_failures_are_told(judged
     study = judged(CLEAR | {"blog": [29.0, None, 29.1]})
     found = told(study)
     assert [c.difference.count for c in found.against] == [3, 2]
-    assert "  the blog setting failed with 1 of 3 seeds (diverged: no luck)" in sentences(found, study.state)
+    assert "  the blog setting failed with 1 of 3 seeds (diverged: no luck)" in verdict_sentences(found, study.state)
 
 
 def test_one_shared_seed_is_no_comparison(judged: Callable[..., Any]) -> None:
     study = judged(CLEAR | {"blog": [None, None, 29.1]})
-    assert "  it cannot be compared with the blog setting: they share one seed (+1.00 dB)" in sentences(
+    assert "  it cannot be compared with the blog setting: they share one seed (+1.00 dB)" in verdict_sentences(
         told(study), study.state
     )
 
 
 def test_one_more_or_less_equal_pair_of_scores_would_need_too_many_seeds(judged: Callable[..., Any]) -> None:
     study = judged(CLEAR | {"blog": [29.9, 30.3, 30.1]})
-    assert "no reasonable number of seeds would tell" in sentences(told(study), study.state)[2]
+    assert "no reasonable number of seeds would tell" in verdict_sentences(told(study), study.state)[2]
 
 
 def test_with_one_finalist_the_comparisons_are_the_two_fixed_before(judged: Callable[..., Any]) -> None:
@@ -132,7 +132,7 @@ def test_a_finalist_chosen_by_its_replicates_answers_for_all_that_might_have_bee
     assert (found.winner.trial.number, found.primary) == (3, False)
     assert [c.one.trial.number for c in found.against] == [3, 3]
     assert [c.family for c in found.against] == [4, 4]
-    text = "\n".join(sentences(found, study.state))
+    text = "\n".join(verdict_sentences(found, study.state))
     assert "chosen among 2 finalists after their replicates were seen: Holm's procedure over all 4" in text
     assert "among 2 finalists it is the best (95 %, all at once); without the winner's curse 30.5" in text
 
@@ -143,7 +143,7 @@ def test_a_finalist_that_stays_first_is_judged_by_the_two_hypotheses_fixed_befor
     assert found.primary
     assert [c.family for c in found.against] == [2, 2]
     assert "among 2 finalists it is not told apart from trial 3 (95 %, all at once)" in "\n".join(
-        sentences(found, study.state)
+        verdict_sentences(found, study.state)
     )
 
 

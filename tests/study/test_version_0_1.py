@@ -12,25 +12,25 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
-from study import provenance, results
-from study.events import Concluded, Started, StudyOpened, to_json
-from study.experiment import load_experiment
-from study.folder import StudyFolder
-from study.journal import read
-from study.opening import question_of, runtime_of
-from study.proof import TOLERANCES
+from study import results
+from study.question.experiment import load_experiment
+from study.record import provenance
+from study.record.events import Concluded, Started, StudyOpened, to_json
+from study.record.folder import StudyFolder
+from study.record.journal import read, study_id
+from study.record.state import StudyState, fold
 from study.report.answer import answer
 from study.report.making import write_report
 from study.report.ranking import ranking
 from study.report.record import record_of
 from study.reproduce import main as reproduce
+from study.reproduction.retrain import TOLERANCES
 from study.run import main as run
-from study.state import StudyState, fold
+from study.session.opening import question_of, runtime_of
 from study.statistics.verdict import verdict
 from study.status import main as status
 from study.sync import main as sync
 from study.tracking.databases import default_tracking_uri
-from study.tracking.follow import study_id
 from study.train import main as train
 
 DATA = Path(__file__).resolve().parents[1] / "data/version_0_1"
@@ -164,7 +164,7 @@ def test_notebooks_read_its_tables(as_left: Path) -> None:
 def test_its_report_answers_and_ranks(as_left: Path) -> None:
     folder = StudyFolder(as_left / "finished", "searched")
     record = record_of(folder, read(folder.journal), None)
-    assert record.base.recorded() == {**record.opened.question["base"], "seed": 5}
+    assert record.base.recorded() == {**record.opened.question["base"], "seed": 0}
     shown = str(answer(record, verdict(record.state))) + str(ranking(record).body)
     assert "24.428 dB" in shown and "hasty" in shown
 

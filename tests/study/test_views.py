@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from study.events import Event, StudyOpened
-from study.folder import StudyFolder
-from study.state import StudyState
-from study.stopping import StopSignal, Terminated
+from sr_core.process.stopping import StopSignal, Terminated
+from study.record.events import Event, StudyOpened
+from study.record.folder import StudyFolder
+from study.record.state import StudyState
 from study.tracking import views
 from study.tracking.databases import default_storage, default_tracking_uri
 from study.tracking.views import followed, sinks_of, wait_prepared

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from experiments.quickstart import EXPERIMENT
-from study import wall_time
-from study.events import Progress, Started
-from study.wall_time import WallTime, table
+from study.record import wall_time
+from study.record.events import Started, Validated
+from study.record.wall_time import WallTime, table
 
 WENT_INTO = {"start-up": 1.0, "steps": 8.0, "validations": 2.0, "recording": 0.5}
 
@@ -30,7 +30,7 @@ def validated(told: Any, number: int, times: float) -> None:
     seconds = {part: times * value for part, value in WENT_INTO.items()}
     scores = {"val/psnr": 30.0, "val/ssim": 0.8}
     told.tell(
-        Progress, trial=number, patches=480 * int(times), scores=scores, loss=1.0, learning_rate=1e-3, seconds=seconds
+        Validated, trial=number, patches=480 * int(times), scores=scores, loss=1.0, learning_rate=1e-3, seconds=seconds
     )
 
 

@@ -1,7 +1,7 @@
 """A real browser that remembers what went wrong on the pages it saw, and the studies it is shown.
 
 SR_STUDY names the folder of a finished study of 50 trials, such as mlruns/quickstart, that is to be looked at;
-SR_SCREENSHOTS names a folder for the pictures of its pages, else they stay in the test's own.
+SR_SCREENSHOTS names a folder for the images of its pages, else they stay in the test's own.
 """
 
 import os

@@ -15,16 +15,16 @@ from typing import Any
 
 import pytest
 
-from study.folder import StudyFolder
-from study.journal import read
-from study.state import StudyState, fold
+from study.record.folder import StudyFolder
+from study.record.journal import read
+from study.record.state import StudyState, fold
 from study.tracking.dashboards import free_port, pages, serving, serving_optuna
 from study.tracking.databases import default_storage, default_tracking_uri
 from study.tracking.follow import sync
-from study.tracking.mlflow_content import run_name
-from study.tracking.mlflow_sink import MlflowSink
-from study.tracking.mlflow_store import prepare_store
-from study.tracking.optuna_sink import OptunaSink
+from study.tracking.mlflow.content import run_name
+from study.tracking.mlflow.sink import MlflowSink
+from study.tracking.mlflow.store import prepare_mlflow_store
+from study.tracking.optuna import OptunaSink
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ LINES = ".js-line"
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store without studies; made once, because MLflow takes seconds for it."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    prepare_store(f"sqlite:///{path}")
+    prepare_mlflow_store(f"sqlite:///{path}")
     return path
 
 
@@ -93,8 +93,8 @@ def rows_of(window: Any) -> list[str]:
     return found
 
 
-def widths_of_pictures(window: Any) -> list[int]:
-    """Of the pictures of trials on the page, in pixels, 0 for one that did not load."""
+def widths_of_images(window: Any) -> list[int]:
+    """Of the images of trials on the page, in pixels, 0 for one that did not load."""
     script = "all => all.map(image => image.complete ? image.naturalWidth : 0)"
     found: list[int] = window.page.locator("img[src*='crop']").evaluate_all(script)
     return found
@@ -151,21 +151,21 @@ def look_at_comparison(window: Any, links: dict[str, str], state: StudyState) ->
     window.keep("mlflow-metric")
 
 
-def look_at_pictures(window: Any, links: dict[str, str], state: StudyState) -> None:
+def look_at_images(window: Any, links: dict[str, str], state: StudyState) -> None:
     """The ten best trials: their curves, and the same crop of each after the whole training, loaded."""
     page = window.page
     page.set_viewport_size({"width": 1440, "height": 1700})
     searched = [t for t in state.ranking() if not t.is_reference][:10]
-    window.open(links["curves and pictures"])
+    window.open(links["curves and images"])
     window.until(lambda: page.locator(LINES).count() == 5 * 2 * len(searched))
     whole = [t for t in searched if t.status == "finished"]
-    window.until(lambda: len(widths_of_pictures(window)) == len(whole) and all(widths_of_pictures(window)))
-    assert len(set(widths_of_pictures(window))) == 1, "the same crop"
+    window.until(lambda: len(widths_of_images(window)) == len(whole) and all(widths_of_images(window)))
+    assert len(set(widths_of_images(window))) == 1, "the same crop"
     window.keep("mlflow-pictures")
 
 
 def look_at_a_run(window: Any, links: dict[str, str], state: StudyState) -> None:
-    """A trial's own page draws its curves, and its image grid opens on a picture: that before the training."""
+    """A trial's own page draws its curves, and its image grid opens on an image: that before the training."""
     page = window.page
     best = state.best()
     assert best is not None
@@ -174,7 +174,7 @@ def look_at_a_run(window: Any, links: dict[str, str], state: StudyState) -> None
     page.get_by_role("link", name=run_name(best), exact=True).click()
     page.get_by_role("tab", name="Model metrics").click()
     window.until(lambda: page.locator(LINES).count() >= 5)
-    window.until(lambda: widths_of_pictures(window) and all(widths_of_pictures(window)))
+    window.until(lambda: widths_of_images(window) and all(widths_of_images(window)))
     assert "step+0+" in page.locator("img[src*='crop']").first.evaluate("image => decodeURIComponent(image.src)")
     window.keep("mlflow-run")
 
@@ -198,19 +198,19 @@ def look_through(window: Any, links: dict[str, str], study: str, state: StudySta
     assert len(links) == 4
     look_at_runs(window, links, study, state)
     look_at_comparison(window, links, state)
-    look_at_pictures(window, links, state)
+    look_at_images(window, links, state)
     look_at_a_run(window, links, state)
     look_at_the_champion(window, links, state)
     assert window.wrong == []
 
 
-def test_a_browser_finds_runs_comparison_pictures_and_champion_of_a_small_study(
+def test_a_browser_finds_runs_comparison_images_and_champion_of_a_small_study(
     window: Any, small: StudyFolder, served: Any
 ) -> None:
     look_through(window, served(small), small.study, fold(read(small.journal)))
 
 
-def test_a_browser_finds_runs_comparison_pictures_and_champion_of_a_quickstart(
+def test_a_browser_finds_runs_comparison_images_and_champion_of_a_quickstart(
     window: Any, quickstart: StudyFolder, served: Any
 ) -> None:
     state = fold(read(quickstart.journal))

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from study.folder import StudyFolder
-from study.journal import read
-from study.state import StudyState, fold
+from study.record.folder import StudyFolder
+from study.record.journal import read
+from study.record.state import StudyState, fold
 
 PATIENCE_SECONDS = 120.0
 TRIALS = 7
@@ -162,7 +162,7 @@ def commands(_all_commands: Commands) -> Iterator[Commands]:
 
 UNHURRIED = """
 import time
-from study.journal import Journal
+from study.record.journal import Journal
 append = Journal.append
 def unhurried(self, event):
     append(self, event)
@@ -179,7 +179,7 @@ def unhurried() -> str:
 
 @dataclass(frozen=True)
 class Tiny:
-    """The tiny study's question and pictures, at paths that stay the same for all tests."""
+    """The tiny study's question and images, at paths that stay the same for all tests."""
 
     experiment: Path
     data: Path
@@ -196,12 +196,12 @@ def _workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tiny(_workshop: Path, tiny_experiment_file: Path, picture_folder: Path) -> Tiny:
-    """The tiny study's question and pictures. Not to be changed: copy them."""
-    made = Tiny(_workshop / tiny_experiment_file.name, _workshop / picture_folder.name)
+def tiny(_workshop: Path, tiny_experiment_file: Path, image_folder: Path) -> Tiny:
+    """The tiny study's question and images. Not to be changed: copy them."""
+    made = Tiny(_workshop / tiny_experiment_file.name, _workshop / image_folder.name)
     if not made.data.exists():
         shutil.copy(tiny_experiment_file, made.experiment)
-        shutil.copytree(picture_folder, made.data)
+        shutil.copytree(image_folder, made.data)
     return made
 
 

@@ -46,7 +46,7 @@ def save(path: Path, height: int, width: int, seed: int = 0) -> None:
     Image.fromarray(pixels).save(path)
 
 
-# Pictures
+# Images
 
 
 def test_a_missing_folder_is_named(tiny: Any, refused: Refused, tmp_path: Path) -> None:
@@ -57,13 +57,13 @@ def test_a_missing_folder_is_named(tiny: Any, refused: Refused, tmp_path: Path) 
 def test_an_empty_folder_is_named_with_what_was_expected_in_it(tiny: Any, refused: Refused, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    refused(tiny.argv(tmp_path / "root", "--data", empty), tmp_path / "root", str(empty), "no picture", ".png")
+    refused(tiny.argv(tmp_path / "root", "--data", empty), tmp_path / "root", str(empty), "no image", ".png")
 
 
-def test_a_folder_without_any_picture_is_as_empty(tiny: Any, refused: Refused, tmp_path: Path) -> None:
+def test_a_folder_without_any_image_is_as_empty(tiny: Any, refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
-    (tmp_path / "texts" / "notes.txt").write_text("no picture")
-    refused(tiny.argv(tmp_path / "root", "--data", tmp_path / "texts"), tmp_path / "root", "no picture", ".png")
+    (tmp_path / "texts" / "notes.txt").write_text("no image")
+    refused(tiny.argv(tmp_path / "root", "--data", tmp_path / "texts"), tmp_path / "root", "no image", ".png")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "empty"])
@@ -78,23 +78,21 @@ def test_an_image_that_does_not_decode_is_named(
     refused(tiny.argv(tmp_path / "root", "--data", data), tmp_path / "root", str(path))
 
 
-def test_pictures_that_are_all_too_small_are_refused(tiny: Any, refused: Refused, tmp_path: Path) -> None:
+def test_images_that_are_all_too_small_are_refused(tiny: Any, refused: Refused, tmp_path: Path) -> None:
     data = tmp_path / "small"
     for i in range(3):
         save(data / "train" / f"{i}.png", 15, 40, i)
         save(data / "valid" / f"{i}.png", 80, 80, i)
-    refused(
-        tiny.argv(tmp_path / "root", "--data", data), tmp_path / "root", "no training picture holds", "16 HR pixels"
-    )
+    refused(tiny.argv(tmp_path / "root", "--data", data), tmp_path / "root", "no training image holds", "16 HR pixels")
 
 
-def test_validation_pictures_that_are_too_small_are_refused(tiny: Any, refused: Refused, tmp_path: Path) -> None:
+def test_validation_images_that_are_too_small_are_refused(tiny: Any, refused: Refused, tmp_path: Path) -> None:
     data = shutil.copytree(tiny.data, tmp_path / "small")
     save(data / "valid" / "tiny.png", 15, 40)
     refused(tiny.argv(tmp_path / "root", "--data", data), tmp_path / "root", "tiny.png")
 
 
-def test_some_pictures_that_are_too_small_are_left_out_counted_in_one_line_and_recorded(
+def test_some_images_that_are_too_small_are_left_out_counted_in_one_line_and_recorded(
     tiny: Any, commands: Any, tmp_path: Path, state_of: Any
 ) -> None:
     data = shutil.copytree(tiny.data, tmp_path / "mixed")
@@ -178,7 +176,7 @@ def test_a_foreign_file_in_place_of_a_store_is_named(
     refused(tiny.argv(root), root, str(store))
 
 
-def test_a_store_with_a_changed_pixel_ends_the_study_with_the_pictures_name(
+def test_a_store_with_a_changed_pixel_ends_the_study_with_the_images_name(
     tiny: Any, commands: Any, tmp_path: Path
 ) -> None:
     data, root = shutil.copytree(tiny.data, tmp_path / "unique"), tmp_path / "root"
@@ -188,8 +186,8 @@ def test_a_store_with_a_changed_pixel_ends_the_study_with_the_pictures_name(
     assert commands.run("study.run", *argv, "--study-name", "first", "--trials", 1).status == 0
     store = next((root / "stores").glob("*.h5"))
     with h5py.File(store, "r+") as file:
-        for picture in file["train"].values():
-            picture["hr"][3, 3, 0] ^= 1
+        for image in file["train"].values():
+            image["hr"][3, 3, 0] ^= 1
     ended = commands.run("study.run", *argv)
     assert ended.status in (2, 3)
     assert "does not match its checksum" in ended.err and "Traceback" not in ended.err
@@ -262,7 +260,7 @@ def test_a_changed_question_under_an_old_name_is_shown_and_another_name_suggeste
     refused(argv, finished_copy.root, "asks another question", "--study-name tiny-2", *words)
 
 
-def test_other_pictures_or_another_seed_are_another_question(
+def test_other_images_or_another_seed_are_another_question(
     tiny: Any, refused: Refused, finished_copy: Any, tmp_path: Path
 ) -> None:
     root = finished_copy.root
@@ -346,7 +344,7 @@ def test_a_tracker_that_cannot_be_used_does_not_cost_the_study(
     file = tmp_path / "file"
     file.write_text("in the way")
     argv = ["--tracking-uri", f"sqlite:///{file}/mlflow.db", "--storage", "none"]
-    impatient = "import study.session; study.session._DRAIN_SECONDS = 1.0"
+    impatient = "import study.session.session; study.session.session._DRAIN_SECONDS = 1.0"
     ended = commands.run("study.run", *tiny.argv(tmp_path / "root", *argv, trials=3, views=True), first=impatient)
     assert ended.status == 0
     assert state_of(tmp_path / "root").counted == 3

@@ -9,15 +9,14 @@ from typing import Any
 import pytest
 
 from sr_core.errors import SuiteError
-from study.branching import branch
-from study.config import short_digest
-from study.events import StudyOpened
-from study.folder import StudyFolder
-from study.journal import encode, read
+from study.question.config import short_digest
+from study.record.branching import branch
+from study.record.events import StudyOpened
+from study.record.folder import StudyFolder
+from study.record.journal import encode, read, study_id
+from study.record.state import fold
 from study.report.__main__ import add_to_mlflow
-from study.state import fold
 from study.tracking.databases import default_tracking_uri
-from study.tracking.follow import study_id
 
 
 def one_line(said: Any) -> str:

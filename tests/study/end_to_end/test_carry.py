@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from study.folder import StudyFolder
+from study.record.folder import StudyFolder
 
 pytestmark = pytest.mark.long
 
 COMPARING = """
 from dataclasses import replace
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
-from study.config import TrialConfig
-from study.experiment import Experiment
+from study.question.config import TrialConfig
+from study.question.experiment import Experiment
 
 BASE = TrialConfig(
     model=ModelConfig(n_feats=8, upsampler_feats=6, n_blocks=1, temperature=1.0),
@@ -39,7 +39,7 @@ EXPERIMENT = Experiment(
 
 KILLED_AT_A_CHECKPOINT = """
 import os, signal
-from study.journal import Journal
+from study.record.journal import Journal
 append = Journal.append
 def dying(self, event):
     append(self, event)

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from study import events as ev
-from study.journal import read
-from study.state import fold
+from study.record import events as ev
+from study.record.journal import read
+from study.record.state import fold
 
 ACUTE = os.fsdecode(b"caf\xe9")
 BROKEN = "from study import plots\ndef broken(*_, **__): raise MemoryError('no room')\nplots.{} = broken\n"
@@ -50,7 +50,7 @@ def test_a_study_concludes_and_reports_whatever_matplotlib_is_told(
 
 
 @pytest.mark.slow
-def test_pictures_whose_names_are_not_utf8_are_concluded_reported_exported_and_published(
+def test_images_whose_names_are_not_utf8_are_concluded_reported_exported_and_published(
     tiny: Any, commands: Any, tmp_path: Path, state_of: Any
 ) -> None:
     data = shutil.copytree(tiny.data, tmp_path / "data")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from study.config import TrialConfig
+from study.question.config import TrialConfig
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_the_folder_reproduces_the_winner_when_study_weights_and_store_are_gone(
     assert [p["val/psnr"] for p in found["curve"]] == [p.scores["val/psnr"] for p in best.curve]
     with (moved / "pictures.csv").open() as file:
         rows = [tuple(row) for row in csv.reader(file)][1:]
-    assert rows == [tuple(row) for row in finished_copy_pictures(moved)]
+    assert rows == [tuple(row) for row in finished_copy_images(moved)]
     sums = dict(line.split("  ")[::-1] for line in (moved / "SHA256SUMS").read_text().splitlines())
     there = {p.relative_to(moved).as_posix() for p in moved.rglob("*") if p.is_file()}
     assert there == {*sums, "SHA256SUMS"}
@@ -68,10 +68,10 @@ def test_the_folder_reproduces_the_winner_when_study_weights_and_store_are_gone(
     assert f"trial {best.number} of tiny: config {best.proposed.config_hash}, 240 patches" in said.stdout
 
 
-def finished_copy_pictures(export: Path) -> list[list[str]]:
-    """The pictures of the exported record's first line."""
-    from study.folder import StudyFolder
-    from study.journal import read
+def finished_copy_images(export: Path) -> list[list[str]]:
+    """The images of the exported record's first line."""
+    from study.record.folder import StudyFolder
+    from study.record.journal import read
 
     return next(read(StudyFolder(export / "record", "tiny").journal)).data["pictures"]  # type: ignore[attr-defined]
 
@@ -108,7 +108,7 @@ def test_a_record_that_contradicts_itself_is_not_exported(finished_copy: Any, co
 def test_a_replicate_is_exported_and_reproduced_in_a_fresh_virtual_environment(
     tiny: Any, commands: Any, tmp_path: Path, stand_alone: Any, state_of: Any
 ) -> None:
-    """On scikit-image's pictures, with what pip installs for the exported pins. Minutes: torch is large."""
+    """On scikit-image's images, with what pip installs for the exported pins. Minutes: torch is large."""
     experiment = tmp_path / "embedded.py"
     experiment.write_text(tiny.experiment.read_text().replace("replicates=0", "replicates=2"))
     root, to = tmp_path / "root", tmp_path / "export"

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sr_core.data.images import write_png
+from sr_core.images.files import write_png
 
 AS_VERSION_0_1 = """
-from study.session import Session
+from study.session.session import Session
 Session.new_bound = lambda self: None
 """
 """What a process runs first for its new study to know no bound for crops."""

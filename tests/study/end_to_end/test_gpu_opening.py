@@ -9,10 +9,10 @@ from dataclasses import replace
 import torch
 
 from sr_core.training import runtime as settings
-from study import opening, session
+from study.session import opening, session
 from study.executors import opening as executors
 from study.executors.inline import InlineExecutor
-from study.trial import Bench
+from study.executors.trial import Bench
 
 on_cpu = settings.resolve(threads=1)
 on_gpu = replace(on_cpu, device="cuda", device_name="a GPU", precision="tf32", cudnn="91900")

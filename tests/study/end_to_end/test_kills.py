@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from study.journal import read
+from study.record.journal import read
 
 Check = Callable[[Path], None]
 
 AT_A_LINE = """
 import os, signal
-from study.journal import Journal, encode
+from study.record.journal import Journal, encode
 append = Journal.append
 def dying(self, event):
     if type(event).__name__ in {kinds} and {torn}:
@@ -78,7 +78,7 @@ def test_killed_after_every_single_line_that_tells_something_new_a_study_comes_o
     argv = tiny.argv(tmp_path / "root")
     for kind in ("StudyOpened", "SessionStarted", "Started"):
         assert commands.run("study.run", *argv, first=kinds(kind)).status == -signal.SIGKILL
-    new = ("Proposed", "Progress", "Checkpointed", "Finished", "Pruned", "Concluded", "SessionEnded")
+    new = ("Proposed", "Validated", "Checkpointed", "Finished", "Pruned", "Concluded", "SessionEnded")
     deaths = 0
     while (ended := commands.run("study.run", *argv, first=kinds(*new))).status == -signal.SIGKILL:
         deaths += 1
@@ -111,7 +111,8 @@ def test_killed_a_study_of_two_threads_comes_out_the_same(
         return ended
 
     assert run(whole) == 0
-    for kind in ("Progress", "Checkpointed", "Started", "Progress", "Finished", "Progress", "Checkpointed", "Progress"):
+    checkpoints = ("Validated", "Checkpointed")
+    for kind in (*checkpoints, "Started", "Validated", "Finished", *checkpoints, "Validated"):
         assert run(killed, kinds(kind)) == -signal.SIGKILL
     assert run(killed) == 0
     assert [state_of(root).opened.runtime["threads"] for root in (whole, killed)] == [2, 2]
@@ -128,7 +129,7 @@ def test_killed_amid_a_line_of_every_kind_a_study_comes_out_the_same(
         "SessionStarted",
         "Proposed",
         "Started",
-        "Progress",
+        "Validated",
         "Checkpointed",
         "Finished",
         "Pruned",
@@ -281,10 +282,13 @@ def test_a_second_ctrl_c_stops_at_once_and_the_study_goes_on_from_the_last_check
         (signal.SIGHUP, 75, "terminated; the same command goes on from here\n"),
     ],
 )
-def test_stopped_while_the_pictures_are_prepared_it_leaves_nothing_behind(
+def test_stopped_while_the_images_are_prepared_it_leaves_nothing_behind(
     number: int, status: int, said: str, tiny: Any, commands: Any, tmp_path: Path, wait_until: Any
 ) -> None:
-    slow = "import time, study.session as s\ns.prepare_material = lambda *_: print('now', flush=True) or time.sleep(60)"
+    slow = (
+        "import time, study.session.session as s\n"
+        "s.prepare_material = lambda *_: print('now', flush=True) or time.sleep(60)"
+    )
     process = commands.start("study.run", *tiny.argv(tmp_path / "root"), first=slow)
     wait_until(lambda: "now" in process.out)
     process.kill(number)
@@ -355,15 +359,15 @@ def test_an_owner_that_was_stopped_and_taken_over_does_no_harm_when_it_wakes(
 
 BEFORE_A_CHECKPOINT = """
 import os, signal
-import study.trial
-save, calls = study.trial.save_checkpoint, []
+import study.executors.trial
+save, calls = study.executors.trial.save_checkpoint, []
 def stopping(*args):
     calls.append(args)
     if len(calls) == 4:
         print("stopping", flush=True)
         os.kill(os.getpid(), signal.SIGSTOP)
     save(*args)
-study.trial.save_checkpoint = stopping
+study.executors.trial.save_checkpoint = stopping
 """
 
 

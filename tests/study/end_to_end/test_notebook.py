@@ -34,15 +34,15 @@ def test_its_network_loads_in_one_line_ready_to_be_used(finished: Any) -> None:
     assert digest_of(weights_of(model)) == finished.state.best().end.weights
 
 
-def test_a_picture_is_enlarged_as_the_upscale_command_does_it(
+def test_a_image_is_enlarged_as_the_upscale_command_does_it(
     finished: Any, tiny: Any, commands: Any, tmp_path: Path
 ) -> None:
-    best, picture = results.best("tiny", finished.root), sorted((tiny.data / "valid").iterdir())[0]
-    done = commands.run("sr_core.upscale", "--weights", best.weights, picture, "--out", tmp_path / "out")
+    best, image = results.best("tiny", finished.root), sorted((tiny.data / "valid").iterdir())[0]
+    done = commands.run("sr_core.upscale", "--weights", best.weights, image, "--out", tmp_path / "out")
     assert done.status == 0
-    with Image.open(tmp_path / "out" / f"{picture.stem}_x2.png") as written, Image.open(picture) as lr:
+    with Image.open(tmp_path / "out" / f"{image.stem}_x2.png") as written, Image.open(image) as lr:
         expected, pixels = np.asarray(written), np.asarray(lr.convert("RGB"))
-    for given in (picture, str(picture), pixels):
+    for given in (image, str(image), pixels):
         assert np.array_equal(best.upscale(given), expected)
     grey = best.upscale(pixels[..., 0])
     assert (grey.shape, grey.dtype) == (expected.shape, np.uint8)
@@ -52,9 +52,9 @@ def test_a_picture_is_enlarged_as_the_upscale_command_does_it(
     "picture",
     [np.zeros((8, 8, 3)), np.zeros((8, 8, 4), np.uint8), np.zeros(8, np.uint8), np.zeros((0, 8, 3), np.uint8)],
 )
-def test_what_is_no_picture_is_refused_by_what_it_is(picture: Any, finished: Any) -> None:
+def test_what_is_no_image_is_refused_by_what_it_is(image: Any, finished: Any) -> None:
     with pytest.raises(SuiteError, match=r"expected a file, or an array of uint8 .* got \w+ of shape \("):
-        results.best("tiny", finished.root).upscale(picture)
+        results.best("tiny", finished.root).upscale(image)
 
 
 def test_any_trial_can_be_asked_for_and_a_pruned_one_has_no_network(finished: Any) -> None:
@@ -108,13 +108,16 @@ def test_a_study_that_is_not_there_is_one_clear_error_that_names_those_that_are(
             read(root=tmp_path)
 
 
-def test_a_study_that_still_prepares_its_pictures_says_so(
+def test_a_study_that_still_prepares_its_images_says_so(
     tiny: Any, commands: Any, tmp_path: Path, wait_until: Any
 ) -> None:
-    slow = "import time, study.session as s\ns.prepare_material = lambda *_: print('now', flush=True) or time.sleep(60)"
+    slow = (
+        "import time, study.session.session as s\n"
+        "s.prepare_material = lambda *_: print('now', flush=True) or time.sleep(60)"
+    )
     process = commands.start("study.run", *tiny.argv(tmp_path / "root"), first=slow)
     wait_until(lambda: "now" in process.out)
-    with pytest.raises(SuiteError, match=rf"'tiny' still prepares its pictures \(process {process.pid} on"):
+    with pytest.raises(SuiteError, match=rf"'tiny' still prepares its images \(process {process.pid} on"):
         results.trials("tiny", tmp_path / "root")
 
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import optuna
 
-from study.events import Warned
-from study.journal import read
+from study.record.events import Warned
+from study.record.journal import read
 
 OTHER_OPTUNA = """
-from study import provenance
+from study.record import provenance
 from study.search import optuna_private
 found = provenance._version
 provenance._version = lambda name: "5.9.0" if name == "optuna" else found(name)

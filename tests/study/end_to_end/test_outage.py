@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from study.folder import StudyFolder
-from study.journal import read
+from study.record.folder import StudyFolder
+from study.record.journal import read
 from study.tracking.databases import default_tracking_uri
 from study.tracking.follow import sync
-from study.tracking.mlflow_sink import MlflowSink
+from study.tracking.mlflow.sink import MlflowSink
 
 IMPATIENT = """
 from study.tracking import follower

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from study.config import TrialConfig, short_digest
-from study.journal import read
-from study.statistics.finalists import trial_seed
+from study.question.config import TrialConfig, short_digest
+from study.record.journal import read
+from study.search.replicates import trial_seed
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -92,7 +92,7 @@ def test_a_trial_is_found_by_its_run_in_mlflow_and_the_studys_own_run_stands_for
         assert said.out.startswith(f"trial {number} of tiny")
 
 
-def test_without_the_folder_that_the_pictures_came_from_the_store_is_enough(
+def test_without_the_folder_that_the_images_came_from_the_store_is_enough(
     tiny: Any, commands: Any, tmp_path: Path
 ) -> None:
     data = shutil.copytree(tiny.data, tmp_path / "moved")
@@ -113,8 +113,8 @@ def check_different(said: Any, *names: str) -> None:
         assert any(name in line for line in differs), (name, differs)
 
 
-def picture_in(store: Path, name: str) -> tuple[str, int]:
-    """(split, number) of a picture in a patch store."""
+def image_in(store: Path, name: str) -> tuple[str, int]:
+    """(split, number) of an image in a patch store."""
     with h5py.File(store) as file:
         content = json.loads(np.asarray(file["manifest"][()]).tobytes())
     records = [record for record in content["pictures"] if record[0] == name.partition("/")[0]]
@@ -126,10 +126,10 @@ def picture_in(store: Path, name: str) -> tuple[str, int]:
 def test_one_changed_pixel_in_the_store_is_found_and_named(
     which: str, recompute: bool, finished_copy: Any, reproduce: Any
 ) -> None:
-    from sr_core.data.manifest import pixel_digest
+    from sr_core.store.manifest import pixel_digest
 
     store = finished_copy.root / finished_copy.state.opened.data["store"]
-    split, number = picture_in(store, "train/train2.png")
+    split, number = image_in(store, "train/train2.png")
     with h5py.File(store, "r+") as file:
         dataset = file[f"{split}/{number}/{which}"]
         dataset[7, 5, 1] = dataset[7, 5, 1] ^ 1
@@ -138,7 +138,7 @@ def test_one_changed_pixel_in_the_store_is_found_and_named(
     check_different(reproduce("best"), "train/train2.png")
 
 
-def test_one_changed_pixel_in_a_source_picture_is_found_and_the_picture_named(
+def test_one_changed_pixel_in_a_source_image_is_found_and_the_image_named(
     tiny: Any, reproduce: Any, tmp_path: Path
 ) -> None:
     data = shutil.copytree(tiny.data, tmp_path / "moved")
@@ -149,7 +149,7 @@ def test_one_changed_pixel_in_a_source_picture_is_found_and_the_picture_named(
     check_different(reproduce("best", "--data", data), "valid/valid1.png", "source")
 
 
-def test_an_added_and_a_missing_source_picture_are_named(tiny: Any, reproduce: Any, tmp_path: Path) -> None:
+def test_an_added_and_a_missing_source_image_are_named(tiny: Any, reproduce: Any, tmp_path: Path) -> None:
     data = shutil.copytree(tiny.data, tmp_path / "moved")
     (data / "train" / "train0.png").rename(data / "train" / "renamed.png")
     check_different(reproduce("best", "--data", data), "train/train0.png", "train/renamed.png")
@@ -269,7 +269,7 @@ def test_a_config_value_forged_with_every_checksum_gives_other_numbers_and_the_r
 ) -> None:
     forge_value(finished_copy, finished_copy.state.best().number, "train.adam_eps", 1e-4)
     said = reproduce("best")
-    check_different(said, "after 60 patches", "largest difference", "likely cause: pictures, code, versions and")
+    check_different(said, "after 60 patches", "largest difference", "likely cause: images, code, versions and")
     assert "its configuration, seed or numbers were altered" in said.out
 
 
@@ -301,10 +301,10 @@ def test_another_seed_forged_throughout_gives_other_numbers(finished_copy: Any, 
     alter(journal, 1, reseed_study, checksum=True)
     alter(journal, line_of(journal, "Proposed", best.number), reseed_trial, checksum=True)
     (finished_copy.folder.trial(best.number) / "config.json").unlink()
-    check_different(reproduce("best"), "after 60 patches", "likely cause: pictures, code, versions and settings")
+    check_different(reproduce("best"), "after 60 patches", "likely cause: images, code, versions and settings")
 
 
-def test_a_pixel_checksum_forged_in_the_journal_does_not_pass_for_the_picture_that_it_was(
+def test_a_pixel_checksum_forged_in_the_journal_does_not_pass_for_the_image_that_it_was(
     finished_copy: Any, reproduce: Any
 ) -> None:
     alter(
@@ -313,7 +313,7 @@ def test_a_pixel_checksum_forged_in_the_journal_does_not_pass_for_the_picture_th
         lambda event: event["data"]["pictures"][2].__setitem__(2, "0" * 64),
         checksum=True,
     )
-    check_different(reproduce("best"), "data: the journal's list of pictures no longer matches")
+    check_different(reproduce("best"), "data: the journal's list of images no longer matches")
 
 
 def test_final_numbers_that_contradict_the_curve_are_found_without_training(finished_copy: Any, reproduce: Any) -> None:
@@ -451,7 +451,7 @@ def test_another_instruction_set_rounds_otherwise_and_the_verdict_is_within_tole
 # Where the record is all there is
 
 
-def test_without_store_and_weights_the_pictures_are_made_ready_again_and_nothing_is_left_behind(
+def test_without_store_and_weights_the_images_are_made_ready_again_and_nothing_is_left_behind(
     finished_copy: Any, reproduce: Any, tree_of: Any
 ) -> None:
     shutil.rmtree(finished_copy.root / "stores")
@@ -471,7 +471,7 @@ def test_a_changed_pixel_is_named_where_there_is_no_store(
     pixels = np.array(Image.open(data / "train" / "train3.png"))
     pixels[5, 7, 2] ^= 1
     Image.fromarray(pixels).save(data / "train" / "train3.png")
-    check_different(reproduce("best", "--data", data), "data: train picture train/train3.png differs")
+    check_different(reproduce("best", "--data", data), "data: train image train/train3.png differs")
 
 
 def test_a_published_record_is_reproduced_from_its_root_and_stays_as_it_is(
@@ -495,7 +495,7 @@ def test_a_published_record_is_reproduced_from_its_root_and_stays_as_it_is(
     assert tree_of(root) == before
 
 
-def test_where_neither_store_nor_pictures_are_there_data_is_asked_for(
+def test_where_neither_store_nor_images_are_there_data_is_asked_for(
     finished_copy: Any, reproduce: Any, tiny: Any, tmp_path: Path
 ) -> None:
     shutil.rmtree(finished_copy.root / "stores")
@@ -503,14 +503,14 @@ def test_where_neither_store_nor_pictures_are_there_data_is_asked_for(
     alter(finished_copy.folder.journal, 1, lambda event: event["data"].update(folder=gone), checksum=True)
     check_refused_late(
         reproduce("best"),
-        "its pictures (5 to train, 3 to validate) are no longer in",
+        "its images (5 to train, 3 to validate) are no longer in",
         gone,
         "give them with --data DIR",
     )
     alter(finished_copy.folder.journal, 1, lambda event: event["data"].update(folder=None), checksum=True)
-    check_refused_late(reproduce("best", "--data", tiny.data), "was run on the pictures of", "leave out --data")
+    check_refused_late(reproduce("best", "--data", tiny.data), "was run on the images of", "leave out --data")
     alter(finished_copy.folder.journal, 1, lambda event: event["data"].update(folder=None), checksum=True)
-    check_refused_late(reproduce("best", "--data", tiny.data), "was run on the pictures of", "leave out --data")
+    check_refused_late(reproduce("best", "--data", tiny.data), "was run on the images of", "leave out --data")
 
 
 def test_an_unknown_trial_is_refused(reproduce: Any) -> None:

@@ -1,4 +1,4 @@
-"""What people take away: tables, pictures, the winner's weights, and the same in MLflow and Optuna."""
+"""What people take away: tables, images, the winner's weights, and the same in MLflow and Optuna."""
 
 import json
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 
 from study import results
-from study.config import TrialConfig
+from study.question.config import TrialConfig
 
 # The tables
 
@@ -61,11 +61,11 @@ def test_the_ranking_on_disk_is_the_ranking(finished: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["curves.png", "comparison.png"])
-def test_pictures_open_and_are_no_blank_sheets(name: str, finished: Any) -> None:
-    with Image.open(finished.folder.results / name) as picture:
-        assert picture.format == "PNG"
-        assert min(picture.size) > 500
-        assert len(picture.convert("L").getcolors()) > 20
+def test_images_open_and_are_no_blank_sheets(name: str, finished: Any) -> None:
+    with Image.open(finished.folder.results / name) as image:
+        assert image.format == "PNG"
+        assert min(image.size) > 500
+        assert len(image.convert("L").getcolors()) > 20
 
 
 def test_the_winners_weights_and_config_are_the_best_trials(finished: Any) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 WAITS_AT = """
 import time
-from study.journal import Journal
+from study.record.journal import Journal
 append = Journal.append
 def waiting(self, event):
     append(self, event)
@@ -61,11 +61,12 @@ def test_while_a_study_runs_its_owner_running_trial_and_time_left_are_shown(
     assert "2 of 7 trials counted: 2 finished, 1 running" in text
 
 
-def test_a_study_that_still_prepares_its_pictures_says_so(
+def test_a_study_that_still_prepares_its_images_says_so(
     tiny: Any, commands: Any, tmp_path: Path, status: Any, wait_until: Any
 ) -> None:
     slow = (
-        "import time, study.session as s\ns.prepare_material = lambda *_: print('now', flush=True) or time.sleep(600)"
+        "import time, study.session.session as s\n"
+        "s.prepare_material = lambda *_: print('now', flush=True) or time.sleep(600)"
     )
     process = commands.start("study.run", *tiny.argv(tmp_path / "root"), first=slow)
     wait_until(lambda: "now" in process.out)
@@ -192,7 +193,8 @@ def test_a_study_that_is_begun_again_is_not_shown_as_the_killed_session_left_it(
     process.kill()
     process.wait()
     prepares = (
-        "import time, study.session as s\ns.prepare_material = lambda *_: print('now', flush=True) or time.sleep(600)"
+        "import time, study.session.session as s\n"
+        "s.prepare_material = lambda *_: print('now', flush=True) or time.sleep(600)"
     )
     process = commands.start("study.run", *tiny.argv(root), first=prepares)
     wait_until(lambda: "now" in process.out)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from study.journal import read
+from study.record.journal import read
 
 
 def printed_ranking(out: str) -> list[str]:
@@ -78,7 +78,7 @@ def test_one_line_is_printed_for_each_thing_that_happens_to_a_trial(finished: An
     for word in ("proposed", "validated", "finished", "pruned"):
         told = sum(line[5] == word for line in lines)
         kinds = sum(
-            type(event).__name__ == {"validated": "Progress"}.get(word, word.capitalize())
+            type(event).__name__ == word.capitalize()
             for event in read(finished.folder.journal)
         )
         assert told == kinds > 0
@@ -90,14 +90,14 @@ def test_nothing_but_the_results_is_left_under_the_root(finished: Any) -> None:
     weights = {f"tiny/trials/{n:04d}/weights.safetensors" for n, t in finished.state.trials.items() if t.score_at(240)}
     results = {f"tiny/results/{name}" for name in finished.state.concluded.files}
     results |= {f"tiny/{name}" for name in finished.state.concluded.files}
-    pictures = {
+    images = {
         f"tiny/trials/{n:04d}/pictures/{patches:09d}.png"
         for n, t in finished.state.trials.items()
         for patches in (0, *(point.patches for point in t.curve))
     }
-    expected = of_trials | weights | results | pictures | {"tiny/sessions/0001.patch"}  # where the code was changed
+    expected = of_trials | weights | results | images | {"tiny/sessions/0001.patch"}  # where the code was changed
     others = {file for file in files - expected if not file.startswith("artifacts/")}
-    assert of_trials | weights | pictures <= files
+    assert of_trials | weights | images <= files
     assert {file for file in others if not Path(file).name.startswith(".")} == {
         "mlflow.db",
         "optuna.db",
@@ -156,10 +156,10 @@ def test_a_larger_number_goes_on_as_if_it_had_been_asked_for_at_once(
     assert printed_ranking(longer.out) == printed_ranking(at_once.out)
 
 
-def test_the_same_seed_gives_the_same_bits_under_another_root_name_and_place_of_the_pictures(
+def test_the_same_seed_gives_the_same_bits_under_another_root_name_and_place_of_the_images(
     finished: Any, tiny: Any, commands: Any, tmp_path: Path, outcome_of: Any
 ) -> None:
-    moved = shutil.copytree(tiny.data, tmp_path / "moved pictures")
+    moved = shutil.copytree(tiny.data, tmp_path / "moved images")
     root = tmp_path / "another root"
     other = commands.run("study.run", *tiny.argv(root, "--study-name", "other", "--data", moved), cwd=tmp_path)
     assert (other.status, other.err) == (0, "")
@@ -218,8 +218,8 @@ def test_a_timeout_ends_the_search_with_a_ranking_and_status_0(
 
 SMALL_SPACE = """
 from dataclasses import replace
-from study.experiment import Experiment
-from study.space import Choice
+from study.question.experiment import Experiment
+from study.question.space import Choice
 import importlib.util
 spec = importlib.util.spec_from_file_location("tiny", {tiny!r})
 tiny = importlib.util.module_from_spec(spec)
@@ -277,7 +277,7 @@ def test_two_studies_under_one_root_run_side_by_side(
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a file name is Unicode")
-def test_a_picture_whose_name_no_encoding_has_trains_and_is_named(tiny: Any, commands: Any, tmp_path: Path) -> None:
+def test_a_image_whose_name_no_encoding_has_trains_and_is_named(tiny: Any, commands: Any, tmp_path: Path) -> None:
     data = shutil.copytree(tiny.data, tmp_path / "odd")
     for split in ("train", "valid"):
         (data / split / f"{split}1.png").rename(data / split / os.fsdecode(b"\xff '\".png"))
@@ -287,7 +287,7 @@ def test_a_picture_whose_name_no_encoding_has_trains_and_is_named(tiny: Any, com
     assert "not up to date" not in ended.out
     said = commands.run("study.reproduce", "best", "--root", tmp_path / "root", "--data", tiny.data)
     assert (said.status, said.err) == (4, "")
-    assert "train picture train/\\udcff" in said.out
+    assert "train image train/\\udcff" in said.out
 
 
 def test_a_store_that_was_removed_is_built_again_and_the_study_goes_on(
@@ -320,7 +320,7 @@ def test_a_dry_run_shows_the_study_and_writes_nothing(tiny: Any, commands: Any, 
     assert "to make it shorter" not in shown.out
     assert "validated every 60" in shown.out
     same = shlex.join(map(str, tiny.argv(here / "root")))
-    assert shown.last_line == f"next: python -m study.run {same}", "of the same pictures under the same root"
+    assert shown.last_line == f"next: python -m study.run {same}", "of the same images under the same root"
 
 
 def test_the_profile_names_every_part_of_the_wall_time_and_they_add_up(

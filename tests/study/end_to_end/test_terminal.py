@@ -175,7 +175,7 @@ def test_however_a_study_ends_the_terminal_is_as_it_was(
     assert process.wait().status == {"Ctrl-C": 130, "SIGTERM": 75, "two Ctrl-C": 130, "a bug": 1}[end]
     assert screen.cursor_shown and screen.main is None
     assert "patches/s" not in screen.text, "the live view stayed"
-    assert "pictures: 5 train, 3 validate" in screen.text, "what was there before is there again"
+    assert "images: 5 train, 3 validate" in screen.text, "what was there before is there again"
     assert ("Traceback" in screen.text) == (end == "a bug")
     if end in ("Ctrl-C", "SIGTERM"):
         assert "the same command goes on from here" in screen.text

@@ -11,15 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from study.folder import StudyFolder
-from study.journal import read
-from study.state import StudyState, TrialState, fold
+from study.record.folder import StudyFolder
+from study.record.journal import read
+from study.record.state import StudyState, TrialState, fold
 
 PATCHES = 480
 
 KILLED_AFTER = """
 import os, signal
-from study.journal import Journal
+from study.record.journal import Journal
 append = Journal.append
 def dying(self, event):
     append(self, event)
@@ -31,7 +31,7 @@ Journal.append = dying
 
 @dataclass(frozen=True)
 class Trained:
-    """A root with the finished study and one longer training of its winner, and the pictures beside a benchmark."""
+    """A root with the finished study and one longer training of its winner, and the images beside a benchmark."""
 
     root: Path
     data: Path
@@ -111,7 +111,7 @@ def test_it_trains_the_winners_configuration_with_its_schedule_stretched_over_th
     assert out.splitlines()[-1] == f"next: python -m study.ui --root {trained.root} --study-name tiny"
 
 
-def test_it_ends_with_scores_on_whole_pictures_and_on_the_benchmark_beside_them(trained: Trained) -> None:
+def test_it_ends_with_scores_on_whole_images_and_on_the_benchmark_beside_them(trained: Trained) -> None:
     result = trained.state.concluded
     assert result is not None
     assert {"valid/psnr", "valid/ssim", "set5/psnr", "set5/ssim", "set5/psnr_bicubic"} <= set(result.scores)
@@ -144,7 +144,7 @@ def test_killed_after_every_line_that_tells_something_new_it_comes_out_the_same(
     for kinds in (("SessionStarted",), ("Proposed",), ("Started",)):
         died = commands.run("study.train", *argv, first=KILLED_AFTER.format(kinds=kinds))
         assert died.status == -signal.SIGKILL, kinds
-    new = ("Progress", "Checkpointed", "Finished", "Concluded", "SessionEnded")
+    new = ("Validated", "Checkpointed", "Finished", "Concluded", "SessionEnded")
     while commands.run("study.train", *argv, first=KILLED_AFTER.format(kinds=new)).status == -signal.SIGKILL:
         deaths += 1
         assert deaths < 50, "a session that is killed makes no progress"
@@ -152,7 +152,7 @@ def test_killed_after_every_line_that_tells_something_new_it_comes_out_the_same(
     assert state.complete and outcome(state) == outcome(trained.state)
     told = [type(event).__name__ for event in read(folder.journal)]
     assert told.count("Proposed") == told.count("Finished") == told.count("Concluded") == 1
-    assert told.count("Progress") == 8 and deaths == 8 + 7 + 3
+    assert told.count("Validated") == 8 and deaths == 8 + 7 + 3
     for name in ("weights.safetensors", "config.json"):
         mine, theirs = (f.trial(trained.number) / name for f in (folder, trained.folder))
         assert mine.read_bytes() == theirs.read_bytes()
@@ -271,7 +271,10 @@ def test_killed_while_mlflow_is_written_and_resumed_it_is_one_run(
     trained: Trained, finished_copy: Any, commands: Any, wait_until: Any
 ) -> None:
     argv = ("best", "--patches", PATCHES, "--root", finished_copy.root, "--data", trained.data)
-    slow = "import time, study.session as s\ns.conclude = lambda *_, **__: print('now', flush=True) or time.sleep(60)"
+    slow = (
+        "import time, study.session.session as s\n"
+        "s.conclude = lambda *_, **__: print('now', flush=True) or time.sleep(60)"
+    )
     process = commands.start("study.train", *argv, first=slow)
 
     def shown() -> bool:
@@ -310,8 +313,8 @@ def times_four(_workshop: Path, tiny: Any, commands: Any) -> TimesFour:
         for path in sorted(tiny.data.rglob("*.png")):
             target = made.data / path.relative_to(tiny.data)
             target.parent.mkdir(parents=True, exist_ok=True)
-            with Image.open(path) as picture:
-                picture.resize((160, 128 + 16 * int(path.stem[-1])), Image.Resampling.BICUBIC).save(target)
+            with Image.open(path) as image:
+                image.resize((160, 128 + 16 * int(path.stem[-1])), Image.Resampling.BICUBIC).save(target)
         experiment = _workshop / "tiny4.py"
         experiment.write_text(tiny.experiment.read_text().replace("scale=2", "scale=4"))
         argv = ("--experiment", experiment, "--data", made.data, "--root", made.root, "--trials", 3)
@@ -386,7 +389,7 @@ def test_what_cannot_be_trained_is_one_line_and_leaves_nothing(
         ),
         (("best", "--patches", 480, "--transfer-from", tmp_path / "gone.pt"), "no such weights file"),
         (("best", "--patches", 480, "--transfer-from", wide), f"{wide}: only "),
-        (("best", "--patches", 480, "--data", others), "these are not the pictures of study 'tiny'"),
+        (("best", "--patches", 480, "--data", others), "these are not the images of study 'tiny'"),
         (("best", "--patches", 480, "--slots", 2), "one training takes one slot, 2 were asked for"),
         (("best", "--patches", 480, "--gpus", "99"), "--gpus 99: CUDA finds none of them"),
         (("best", "--patches", 480, "--study-name", "other"), "no study 'other'"),

@@ -9,24 +9,25 @@ from typing import Any
 
 import pytest
 
-from sr_core.data.images import Image
-from study import whole_images, winner
-from study.experiment import load_experiment
-from study.journal import read
-from study.opening import find_pictures
-from study.state import StudyState, fold
-from study.stopping import StoppedError, StopSignal
-from study.whole_images import KeptScores
+from sr_core.images.files import Image
+from sr_core.process.stopping import StoppedError, StopSignal
+from study.question.experiment import load_experiment
+from study.record.journal import read
+from study.record.state import StudyState, fold
+from study.session import conclusion as winner
+from study.session import whole_images
+from study.session.opening import find_images
+from study.session.whole_images import KeptScores
 
 
 @pytest.fixture
 def conclude(finished_copy: Any, tiny: Any) -> Any:
     """conclude(**options): the conclusion of a copy of the finished study, once more."""
     _, experiment = load_experiment(str(tiny.experiment))
-    pictures = find_pictures(tiny.data, experiment)
+    images = find_images(tiny.data, experiment)
 
     def run(**options: Any) -> Any:
-        return winner.conclude(finished_copy.folder, finished_copy.state, experiment, pictures, **options)
+        return winner.conclude(finished_copy.folder, finished_copy.state, experiment, images, **options)
 
     return run
 
@@ -52,7 +53,7 @@ def test_weights_of_another_trial_in_the_winner_s_place_are_refused(finished_cop
 
 
 def test_exchanged_weights_are_not_registered_with_the_tracker(finished_copy: Any) -> None:
-    from study.tracking.mlflow_model import champion_of
+    from study.tracking.mlflow.registry import champion_of
 
     state = finished_copy.state
     exchange_weights(finished_copy.folder.path, state)
@@ -126,7 +127,7 @@ def test_a_damaged_file_of_scores_is_computed_again(tmp_path: Path, content: byt
 
 SLOW_IMAGES = """
 import time
-from study import whole_images
+from study.session import whole_images
 real = whole_images.look
 def look(*args, **options):
     for _ in range(100):

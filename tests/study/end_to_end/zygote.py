@@ -20,17 +20,17 @@ import traceback
 from typing import Any, NoReturn
 
 WARM = (
-    "study.session",
+    "study.session.session",
     "study.plots",
     "study.results",
     "study.statistics.importance",
-    "study.dry_run",
-    "study.proof",
-    "study.training",
-    "study.tracking.training_sink",
+    "study.session.dry_run",
+    "study.reproduction.retrain",
+    "study.session.training",
+    "study.tracking.mlflow.training",
     # What is imported late, by us and by the libraries:
-    "study.tracking.mlflow_sink",
-    "study.tracking.optuna_sink",
+    "study.tracking.mlflow.sink",
+    "study.tracking.optuna",
     "optuna.samplers._tpe.sampler",
     "scipy.optimize",
     "scipy.stats",

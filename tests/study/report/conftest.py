@@ -9,17 +9,17 @@ import pytest
 from PIL import Image
 
 from study import run
-from study.folder import StudyFolder
-from study.journal import read
+from study.record.folder import StudyFolder
+from study.record.journal import read
 from study.report.making import write_report
 
 EXPERIMENT = '''
 """Which of these lets a tiny A2N learn x2 fastest? With finalists, replicates, an interval and two kernels."""
 
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
-from study.config import TrialConfig
-from study.experiment import Experiment
-from study.space import Choice, Float
+from study.question.config import TrialConfig
+from study.question.experiment import Experiment
+from study.question.space import Choice, Float
 
 BASE = TrialConfig(
     model=ModelConfig(n_feats=4, upsampler_feats=4, n_blocks=1, temperature=1.0, reduction=2),
@@ -48,13 +48,13 @@ EXPERIMENT = Experiment(
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
-    """A complete study of eight trials with replicates, on pictures of its own; not to be changed."""
+    """A complete study of eight trials with replicates, on images of its own; not to be changed."""
     place = tmp_path_factory.mktemp("trained")
     (place / "tiny.py").write_text(EXPERIMENT.lstrip(), "utf-8")
     for split, count in (("train", 3), ("valid", 2)):
         (place / "pictures" / split).mkdir(parents=True)
         for i in range(count):
-            _picture(int(split == "valid"), i).save(place / "pictures" / split / f"{split} & {i}.png")
+            _image(int(split == "valid"), i).save(place / "pictures" / split / f"{split} & {i}.png")
     arguments = ["--experiment", str(place / "tiny.py"), "--data", str(place / "pictures"), "--trials", "8"]
     views = ["--tracking-uri", "none", "--storage", "none"]
     assert run.main([*arguments, *views, "--root", str(place / "root")]) == 0
@@ -85,15 +85,15 @@ def carried(trained: StudyFolder, tmp_path: Path) -> Callable[..., StudyFolder]:
     return carry
 
 
-def _picture(split: int, number: int) -> Image.Image:
+def _image(split: int, number: int) -> Image.Image:
     """Clouds behind rectangles: smooth parts, texture, edges; (112, 96) to (120, 96) pixels."""
     generator = np.random.default_rng([split, number])
     height, width = 112 + 8 * number, 96
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     noise = np.fft.rfft2(generator.standard_normal((height, width)))
     clouds = np.fft.irfft2(noise / np.maximum(frequency, 1 / width), (height, width))
-    picture = (128 + 40 * clouds / clouds.std())[..., None] * generator.uniform(0.7, 1.2, 3)
+    image = (128 + 40 * clouds / clouds.std())[..., None] * generator.uniform(0.7, 1.2, 3)
     for _ in range(8):
         y, x = generator.integers(0, (height - 16, width - 16))
-        picture[y : y + 14, x : x + 20] += generator.uniform(-70, 70, 3)
-    return Image.fromarray(picture.clip(0, 255).astype(np.uint8))
+        image[y : y + 14, x : x + 20] += generator.uniform(-70, 70, 3)
+    return Image.fromarray(image.clip(0, 255).astype(np.uint8))

@@ -140,7 +140,7 @@ def test_the_zoom_enlarges_pixels_and_goes_to_the_details(visit: Any) -> None:
 def test_any_two_versions_can_be_compared(visit: Any) -> None:
     page = visit(1440).page
     scene = page.locator(".scene").first
-    left = scene.get_by_role("combobox", name="left picture")
+    left = scene.get_by_role("combobox", name="left image")
     assert left.locator("option").first.inner_text() == "LR"
     left.select_option(label="HR")
     under = scene.locator(".stage img").first

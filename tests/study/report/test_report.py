@@ -16,25 +16,25 @@ import numpy as np
 import pytest
 
 from experiments.quickstart import EXPERIMENT as QUICKSTART
-from sr_core.data.images import read_image
-from sr_core.data.validation import validation_crops
+from sr_core.images.files import read_image
 from sr_core.metrics.evaluate import bicubic_baseline, lr_hr_pair, score
 from sr_core.model.inference import super_resolve
 from sr_core.model.weights import load_model
-from study import events as ev
-from study.folder import StudyFolder
-from study.journal import Journal, decode, read
+from sr_core.patches.validation import validation_crops
 from study.plots import strongest
+from study.record import events as ev
+from study.record.folder import StudyFolder
+from study.record.journal import Journal, decode, read
+from study.record.state import StudyState, fold
 from study.report import __main__ as command
 from study.report import course, kernels, material, scenes
 from study.report.answer import answer
 from study.report.cache import Cache
 from study.report.cost import cost
+from study.report.images import images
 from study.report.making import MANIFEST, remove_stale, write_report
-from study.report.pictures import pictures
 from study.report.ranking import ranking
 from study.report.record import record_of
-from study.state import StudyState, fold
 
 
 class Page(HTMLParser):
@@ -65,8 +65,8 @@ class Page(HTMLParser):
 
 
 def shown(folder: StudyFolder, cache: Path, data: Path | None = None) -> str:
-    """The text of the pictures' section alone."""
-    return Page(pictures(record_of(folder, read(folder.journal), None), data, Cache(cache)).body).text
+    """The text of the images' section alone."""
+    return Page(images(record_of(folder, read(folder.journal), None), data, Cache(cache)).body).text
 
 
 def top(folder: StudyFolder) -> str:
@@ -106,7 +106,7 @@ def test_the_answer_comes_first_and_every_section_is_in_the_contents(page: Page,
     assert best is not None and best.score is not None
     assert "Which loss & kernel <b>learns</b> fastest?" in page.sections["top"]
     assert "complete" in page.sections["top"]
-    assert f"erdict after 120 patches, on 4 crops of 2 pictures, trial {best.number} with" in page.sections["top"]
+    assert f"erdict after 120 patches, on 4 crops of 2 images, trial {best.number} with" in page.sections["top"]
     assert f"{best.score:.3f} dB" in page.sections["top"]
     assert [s for s in page.sections if s != "top"] == SECTIONS
     assert [a["href"] for tag, a in page.starts if tag == "a" and str(a["href"]).startswith("#")][1:] == [
@@ -121,7 +121,7 @@ def test_the_page_needs_nothing_from_elsewhere(page: Page) -> None:
     assert not [tag for tag, _ in page.starts if tag in ("link", "iframe", "object")]
 
 
-def test_every_picture_says_in_words_what_is_seen(page: Page) -> None:
+def test_every_image_says_in_words_what_is_seen(page: Page) -> None:
     images = [attributes for tag, attributes in page.starts if tag == "img"]
     assert len(images) > 20
     assert all(len(str(attributes["alt"])) > 5 for attributes in images)
@@ -191,8 +191,8 @@ def test_the_time_saved_is_that_of_the_clock_however_many_slots_there_were(histo
         told.validate(number, 25.0, 25.0)
         told.end(number, "pruned")
     # all at once on eight slots, each busy for all of the 100 s until half of its budget
-    events = [replace(e, time=begun + 100) if isinstance(e, ev.Progress | ev.Pruned) else e for e in told.events]
-    events = [replace(e, seconds={"steps": 100.0}) if isinstance(e, ev.Progress) else e for e in events]
+    events = [replace(e, time=begun + 100) if isinstance(e, ev.Validated | ev.Pruned) else e for e in told.events]
+    events = [replace(e, seconds={"steps": 100.0}) if isinstance(e, ev.Validated) else e for e in events]
     section = cost(record_of(StudyFolder(Path("/nowhere"), "small"), events, None))
     found = csv.DictReader(io.StringIO(section.files["figures/cost.csv"].decode()))
     rows = {(row["unit"], row["what"]): float(row["value"]) for row in found}
@@ -215,7 +215,7 @@ def test_a_figure_s_numbers_can_be_saved_from_the_page(page: Page, made: Path) -
         assert base64.b64decode(link.partition(",")[2]) == (made / "figures" / name).read_bytes()
 
 
-def test_every_figure_is_a_picture_file_too(made: Path) -> None:
+def test_every_figure_is_a_image_file_too(made: Path) -> None:
     names = {p.name for p in (made / "figures").glob("*.png")}
     assert {
         "cost.png", "history.png", "kernels.png", "learning-curves.png", "parallel-coordinates.png", "slices.png",
@@ -239,13 +239,13 @@ def test_details_lie_where_planted_differences_are(tmp_path: Path) -> None:
     other = one.copy()
     other[20:36, 72:88] += 30
     other[64:72, 8:16] += 40
-    found = strongest(scenes.differences([one, other]), 16, 2)
+    found = strongest(scenes.detail_differences([one, other]), 16, 2)
     assert found[0] == (20, 72, 16)
     (y, x, side) = found[1]
     assert y <= 64 and x <= 8 and y + side >= 72 and x + side >= 16
 
 
-def test_differences_over_a_picture_smaller_than_a_detail_are_all_of_it() -> None:
+def test_differences_over_a_image_smaller_than_a_detail_are_all_of_it() -> None:
     assert strongest(np.ones((9, 12)), 16, 2) == [(0, 0, 9)]
 
 
@@ -299,11 +299,11 @@ def test_a_carried_record_of_journal_and_results_says_in_a_line_what_each_sectio
     assert "complete" in found.sections["top"]
 
 
-def test_a_carried_record_with_the_winner_shows_the_winner_s_pictures(
+def test_a_carried_record_with_the_winner_shows_the_winner_s_images(
     carried: Callable[..., StudyFolder], tmp_path: Path
 ) -> None:
     folder = carried("journal.jsonl", "results")
-    found = shown(folder, tmp_path)  # the pictures are where they were
+    found = shown(folder, tmp_path)  # the images are where they were
     state = fold(read(folder.journal))
     best = state.best()
     assert best is not None
@@ -311,16 +311,16 @@ def test_a_carried_record_with_the_winner_shows_the_winner_s_pictures(
     assert "Detail 1" in found
 
 
-def test_pictures_that_moved_are_asked_for_and_those_that_changed_are_named(
+def test_images_that_moved_are_asked_for_and_those_that_changed_are_named(
     carried: Callable[..., StudyFolder], tmp_path: Path
 ) -> None:
     folder = carried("journal.jsonl", "results")
     lines = folder.journal.read_bytes().splitlines(keepends=True)
     _, opened = decode(lines[0])
     assert isinstance(opened, ev.StudyOpened)
-    pictures = Path(opened.data["folder"])
+    images = Path(opened.data["folder"])
     moved = tmp_path / "moved"
-    shutil.copytree(pictures, moved)
+    shutil.copytree(images, moved)
     _rewrite(folder, {"folder": str(tmp_path / "gone")})
     assert "--data DIR where they are now" in shown(folder, tmp_path)
     assert "Detail 1" in shown(folder, tmp_path, moved)
@@ -341,7 +341,7 @@ def _rewrite(folder: StudyFolder, data: dict[str, object]) -> None:
     journal.close()
 
 
-def test_a_page_to_be_published_shows_no_part_of_the_pictures(carried: Callable[..., StudyFolder]) -> None:
+def test_a_page_to_be_published_shows_no_part_of_the_images(carried: Callable[..., StudyFolder]) -> None:
     folder = carried("journal.jsonl", "results")
     assert command.main(["--root", str(folder.root), "--no-pictures"]) == 0
     found = Page(folder.report.read_text("utf-8"))

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from study.journal import read
+from study.record.journal import read
 from study.report import __main__ as command
 from study.report.making import write_report
 from study.tracking.databases import ViewError, artifact_root, default_tracking_uri
 from study.tracking.follow import sync
-from study.tracking.mlflow_sink import MlflowSink
+from study.tracking.mlflow.sink import MlflowSink
 
 
 @pytest.fixture

@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
-from study import space as ranges
-from study.config import TrialConfig
-from study.experiment import Experiment
-from study.folder import StudyFolder
+from study.question import space as ranges
+from study.question.config import TrialConfig
+from study.question.experiment import Experiment
+from study.question.space import Choice, Dimension, Float, Grid, Together, recorded_space
+from study.record.folder import StudyFolder
 from study.report import space_views
 from study.report.cache import Cache
 from study.report.course import psnr_limits
 from study.report.drawing import Drawn
 from study.report.importances import importances
 from study.report.kernels import kernels_of
-from study.report.record import Record, record_of
+from study.report.record import StudyRecord, record_of
 from study.report.space_views import _place, parallel, slices
-from study.space import Choice, Dimension, Float, Grid, Together, recorded_space
 from study.statistics.importance import Importance
 
 BASE = TrialConfig(
@@ -55,7 +55,7 @@ POINT = {
 
 
 @pytest.fixture(scope="module")
-def record(history: type[Any]) -> Record:
+def record(history: type[Any]) -> StudyRecord:
     """Thirty trials whose PSNR is decided by the loss alone; every fifth one is pruned."""
     told = history(EXPERIMENT)
     told.session(30)
@@ -76,7 +76,7 @@ def rows(section: Any, name: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(section.files[f"figures/{name}.csv"].decode())))
 
 
-def test_the_recorded_space_is_the_experiment_s(record: Record) -> None:
+def test_the_recorded_space_is_the_experiment_s(record: StudyRecord) -> None:
     assert record.space == EXPERIMENT.space
     assert record.base.dotted() == BASE.dotted()
 
@@ -90,7 +90,7 @@ def test_a_range_comes_back_from_its_description(range_: Any) -> None:
     assert recorded_space({"model.n_feats": dimension.describe()}).dimensions == (dimension,)
 
 
-def test_what_decides_is_named_and_the_rest_is_not_resolved(record: Record, tmp_path: Path) -> None:
+def test_what_decides_is_named_and_the_rest_is_not_resolved(record: StudyRecord, tmp_path: Path) -> None:
     section = importances(record, Cache(tmp_path))
     found = {row["hyperparameter"]: row for row in rows(section, "importance")}
     assert found["train.loss"]["resolved"] == "True"
@@ -125,20 +125,20 @@ def test_how_often_intervals_hold_the_truth_is_said_only_where_it_was_measured(
         told.try_out(POINT, 20.0, how)
     measured = [Importance("train.loss", 1.0, 0.9, 1.0, True, 1.0)]
     monkeypatch.setattr(
-        "study.statistics.importance.measure", lambda *_: measured
+        "study.statistics.importance.measure_importances", lambda *_: measured
     )  # what is measured is tested elsewhere
     section = importances(record_of(StudyFolder(Path("/nowhere"), "small"), told.events, None), Cache(tmp_path))
     assert said in section.body
     assert ("nine of ten" in section.body) == ("nine of ten" in said)
 
 
-def test_importances_are_computed_once(record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_importances_are_computed_once(record: StudyRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = importances(record, Cache(tmp_path))
 
     def no(*_: object) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr("study.statistics.importance.measure", no)
+    monkeypatch.setattr("study.statistics.importance.measure_importances", no)
     assert importances(record, Cache(tmp_path)) == first
 
 
@@ -162,7 +162,7 @@ def test_places_on_an_axis_follow_the_range() -> None:
 
 @pytest.mark.parametrize(("section", "name"), [(parallel, "parallel-coordinates"), (slices, "slices")])
 def test_every_trial_is_in_the_figure_with_its_values(
-    record: Record, section: Callable[[Record], Any], name: str
+    record: StudyRecord, section: Callable[[StudyRecord], Any], name: str
 ) -> None:
     drawn = section(record)
     assert {int(row["trial"]) for row in rows(drawn, name)} == set(range(30))
@@ -227,7 +227,7 @@ def test_every_kind_of_trial_has_a_look_of_its_own(history: type[Any], monkeypat
     assert len(looks) == len(set(looks)) == 4
 
 
-def test_slices_tell_the_loss_by_colour_only_if_it_was_searched(record: Record, history: type[Any]) -> None:
+def test_slices_tell_the_loss_by_colour_only_if_it_was_searched(record: StudyRecord, history: type[Any]) -> None:
     assert "Colour and marker tell the loss." in slices(record).body
     told = history(replace(EXPERIMENT, nuisance={"model.reduction": Grid(2, 4, 8)}))
     told.session(3)

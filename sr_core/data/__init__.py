@@ -1,1 +1,0 @@
-"""From picture files to training patches: file → pixels → LR/HR store → patch batches."""

@@ -1,0 +1,1 @@
+"""One image: bytes, pixels and the kernels that make LR images."""

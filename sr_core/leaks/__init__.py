@@ -1,0 +1,1 @@
+"""Training images that also occur in held-out sets."""

@@ -1,0 +1,1 @@
+"""From the store to training batches and validation crops."""

@@ -1,0 +1,1 @@
+"""What a study asks: the experiment, its search space and its budget. Knows no journal."""

@@ -1,0 +1,1 @@
+"""One run of a study: opened, searched, concluded."""

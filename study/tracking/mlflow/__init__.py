@@ -1,0 +1,1 @@
+"""The study in MLflow: runs, files, pages and the registry."""
