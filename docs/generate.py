@@ -19,10 +19,10 @@ from unittest.mock import patch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from study import events  # noqa: E402
-from study.config import SECTIONS, TrialConfig  # noqa: E402
-from study.experiment import Experiment  # noqa: E402
-from study.folder import default_root  # noqa: E402
+from study.question.config import SECTIONS, TrialConfig  # noqa: E402
+from study.question.experiment import Experiment  # noqa: E402
+from study.record import events  # noqa: E402
+from study.record.folder import default_root  # noqa: E402
 
 REFERENCE = ROOT / "docs" / "reference"
 NOTE = "<!-- Written by docs/generate.py. Edit the code, then run `python docs/generate.py`. -->\n\n"
@@ -243,7 +243,7 @@ def experiment_page() -> str:
         table(("field", "type", "default", "meaning"), rows),
         "## Ranges\n",
     ]
-    from study import space
+    from study.question import space
 
     for name in ("Float", "Int", "Grid", "Choice", "Together"):
         owner = getattr(space, name)
