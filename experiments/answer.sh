@@ -13,7 +13,7 @@ case $kind in
     cpu) search=a2n_x2_cpu claims=claims_x2_cpu kernels=kernels_x2_cpu scratch=scratch_x4_cpu trials=50
          longer=61440 x4=3840 where=()
          export OMP_NUM_THREADS=1 ;; # as the published records have it: other threads give other bits
-    gpu) search=a2n_x2_small_images claims=claims_x2 kernels=kernels_x2 scratch=scratch_x4 trials=50
+    gpu) search=a2n_x2_small_pictures claims=claims_x2 kernels=kernels_x2 scratch=scratch_x4 trials=50
          longer=1600000 x4=128000 where=(--gpus 0) ;;
     *) echo "expected cpu or gpu, got $kind" >&2; exit 2 ;;
 esac

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from experiments.a2n_x2_small_images import BASE
+from experiments.a2n_x2_small_pictures import BASE
 from experiments.claims import claims
 
 _BASE = replace(BASE, train=replace(BASE.train, budget_patches=128_000, batch_size=16, ema_horizon_patches=8_000.0))

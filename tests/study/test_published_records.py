@@ -14,7 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import experiments
-from experiments import a2n_x2_cpu, a2n_x2_small_images
+from experiments import a2n_x2_cpu, a2n_x2_small_pictures
 from experiments.longer import main as longer
 from sr_core.model.network import A2N
 from sr_core.model.weights import load_model
@@ -171,7 +171,7 @@ def test_one_run_labels_two_numbers_of_ours_and_no_verdict() -> None:
 
 def test_the_full_network_s_patch_takes_as_many_times_the_arithmetic_as_the_results_page_says() -> None:
     counts = []
-    for base in (a2n_x2_cpu.BASE, a2n_x2_small_images.BASE):
+    for base in (a2n_x2_cpu.BASE, a2n_x2_small_pictures.BASE):
         size = base.data.lr_patch_size
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             A2N(base.model, base.data.scale)(torch.zeros(1, 3, size, size))

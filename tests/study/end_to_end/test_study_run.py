@@ -77,10 +77,7 @@ def test_one_line_is_printed_for_each_thing_that_happens_to_a_trial(finished: An
     lines = [line.split() for line in finished.ended.out.splitlines() if line.split()[3:4] == ["trial"]]
     for word in ("proposed", "validated", "finished", "pruned"):
         told = sum(line[5] == word for line in lines)
-        kinds = sum(
-            type(event).__name__ == word.capitalize()
-            for event in read(finished.folder.journal)
-        )
+        kinds = sum(type(event).__name__ == word.capitalize() for event in read(finished.folder.journal))
         assert told == kinds > 0
 
 
