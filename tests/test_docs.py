@@ -21,11 +21,14 @@ README = ROOT / "README.md"
 FOLDERS = ("sr_core", "study", "experiments", "benchmarks", "tests", "docs", ".ci")
 """Folders whose files a page may name."""
 MODULES = ("sr_core", "study", "experiments")
+TAGS = "id name trial state reason rank role reference slot hardware replicate replicate_of best files_missing"
 OTHER_NAMES = {
-    "study.id", "study.name", "study.trial", "study.state", "study.reason", "study.rank", "study.role",
-    "study.reference", "study.slot", "study.hardware", "study.replicate", "study.replicate_of", "study.best", "study.files_missing",
-    "study.training.NAME", "study.trial_run", "study.study_run", "study.optimize",
-}  # fmt: skip
+    *(f"study.{tag}" for tag in TAGS.split()),
+    "study.training.NAME",
+    "study.trial_run",
+    "study.study_run",
+    "study.optimize",
+}
 """Tags in MLflow, and a method of Optuna, that look like modules."""
 
 
