@@ -118,7 +118,7 @@ def commands_page() -> str:
         "command of `study`. [Exit codes](exit-codes.md) are the same for all.\n",
     ]
     for name, parser in commands().items():
-        parts += [f"## {name}\n", f"{as_sentence(parser.description or '')}\n", usage(parser)]
+        parts += [f"## {name}\n", f"{as_sentence(parser.description or '').rstrip('.')}.\n", usage(parser)]
         rows = [(flag(action), as_sentence(help_of(parser, action))) for action in shown_actions(parser)]
         parts.append(table(("argument", "meaning"), rows))
     return NOTE + "\n".join(parts)
