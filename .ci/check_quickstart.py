@@ -9,7 +9,7 @@ from study.record.state import fold
 from study.statistics.verdict import verdict
 
 _HELD_TO = 20
-"""Minutes. Time on a shared machine says little, and docs/PERFORMANCE.md has the figure: this finds what hangs."""
+"""Minutes. This bound only finds what hangs; docs/development/performance.md has the measured figure."""
 
 
 def main(root: str) -> int:

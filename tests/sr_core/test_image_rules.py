@@ -283,7 +283,7 @@ def test_a_large_image_below_the_limit_is_read_without_a_word(tmp_path: Path) ->
 
 
 def test_the_page_about_data_states_the_rules_of_the_reader() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "DATA.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "concepts" / "data.md").read_text(encoding="utf-8")
     rules = [line.strip() for line in (read_image.__doc__ or "").splitlines() if line.strip().startswith("|")]
     assert len(rules) > 10
     assert "\n".join(rules) in page

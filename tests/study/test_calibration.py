@@ -1,6 +1,6 @@
 """Whether verdicts are right as often as they say: thousands of simulated studies through the real verdict.
 
-The figures of docs/STATISTICS.md come from here: pytest -m long -s tests/study/test_calibration.py
+The figures of docs/concepts/statistics.md come from here: pytest -m long -s tests/study/test_calibration.py
 """
 
 from collections.abc import Callable

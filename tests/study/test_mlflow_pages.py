@@ -38,7 +38,7 @@ from study.tracking.mlflow.sink import MlflowSink
 from study.tracking.mlflow.store import prepare_mlflow_store
 
 Tell = Callable[..., Any]
-DOCS = Path(__file__).parents[2] / "docs" / "MLFLOW.md"
+DOCS = Path(__file__).parents[2] / "docs" / "guides" / "mlflow.md"
 
 
 @pytest.fixture(scope="module")
@@ -315,7 +315,7 @@ def test_a_winner_whose_weights_are_gone_is_no_model_and_no_failure(story: Tell,
     assert run_named(told, "small").data.tags["study.best"] == "1"
 
 
-# The filters of docs/MLFLOW.md
+# The filters of docs/guides/mlflow.md
 
 FILTERS = dict(re.findall(r"^\| ([^|]+) \| `` (.+) `` \|$", DOCS.read_text("utf-8"), re.M))
 FOUND = {

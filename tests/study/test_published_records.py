@@ -61,7 +61,7 @@ as version 0.1 computes them."""
 
 def page() -> str:
     """The results page, every white space a single blank."""
-    return " ".join((FOLDER.parent / "docs/RESULTS.md").read_text().split())
+    return " ".join((FOLDER.parent / "docs/development/results.md").read_text().split())
 
 
 def recorded(folder: Path) -> StudyState:
@@ -161,7 +161,7 @@ def test_the_cost_on_the_results_page_is_that_of_the_records() -> None:
 
 
 def test_one_run_labels_two_numbers_of_ours_and_no_verdict() -> None:
-    text = (FOLDER.parent / "docs/RESULTS.md").read_text()
+    text = (FOLDER.parent / "docs/development/results.md").read_text()
     [row] = [line for line in text.splitlines() if line.startswith("| released here")]
     scores = json.loads((FOLDER / "released/a2n_small_x2/scores.json").read_text())
     assert row.split("|")[2:4] == [f" {scores[name]['psnr']:.3f} *one run* " for name in ("Set5", "Set14")]

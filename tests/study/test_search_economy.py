@@ -1,4 +1,4 @@
-"""The table of samplers and schedulers in docs/SEARCH.md, and the script that makes it."""
+"""The table of samplers and schedulers in docs/concepts/search.md, and the script that makes it."""
 
 import importlib.util
 import sys
@@ -60,7 +60,7 @@ def test_the_page_shows_what_the_script_prints_of_the_recorded_rows(
     before = RECORDED.read_bytes()
     monkeypatch.setattr(sys, "argv", ["search_economy.py"])
     economy.main()
-    page = (ROOT / "docs" / "SEARCH.md").read_text("utf-8")
+    page = (ROOT / "docs" / "concepts" / "search.md").read_text("utf-8")
     printed = capsys.readouterr().out.strip().split("\n\n")
     assert [part in page for part in printed] == [True, True]
     assert len(printed[0].splitlines()) == 2 + 25  # every sampler with every scheduler

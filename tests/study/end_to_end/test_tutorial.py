@@ -16,7 +16,7 @@ from PIL import Image
 
 pytestmark = pytest.mark.slow
 
-TUTORIAL = Path(__file__).parents[3] / "docs" / "TUTORIAL.md"
+TUTORIAL = Path(__file__).parents[3] / "docs" / "guides" / "tutorial.md"
 
 
 @dataclass(frozen=True)
