@@ -23,7 +23,7 @@ from study.tracking.mlflow import private as mlflow_private
 from study.tracking.server_process import EVERY_ADDRESS, names_of, own_environment, own_folder, reachable, running
 
 MLFLOW_PORT, OPTUNA_PORT = 5000, 8080
-BEST_SHOWN = 3
+MAX_RUNS_COMPARED = 3
 RANKING, CURVES = "study", "curves"
 """Views that the experiment brings along: all runs in a list; the ten best ones with their curves and images."""
 _API = "/api/2.0/mlflow"
@@ -150,7 +150,7 @@ def _pages(address: str, folder: StudyFolder) -> dict[str, str]:
         address,
         number,
         f"tags.`study.id` = '{mine}' AND tags.`study.role` = 'search' AND tags.`study.state` = 'finished'",
-        BEST_SHOWN,
+        MAX_RUNS_COMPARED,
     )
     if len(best) > 1:
         found[f"the best {len(best)} compared"] = mlflow_private.comparison_page(address, number, best)

@@ -115,7 +115,7 @@ def _warn_of_log(path: Path) -> None:
 
 
 @contextmanager
-def told_plainly(tool: str, uri: str, *kinds: type[Exception]) -> Iterator[None]:
+def view_errors(tool: str, uri: str, *kinds: type[Exception]) -> Iterator[None]:
     """What a tool, its database or the network raise, as a ViewError of one line without a password."""
     expected: tuple[type[Exception], ...] = (*kinds, sqlite3.Error, OSError)
     try:

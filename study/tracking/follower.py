@@ -18,11 +18,11 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 5.0
 """How long news may wait when nobody pokes."""
-LEAST_REST, MOST_REST = 2.0, 10.0
+MIN_REST_SECONDS, MAX_REST_SECONDS = 2.0, 10.0
 """Seconds between two hand-overs: events gather meanwhile, and one hand-over of many costs less than many of one."""
 REST_FACTOR = 20.0
 """A rest is this many times the hand-over before it, so that a slow view takes 5 % of a core and no more."""
-MOST_BACKOFF, DRAIN_BACKOFF = 60.0, 2.0
+MAX_BACKOFF_SECONDS, DRAIN_BACKOFF_SECONDS = 60.0, 2.0
 """Seconds between two attempts to reach a tracker that is down, at most: usually, and while somebody waits for it."""
 
 
@@ -129,7 +129,7 @@ class Follower(threading.Thread):
                     count = keeper.advance()
                 except Exception as exc:  # whatever a tracker, its driver or its network raises is not the study's
                     self._report_failure(exc)
-                    rest, idle = min(2.0 ** (self._failures - 1), MOST_BACKOFF), False
+                    rest, idle = min(2.0 ** (self._failures - 1), MAX_BACKOFF_SECONDS), False
                 else:
                     self._report_success()
                     self._offset, self._events = keeper.offset, keeper.count
@@ -149,7 +149,7 @@ class Follower(threading.Thread):
 
     def _rest(self, count: int, took: float) -> float:
         """Seconds to let events gather after a hand-over; none while there is a backlog."""
-        return 0.0 if count == BATCH else min(max(REST_FACTOR * took, LEAST_REST), MOST_REST)
+        return 0.0 if count == BATCH else min(max(REST_FACTOR * took, MIN_REST_SECONDS), MAX_REST_SECONDS)
 
     def _wait(self, seen: int, seconds: float, idle: bool) -> None:
         """Wait for the next thing to do: a drain or the end at any time, news only when idle."""
@@ -158,7 +158,7 @@ class Follower(threading.Thread):
                 self._answered = seen
                 self._signal.notify_all()
             elif self._answered < seen:
-                seconds = min(seconds, DRAIN_BACKOFF) if self._failures else 0.0
+                seconds = min(seconds, DRAIN_BACKOFF_SECONDS) if self._failures else 0.0
             self._idle = idle
             self._signal.wait_for(lambda: self._stopping or self._asked > seen or (idle and self._news), seconds)
             self._idle = False

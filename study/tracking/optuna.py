@@ -33,7 +33,7 @@ from study.record.events import (
 from study.record.folder import StudyFolder
 from study.record.journal import study_id
 from study.record.state import OBJECTIVE, StudyState, TrialState
-from study.tracking.databases import ViewError, create_once, identity, told_plainly
+from study.tracking.databases import ViewError, create_once, identity, view_errors
 from study.tracking.follow import require_own
 from study.tracking.mlflow.content import flat
 
@@ -121,7 +121,7 @@ class OptunaSink:
             self._storage = None
 
     def _plainly(self) -> AbstractContextManager[None]:
-        return told_plainly("Optuna's database", self._url, OptunaError, SQLAlchemyError, ImportError)
+        return view_errors("Optuna's database", self._url, OptunaError, SQLAlchemyError, ImportError)
 
     def _frozen(self, trial: TrialState, end: Finished | Pruned | Failed) -> FrozenTrial:
         config = flat(trial.proposed.config)

@@ -66,8 +66,8 @@ def down() -> None:
 @pytest.fixture
 def in_no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rests so long that only a drain can explain what arrives."""
-    monkeypatch.setattr(follower_module, "LEAST_REST", 60.0)
-    monkeypatch.setattr(follower_module, "MOST_REST", 60.0)
+    monkeypatch.setattr(follower_module, "MIN_REST_SECONDS", 60.0)
+    monkeypatch.setattr(follower_module, "MAX_REST_SECONDS", 60.0)
 
 
 def test_a_view_gets_every_event_once_with_the_state_they_lead_to(story: Tell) -> None:
@@ -280,7 +280,7 @@ def test_a_follower_may_start_before_the_first_line(story: Tell) -> None:
 
 
 def test_news_is_handed_over_without_a_drain(story: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follower_module, "LEAST_REST", 0.05)
+    monkeypatch.setattr(follower_module, "MIN_REST_SECONDS", 0.05)
     monkeypatch.setattr(follower_module, "POLL_SECONDS", 60.0)
     told, notebook = story(), Notebook()
     told.open()
@@ -312,7 +312,7 @@ def test_events_gather_between_two_hand_overs(story: Tell) -> None:
 def test_a_tracker_that_is_down_delays_nobody_and_catches_up(
     story: Tell, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower_module, "DRAIN_BACKOFF", 0.05)
+    monkeypatch.setattr(follower_module, "DRAIN_BACKOFF_SECONDS", 0.05)
     told, notebook = story(), Notebook()
     notebook.fail = down
     follower = Follower(told.folder.journal, notebook)
@@ -336,7 +336,7 @@ def test_a_tracker_that_is_down_delays_nobody_and_catches_up(
 
 
 def test_what_failed_half_way_comes_again(story: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follower_module, "DRAIN_BACKOFF", 0.01)
+    monkeypatch.setattr(follower_module, "DRAIN_BACKOFF_SECONDS", 0.01)
     monkeypatch.setattr(follow, "BATCH", 7)
     told, notebook = story().whole(), Notebook()
     calls = iter(range(1000))

@@ -31,7 +31,7 @@ Tell = Callable[..., Any]
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests that hang are given up on after a second, and whoever waits for a view tries again at once."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-    monkeypatch.setattr(follower_module, "DRAIN_BACKOFF", 0.2)
+    monkeypatch.setattr(follower_module, "DRAIN_BACKOFF_SECONDS", 0.2)
 
 
 def trials_in(url: str) -> list[Any]:

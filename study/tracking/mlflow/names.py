@@ -10,12 +10,12 @@ import re
 
 from sr_core.process.names import printable
 
-MOST_KEY = 250
+MAX_KEY_CHARS = 250
 """Characters of the name of a metric, param or tag."""
-MOST_PARAM, MOST_TAG, MOST_EXPERIMENT_TAG, MOST_DESCRIPTION = 6000, 8000, 20_000, 5000
+MAX_PARAM_CHARS, MAX_TAG_CHARS, MAX_EXPERIMENT_TAG_CHARS, MAX_DESCRIPTION_CHARS = 6000, 8000, 20_000, 5000
 """Characters of a value. MLflow cuts the first two itself, unless it is told to refuse them."""
-MOST_RUN_NAME, MOST_DATASET_NAME = 250, 500
-_MOST_FILE = 200
+MAX_RUN_NAME_CHARS, MAX_DATASET_NAME_CHARS = 250, 500
+_MAX_FILE_NAME_BYTES = 200
 """Bytes of a file's name; file systems take 255, of which a store may want some."""
 _ILLEGAL_KEY = re.compile(r"[^\w.\- :]")
 _ILLEGAL_FILE = re.compile(r"[\x00-\x1f\x7f/\\:*?\"<>|#%]")
@@ -24,7 +24,7 @@ _ILLEGAL_FILE = re.compile(r"[\x00-\x1f\x7f/\\:*?\"<>|#%]")
 def legal_key(name: str) -> str:
     """Returns the name of a metric, param or tag; equal for a legal one, and different for different names."""
     parts = [_legal_part(part, _ILLEGAL_KEY) for part in name.split("/")]
-    return _shortened("/".join(parts), MOST_KEY, name)
+    return _shortened("/".join(parts), MAX_KEY_CHARS, name)
 
 
 def legal_path(name: str) -> str:
@@ -48,9 +48,9 @@ def _legal_file(part: str) -> str:
     ending = f".{suffix}" if dot and stem and re.fullmatch(r"\w{1,10}", suffix, re.ASCII) else ""
     body = part.removesuffix(ending)
     whole = printable(part) == part and part.strip() == part and not part.endswith(".")
-    if whole and len(part.encode()) <= _MOST_FILE and part not in ("", ".", "..") and not _ILLEGAL_FILE.search(part):
+    if whole and len(part.encode()) <= _MAX_FILE_NAME_BYTES and part not in ("", ".", "..") and not _ILLEGAL_FILE.search(part):
         return part
-    cut = _ILLEGAL_FILE.sub("_", printable(body).replace("\\", "_")).encode()[: _MOST_FILE - 40].decode(errors="ignore")
+    cut = _ILLEGAL_FILE.sub("_", printable(body).replace("\\", "_")).encode()[: _MAX_FILE_NAME_BYTES - 40].decode(errors="ignore")
     return f"{cut.strip() or '_'}-{_digest(part)}{ending}"
 
 

@@ -43,7 +43,7 @@ def alter() -> list[str]:
 
 
 @contextmanager
-def _missed_plainly() -> Iterator[None]:
+def _missing_parts_as_view_errors() -> Iterator[None]:
     """Raises ViewError if MLflow lacks what the block leans on, or takes other arguments."""
     try:
         yield
@@ -66,7 +66,7 @@ def create_store(uri: str, artifacts: str) -> None:
     Leans on: `SqlAlchemyStore(uri, artifacts)`, which creates the tables, and its `engine`.
     Without it: ViewError. The view is not written, and says so in one line; the study continues.
     """
-    with _missed_plainly():
+    with _missing_parts_as_view_errors():
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         SqlAlchemyStore(uri, artifacts).engine.dispose()
@@ -78,7 +78,7 @@ def release(uri: str) -> None:
     Leans on: `_engine_map` of both SqlAlchemyStore classes, from address to SQLAlchemy engine.
     Without it: ViewError. The view is not written, and says so in one line; the study continues.
     """
-    with _missed_plainly():
+    with _missing_parts_as_view_errors():
         from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 

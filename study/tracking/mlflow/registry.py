@@ -31,7 +31,7 @@ from study.record.provenance import recorded_versions
 from study.record.state import StudyState
 from study.statistics.verdict import words
 from study.tracking.mlflow import content
-from study.tracking.mlflow.names import MOST_DESCRIPTION, MOST_PARAM, legal_key, legal_value
+from study.tracking.mlflow.names import MAX_DESCRIPTION_CHARS, MAX_PARAM_CHARS, legal_key, legal_value
 from study.tracking.mlflow.store import legal_tags, milliseconds, second_name
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ def register(client: MlflowClient, champion: Champion) -> str:
             client.get_logged_model(model).artifact_location,
             run_id=champion.run,
             tags=dict(champion.tags),
-            description=legal_value(champion.description, MOST_DESCRIPTION),
+            description=legal_value(champion.description, MAX_DESCRIPTION_CHARS),
             model_id=model,
         )
         version = str(made.version)
@@ -192,7 +192,7 @@ def _finished_model(client: MlflowClient, champion: Champion) -> str | None:
 
 
 def _make_model(client: MlflowClient, champion: Champion) -> str:
-    params = legal_tags(content.flat(champion.config), MOST_PARAM)
+    params = legal_tags(content.flat(champion.config), MAX_PARAM_CHARS)
     made = client.create_logged_model(
         champion.experiment, ALIAS, champion.run, dict(champion.tags), params, "super-resolution"
     )

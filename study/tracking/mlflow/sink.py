@@ -23,7 +23,7 @@ from study.tracking.databases import ViewError
 from study.tracking.follow import require_own
 from study.tracking.mlflow import content, files
 from study.tracking.mlflow import private as mlflow_private
-from study.tracking.mlflow.names import MOST_EXPERIMENT_TAG, MOST_RUN_NAME, legal_value
+from study.tracking.mlflow.names import MAX_EXPERIMENT_TAG_CHARS, MAX_RUN_NAME_CHARS, legal_value
 from study.tracking.mlflow.pages import experiment_tags
 from study.tracking.mlflow.store import (
     client_of,
@@ -32,7 +32,7 @@ from study.tracking.mlflow.store import (
     log,
     log_datasets,
     milliseconds,
-    plainly,
+    mlflow_view_errors,
     prepare_mlflow_store,
     runs_of,
     second_name,
@@ -84,7 +84,7 @@ class MlflowSink:
 
     def open(self, opened: ev.StudyOpened) -> int:
         """Find or create experiment and parent run. Like `take`, raises ViewError where MLflow cannot be reached."""
-        with plainly(self._uri):
+        with mlflow_view_errors(self._uri):
             self._connect(opened)
             parent = self._find_runs()
             self._require_own(opened, parent)
@@ -112,7 +112,7 @@ class MlflowSink:
 
     def _mark_experiment(self, opened: ev.StudyOpened) -> None:
         known = self._client.get_experiment(self._experiment).tags
-        tags = legal_tags(experiment_tags(opened), MOST_EXPERIMENT_TAG)
+        tags = legal_tags(experiment_tags(opened), MAX_EXPERIMENT_TAG_CHARS)
         owner = self._owner(opened)
         if known.get("study.id", owner) != owner:
             return  # an earlier version put studies of one name into one experiment: it is the other one's
@@ -133,7 +133,7 @@ class MlflowSink:
     def take(self, events: Sequence[ev.Event], state: StudyState, upto: int) -> None:
         """Write what these events changed, the cursor last, and not for points alone: those may come again."""
         assert state.opened is not None
-        with plainly(self._uri):
+        with mlflow_view_errors(self._uri):
             self._require_same_store()
             happened: dict[int, list[ev.TrialEvent]] = {}
             for event in events:
@@ -353,7 +353,7 @@ class MlflowSink:
     def _create(self, name: str, time: float, marks: Mapping[str, str]) -> KnownRun:
         """A run with the tags by which it is found again, whatever happens next."""
         tags = {**self._study, **marks, "mlflow.source.name": "python -m study.run", "mlflow.source.type": "LOCAL"}
-        shown, marked = legal_value(name, MOST_RUN_NAME), legal_tags(tags)
+        shown, marked = legal_value(name, MAX_RUN_NAME_CHARS), legal_tags(tags)
         made = self._client.create_run(self._experiment, milliseconds(time), marked, run_name=shown)
         return KnownRun(made.info.run_id)
 
@@ -396,5 +396,5 @@ class MlflowSink:
             name = second_name(name, owner)
             logger.warning("%s: experiment %r is not this study's; its runs are in %r", self.name, opened.study, name)
         location = (self._artifacts / name).as_uri() if self._artifacts else None
-        tags = legal_tags(experiment_tags(opened), MOST_EXPERIMENT_TAG) | {"study.id": owner}
+        tags = legal_tags(experiment_tags(opened), MAX_EXPERIMENT_TAG_CHARS) | {"study.id": owner}
         return str(self._client.create_experiment(name, location, tags))

@@ -43,9 +43,9 @@ for _name in ("mlflow", "alembic"):
 for _missing in mlflow_private.alter():
     logger.warning("mlflow: %s", _missing)
 
-MOST_METRICS, MOST_OTHERS = 900, 50
+MAX_METRICS_PER_REQUEST, MAX_PARAMS_PER_REQUEST = 900, 50
 """Points, and params or tags, in one request; MLflow refuses 100 of one kind of the latter, and 1,000 in all."""
-PAGE = 500
+RUNS_PER_PAGE = 500
 """Runs in one answer."""
 
 
@@ -73,7 +73,7 @@ def find_run(tracking_uri: str, run_id: str) -> tuple[str, int]:
     path = sqlite_file(tracking_uri)
     if path is not None and not path.exists():
         raise SuiteError(f"{path}: there is no MLflow store; run study.sync, or give the trial's number")
-    with plainly(tracking_uri):
+    with mlflow_view_errors(tracking_uri):
         tags = client_of(tracking_uri).get_run(run_id).data.tags
     number = tags.get("study.trial", tags.get("study.best"))
     if tags.get("study.role") == "training":
@@ -89,7 +89,7 @@ def add_to_study(tracking_uri: str, study: str, study_id: str, files: Files) -> 
     Raises:
         ViewError: MLflow cannot be reached, or takes no files.
     """
-    with plainly(tracking_uri):
+    with mlflow_view_errors(tracking_uri):
         client = client_of(tracking_uri)
         experiment = experiment_of(client, study, study_id)
         run = runs_of(client, experiment.experiment_id, study_id).get(None) if experiment else None
@@ -136,7 +136,7 @@ def prepare_mlflow_store(uri: str) -> None:
         return
     _keep_to_itself(uri)
     artifacts = databases.artifact_root(path.parent).as_uri()  # of experiments that are not ours
-    with plainly(uri):
+    with mlflow_view_errors(uri):
         databases.create_once(path, lambda fresh: mlflow_private.create_store(fresh, artifacts))
         mlflow_private.release(uri)  # it may still hold a file that was deleted
         try:
@@ -171,16 +171,16 @@ def log(
     """Write to a run, all of it in one request where MLflow takes that many. Points have to be finite."""
     rest: list[list[Any]] = [
         [Metric(names.legal_key(p.key), p.value, milliseconds(p.time), p.step) for p in points],
-        [Param(names.legal_key(k), names.legal_value(plain(v), names.MOST_PARAM)) for k, v in params.items()],
+        [Param(names.legal_key(k), names.legal_value(plain(v), names.MAX_PARAM_CHARS)) for k, v in params.items()],
         [RunTag(key, value) for key, value in legal_tags(tags).items()],
     ]
     while any(rest):
-        sent = [part[:most] for part, most in zip(rest, (MOST_METRICS, MOST_OTHERS, MOST_OTHERS), strict=True)]
+        sent = [part[:most] for part, most in zip(rest, (MAX_METRICS_PER_REQUEST, MAX_PARAMS_PER_REQUEST, MAX_PARAMS_PER_REQUEST), strict=True)]
         client.log_batch(run, *sent, synchronous=True)
         rest = [part[len(done) :] for part, done in zip(rest, sent, strict=True)]
 
 
-def legal_tags(tags: Mapping[str, Any], most: int = names.MOST_TAG) -> dict[str, str]:
+def legal_tags(tags: Mapping[str, Any], most: int = names.MAX_TAG_CHARS) -> dict[str, str]:
     """Returns tags as MLflow takes them, their values as text cut to `most` characters."""
     return {names.legal_key(key): names.legal_value(plain(value), most) for key, value in tags.items()}
 
@@ -192,7 +192,7 @@ def log_datasets(client: MlflowClient, run: str, inputs: Iterable[content.Datase
         [
             DatasetInput(
                 Dataset(
-                    names.legal_value(i.name, names.MOST_DATASET_NAME), i.digest, i.source_type, i.source,
+                    names.legal_value(i.name, names.MAX_DATASET_NAME_CHARS), i.digest, i.source_type, i.source,
                     profile=i.profile,
                 ),
                 [InputTag("mlflow.data.context", i.context)],
@@ -226,12 +226,12 @@ def search(client: MlflowClient, experiment: str, study: str) -> Iterator[Run]:
     """All of these runs, page by page."""
     token: str | None = None
     while True:
-        page = client.search_runs([experiment], f"tags.`study.id` = '{study}'", max_results=PAGE, page_token=token)
+        page = client.search_runs([experiment], f"tags.`study.id` = '{study}'", max_results=RUNS_PER_PAGE, page_token=token)
         yield from page
         token = page.token
         if not token:
             return
 
 
-def plainly(uri: str) -> AbstractContextManager[None]:
-    return databases.told_plainly("MLflow", uri, MlflowException, SQLAlchemyError, ImportError)
+def mlflow_view_errors(uri: str) -> AbstractContextManager[None]:
+    return databases.view_errors("MLflow", uri, MlflowException, SQLAlchemyError, ImportError)

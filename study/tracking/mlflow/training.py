@@ -15,7 +15,7 @@ from study.tracking.follow import sync
 from study.tracking.mlflow import content
 from study.tracking.mlflow.files import Files
 from study.tracking.mlflow.sink import KnownRun, MlflowSink
-from study.tracking.mlflow.store import plainly, search
+from study.tracking.mlflow.store import mlflow_view_errors, search
 from study.tracking.mlflow.uploads import MISSING
 
 
@@ -37,7 +37,7 @@ class TrainingSink(MlflowSink):
         Raises:
             ViewError: MLflow cannot be reached, or another process is about to show the study.
         """
-        with plainly(self._uri):
+        with mlflow_view_errors(self._uri):
             self._connect(opened)
             self._number = int(opened.question["training"]["trial"])
             links = self._links(opened)
@@ -64,7 +64,7 @@ class TrainingSink(MlflowSink):
     def take(self, events: Sequence[ev.Event], state: StudyState, upto: int) -> None:
         """Write what these events changed, the cursor last, and not for points alone: those may come again."""
         assert state.opened is not None
-        with plainly(self._uri):
+        with mlflow_view_errors(self._uri):
             self._require_same_store()
             news = [event for event in events if isinstance(event, ev.TrialEvent)]
             added = self._show_trial(state, self._number, news) if news else {}
