@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sr_core.process.redaction import redact, redact_with
+from study.record import tail as tail_module
 from study.record.events import Event, StudyOpened, Warned
 from study.record.journal import JournalError, compressed, decode, encode, opened, read, study_id
 from study.record.state import StudyState, fold
@@ -162,7 +163,7 @@ def test_views_that_read_in_any_batches_see_the_same_events_and_states(
 ) -> None:
     lines = _lines(story)
     events = [decode(line)[1] for line in lines]
-    with tempfile.TemporaryDirectory() as folder, patch.object(follow, "KEPT", kept):
+    with tempfile.TemporaryDirectory() as folder, patch.object(tail_module, "KEPT", kept):
         journal = Path(folder) / "journal.jsonl"
         reading, written = Reading(journal), 0
         tails = [Tail(journal, reading) for _ in range(3)]
@@ -189,7 +190,7 @@ def _lines(story: Tell) -> list[bytes]:
 
 def test_two_views_decode_and_fold_each_event_once(story: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
     journal, decoded = story(points=100).whole().folder.journal, list[int]()
-    monkeypatch.setattr(follow, "decode", lambda line: decoded.append(1) or decode(line))
+    monkeypatch.setattr(tail_module, "decode", lambda line: decoded.append(1) or decode(line))
     reading, one, other = Reading(journal), Notebook(), Notebook()
     with keeping(journal, one, reading) as first:
         other.name = "other"
@@ -204,7 +205,7 @@ def test_two_views_decode_and_fold_each_event_once(story: Tell, monkeypatch: pyt
 def test_a_view_far_behind_shares_the_state_again_once_it_has_caught_up(
     story: Tell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow, "KEPT", 20)
+    monkeypatch.setattr(tail_module, "KEPT", 20)
     journal = story(points=30).whole().folder.journal
     reading = Reading(journal)
     quick, slow = Tail(journal, reading), Tail(journal, reading)
@@ -226,7 +227,7 @@ def test_a_view_that_holds_nearly_all_starts_from_what_another_one_has_read(
     one = Tail(journal, reading)
     one.read(count)
     decoded = list[int]()
-    monkeypatch.setattr(follow, "decode", lambda line: decoded.append(1) or decode(line))
+    monkeypatch.setattr(tail_module, "decode", lambda line: decoded.append(1) or decode(line))
     other = Tail(journal, reading)
     other.skip_to(count)
     assert (other.count, len(decoded)) == (count, 0) and other.state is one.state
@@ -238,7 +239,7 @@ def test_a_published_journal_is_unpacked_once_however_many_batches_it_has(
     journal = tmp_path / "journal.jsonl.gz"
     journal.write_bytes(compressed(story(points=100).whole().folder.journal))
     unpacked = list[int]()
-    monkeypatch.setattr(follow, "opened", lambda path: unpacked.append(1) or opened(path))
+    monkeypatch.setattr(tail_module, "opened", lambda path: unpacked.append(1) or opened(path))
     notebook = Notebook()
     sync(journal, notebook)
     assert len(notebook.batches) > 1 and len(unpacked) == 1
@@ -247,7 +248,7 @@ def test_a_published_journal_is_unpacked_once_however_many_batches_it_has(
 
 def test_an_event_is_folded_in_one_batch_with_those_read_with_it(story: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
     journal, folds = story(points=100).whole().folder.journal, list[int]()
-    monkeypatch.setattr(follow, "fold", lambda events, state: folds.append(len(events)) or fold(events, state))
+    monkeypatch.setattr(tail_module, "fold", lambda events, state: folds.append(len(events)) or fold(events, state))
     monkeypatch.delattr(StudyState, "apply")
     notebook = Notebook()
     total = sync(journal, notebook)

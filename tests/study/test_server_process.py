@@ -199,7 +199,7 @@ def refusing() -> Iterator[str]:
 
 
 def test_a_server_that_refuses_to_answer_is_not_one_without_the_study(story: Callable[..., Any], refusing: str) -> None:
-    with pytest.raises(SuiteError, match=r"does not say what it holds \(status 403"):
+    with pytest.raises(SuiteError, match=r"does not list its experiments and runs \(status 403"):
         pages(refusing, story().whole().folder)
 
 
