@@ -191,7 +191,7 @@ def _experiment(address: str, name: str, identity: str) -> str | None:
     answer = _ask(f"{address}{_API}/experiments/search", search)
     candidates = [experiment["experiment_id"] for experiment in answer.get("experiments", [])]
 
-    # Version 0.1 did not tag experiments, only runs.
+    # An earlier version tagged runs only, not experiments.
     by_name = urllib.parse.urlencode({"experiment_name": name})
     try:
         named = _ask(f"{address}{_API}/experiments/get-by-name?{by_name}")

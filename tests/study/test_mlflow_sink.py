@@ -464,7 +464,7 @@ def test_a_run_id_leads_to_its_trial(told: Any) -> None:
     with pytest.raises(SuiteError, match="0123"):
         find_run(uri, "0123")
     stranger = MlflowClient(tracking_uri=uri).create_run("0").info.run_id
-    with pytest.raises(SuiteError, match="no trial of a study"):
+    with pytest.raises(SuiteError, match="is not a trial of a study"):
         find_run(uri, stranger)
     with pytest.raises(SuiteError, match="no MLflow store"):
         find_run("sqlite:////nowhere/mlflow.db", "0123")
