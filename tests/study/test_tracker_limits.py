@@ -180,7 +180,7 @@ def test_a_file_that_is_refused_keeps_nothing_else_away_and_is_sent_once_it_is_t
     files = {file.path for file in client(told).list_artifacts(shown["trial 0000"].info.run_id)}
     assert "weights.safetensors" in files
     assert not any(MISSING in run.data.tags for run in shown.values())
-    assert [record.message for record in caplog.records] == ["mlflow: the files that were missing are there now"]
+    assert [record.message for record in caplog.records] == ["mlflow: the missing files have arrived"]
     assert sync(told.folder.journal, sink_of(told)) == 0
 
 

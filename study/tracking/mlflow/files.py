@@ -13,7 +13,7 @@ from study.record.events import Concluded, Failed, Finished, Proposed, Pruned, S
 from study.record.folder import StudyFolder
 from study.record.images import image_file
 from study.record.provenance import requirement_lines
-from study.record.state import TrialState
+from study.record.state import StudyState, TrialState
 from study.tracking.mlflow import private as mlflow_private
 from study.tracking.mlflow.content import Tags
 
@@ -87,6 +87,24 @@ def of_conclusion(folder: StudyFolder, result: Concluded) -> Files:
     if folder.has(folder.report):
         files[folder.report.name] = folder.report
     return files | {f"results/{TABLE}": json_table(("set", "picture", "psnr", "ssim"), result.per_image)}
+
+
+def all_of_trial(folder: StudyFolder, study_id: str, trial: TrialState) -> Files:
+    """Returns all files of a trial's run."""
+    files = images(folder, study_id, trial, trial.curve) | of_proposal(trial.proposed)
+    if trial.end:
+        files |= of_trial(folder, trial.end)
+    return files
+
+
+def all_of_study(folder: StudyFolder, state: StudyState) -> Files:
+    """Returns all files of a study's own run."""
+    files: Files = {}
+    for session in state.sessions:
+        files |= of_session(folder, session)
+    if state.concluded:
+        files |= of_conclusion(folder, state.concluded)
+    return files
 
 
 def json_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

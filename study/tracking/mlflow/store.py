@@ -37,6 +37,9 @@ from study.tracking.server_process import is_loopback, without_proxy
 
 logger = logging.getLogger(__name__)
 
+Client = MlflowClient
+"""MLflow's client, for annotations in modules that must not import MLflow themselves."""
+
 # MLflow and Alembic report their work on stderr, and also log the errors that they raise.
 for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
