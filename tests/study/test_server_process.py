@@ -20,7 +20,7 @@ import pytest
 from sr_core.errors import SuiteError
 from study import ui
 from study.tracking import dashboards
-from study.tracking.dashboards import _who_may_ask, pages
+from study.tracking.dashboards import _allowed_names, pages
 from study.tracking.server_process import (
     is_loopback,
     names_of,
@@ -157,7 +157,7 @@ def test_hosts_without_a_proxy_are_kept(monkeypatch: pytest.MonkeyPatch, given: 
 )
 def test_mlflow_is_told_to_answer_under_the_address_that_is_printed(host: str, shown: str) -> None:
     assert reachable(host) == shown
-    options = dict(zip(*[iter(_who_may_ask(host, 5000))] * 2, strict=True))
+    options = dict(zip(*[iter(_allowed_names(host, 5000))] * 2, strict=True))
     for form in (shown, shown.lower()):
         assert f"{form}:5000" in options["--allowed-hosts"].split(",")
         assert f"http://{form}:5000" in options["--cors-allowed-origins"].split(",")
@@ -168,7 +168,7 @@ def test_every_address_includes_the_machine_s_own_name(monkeypatch: pytest.Monke
     assert socket.gethostname() in names_of("0.0.0.0")
     assert socket.gethostname() not in names_of("127.0.0.1")
     monkeypatch.setenv("MLFLOW_SERVER_ALLOWED_HOSTS", "studies.example")
-    assert "studies.example" in _who_may_ask("0.0.0.0", 5000)[1].split(",")
+    assert "studies.example" in _allowed_names("0.0.0.0", 5000)[1].split(",")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost", "::1", "[::1]"])
