@@ -73,7 +73,7 @@ def test_another_budget_is_no_comparison(study: Study, capsys: pytest.CaptureFix
     study.train(0, AUTHORS, budget=2 * BUDGET)
     study.train(1, WINNER)
     assert main(study.argv) == 0
-    assert capsys.readouterr().out.splitlines()[2:] == ["trial 1 - authors: left out, their budgets differ"]
+    assert capsys.readouterr().out.splitlines()[2:] == ["trial 1 - authors: left out, because their budgets differ"]
 
 
 def test_one_is_no_comparison_nor_one_that_began_with_other_weights(

@@ -133,7 +133,7 @@ def test_settings_for_another_mlflow_are_not_handed_to_our_server(monkeypatch: p
     for name in ("MLFLOW_STATIC_PREFIX", "MLFLOW_ARTIFACTS_ONLY", "_MLFLOW_X", "UVICORN_ROOT_PATH", "WEB_CONCURRENCY"):
         monkeypatch.setenv(name, "/x")
     monkeypatch.setenv("MINE", "kept")
-    environment = own_environment(dashboards._NOT_OURS, "127.0.0.1")
+    environment = own_environment(dashboards._DROPPED_VARIABLES, "127.0.0.1")
     assert not [name for name in environment if "MLFLOW" in name or "UVICORN" in name or name == "WEB_CONCURRENCY"]
     assert environment["MINE"] == "kept"
 

@@ -160,7 +160,10 @@ def test_weights_that_are_no_longer_the_trial_s_are_refused(answer: Answer, caps
     answer.train(0)
     shutil.copyfile(answer.weights(2), answer.weights(1))
     assert main(answer.argv) == 2
-    assert f"{answer.weights(1)}: not the weights that trial 1 of claims_x2_cpu came to" in capsys.readouterr().err
+    assert (
+        f"{answer.weights(1)}: not the weights that the journal records for trial 1 of claims_x2_cpu"
+        in capsys.readouterr().err
+    )
 
 
 def test_another_budget_than_that_from_scratch_is_refused(answer: Answer, capsys: pytest.CaptureFixture[str]) -> None:
