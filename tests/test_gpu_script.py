@@ -1,4 +1,4 @@
-"""The script of the checks on a GPU: what it says before it starts, and the images that it takes along."""
+"""The script of the GPU checks: its messages before it starts, and the images that it packs."""
 
 import importlib.util
 import subprocess
@@ -66,7 +66,7 @@ def test_images_are_taken_along_without_loss_and_those_that_train_last(
     monkeypatch.setattr(sys, "argv", ["gpu_images.py", str(tmp_path / "images"), str(out), "--most-mib", "0.01"])
     assert repack.main() == 0
     found = {path.relative_to(out).with_suffix("").as_posix(): path for path in out.rglob("*.*")}
-    assert {"valid/c", "valid/g"} <= set(found) and "1 left out for want of room" in capsys.readouterr().out
+    assert {"valid/c", "valid/g"} <= set(found) and "1 left out for lack of room" in capsys.readouterr().out
     for name, path in found.items():
         with PIL.Image.open(path) as image:
             np.testing.assert_array_equal(np.asarray(image), originals[name])
