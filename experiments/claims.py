@@ -44,7 +44,8 @@ COMPARISONS = {
     ],
     "Does Pillow's bicubic cost anything against MATLAB's (the base) for training LR?": [("pillow", "base")],
     # This compares two changes at once, because images smaller than a sub-image give none.
-    "Do sub-images, without the images smaller than one, beat all images whole (the base)?": [
+    # The wording is part of the recorded studies' digest, so it stays.
+    "Do sub-images, without the pictures smaller than one, beat all pictures whole (the base)?": [
         ("sub-images", "base"),
     ],
     "Does temperature 30 hold back inputs in 0..1, and not those in 0..255 (the base)?": [
