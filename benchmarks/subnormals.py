@@ -46,7 +46,7 @@ def configuration(input_range: int, temperature: float, loss: str) -> TrialConfi
 
 
 def smooth_images(count: int, side: int, scale: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns LR and HR patches of waves, (N, 3, H, W), uint8. They are always the same, and smooth like photographs."""
+    """Returns LR and HR patches of waves, (N, 3, H, W), uint8. They are fixed, and smooth like photographs."""
     generator = np.random.default_rng(0)
     y, x = np.mgrid[: side * scale, : side * scale] / (side * scale)
     fy, fx, phase = generator.uniform(1, 8, (3, count, 3, 1, 1))
