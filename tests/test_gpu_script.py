@@ -43,7 +43,7 @@ def test_without_the_packages_it_says_how_to_prepare_them(tmp_path: Path) -> Non
     python.chmod(0o755)
     done = script("1", OUT=str(tmp_path / "out"), CARRIED=str(tmp_path / "none"), PYTHON=str(python))
     assert done.returncode == 2
-    assert "run benchmarks/gpu.sh --prepare where there is a network" in done.stderr
+    assert "run benchmarks/gpu.sh --prepare on a machine with a network" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
