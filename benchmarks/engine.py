@@ -230,7 +230,8 @@ def written_study(folder: StudyFolder, opened: ev.StudyOpened, experiment: Exper
         append(opened)
         append(ev.SessionStarted(time=begun, epoch=1, host="here", pid=1, trials=trials, provenance={}))
         base = experiment.base
-        every, budget = base.evaluation.every_patches, base.train.budget_patches
+        every = base.evaluation.every_patches
+        budget = base.train.budget_patches
         for number, values in zip(range(trials), _different(experiment, draw), strict=False):
             config = replace(base.with_values(values), seed=99)
             common: dict[str, Any] = {"time": begun + number, "trial": number}

@@ -114,7 +114,8 @@ def main() -> None:
     print("| way | ms per step | patches/s | of the memory floor | of the arithmetic floor | warm after [s] |")
     print("|---|---:|---:|---:|---:|---:|", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
-        store, usual = Path(scratch) / "store.h5", Path(scratch) / "usual.h5"
+        store = Path(scratch) / "store.h5"
+        usual = Path(scratch) / "usual.h5"
         prepared = prepare_store(store, embedded_images(), [("train", 2, "matlab_bicubic")], known=KnownImages())
         if args.rows == "usual":
             write_usual_file(usual, prepared)

@@ -102,7 +102,9 @@ def main() -> None:
     print("| network | batch | LR | ms per step | patches/s | peak [GB] |\n|---|---:|---:|---:|---:|---:|", flush=True)
     for name, model, scale, side, batch in NETWORKS:
         if on_cpu:
-            model, side, batch = replace(TINY, non_attention_kernel_size=model.non_attention_kernel_size), 12, 2
+            model = replace(TINY, non_attention_kernel_size=model.non_attention_kernel_size)
+            side = 12
+            batch = 2
         result = row(name, model, scale, side, batch, runtime)
         with (args.out / "throughput.jsonl").open("a") as file:
             file.write(json.dumps(result | {"device": runtime.device_name, "torch": torch.__version__}) + "\n")

@@ -38,7 +38,9 @@ def base(number: int) -> np.ndarray:
     image = 120 + 42 * clouds[..., 3:] + 14 * clouds[..., :3]
     y, x = np.mgrid[-200:200, -200:200]
     for _ in range(60):
-        top, left, radius = rng.integers(HEIGHT - 400), rng.integers(WIDTH - 400), rng.integers(10, 200)
+        top = rng.integers(HEIGHT - 400)
+        left = rng.integers(WIDTH - 400)
+        radius = rng.integers(10, 200)
         shape = np.hypot(y, x) < radius
         if rng.random() < 0.5:
             shape = (abs(y) < radius) & (abs(x) < rng.integers(10, 200))
@@ -107,7 +109,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes that make and prepare images; default: 2")
     parser.add_argument("--homes", nargs="*", default=["disk", "host"], help="patch sources to train from")
     args = parser.parse_args()
-    folder, store = args.to / "train", args.to / "store.h5"
+    folder = args.to / "train"
+    store = args.to / "store.h5"
     folder.mkdir(parents=True, exist_ok=True)
     with Workers(args.workers) as pool:
         for _ in pool.results(make, [(folder, number) for number in range(args.count)]):

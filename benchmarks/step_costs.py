@@ -55,7 +55,8 @@ def traffic_of(device: str, precision: str, batch: int, side: int, floors: dict[
         step()
     with Traffic() as traffic:
         step()
-    operations, moved = flops.get_total_flops(), traffic.bytes
+    operations = flops.get_total_flops()
+    moved = traffic.bytes
     return {
         "GFLOP": operations / 1e9,
         "GB": moved / 1e9,

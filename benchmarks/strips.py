@@ -68,14 +68,15 @@ def peak_bytes(device: str) -> int:
     """Returns the peak memory of this process."""
     if device != "cpu":
         return torch.cuda.max_memory_allocated(device)
-    # ru_maxrss is no use here, because a process inherits it from its parent.
+    # ru_maxrss does not help, because a process inherits it from its parent.
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status["VmHWM"].split()[0]) * 1024
 
 
 def measure_here(args: argparse.Namespace) -> None:
     """Enlarges in one way, and prints the peak memory of this process as the only line."""
-    model, lr = network(args, args.scale[0]), image(*args.size)
+    model = network(args, args.scale[0])
+    lr = image(*args.size)
     enlarged(model, lr[:32, :32], "whole", args.precision[0])
     if args.only != NOTHING:
         enlarged(model, lr, args.only, args.precision[0])

@@ -3,7 +3,7 @@
     python benchmarks/train_step.py [--device cuda:0] [--out DIR]
 
 On a GPU a batch has 32 LR patches of 64, on a CPU 8 of 48. Every way has a process of its own, so that none inherits
-another's memory or caches. They take turns, so that changes in the machine's load affect all alike. Figures are medians.
+another's memory or caches. They take turns, so that the machine's load affects all alike. Figures are medians.
 """
 
 import argparse
@@ -165,7 +165,8 @@ def measure(device: str, rounds: int, steps: int, scratch: Path, batch: int, sid
     Args:
         steps: per turn.
     """
-    store, usual = scratch / "store.h5", scratch / "usual.h5"
+    store = scratch / "store.h5"
+    usual = scratch / "usual.h5"
     prepared = prepare_store(
         store, embedded_images(), [(s, 2, "matlab_bicubic") for s in ("train", "valid")], known=KnownImages()
     )
@@ -220,7 +221,8 @@ def table(report: dict[str, Any]) -> str:
         f"| {r['times (b3)']:.2f} | {r['to warm up [s]']:.1f} |"
         for r in rows
     ]
-    cost, floor = report["step"], report["floors"]
+    cost = report["step"]
+    floor = report["floors"]
     final = [row for row in rows if "deterministic" not in row["way"]][-1]
     lines += [
         "",

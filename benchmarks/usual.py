@@ -32,7 +32,8 @@ class UsualWay(Dataset[tuple[Tensor, Tensor]]):
         with h5py.File(self._path) as file:
             lr, hr = (file[kind][str(number % self._count)][()] for kind in ("lr", "hr"))
         y, x = np.random.randint(0, lr.shape[0] - side + 1, 2)
-        lr, hr = lr[y : y + side, x : x + side], hr[2 * y : 2 * (y + side), 2 * x : 2 * (x + side)]
+        lr = lr[y : y + side, x : x + side]
+        hr = hr[2 * y : 2 * (y + side), 2 * x : 2 * (x + side)]
         for axis in (0, 1):
             if np.random.random() < 0.5:
                 lr, hr = np.flip(lr, axis), np.flip(hr, axis)

@@ -25,7 +25,9 @@ from study.question.experiment import load_experiment
 
 def ways(base: TrialConfig, runtime: Runtime) -> dict[str, Callable[[], object]]:
     """Returns the functions to time, by name."""
-    scale, protocol, side = base.data.scale, base.evaluation.protocol, base.evaluation.lr_crop_size
+    scale = base.data.scale
+    protocol = base.evaluation.protocol
+    side = base.evaluation.lr_crop_size
     generator = np.random.default_rng(0)
     crops = [
         Crop(str(number), *(generator.integers(0, 256, (s, s, 3), dtype=np.uint8) for s in (side, side * scale)))

@@ -168,12 +168,15 @@ def distribution(dimension: Described) -> BaseDistribution:
     """Returns Optuna's distribution for a dimension: numbers lie on an axis, other values are categories."""
     kind = dimension["range"]
     if kind in ("Float", "Int"):
-        low, high, log = dimension["low"], dimension["high"], dimension["log"]
+        low = dimension["low"]
+        high = dimension["high"]
+        log = dimension["log"]
         return IntDistribution(low, high, log=log) if kind == "Int" else FloatDistribution(low, high, log=log)
     values = dimension["values"]
     if not _is_axis(dimension):
         return CategoricalDistribution([_label(value) for value in values])
-    low, high = values[0], values[-1]
+    low = values[0]
+    high = values[-1]
     log = low > 0 and high / low >= _LOG_AXIS_MIN_RATIO
     if all(isinstance(value, int) for value in values):
         return IntDistribution(low, high, log=log)
