@@ -15,11 +15,11 @@ from study.run import parser as run_parser
 from study.train import parser as train_parser
 
 Answer = Callable[..., tuple[int, list[list[str]]]]
-"""Exit status, and what was asked of python."""
+"""Exit status, and the arguments of every call of python."""
 SCRIPT = Path(experiments.__path__[0]) / "answer.sh"
 
 FAKE_PYTHON = """#!/usr/bin/env bash
-# Notes what it is asked; a study that is run has a journal afterwards, and two trials share their seeds with x2 trials.
+# Records its arguments. A study has a journal after its run, and two trials share their seeds with x2 trials.
 asked=$2
 (IFS=$'\t'; echo "$*") >> "$ASKED"
 while [ $# -gt 0 ]; do
@@ -34,7 +34,7 @@ mkdir -p "$root/$name" && touch "$root/$name/journal.jsonl"
 
 @pytest.fixture
 def answer(tmp_path: Path) -> Answer:
-    """Runs the script with a python that only notes what it is asked; returns exit status and argument lists."""
+    """Runs the script with a python that only records its arguments. Returns exit status and argument lists."""
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "python").write_text(FAKE_PYTHON)

@@ -1,4 +1,4 @@
-"""Following a journal: nothing lost, nothing skipped, and never in the way of the one who writes it."""
+"""Following a journal: nothing is lost or skipped, and the writer never waits."""
 
 import functools
 import logging
@@ -29,7 +29,7 @@ Tell = Callable[..., object]
 
 
 class Notebook:
-    """A sink that writes down what it is handed, and fails on request."""
+    """A sink that records what it receives, and fails on request."""
 
     name = where = "notebook"
 
@@ -66,7 +66,7 @@ def down() -> None:
 
 @pytest.fixture
 def in_no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rests so long that only a drain can explain what arrives."""
+    """Makes rests so long that events can only arrive by a drain."""
     monkeypatch.setattr(follower_module, "MIN_REST_SECONDS", 60.0)
     monkeypatch.setattr(follower_module, "MAX_REST_SECONDS", 60.0)
 
@@ -175,7 +175,7 @@ def test_views_that_read_in_any_batches_see_the_same_events_and_states(
             written = min(written + more, len(lines))
             tail, before = tails[view], tails[view].count
             seen[view] += tail.read(most)
-            assert tail.count == len(seen[view]) == min(before + most, written), "all that there is, up to so many"
+            assert tail.count == len(seen[view]) == min(before + most, written), "all that exist, up to the limit"
             assert tail.state == fold(events[: tail.count])
             assert tail.offset == sum(map(len, lines[: tail.count]))
         assert seen == [events] * 3

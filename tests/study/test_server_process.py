@@ -1,4 +1,4 @@
-"""A server as a child process: it ends with its command, however that ends, and says at once why it did not start."""
+"""A server as a child process: it ends with its command, even a killed one, and says at once why it did not start."""
 
 import fcntl
 import os
@@ -148,7 +148,7 @@ def test_hosts_without_a_proxy_are_kept(monkeypatch: pytest.MonkeyPatch, given: 
     assert without_proxy("my-pc") == {"no_proxy": made, "NO_PROXY": made}
 
 
-# Under which names it answers
+# Names under which it answers
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_loopback_is_this_machine_alone(host: str) -> None:
     assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.0.1", "example.org", "")))
 
 
-# What it says
+# Messages
 
 
 class Refusing(BaseHTTPRequestHandler):
@@ -191,7 +191,7 @@ class Refusing(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def refusing() -> Iterator[str]:
-    """The address of a server that refuses everything."""
+    """The address of a server that refuses every request."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
