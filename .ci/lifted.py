@@ -1,6 +1,6 @@
-"""Prints what the suite needs, a requirement a line, without upper bounds. Usage: lifted.py [PYPROJECT].
+"""Prints the suite's requirements without upper bounds, one per line. Usage: lifted.py [PYPROJECT].
 
-torch alone stays at the version of constraints.txt: a newer one would bring gigabytes of CUDA libraries with it.
+Only torch stays at the version of constraints.txt, because a newer one would install gigabytes of CUDA libraries.
 """
 
 import re
@@ -14,17 +14,19 @@ _UPPER = re.compile(r",?\s*<=?\s*[^,;\]]+")
 
 
 def lifted(settings: Path, constraints: Path) -> list[str]:
-    """Returns the requirements of the project and of its extras; torch as it is pinned."""
+    """Returns the requirements of the project and its extras without upper bounds, and the pinned torch."""
     project = tomllib.loads(settings.read_text("utf-8"))["project"]
-    wanted = list(project["dependencies"])
+    requirements = list(project["dependencies"])
     for extra in _EXTRAS:
-        wanted += project["optional-dependencies"][extra]
+        requirements += project["optional-dependencies"][extra]
     pinned = [line.strip() for line in constraints.read_text("utf-8").splitlines() if line.startswith("torch==")]
-    others = [one for one in wanted if not re.match(rf"(torch|{re.escape(project['name'])})\b(?!-)", one)]
-    return [*pinned, *(_UPPER.sub("", one) for one in others)]
+    pinned_or_own = re.compile(rf"(torch|{re.escape(project['name'])})\b(?!-)")
+    others = [_UPPER.sub("", requirement) for requirement in requirements if not pinned_or_own.match(requirement)]
+    return [*pinned, *others]
 
 
 def main(arguments: list[str]) -> int:
+    """Prints the requirements of the PYPROJECT, by default this project's."""
     settings = Path(arguments[0]) if arguments else _ROOT / "pyproject.toml"
     print(*lifted(settings, _ROOT / "constraints.txt"), sep="\n")
     return 0

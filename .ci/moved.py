@@ -1,4 +1,4 @@
-"""Prints the versions of the requirements on stdin, and of what else constraints.txt names with another version."""
+"""Prints the installed versions of the requirements on stdin, and of all packages that differ from constraints.txt."""
 
 import re
 import sys
@@ -9,17 +9,20 @@ _PINS = Path(__file__).resolve().parents[1] / "constraints.txt"
 
 
 def main() -> int:
-    asked = {re.split(r"[<>=\[ ]", line, maxsplit=1)[0].lower() for line in sys.stdin.read().splitlines()}
+    """Prints one line per package: its name, its installed version and, if it differs, the pinned one."""
+    required = {re.split(r"[<>=\[ ]", line, maxsplit=1)[0].lower() for line in sys.stdin.read().splitlines()}
     for line in _PINS.read_text("utf-8").splitlines():
         name, _, pinned = line.strip().partition("==")
         if not pinned or name.startswith("#"):
             continue
         try:
-            here = version(name)
+            installed = version(name)
         except PackageNotFoundError:
-            here = "not installed"
-        if name.lower() in asked or here != pinned:
-            print(f"{name} {here}" + ("" if here == pinned else f" ({pinned} in constraints.txt)"))
+            installed = "not installed"
+        if installed != pinned:
+            print(f"{name} {installed} ({pinned} in constraints.txt)")
+        elif name.lower() in required:
+            print(f"{name} {installed}")
     return 0
 
 

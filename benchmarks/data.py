@@ -1,10 +1,11 @@
-"""Patches per second of each home of the pixels beside the usual way, what sampling costs, and `prepare` beside Pillow.
+"""Measures the data path: patches per second of each patch source, the cost of sampling, and resampling.
 
     python benchmarks/data.py [--images DIR] [--out benchmarks/out]
 
-Everything is x2, LR patches of 64, batches of 32, ready as float32 tensors in 0..1. The usual way is a torch DataLoader
-over an HDF5 file of float32 sub-images of 480x480, opened anew for every sample, with the same random crops, flips and
-turns; with no worker and with one per core. All ways take turns in one run, and the medians of the turns are compared.
+Patch sources are compared with the usual way, resampling with Pillow's. Everything is x2, LR patches of 64, batches of
+32, ready as float32 tensors in 0..1. The usual way is a torch DataLoader over an HDF5 file of float32 sub-images of
+480x480, which is opened again for every sample. It makes the same random crops, flips and turns, with no worker and
+with one per core. All ways take turns in one run. The figures are medians over the turns.
 """
 
 import argparse
@@ -39,16 +40,20 @@ from sr_core.training.inputs import Inputs
 from sr_core.training.runtime import cores, resolve
 from sr_core.training.step import Step, start
 
-BATCH, SIDE = 32, 64
+BATCH = 32
+SIDE = 64
+"""Side of the LR patches in pixels."""
 
 
 def usual_batches(path: Path, workers: int) -> Iterator[Any]:
+    """Returns the batches of the usual way."""
     return iter(DataLoader(UsualWay(path, SIDE), BATCH, shuffle=False, num_workers=workers))
 
 
-def home_batches(store: PatchStore, name: str, seed: int, device: str = "cpu") -> Iterator[tuple[Tensor, Tensor]]:
+def source_batches(store: PatchStore, name: str, seed: int, device: str = "cpu") -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields the batches of a patch source: `host`, `disk` or `device`."""
     runtime = resolve(device=None if device == "cpu" else device)
-    runtime.apply()  # as every training does; the usual ways, in this process too, share what it gains
+    runtime.apply()  # as every training does; the usual ways run in this process too, and gain from it
     inputs = Inputs(runtime)
     patches = open_patch_source(store, 2, device, name).patches(DataConfig(scale=2, lr_patch_size=SIDE), seed)  # type: ignore[arg-type]
     first = 0
@@ -58,73 +63,80 @@ def home_batches(store: PatchStore, name: str, seed: int, device: str = "cpu") -
 
 
 def rate(batches: Iterator[Any], seconds: float, wait: Callable[[], None]) -> float:
-    """Patches per second, over at least that long."""
-    begun, done = time.perf_counter(), 0
+    """Returns patches per second, measured over at least `seconds`."""
+    begun = time.perf_counter()
+    patches = 0
     while time.perf_counter() - begun < seconds:
         next(batches)
-        done += BATCH
+        patches += BATCH
     wait()
-    return done / (time.perf_counter() - begun)
+    return patches / (time.perf_counter() - begun)
 
 
-def forget(path: Path) -> None:
-    """Asks the system to drop a file from its page cache."""
+def drop_from_cache(path: Path) -> None:
+    """Asks the operating system to drop a file from its page cache."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def patch_rates(store: PatchStore, folder: Path, rounds: int, seconds: float) -> dict[str, dict[str, float]]:
+    """Returns the median patches per second of every way, with a cold and with a warm page cache."""
     usual = folder / "usual.h5"
     entries = write_usual_file(usual, store)
     print(f"usual file: {entries} sub-images, {usual.stat().st_size / 1e6:.0f} MB", flush=True)
     ways: dict[str, tuple[Path, Callable[[int], Iterator[Any]]]] = {
-        "host": (store.path, lambda seed: home_batches(store, "host", seed)),
-        "disk": (store.path, lambda seed: home_batches(store, "disk", seed)),
+        "host": (store.path, lambda seed: source_batches(store, "host", seed)),
+        "disk": (store.path, lambda seed: source_batches(store, "disk", seed)),
         "usual, 0 workers": (usual, lambda seed: usual_batches(usual, 0)),
         f"usual, {cores()} workers": (usual, lambda seed: usual_batches(usual, cores())),
     }
     wait: Callable[[], None] = lambda: None  # noqa: E731
     if torch.cuda.is_available():
-        ways["device (cuda:0)"] = (store.path, lambda seed: home_batches(store, "device", seed, "cuda:0"))
+        ways["device (cuda:0)"] = (store.path, lambda seed: source_batches(store, "device", seed, "cuda:0"))
         wait = torch.cuda.synchronize
-    found: dict[str, dict[str, list[float]]] = {name: {"cold": [], "warm": []} for name in ways}
+    rates: dict[str, dict[str, list[float]]] = {name: {"cold": [], "warm": []} for name in ways}
     for turn in range(rounds):
         for name, (path, batches_of) in ways.items():
-            forget(path)
+            drop_from_cache(path)
             begun = time.perf_counter()
             batches = batches_of(turn)
             for _ in range(10):
                 next(batches)
             wait()
-            found[name]["cold"].append(10 * BATCH / (time.perf_counter() - begun))
-            rate(batches, seconds, wait)  # the disk home and the usual way fill the page cache meanwhile
-            found[name]["warm"].append(rate(batches, seconds, wait))
+            rates[name]["cold"].append(10 * BATCH / (time.perf_counter() - begun))
+            rate(batches, seconds, wait)  # the disk source and the usual way fill the page cache meanwhile
+            rates[name]["warm"].append(rate(batches, seconds, wait))
             del batches
-    return {name: {kind: statistics.median(values) for kind, values in kinds.items()} for name, kinds in found.items()}
+    return {name: {kind: statistics.median(values) for kind, values in kinds.items()} for name, kinds in rates.items()}
 
 
 def sampling_share(store: PatchStore) -> float:
-    """Time of making a batch over the time of a training step that includes it, quickstart's network and batch."""
-    base, runtime = EXPERIMENT.base, resolve(threads=1)
+    """Returns the time to make a batch, as a fraction of a whole training step of the quickstart's network."""
+    base = EXPERIMENT.base
+    runtime = resolve(threads=1)
     runtime.apply()
     patches = open_patch_source(store, 2, "cpu", "host").patches(base.data, 1)
     network = A2N(base.model, 2)
     initialise(network, 0)
     step = Step(start(network, base.train, runtime), base.train, runtime, patches.batch)
-    steps, batches = [], []
+    step_seconds = []
+    batch_seconds = []
     for number in range(40):
         begun = time.perf_counter()
         step()
         between = time.perf_counter()
         patches.batch(number * base.train.batch_size, base.train.batch_size)
-        steps.append(between - begun)
-        batches.append(time.perf_counter() - between)
-    return statistics.median(batches) / statistics.median(steps)
+        step_seconds.append(between - begun)
+        batch_seconds.append(time.perf_counter() - between)
+    return statistics.median(batch_seconds) / statistics.median(step_seconds)
 
 
 def resampling(rounds: int) -> dict[str, float]:
-    """Milliseconds for x2, x3 and x4 of one 2040x1356 image, and their ratio, on one core."""
+    """Returns the milliseconds of `imresize` and Pillow for x2, x3 and x4 LR of one 2040x1356 image, and their ratio.
+
+    One core is used.
+    """
     small = np.random.default_rng(0).integers(0, 256, (114, 171, 3), dtype=np.uint8)
     image = np.array(PIL.Image.fromarray(small).resize((2040, 1356), PIL.Image.Resampling.BICUBIC))
 
@@ -145,10 +157,14 @@ def resampling(rounds: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=Path, metavar="DIR", help="default: the photographs in scikit-image's wheel")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out", metavar="DIR")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.5, help="of each measurement; default: 1.5")
+    parser.add_argument(
+        "--images", type=Path, metavar="DIR", help="folder of images; default: the photographs in scikit-image's wheel"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent / "out", metavar="DIR", help="folder for the results"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each way; default: 5")
+    parser.add_argument("--seconds", type=float, default=1.5, help="seconds of each measurement; default: 1.5")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     images = folder_images(args.images) if args.images else embedded_images()
@@ -174,6 +190,7 @@ def main() -> None:
 
 
 def table(report: dict[str, Any]) -> str:
+    """Returns the report as Markdown."""
     rates = report["patches/s"]
     best = max(kinds["warm"] for name, kinds in rates.items() if name.startswith("usual"))
     lines = ["| way | cold [patches/s] | warm [patches/s] | warm / best usual |", "|---|---:|---:|---:|"]
@@ -181,8 +198,8 @@ def table(report: dict[str, Any]) -> str:
     resampled = report["resampling [ms]"]
     lines += [
         "",
-        f"{report['machine']}; load average before: {report['load before']}. Cold: the file dropped from the page "
-        "cache; opening and the first ten batches.",
+        f"{report['machine']}; load average before: {report['load before']}. Cold: opening and the first ten batches, "
+        "with the file dropped from the page cache.",
         f"Sampling takes {100 * report['sampling / training step']:.1f} % of a training step of the quickstart's "
         "network on one core.",
         f"x2, x3 and x4 LR of a 2040x1356 image: {resampled['imresize']:.0f} ms, Pillow's bicubic "

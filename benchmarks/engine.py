@@ -1,10 +1,11 @@
-"""What the engine costs: recording, waiting, proposals, start-up and slots, beside Optuna and MLflow as usually used.
+"""Measures the engine's overhead, compared with the usual way to use Optuna and MLflow.
 
     python benchmarks/engine.py [--trials 12] [--out benchmarks/out] [--quick]
 
-Real studies in processes of their own, of a tiny network whose trials have 100 points of 6 metrics, with every executor
-that is installed; and the same trainings under `study.optimize`, which logs every metric of every point with
-`mlflow.log_metric` and reports it to a pruner, as tutorials do. All in one run, stores in SQLite.
+The overhead is recording, waiting, proposals, start-up and slots. Real studies run in processes of their own, with
+every executor that is installed. Their trials train a tiny network and have 100 points of 6 metrics. The usual way
+trains the same under `study.optimize`. It logs every metric of every point with `mlflow.log_metric` and reports it to a
+pruner, as tutorials do. Everything happens in one run, and all stores are SQLite files.
 """
 
 import argparse
@@ -37,8 +38,12 @@ from study.record.journal import encode, read
 from study.record.state import StudyState, fold
 from study.search.sampler import propose
 
-MANY, FEW = 1000, 3
+MANY = 1000
+"""Trials of the study for proposals and start-up."""
+FEW = 3
+"""Trials of the study that gives the costs per study."""
 POINTS = 100
+"""Validations of a trial."""
 
 QUESTION = '''"""Tiny trials of {points} validations."""
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
@@ -63,18 +68,25 @@ EXPERIMENT = Experiment(
 
 
 def question(folder: Path, *, budget: int, every: int) -> Path:
+    """Writes an experiment file and returns its path.
+
+    Args:
+        budget: training patches of a trial.
+        every: training patches between two validations.
+    """
     path = folder / f"q{budget}_{every}.py"
     path.write_text(QUESTION.format(points=budget // every, budget=budget, every=every))
     return path
 
 
 def command(root: Path, file: Path, trials: int) -> list[str]:
-    where = ["--experiment", str(file), "--root", str(root), "--study-name", "s"]
-    return [sys.executable, "-m", "study.run", *where, "--trials", str(trials)]
+    """Returns the `study.run` command of a study."""
+    study = ["--experiment", str(file), "--root", str(root), "--study-name", "s"]
+    return [sys.executable, "-m", "study.run", *study, "--trials", str(trials)]
 
 
 def run(root: Path, file: Path, trials: int, *more: str) -> tuple[float, StudyFolder]:
-    """Seconds of a `study.run` from its start to its end, and its study."""
+    """Runs a study. Returns the seconds from start to end of the command, and the study's folder."""
     begun = time.perf_counter()
     done = subprocess.run(
         [*command(root, file, trials), *more],
@@ -88,42 +100,44 @@ def run(root: Path, file: Path, trials: int, *more: str) -> tuple[float, StudyFo
 
 
 def session_seconds(folder: StudyFolder) -> float:
+    """Returns the seconds of a study's only session."""
     state = fold(read(folder.journal))
     assert state.session is not None and state.ended is not None
     return state.ended.time - state.session.time
 
 
 def engine(folder: Path, file: Path, trials: int, executor: str, few: dict[str, float]) -> dict[str, float]:
-    """A study with both views: what its MLflow thread and the study's loop spent on recording.
+    """Runs a study with both views. Returns what recording cost its MLflow thread and the study's loop.
 
     Args:
-        few: seconds of a study of FEW trials. What a trial adds to them is its own; the rest is paid once a study:
+        few: the costs of a study of FEW trials. The difference gives the costs per trial. The rest are costs per study:
             opening it, and registering its winner.
     """
     slots = ("--slots", str(cores())) if executor != "inline" else ()
-    where = ("--ray-address", "local") if executor == "ray" else ()
-    _, study = run(folder / executor, file, trials, "--executor", executor, *slots, *where)
+    cluster = ("--ray-address", "local") if executor == "ray" else ()
+    _, study = run(folder / executor, file, trials, "--executor", executor, *slots, *cluster)
     wall = session_seconds(study)
     views = views_of(study)
     spent = recording(views)
-    own = {name: (spent[name] - few[name]) / (trials - FEW) for name in spent}
+    per_trial = {name: (spent[name] - few[name]) / (trials - FEW) for name in spent}
     points = [len(trial.curve) for trial in fold(read(study.journal)).trials.values()]
     assert min(points) == POINTS, points
     return {
         "seconds per trial": wall / trials,
-        **{f"{name} [s/trial]": value for name, value in own.items()},
-        "recording, once a study [s]": spent["recording, busy"] - trials * own["recording, busy"],
+        **{f"{name} [s/trial]": value for name, value in per_trial.items()},
+        "recording, per study [s]": spent["recording, busy"] - trials * per_trial["recording, busy"],
         "training waits [s/trial]": sum(view["waited_seconds"] for view in views.values()) / trials,
         "training waits [% of wall]": 100 * sum(view["waited_seconds"] for view in views.values()) / wall,
     }
 
 
 def views_of(study: StudyFolder) -> dict[str, Any]:
+    """Returns the state files of the study's views, by the views' names."""
     return {name: json.loads((study.path / f".{name}.json").read_text()) for name in ("mlflow", "optuna")}
 
 
 def recording(views: dict[str, Any]) -> dict[str, float]:
-    """Seconds that the threads of the two views were busy in a whole study."""
+    """Returns the seconds that the threads of the two views were busy in a whole study."""
     return {
         "recording, busy": views["mlflow"]["busy_seconds"],
         "recording, CPU": views["mlflow"]["cpu_seconds"],
@@ -132,7 +146,10 @@ def recording(views: dict[str, Any]) -> dict[str, float]:
 
 
 def usual(folder: Path, prepared: StudyFolder, experiment: Experiment, trials: int) -> dict[str, float]:
-    """The same trainings under `study.optimize`, one call of `mlflow.log_metric` for each value of each point."""
+    """Runs the same trainings under `study.optimize`, and returns what recording cost.
+
+    Each value of each point is one call of `mlflow.log_metric`.
+    """
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     import mlflow
 
@@ -144,7 +161,7 @@ def usual(folder: Path, prepared: StudyFolder, experiment: Experiment, trials: i
     assert state.opened is not None
     runtime = runtime_of(state.opened)
     runtime.apply()
-    bench = TrialContext(load_store(prepared.root / state.opened.data["store"]), runtime)
+    context = TrialContext(load_store(prepared.root / state.opened.data["store"]), runtime)
     folder.mkdir()
     mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
     mlflow.set_experiment("usual")
@@ -158,15 +175,21 @@ def usual(folder: Path, prepared: StudyFolder, experiment: Experiment, trials: i
             "model.temperature": trial.suggest_float("temperature", 0.1, 10.0, log=True),
         }
         config = experiment.base.with_values(values)
-        place = folder / f"{trial.number:04d}"
-        place.mkdir()
+        trial_folder = folder / f"{trial.number:04d}"
+        trial_folder.mkdir()
         task = TrialTask(
-            number=trial.number, config=config, config_hash=config.digest(), folder=place, epoch=1, slot=0, source=""
+            number=trial.number,
+            config=config,
+            config_hash=config.digest(),
+            folder=trial_folder,
+            epoch=1,
+            slot=0,
+            source="",
         )
         score = 0.0
         with mlflow.start_run():
             mlflow.log_params(config.dotted())
-            for event in run_trial(task, bench):
+            for event in run_trial(task, context):
                 begun = time.perf_counter()
                 if isinstance(event, ev.Validated):
                     score = event.scores["val/psnr"]
@@ -189,43 +212,57 @@ def usual(folder: Path, prepared: StudyFolder, experiment: Experiment, trials: i
     }
 
 
-def told(folder: StudyFolder, opened: ev.StudyOpened, experiment: Experiment, trials: int) -> StudyState:
-    """A record of so many finished or pruned trials at different places of the space, 20 points each at most."""
-    folder.create()
-    events, draw = list[ev.Event](), random.Random(1)
-    with folder.journal.open("wb") as journal:  # not by its own writer, which waits for the disk after each line
+def written_study(folder: StudyFolder, opened: ev.StudyOpened, experiment: Experiment, trials: int) -> StudyState:
+    """Writes a journal of finished and pruned trials at different points of the space, and returns its state.
 
-        def tell(event: ev.Event) -> None:
+    Nothing is trained. A trial has at most 20 validations.
+    """
+    folder.create()
+    events: list[ev.Event] = []
+    draw = random.Random(1)
+    with folder.journal.open("wb") as journal:  # the journal's own writer waits for the disk after each line
+
+        def append(event: ev.Event) -> None:
             journal.write(encode(len(events), event))
             events.append(event)
 
         begun = opened.time
-        tell(opened)
-        tell(ev.SessionStarted(time=begun, epoch=1, host="here", pid=1, trials=trials, provenance={}))
+        append(opened)
+        append(ev.SessionStarted(time=begun, epoch=1, host="here", pid=1, trials=trials, provenance={}))
         base = experiment.base
-        every, budget = base.evaluation.every_patches, base.train.budget_patches
+        every = base.evaluation.every_patches
+        budget = base.train.budget_patches
         for number, values in zip(range(trials), _different(experiment, draw), strict=False):
             config = replace(base.with_values(values), seed=99)
             common: dict[str, Any] = {"time": begun + number, "trial": number}
-            tell(ev.Proposed(role="search", name="", config=config.to_json(), config_hash=config.digest(),
-                             values=values, **common))  # fmt: skip
-            tell(ev.Started(slot=0, epoch=1, patches=0, source="", **common))
-            level, finished = 28 + 3 * draw.random(), draw.random() < 0.5
+            append(
+                ev.Proposed(
+                    role="search",
+                    name="",
+                    config=config.to_json(),
+                    config_hash=config.digest(),
+                    values=values,
+                    **common,
+                )
+            )
+            append(ev.Started(slot=0, epoch=1, patches=0, source="", **common))
+            psnr = 28 + 3 * draw.random()
+            finished = draw.random() < 0.5
             last = budget if finished or not experiment.rungs else experiment.rungs[0]
-            scores = {"val/psnr": level, "val/ssim": 0.8}
+            scores = {"val/psnr": psnr, "val/ssim": 0.8}
             for patches in range(every, last + 1, every):
-                tell(ev.Validated(patches=patches, scores=scores, loss=0.1, learning_rate=1e-3, **common))
-                tell(ev.Checkpointed(patches=patches, **common))
+                append(ev.Validated(patches=patches, scores=scores, loss=0.1, learning_rate=1e-3, **common))
+                append(ev.Checkpointed(patches=patches, **common))
             if last == budget:
-                tell(ev.Finished(patches=last, scores=scores, per_image=(), weights="", seconds={}, **common))
+                append(ev.Finished(patches=last, scores=scores, per_image=(), weights="", seconds={}, **common))
             else:
-                tell(ev.Pruned(patches=last, reason="not among the best", **common))
-        tell(ev.SessionEnded(time=begun + trials, epoch=1, reason="complete"))
+                append(ev.Pruned(patches=last, reason="not among the best", **common))
+        append(ev.SessionEnded(time=begun + trials, epoch=1, reason="complete"))
     return fold(events)
 
 
 def _different(experiment: Experiment, draw: random.Random) -> Iterator[dict[str, Any]]:
-    """Settings at different places: cells of a listed space in random order, else draws."""
+    """Yields different settings: the cells of a listed space in random order, then random draws."""
     space = experiment.space
     if space.size is not None:
         cells = list(space.cells())
@@ -236,15 +273,16 @@ def _different(experiment: Experiment, draw: random.Random) -> Iterator[dict[str
 
 
 def proposals(folder: Path, opened: ev.StudyOpened) -> dict[str, float]:
-    """Seconds of one proposal after 1,000 trials, in the quickstart's space, beside Optuna's own from SQLite."""
+    """Returns the seconds of a proposal after 1,000 trials of the quickstart, by the suite and by Optuna on SQLite."""
     question = EXPERIMENT.describe() | {"seed": 1, "data": {"fingerprint": ""}}
     opened = replace(opened, question=question, digest=short_digest(question))
-    state = told(StudyFolder(folder, "many"), opened, EXPERIMENT, MANY)
-    times = []
+    state = written_study(StudyFolder(folder, "many"), opened, EXPERIMENT, MANY)
+    own_seconds = []
     for number in range(MANY, MANY + 5):
         begun = time.perf_counter()
         propose(state, EXPERIMENT, number)
-        times.append(time.perf_counter() - begun)
+        own_seconds.append(time.perf_counter() - begun)
+
     sampler = optuna.samplers.TPESampler(seed=1, multivariate=True, constant_liar=True)
     study = optuna.create_study(storage=f"sqlite:///{folder / 'optuna.db'}", direction="maximize", sampler=sampler)
     space = {f"x{i}": optuna.distributions.IntDistribution(0, 7) for i in range(6)}
@@ -252,16 +290,19 @@ def proposals(folder: Path, opened: ev.StudyOpened) -> dict[str, float]:
     for _ in range(MANY):
         params = {name: draw.randrange(8) for name in space}
         study.add_trial(optuna.trial.create_trial(params=params, distributions=space, value=draw.random()))
-    asked = []
+    optuna_seconds = []
     for _ in range(5):
         begun = time.perf_counter()
         study.ask(space)
-        asked.append(time.perf_counter() - begun)
-    return {"proposal [s]": statistics.median(times), "Optuna's ask, SQLite [s]": statistics.median(asked)}
+        optuna_seconds.append(time.perf_counter() - begun)
+    return {
+        "proposal [s]": statistics.median(own_seconds),
+        "Optuna's ask, SQLite [s]": statistics.median(optuna_seconds),
+    }
 
 
 def until_started(root: Path, file: Path, trial: int) -> float:
-    """Seconds from typing the command until this trial starts; then the study is killed."""
+    """Returns the seconds from the start of the command to the start of this trial. Then the study is killed."""
     journal = StudyFolder(root, "s").journal
     begun = time.time()
     with subprocess.Popen(
@@ -284,34 +325,36 @@ def until_started(root: Path, file: Path, trial: int) -> float:
 
 
 def start_up(folder: Path, file: Path, small: StudyFolder) -> dict[str, float]:
-    """Seconds from typing the command until the first trial of a study that has 1,000 starts, and of a new one."""
+    """Returns the seconds to the first new trial of a study with 10 recorded trials, and of one with MANY."""
     opened = next(read(small.journal))
     assert isinstance(opened, ev.StudyOpened)
     _, experiment = load_experiment(str(file))
-    found: dict[str, float] = {}
-    for name, trials in (("with 10 trials", 10), (f"with {MANY} trials", MANY)):
+    seconds: dict[str, float] = {}
+    for trials in (10, MANY):
         root = folder / f"start{trials}"
         shutil.copytree(small.root / "stores", root / "stores")
-        told(StudyFolder(root, "s"), opened, experiment, trials)
-        found[f"start-up {name} [s]"] = until_started(root, file, trials)
-    return found
+        written_study(StudyFolder(root, "s"), opened, experiment, trials)
+        seconds[f"start-up with {trials} trials [s]"] = until_started(root, file, trials)
+    return seconds
 
 
 def slots(folder: Path, file: Path, trials: int) -> dict[str, float]:
-    """How much faster one slot per core is than one, with trials of one thread."""
+    """Returns the seconds of a study with one slot and with two, and their ratio. Trials have one thread."""
     walls = {}
     for count in (1, 2):
-        given = ("--executor", "processes", "--slots", str(count), "--tracking-uri", "none", "--storage", "none")
-        _, study = run(folder / f"slots{count}", file, trials, *given)
+        flags = ("--executor", "processes", "--slots", str(count), "--tracking-uri", "none", "--storage", "none")
+        _, study = run(folder / f"slots{count}", file, trials, *flags)
         walls[count] = session_seconds(study)
-    return {"one slot [s]": walls[1], "two slots [s]": walls[2], "two slots, times as fast": walls[1] / walls[2]}
+    return {"one slot [s]": walls[1], "two slots [s]": walls[2], "speed-up with two slots": walls[1] / walls[2]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out", metavar="DIR")
-    parser.add_argument("--trials", type=int, default=12, help="of each way; default: 12")
-    parser.add_argument("--quick", action="store_true", help="five trials of each way, to try it")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent / "out", metavar="DIR", help="folder for the results"
+    )
+    parser.add_argument("--trials", type=int, default=12, help="trials of each way; default: 12")
+    parser.add_argument("--quick", action="store_true", help="run five trials of each way, to try the script")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     trials = 5 if args.quick else args.trials
@@ -354,15 +397,20 @@ def main() -> None:
 
 
 def table(report: dict[str, Any]) -> str:
+    """Returns the report as Markdown."""
     columns = list(next(iter(report["ways"].values())))
     lines = [f"| way | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
     for name, way in report["ways"].items():
         cells = [f"{way[c]:.4f}" if c in way else "in the training" for c in columns]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     others = {name: value for name, value in report.items() if isinstance(value, float) and name != "load before"}
-    lines += ["", "| what | figure |", "|---|---:|", *(f"| {n} | {value:.2f} |" for n, value in others.items()), ""]
-    lines.append(f"{report['machine']}; load average before: {report['load before']:.1f}; {report['trials']} trials "
-                 f"of {POINTS} points each way.")  # fmt: skip
+    lines += ["", "| quantity | value |", "|---|---:|"]
+    lines += [f"| {name} | {value:.2f} |" for name, value in others.items()]
+    lines += [
+        "",
+        f"{report['machine']}; load average before: {report['load before']:.1f}; {report['trials']} trials of {POINTS} "
+        "points for each way.",
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What waits for an NVIDIA GPU, as one prepared script: ten parts, each with a limit of its own.
+# Runs all checks and measurements that need an NVIDIA GPU, in ten parts with a time limit each.
 #
 #   benchmarks/gpu.sh --prepare [DIR]   on a machine with a network: fill $CARRIED with wheels, and the images of DIR
 #   benchmarks/gpu.sh first             parts 1 to 7, at most six minutes
@@ -7,15 +7,18 @@
 #   benchmarks/gpu.sh 3 7 curves        these parts
 #
 #   1 facts   2 steps   3 bits   4 study   5 waiting   6 memory   7 profile   8 table   9 throughput   10 pytest
-#   by name alone: checks, curves, data, strips
+#   only by name: checks, curves, data, strips
 #
-# Results go to $OUT (default benchmarks/out), part by part, as soon as they are known: gpu.md is to be read, gpu.log
-# has what else was said, table.jsonl and throughput.jsonl have a line a row. A part that fails stops no other. The
-# machine needs no network: it has torch, numpy, h5py, opencv, pillow, scikit-image, scipy and pandas for $PYTHON
-# (default python3), and the folder $CARRIED (default benchmarks/out/carried) that --prepare has filled. MLflow and
-# Ray are not used. DEVICE=cpu rehearses everything in tiny sizes, PATIENCE=5 with five times the time. PYTHON_VERSION
-# (default 3.12) is that of the wheels, NAMES are the packages if the machine has some of them already, and DATA is a
-# folder of images for part 4 (default: those in scikit-image's wheel).
+# Each part writes its results to $OUT (default benchmarks/out) as soon as it has them. gpu.md is the report, gpu.log has
+# all other output, table.jsonl and throughput.jsonl have one line per row. If a part fails, the others still run.
+#
+# The machine with the GPU needs no network. Its $PYTHON (default python3) must have torch, numpy, h5py, opencv, pillow,
+# scikit-image, scipy and pandas. It also needs the folder $CARRIED (default benchmarks/out/carried) that --prepare
+# filled. MLflow and Ray are not used.
+#
+# Other variables: DEVICE=cpu rehearses everything in tiny sizes, and PATIENCE=5 multiplies all time limits by five.
+# PYTHON_VERSION (default 3.12) is that of the wheels. NAMES lists the packages to bring, if the machine has some of them.
+# DATA is a folder of images for part 4 (default: the photographs in scikit-image's wheel).
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=${OUT:-benchmarks/out}
@@ -25,7 +28,7 @@ device=${DEVICE:-cuda:0}
 patience=${PATIENCE:-1}
 most_mib=60
 
-# Names alone; what they need comes along, less what the machine has.
+# Only names. Their dependencies are downloaded too, except packages that the machine has.
 names=(${NAMES:-optuna sqlalchemy alembic greenlet rich safetensors nvidia-ml-py matplotlib scikit-learn pytest hypothesis})
 there=(torch numpy h5py opencv_python_headless pillow scikit_image scipy pandas)
 
@@ -40,14 +43,14 @@ prepare() { # [folder of images]
     local wheels
     wheels=$(du -sm "$carried/wheels" | cut -f1)
     if [ "$wheels" -gt "$most_mib" ]; then
-        echo "error: the wheels take $wheels MiB, more than $most_mib: shorten the list of names in $0" >&2
+        echo "error: the wheels take $wheels MiB, expected at most $most_mib; shorten the list of names in $0" >&2
         return 1
     fi
     echo "$(ls "$carried/wheels" | wc -l) wheels for Python $version: $wheels MiB in $carried/wheels"
     if [ $# -gt 0 ]; then
         PYTHONPATH=$PWD "$python" benchmarks/gpu_images.py "$1" "$carried/images" --most-mib $((most_mib - wheels)) || return 1
     fi
-    echo "next: take $carried along, and run there: benchmarks/gpu.sh first"
+    echo "next: copy $carried to the machine with the GPU, and run there: benchmarks/gpu.sh first"
 }
 
 if [ "${1:-}" = --prepare ]; then
@@ -79,7 +82,7 @@ trap 'rm -rf "$scratch"' EXIT
 export PYTHONPATH=$PWD CUBLAS_WORKSPACE_CONFIG=:4096:8 PYTHONUNBUFFERED=1 TMPDIR=$scratch
 export DEVICE=$device TORCHINDUCTOR_CACHE_DIR=$scratch/inductor TRITON_CACHE_DIR=$scratch/triton
 
-# A folder of packages that starts from what the machine has, also if its own Python is that of a venv.
+# Installs the wheels into a new environment that also sees the machine's packages, even if its Python is in a venv.
 install() {
     "$python" -m venv --without-pip --system-site-packages "$scratch/venv" || return 1
     local own
@@ -90,24 +93,24 @@ for place in sorted({sysconfig.get_path(kind) for kind in ("purelib", "platlib")
     local pip=("$python" -m pip --python "$scratch/venv/bin/python" install -q --no-index --no-deps --no-compile) wheel
     python=$scratch/venv/bin/python
     "${pip[@]}" --find-links "$carried/wheels" "$carried"/wheels/*.whl && return
-    for wheel in "$carried"/wheels/*.whl; do "${pip[@]}" "$wheel"; done # those that this machine can have
+    for wheel in "$carried"/wheels/*.whl; do "${pip[@]}" "$wheel"; done # as many as fit this machine
     return 1
 }
 
 if ls "$carried"/wheels/*.whl >/dev/null 2>&1; then
-    install >>"$out/gpu.log" 2>&1 || echo "not all wheels of $carried/wheels can be installed here: see $out/gpu.log" >&2
+    install >>"$out/gpu.log" 2>&1 || echo "warning: some wheels of $carried/wheels cannot be installed here: see $out/gpu.log" >&2
 fi
 if ! "$python" -c 'import torch, optuna, rich, sqlalchemy, safetensors, pytest, hypothesis' 2>>"$out/gpu.log"; then
-    echo "error: a package is missing (see the end of $out/gpu.log): run benchmarks/gpu.sh --prepare where there is a network, and bring $carried along" >&2
+    echo "error: a package is missing (see the end of $out/gpu.log): run benchmarks/gpu.sh --prepare on a machine with a network, and copy $carried here" >&2
     exit 2
 fi
 
 failed=0
-part() { # title, seconds, command: what it prints goes to gpu.md, what it says besides to gpu.log
+part() { # title, seconds, command: its stdout goes to gpu.md, its stderr to gpu.log
     local title=$1 limit=$(($2 * patience)) left=$((budget - SECONDS)) begun=$SECONDS from status
     shift 2
     if [ "$left" -lt 8 ]; then
-        echo "== $title: left out, the time is up" | tee -a "$out/gpu.md"
+        echo "== $title: left out, because the time is up" | tee -a "$out/gpu.md"
         failed=1
         return
     fi
@@ -119,7 +122,7 @@ part() { # title, seconds, command: what it prints goes to gpu.md, what it says 
     status=$?
     case $status in
         0) status="ok" ;;
-        124 | 137) status="STOPPED at its limit"; failed=1 ;;
+        124 | 137) status="STOPPED at its time limit"; failed=1 ;;
         *) status="FAILED ($status)"; failed=1 ;;
     esac
     printf '\n%s: %s, %s s\n' "$title" "$status" $((SECONDS - begun)) >>"$out/gpu.md"
@@ -127,7 +130,7 @@ part() { # title, seconds, command: what it prints goes to gpu.md, what it says 
     [ "$status" = ok ] || tail -n 25 "$out/gpu.log"
 }
 
-# On the CPU the same tests run with its plain engine. A warning is told, but ends no check here.
+# On the CPU the same tests run with its plain engine. Warnings are shown, but do not fail a test here.
 tests() { # title, seconds, pytest's selection
     local title=$1 limit=$2
     shift 2

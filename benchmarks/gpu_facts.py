@@ -1,4 +1,4 @@
-"""What the device is, and what a large copy and large matrix products reach on it.
+"""Prints what the device is, and the throughput of a large copy and of large matrix products on it.
 
 python benchmarks/gpu_facts.py [--device cuda:0]
 """
@@ -16,11 +16,11 @@ from sr_core.training.compiled import can_compile
 
 
 def driver() -> str:
-    """What nvidia-smi says of the driver and the state of the device."""
-    asked = "name,driver_version,compute_mode,memory.total,memory.used,clocks.sm,temperature.gpu,mig.mode.current"
+    """Returns what nvidia-smi reports of the driver and the state of the device."""
+    fields = "name,driver_version,compute_mode,memory.total,memory.used,clocks.sm,temperature.gpu,mig.mode.current"
     try:
         done = subprocess.run(
-            ["nvidia-smi", f"--query-gpu={asked}", "--format=csv"], capture_output=True, text=True, timeout=20
+            ["nvidia-smi", f"--query-gpu={fields}", "--format=csv"], capture_output=True, text=True, timeout=20
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
         return f"nvidia-smi: {exc}"
@@ -38,11 +38,12 @@ def main() -> None:
     kinds = ["fp32"]
     if device != "cpu":
         print(f"- CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}, NCCL not used")
-        found = torch.cuda.get_device_properties(device)
+        gpu = torch.cuda.get_device_properties(device)
         free, total = torch.cuda.mem_get_info(device)
-        print(f"- {found.name}: {found.multi_processor_count} multiprocessors, capability {found.major}.{found.minor}")
+        print(f"- {gpu.name}: {gpu.multi_processor_count} multiprocessors, capability {gpu.major}.{gpu.minor}")
         print(f"- {free / 1e9:.1f} of {total / 1e9:.1f} GB free")
-        convolutions, products = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+        convolutions = torch.backends.cudnn.allow_tf32
+        products = torch.backends.cuda.matmul.allow_tf32
         override = os.environ.get("NVIDIA_TF32_OVERRIDE")
         print(f"- TF32 in convolutions: {convolutions}, in products: {products}, NVIDIA_TF32_OVERRIDE: {override}")
         for line in driver().splitlines():

@@ -1,8 +1,8 @@
-"""Copies a folder of images as lossless WebP files, each compared with its original, up to a size in all.
+"""Copies a folder of images as lossless WebP files, up to a total size. Each copy is compared with its original.
 
     python benchmarks/gpu_images.py DIR OUT [--most-mib 30]
 
-Images that do not train come first. Of the others an evenly spread part is taken, as many as there is room for.
+Validation and benchmark images come first. Of the training images, an evenly spread selection fills the rest.
 """
 
 import argparse
@@ -15,12 +15,15 @@ import PIL.Image
 
 SUFFIXES = {".png", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg"}
 TRAINING = "train"
-MISSES = 10
-"""After so many images that do not fit, no other is tried."""
+MAX_IMAGES_TOO_LARGE = 10
+"""After this many images that do not fit, no other is tried."""
 
 
 def packed(path: Path) -> tuple[str, bytes]:
-    """The suffix and the bytes that take its place: the same samples, or the file itself if WebP has no such kind."""
+    """Returns suffix and content of the copy: a WebP file with the same samples, or the file itself.
+
+    A file stays as it is if it is JPEG or WebP, is not RGB, has EXIF data, or would not get smaller.
+    """
     whole = path.read_bytes()
     with PIL.Image.open(path) as image:
         if image.mode != "RGB" or image.format in ("JPEG", "WEBP") or image.getexif():
@@ -29,47 +32,54 @@ def packed(path: Path) -> tuple[str, bytes]:
         image.save(file, "WEBP", lossless=True, quality=70, method=4)
         with PIL.Image.open(io.BytesIO(file.getvalue())) as again:
             if not np.array_equal(np.asarray(again.convert("RGB")), np.asarray(image)):
-                raise RuntimeError(f"{path}: WebP does not give the same samples back")
+                raise RuntimeError(f"{path}: the WebP copy has other samples")
     return (".webp", file.getvalue()) if file.tell() < len(whole) else (path.suffix, whole)
 
 
 def spread(paths: list[Path]) -> list[Path]:
-    """In an order whose every beginning is spread evenly over the list."""
+    """Returns the paths in an order in which every prefix is spread evenly over the list."""
     count = len(paths)
     golden = (5**0.5 - 1) / 2
     return [paths[i] for i in sorted(range(count), key=lambda i: (i * golden) % 1)]
 
 
 def main() -> int:
+    """Copies the images and returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--most-mib", type=float, default=30)
+    parser.add_argument("folder", type=Path, help="folder of images; training images lie in a folder named *train*")
+    parser.add_argument("out", type=Path, help="folder for the copies")
+    parser.add_argument("--most-mib", type=float, default=30, help="total size in MiB; default: 30")
     args = parser.parse_args()
-    found = sorted(path for path in args.folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not found:
+    images = sorted(path for path in args.folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not images:
         print(f"error: no image below {args.folder}", file=sys.stderr)
         return 2
-    trains = [path for path in found if TRAINING in path.relative_to(args.folder).parts[0].lower()]
-    ordered = [path for path in found if path not in set(trains)] + spread(trains)
-    room = args.most_mib * 2**20
-    count = taken = original = too_large = 0
+
+    training = [path for path in images if TRAINING in path.relative_to(args.folder).parts[0].lower()]
+    others = [path for path in images if path not in set(training)]
+    ordered = others + spread(training)
+    max_bytes = args.most_mib * 2**20
+    count = 0
+    copied_bytes = 0
+    original_bytes = 0
+    too_large = 0
     for path in ordered:
         suffix, content = packed(path)
-        if taken + len(content) > room:
+        if copied_bytes + len(content) > max_bytes:
             too_large += 1
-            if too_large == MISSES:
+            if too_large == MAX_IMAGES_TOO_LARGE:
                 break
             continue
         count += 1
         target = args.out / path.relative_to(args.folder).with_suffix(suffix)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
-        taken += len(content)
-        original += path.stat().st_size
+        copied_bytes += len(content)
+        original_bytes += path.stat().st_size
+
     print(
-        f"{count} images in {args.out}: {taken / 2**20:.1f} MiB, {original / 2**20:.1f} before, the same samples; "
-        f"{len(ordered) - count} left out for want of room"
+        f"{count} images in {args.out}: {copied_bytes / 2**20:.1f} MiB instead of {original_bytes / 2**20:.1f}, with "
+        f"the same samples; {len(ordered) - count} left out for lack of room"
     )
     return 0
 

@@ -1,8 +1,8 @@
-"""Twenty profiled steps of the full A2N: what the host launches, and what the device spends its time on.
+"""Profiles twenty steps of the full A2N: the CUDA calls of the host, and the time of each kernel on the device.
 
     python benchmarks/gpu_profile.py [--device cuda:0] [--out DIR]
 
-Captured in bf16, with patches drawn inside the graph, and once more with patches drawn outside of it.
+The steps are captured in bf16. They are profiled twice: with patches drawn inside the graph, and outside of it.
 """
 
 import argparse
@@ -31,10 +31,11 @@ from sr_core.training.step import STEPS_BEFORE_CAPTURE, Step, start
 
 STEPS = 20
 CALLS = ("launch", "memcpy", "memset", "synchronize")
-"""Parts of the names of CUDA calls that are worth a count."""
+"""CUDA calls with one of these words in their names are counted."""
 
 
 def step_of(runtime: Runtime, store: PatchStore, *, in_graph: bool, tiny: bool) -> Callable[[], None]:
+    """Returns a function that makes one step of the full A2N, or of a tiny network."""
     model = ModelConfig(n_feats=8, upsampler_feats=6, n_blocks=1) if tiny else ModelConfig()
     data = DataConfig(scale=2, lr_patch_size=16 if tiny else 64)
     train = TrainConfig(batch_size=4 if tiny else 32, budget_patches=32_000)
@@ -46,12 +47,13 @@ def step_of(runtime: Runtime, store: PatchStore, *, in_graph: bool, tiny: bool) 
 
 
 def wait(runtime: Runtime) -> None:
+    """Waits until the device has finished."""
     if runtime.device != "cpu":
         torch.cuda.synchronize()
 
 
 def milliseconds(step: Callable[[], None], runtime: Runtime) -> tuple[float, float]:
-    """Of a step, without the profiler: until it is done, and until it is queued."""
+    """Returns the milliseconds until a step is done, and until it is queued, without the profiler."""
     wait(runtime)
     begun = time.perf_counter()
     for _ in range(STEPS):
@@ -62,27 +64,29 @@ def milliseconds(step: Callable[[], None], runtime: Runtime) -> tuple[float, flo
 
 
 def profiled(step: Callable[[], None], runtime: Runtime) -> list[Any]:
-    """The profiler's rows of that many steps."""
-    kinds = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (runtime.device != "cpu")
-    with profile(activities=kinds) as found:
+    """Returns the profiler's rows of STEPS steps."""
+    activities = [ProfilerActivity.CPU]
+    if runtime.device != "cpu":
+        activities.append(ProfilerActivity.CUDA)
+    with profile(activities=activities) as profiler:
         for _ in range(STEPS):
             step()
         wait(runtime)
-    return list(found.key_averages())
+    return list(profiler.key_averages())
 
 
 def calls(rows: list[Any]) -> Counter[str]:
-    """How often each CUDA call was made, the wait at the end included; on a CPU, each operation."""
-    made: Counter[str] = Counter()
+    """Returns how often each CUDA call was made, including the wait at the end. On a CPU, operations are counted."""
+    counts: Counter[str] = Counter()
     for row in rows:
         name = row.key.lower()
         if name.startswith(("cuda", "cu")) and any(word in name for word in CALLS):
-            made[row.key] += row.count
-    return made or Counter({row.key: row.count for row in rows if row.key.startswith("aten::")})
+            counts[row.key] += row.count
+    return counts or Counter({row.key: row.count for row in rows if row.key.startswith("aten::")})
 
 
 def device_us(row: Any) -> float:
-    """Microseconds that the device spent; 0 for what the host did, to which the profiler adds its kernels' time."""
+    """Returns the microseconds of the device; 0 for a row of the host, where the profiler repeats its kernels' time."""
     if row.device_type == DeviceType.CPU or getattr(row, "is_user_annotation", False):
         return 0.0
     return float(row.self_device_time_total)
@@ -111,15 +115,15 @@ def main() -> None:
             busy = sum(map(device_us, rows)) / STEPS / 1e3
             where = "inside" if in_graph else "outside"
             print(
-                f"- patches drawn {where} of the graph: {done:.3f} ms a step, queued in {queued:.3f} ms; the device is "
+                f"- patches drawn {where} the graph: {done:.3f} ms per step, queued in {queued:.3f} ms; the device is "
                 f"busy for {busy:.3f} ms of it"
             )
-            made = {name: number / STEPS for name, number in calls(rows).most_common(12)}
-            print(f"  - a step: {', '.join(f'{number:g} {name}' for name, number in made.items())}", flush=True)
+            per_step = [f"{number / STEPS:g} {name}" for name, number in calls(rows).most_common(12)]
+            print(f"  - calls per step: {', '.join(per_step)}", flush=True)
             if in_graph:
                 slowest = sorted(rows, key=device_us, reverse=True)[:25]
                 kernels = [f"{device_us(row) / STEPS:9.1f} us {row.count / STEPS:6.1f} x  {row.key}" for row in slowest]
-                (args.out / "profile.txt").write_text("\n".join(["A step, by kernel:", *kernels]) + "\n")
+                (args.out / "profile.txt").write_text("\n".join(["Time per step, by kernel:", *kernels]) + "\n")
                 print("\n".join(["", "```", *(line[:150] for line in kernels[:10]), "```", ""]), flush=True)
 
 

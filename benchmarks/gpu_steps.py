@@ -1,9 +1,9 @@
-"""The table of `train_step.py` on a GPU, row by row: a row is in the file as soon as it is measured.
+"""The table of `train_step.py` on a GPU. Each row is written as soon as it is measured.
 
     python benchmarks/gpu_steps.py --rows plain|compiled|usual [--device cuda:0] [--out DIR] [--tiny]
 
-Rows that are not compiled share a process. Next to them stand the floors: the bytes and operations of a step, over what
-a large copy and a large matrix product reach here.
+Rows that are not compiled share a process. The floors are the bytes and operations of a step, divided by the throughput
+of a large copy and of a large matrix product on this device.
 """
 
 import argparse
@@ -33,30 +33,33 @@ from sr_core.training.runtime import resolve
 from sr_core.training.step import STEPS_BEFORE_CAPTURE
 
 FUSED = 10.2 / 20.5
-"""Of the bytes of a step, those that are left if pointwise work is fused (docs/PERFORMANCE.md)."""
+"""The fraction of a step's bytes that remains if pointwise operations are fused (docs/PERFORMANCE.md)."""
 ROUNDS = 5
 ROUND_SECONDS = 0.6
 
 
 def chosen(kind: str, device: str) -> Iterator[Way]:
-    """The ways of one kind: the fastest first, for time may run out."""
+    """Yields the ways of one kind, the fastest first, because time may run out."""
     for way in reversed(ways(device)):
-        usual = way.workers is not None
-        if kind == ("usual" if usual else "compiled" if way.compiled else "plain"):
+        if way.workers is not None:
+            kind_of_way = "usual"
+        else:
+            kind_of_way = "compiled" if way.compiled else "plain"
+        if kind == kind_of_way:
             yield way
 
 
 def measured(
     way: Way, model: ModelConfig, device: str, store: Path, usual: Path, batch: int, side: int
 ) -> dict[str, Any]:
-    """Milliseconds of a step: the median of rounds in one process."""
+    """Returns the milliseconds of a step, as the median of ROUNDS rounds in this process, and of the warm-up."""
     runtime = replace(
         resolve(device=None if device == "cpu" else device),
         memory_format=way.memory_format, precision=way.precision, engine=way.engine, compiled=way.compiled,
         deterministic=way.deterministic,
     )  # fmt: skip
     runtime.apply()
-    if not way.ours:  # as a script leaves them that sets nothing
+    if not way.ours:  # PyTorch's defaults
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(False)
     train = replace(TRAIN, batch_size=batch, budget_patches=batch * 1_000_000)
@@ -81,16 +84,16 @@ def measured(
 
 
 def limits(device: str, batch: int, side: int) -> dict[str, float]:
-    """Milliseconds that a step takes at least."""
+    """Prints and returns the floors: lower bounds for a step's time, in milliseconds."""
     precision = "fp32" if device == "cpu" else "bf16"
     reached = floors(device, precision)
     costs = traffic_of(device, precision, batch, side, reached)
     fused = costs["memory ms"] * FUSED
     print(
-        f"A step in {precision} is {costs['GFLOP']:.0f} GFLOP and {costs['GB']:.1f} GB, each operation by itself. "
-        f"Reached here: {reached['GB/s']:.0f} GB/s, {reached['GFLOP/s'] / 1e3:.0f} TFLOP/s. "
+        f"A step in {precision} takes {costs['GFLOP']:.0f} GFLOP and moves {costs['GB']:.1f} GB without fusion. "
+        f"Measured here: {reached['GB/s']:.0f} GB/s, {reached['GFLOP/s'] / 1e3:.0f} TFLOP/s. "
         f"Floors: {costs['compute ms']:.2f} ms of arithmetic, {costs['memory ms']:.2f} ms of memory, {fused:.2f} ms "
-        "with pointwise work fused.\n"
+        "of memory with pointwise operations fused.\n"
     )
     return {"arithmetic": costs["compute ms"], "memory": costs["memory ms"], "fused": fused}
 
@@ -100,30 +103,31 @@ def main() -> None:
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out")
     parser.add_argument("--rows", choices=("plain", "compiled", "usual"), required=True)
-    parser.add_argument("--tiny", action="store_true", help="sizes for a rehearsal")
+    parser.add_argument("--tiny", action="store_true", help="use tiny sizes, to rehearse")
     args = parser.parse_args()
     batch, side = (2, 16) if args.tiny else (32, 64)
     model = ModelConfig(n_feats=8, upsampler_feats=6, n_blocks=1) if args.tiny else ModelConfig()
     if args.rows == "compiled" and not can_compile(args.device):
-        print("left out: there is no compiler")
+        print("left out: no compiler is installed")
         return
     floor = limits(args.device, batch, side)
-    print("| way | ms a step | patches/s | of the memory floor | of the arithmetic floor | warm after [s] |")
+    print("| way | ms per step | patches/s | of the memory floor | of the arithmetic floor | warm after [s] |")
     print("|---|---:|---:|---:|---:|---:|", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
-        store, usual = Path(scratch) / "store.h5", Path(scratch) / "usual.h5"
+        store = Path(scratch) / "store.h5"
+        usual = Path(scratch) / "usual.h5"
         prepared = prepare_store(store, embedded_images(), [("train", 2, "matlab_bicubic")], known=KnownImages())
         if args.rows == "usual":
             write_usual_file(usual, prepared)
         for way in chosen(args.rows, args.device):
-            found = measured(way, model, args.device, store, usual, batch, side)
-            took = found["ms a step"]
-            line = found | {"way": way.name, "batch": batch, "side": side, "floors": floor, "torch": torch.__version__}
+            result = measured(way, model, args.device, store, usual, batch, side)
+            took = result["ms a step"]
+            line = result | {"way": way.name, "batch": batch, "side": side, "floors": floor, "torch": torch.__version__}
             with (args.out / "table.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")
             print(
                 f"| {way.name} | {took:.2f} | {1e3 * batch / took:.0f} | {100 * floor['memory'] / took:.0f} % | "
-                f"{100 * floor['arithmetic'] / took:.0f} % | {found['warm after [s]']:.1f} |",
+                f"{100 * floor['arithmetic'] / took:.0f} % | {result['warm after [s]']:.1f} |",
                 flush=True,
             )
             gc.collect()

@@ -1,4 +1,4 @@
-"""Patches a second of every network on a GPU, captured in bf16: a row of the table as soon as it is measured.
+"""Measures the patches per second of every network on a GPU, captured in bf16. Each row is printed once measured.
 
 python benchmarks/gpu_throughput.py [--device cuda:0] [--out DIR]
 """
@@ -23,7 +23,7 @@ from sr_core.training.step import STEPS_BEFORE_CAPTURE, Step, start
 QUICKSTART = ModelConfig(n_feats=24, upsampler_feats=16, n_blocks=2, temperature=1.0)
 TINY = ModelConfig(n_feats=8, upsampler_feats=6, n_blocks=1)
 
-# Name, network, scale, LR patch, batch. The first rows matter most: the time may not suffice for all.
+# Name, network, scale, LR patch, batch. The most important rows come first, because time may run out.
 NETWORKS: list[tuple[str, ModelConfig, int, int, int]] = [
     ("A2N x2", ModelConfig(), 2, 64, 32),
     ("A2N-M x2", ModelConfig(non_attention_kernel_size=1), 2, 64, 32),
@@ -36,7 +36,7 @@ NETWORKS: list[tuple[str, ModelConfig, int, int, int]] = [
 
 
 class Noise:
-    """One batch of noise that lies on the device, for every step."""
+    """One batch of noise on the device, used for every step."""
 
     def __init__(self, data: DataConfig, batch: int, device: str) -> None:
         generator = np.random.default_rng(0)
@@ -52,6 +52,11 @@ class Noise:
 
 
 def row(name: str, model: ModelConfig, scale: int, side: int, batch: int, runtime: Runtime) -> dict[str, object]:
+    """Returns the measurements of one network.
+
+    Args:
+        side: of the LR patches, in pixels.
+    """
     data = DataConfig(scale=scale, lr_patch_size=side)  # type: ignore[arg-type]
     train = TrainConfig(batch_size=batch, budget_patches=batch * 100_000)
     network = A2N(model, scale)  # type: ignore[arg-type]
@@ -94,16 +99,18 @@ def main() -> None:
     if not on_cpu:
         runtime = replace(runtime, engine="graphed", precision="bf16")
     runtime.apply()
-    print("| network | batch | LR | ms a step | patches/s | peak [GB] |\n|---|---:|---:|---:|---:|---:|", flush=True)
+    print("| network | batch | LR | ms per step | patches/s | peak [GB] |\n|---|---:|---:|---:|---:|---:|", flush=True)
     for name, model, scale, side, batch in NETWORKS:
         if on_cpu:
-            model, side, batch = replace(TINY, non_attention_kernel_size=model.non_attention_kernel_size), 12, 2
-        found = row(name, model, scale, side, batch, runtime)
+            model = replace(TINY, non_attention_kernel_size=model.non_attention_kernel_size)
+            side = 12
+            batch = 2
+        result = row(name, model, scale, side, batch, runtime)
         with (args.out / "throughput.jsonl").open("a") as file:
-            file.write(json.dumps(found | {"device": runtime.device_name, "torch": torch.__version__}) + "\n")
-        peak = found["peak [GB]"] or float("nan")
+            file.write(json.dumps(result | {"device": runtime.device_name, "torch": torch.__version__}) + "\n")
+        peak = result["peak [GB]"] or float("nan")
         print(
-            f"| {name} | {batch} | {side} | {found['ms a step']:.3f} | {found['patches/s']:.0f} | {peak:.1f} |",
+            f"| {name} | {batch} | {side} | {result['ms a step']:.3f} | {result['patches/s']:.0f} | {peak:.1f} |",
             flush=True,
         )
         gc.collect()

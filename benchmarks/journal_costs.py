@@ -1,10 +1,10 @@
-"""What a journal of thousands of trials costs its readers: the fold, the views, the tables, the report, the screen.
+"""Measures how long readers of a journal with thousands of trials take: fold, views, tables, report and screen.
 
     python benchmarks/journal_costs.py [--trials 1000 3000] [--repeats 5] [--out benchmarks/out]
 
-Nothing is trained. Studies are written with the journal's own encoder: proposals, validations with the seconds and the
-load that real ones have, checkpoints, pauses at a rung, promotions, pruned and finished trials, on eight slots. A trial
-has 20 validations in the mean: each third one is trained to the budget of 30, the others are pruned after 15.
+Nothing is trained. Studies are written with the journal's own encoder. They have proposals, validations with realistic
+seconds and load, checkpoints, pauses at a rung, promotions, and pruned and finished trials, on eight slots. A trial has
+20 validations on average: every third one reaches the budget of 30, the others are pruned after 15.
 """
 
 import argparse
@@ -39,11 +39,16 @@ from study.screen.live_table import Shown, screen
 from study.statistics.pace import Lap
 from study.tracking.follow import Keeper, sync
 
-EVERY, CROPS = 480, 6
-VALIDATIONS, RUNG = 30, 15
+EVERY = 480
+"""Training patches between two validations."""
+CROPS = 6
+VALIDATIONS = 30
+"""Validations of a trial that is trained to its budget."""
+RUNG = 15
+"""The validation after which trials pause."""
 SLOTS = 8
-ARRIVING = 20
-"""Lines that a live study writes between two looks of a follower, which looks every two seconds at most."""
+LINES_PER_BATCH = 20
+"""Lines that a live study writes between two reads of a follower, which are at least two seconds apart."""
 STEPS = {
     "fold": "reading and folding the journal",
     "follow at once": "a view that reads the whole journal",
@@ -54,9 +59,9 @@ STEPS = {
     "drawing": "one drawing of the live screen",
 }
 TARGETS = {"fold": 5.0, "follow at once": 5.0, "follow live": 5.0, "trials": 1.0, "ranking": 2.0}
-"""Seconds at 3,000 trials."""
-GROWTH = 3.5
-"""At most, from 1,000 to 3,000 trials."""
+"""Upper bounds in seconds, with 3,000 trials."""
+MAX_GROWTH = 3.5
+"""Upper bound for the ratio of the times with 3,000 and with 1,000 trials."""
 
 BASE = TrialConfig(
     data=DataConfig(scale=2),
@@ -81,7 +86,7 @@ EXPERIMENT = Experiment(
 
 
 class Nowhere:
-    """A view that shows nothing: what is left is the reading."""
+    """A view that shows nothing, so that only the reading is measured."""
 
     where = ""
 
@@ -99,7 +104,7 @@ class Nowhere:
 
 
 def study(trials: int) -> Iterator[ev.Event]:
-    """The events of a complete study of so many trials, the first of them a reference."""
+    """Yields the events of a complete study. Its first trial is a reference."""
     draw = random.Random(trials)
     moment = 1_700_000_000.0
     question = EXPERIMENT.describe() | {"seed": 1, "data": {"fingerprint": "cafe"}}
@@ -135,7 +140,7 @@ def study(trials: int) -> Iterator[ev.Event]:
 
 
 def _trial(number: int, slot: int, draw: random.Random) -> Iterator[ev.Event]:
-    """What one trial tells, in its order; the times are not set yet."""
+    """Yields the events of one trial in order. Their times are not set yet."""
     common: dict[str, Any] = {"time": 0.0, "trial": number}
     values: dict[str, Any] = {}
     config = EXPERIMENT.references["authors"]
@@ -178,7 +183,7 @@ def _trial(number: int, slot: int, draw: random.Random) -> Iterator[ev.Event]:
 
 
 def _validations(points: range, level: float, draw: random.Random, common: dict[str, Any]) -> Iterator[ev.Event]:
-    """Validations, each with its checkpoint."""
+    """Yields validations, each with its checkpoint."""
     for point in points:
         yield ev.Validated(
             patches=point * EVERY,
@@ -198,7 +203,9 @@ def _validations(points: range, level: float, draw: random.Random, common: dict[
 
 
 def write(folder: StudyFolder, trials: int) -> list[bytes]:
-    """The lines of a study's journal. Its own writer, which waits for the disk after each line, would take hours."""
+    """Writes a study's journal and returns its lines. The journal's own writer would take hours, because it waits for
+    the disk after each line.
+    """
     folder.create()
     lines = [encode(seq, event) for seq, event in enumerate(study(trials))]
     folder.journal.write_bytes(b"".join(lines))
@@ -206,7 +213,7 @@ def write(folder: StudyFolder, trials: int) -> list[bytes]:
 
 
 def measure(folder: StudyFolder, lines: Sequence[bytes], repeats: int) -> dict[str, float]:
-    """Median seconds of the processor's time of each step: what else the machine does is not counted."""
+    """Returns the median CPU seconds of each step. Other work on the machine does not count."""
     events = list(read(folder.journal))
     state = fold(events)
     record = record_of(folder, events, None)
@@ -217,17 +224,17 @@ def measure(folder: StudyFolder, lines: Sequence[bytes], repeats: int) -> dict[s
         growing.write_bytes(b"")
         keeper = Keeper(growing, Nowhere())
         with growing.open("ab", buffering=0) as file:
-            for first in range(0, len(lines), ARRIVING):
-                file.write(b"".join(lines[first : first + ARRIVING]))
+            for first in range(0, len(lines), LINES_PER_BATCH):
+                file.write(b"".join(lines[first : first + LINES_PER_BATCH]))
                 keeper.advance()
         assert keeper.count == len(lines)
         keeper.close()
 
     def apply_each() -> None:
-        now = StudyState()
+        current = StudyState()
         for event in events:
-            now = now.apply(event)
-        assert now.count == state.count
+            current = current.apply(event)
+        assert current.count == state.count
 
     def draw() -> None:
         shown = Shown(
@@ -239,7 +246,7 @@ def measure(folder: StudyFolder, lines: Sequence[bytes], repeats: int) -> dict[s
         )
         screen(shown, 140, 50)
 
-    # A copy of the state each time: what a state remembers of itself is no work saved the next time.
+    # Each call gets a copy of the state, because a state caches what it has computed.
     steps: dict[str, Callable[[], object]] = {
         "fold": lambda: fold(read(folder.journal)),
         "follow at once": lambda: sync(folder.journal, Nowhere()),
@@ -253,10 +260,11 @@ def measure(folder: StudyFolder, lines: Sequence[bytes], repeats: int) -> dict[s
 
 
 def _median(step: Callable[[], object], repeats: int) -> float:
+    """Returns the median CPU seconds of `repeats` calls."""
     seconds = []
     for _ in range(repeats):
         gc.collect()
-        gc.freeze()  # what this script itself holds, all events among it, is no garbage that a reader would look for
+        gc.freeze()  # a reader's garbage collector would not have to visit the objects of this script
         begun = time.process_time()
         step()
         seconds.append(time.process_time() - begun)
@@ -265,19 +273,19 @@ def _median(step: Callable[[], object], repeats: int) -> float:
 
 
 def memory(journal: Path) -> float:
-    """Megabytes that a session holds of a study: the coordinator's state, and two views that have read all of it."""
+    """Returns the megabytes of a study in a session: the coordinator's state, and two views that have read it."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe(duplex=False)
     process = spawn.Process(target=_hold, args=(theirs, journal))
     process.start()
     theirs.close()
-    held: float = ours.recv()
+    megabytes: float = ours.recv()
     process.join()
-    return held
+    return megabytes
 
 
 def _hold(pipe: Any, journal: Path) -> None:
-    """A process's life: what it occupies now, less what it did before."""
+    """Loads a study in a process of its own, and sends by how many megabytes the process grew."""
     before = _resident()
     state = fold(read(journal))
     reading = Reading(journal)
@@ -290,45 +298,57 @@ def _hold(pipe: Any, journal: Path) -> None:
 
 
 def _resident() -> int:
+    """Returns the resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trials", type=int, nargs="+", default=[1000, 3000], help="default: 1000 3000")
-    parser.add_argument("--repeats", type=int, default=5, help="of each step, of which the median counts; default: 5")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out", metavar="DIR")
+    parser.add_argument(
+        "--trials", type=int, nargs="+", default=[1000, 3000], help="trials of each study; default: 1000 3000"
+    )
+    parser.add_argument("--repeats", type=int, default=5, help="calls of each step, for the median; default: 5")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent / "out", metavar="DIR", help="folder for the results"
+    )
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    found: dict[int, dict[str, float]] = {}
+    costs: dict[int, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="journal-costs-") as root:
         for trials in args.trials:
             print(f"{trials:,} trials …", file=sys.stderr)
             folder = StudyFolder(Path(root), f"costs{trials}")
             lines = write(folder, trials)
             sizes = {"lines": float(len(lines)), "megabytes": folder.journal.stat().st_size / 1e6}
-            found[trials] = sizes | {"memory": memory(folder.journal)} | measure(folder, lines, args.repeats)
-    report = {"machine": cpu_model(), "cores": os.cpu_count(), "repeats": args.repeats, "trials": found}
+            costs[trials] = sizes | {"memory": memory(folder.journal)} | measure(folder, lines, args.repeats)
+    report = {"machine": cpu_model(), "cores": os.cpu_count(), "repeats": args.repeats, "trials": costs}
     (args.out / "journal_costs.json").write_text(json.dumps(report, indent=1))
-    print(table(found, args.repeats))
+    print(table(costs, args.repeats))
 
 
-def table(found: dict[int, dict[str, float]], repeats: int) -> str:
-    """The figures as text, with their growth and, at 3,000 trials, whether they are as they should be."""
-    first, last = min(found), max(found)
-    lines = [f"{cpu_model()}, {os.cpu_count()} cores; medians of {repeats}, in seconds of processor time", ""]
-    lines += [f"{trials:,} trials: {told['lines']:,.0f} lines, {told['megabytes']:.0f} MB of journal; a session holds "
-              f"{told['memory']:.0f} MB of it" for trials, told in found.items()]  # fmt: skip
-    heads = "".join(f"{f'{trials:,} trials':>15}" for trials in found)
+def table(costs: dict[int, dict[str, float]], repeats: int) -> str:
+    """Returns the costs as text, with their growth and, with 3,000 trials, whether they meet their targets.
+
+    Args:
+        costs: number of trials -> the costs of such a study.
+    """
+    first, last = min(costs), max(costs)
+    lines = [f"{cpu_model()}, {os.cpu_count()} cores; medians of {repeats} calls, in CPU seconds", ""]
+    for trials, of_study in costs.items():
+        lines.append(
+            f"{trials:,} trials: journal of {of_study['lines']:,.0f} lines and {of_study['megabytes']:.0f} MB; "
+            f"a session takes {of_study['memory']:.0f} MB of memory for it"
+        )
+    heads = "".join(f"{f'{trials:,} trials':>15}" for trials in costs)
     lines += ["", f"{'':42}{heads}{'growth':>9}  {'target at 3,000'}"]
-    for step, what in STEPS.items():
-        times = "".join(f"{told[step]:>13.3f} s" for told in found.values())
-        growth = found[last][step] / found[first][step]
-        verdict = ""
+    for step, description in STEPS.items():
+        times = "".join(f"{of_study[step]:>13.3f} s" for of_study in costs.values())
+        growth = costs[last][step] / costs[first][step]
+        target = ""
         if (first, last) == (1000, 3000) and step in TARGETS:
-            kept = found[last][step] <= TARGETS[step] and growth <= GROWTH
-            verdict = f"{TARGETS[step]:g} s, growth {GROWTH:g}: {'kept' if kept else 'MISSED'}"
-        lines.append(f"{what:42}{times}{growth:>9.2f}  {verdict}".rstrip())
+            is_met = costs[last][step] <= TARGETS[step] and growth <= MAX_GROWTH
+            target = f"{TARGETS[step]:g} s, growth {MAX_GROWTH:g}: {'met' if is_met else 'MISSED'}"
+        lines.append(f"{description:42}{times}{growth:>9.2f}  {target}".rstrip())
     return "\n".join(lines)
 
 

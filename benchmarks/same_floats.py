@@ -1,15 +1,16 @@
-"""Do fresh processes compute the same bits? Each takes the first steps of a training; their digests are counted.
+"""Checks that new processes compute the same bits. Each makes the first steps of a training, and digests are compared.
 
-One line a case (each loss of the base configuration and both recipes of `experiments/literature.py`) and number of
-threads: how many different digests of SR, loss, gradients and weights the processes came to. One of each is right.
+One line per case and number of threads says how many different digests of SR, loss, gradients and weights the processes
+computed. One of each is right. The cases are the losses on the base configuration, and both recipes of
+`experiments/literature.py`.
 
-    python benchmarks/same_floats.py                       # 40 forks and 4 fresh interpreters a case
-    python benchmarks/same_floats.py --forks 500 --unsettled   # without the cure: what a race in MKL does
+    python benchmarks/same_floats.py                           # 40 forks and 4 new interpreters per case
+    python benchmarks/same_floats.py --forks 500 --unsettled   # without the remedy: shows the race in MKL
 
-A fork of a process that has imported torch and computed nothing is as good as a new interpreter for a race between
-first calls, and starts within milliseconds. Fresh interpreters show what differs from one start to another (addresses).
-Before it trains, each process takes memory of a random size, so that its arrays lie elsewhere; `--load` keeps other
-processes busy meanwhile.
+A fork of a process that has imported torch but computed nothing shows a race between first calls as well as a new
+interpreter does, and starts within milliseconds. New interpreters also show effects of memory addresses. Before it
+trains, each process allocates memory of a random size, so that its arrays lie elsewhere. `--load` keeps other processes
+busy meanwhile.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch._dynamo  # optimisers load it: once here, instead of in every fork
+import torch._dynamo  # optimisers import it; here it is imported once instead of in every fork
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -44,17 +45,21 @@ from sr_core.training.step import Step, start
 from study.question.config import TrialConfig
 
 WHAT = ("SR", "loss", "gradients", "weights")
-MOST_OFFSET = 1 << 22
-"""Bytes that a process takes before it trains."""
+MAX_OFFSET_BYTES = 1 << 22
+"""Upper bound of the memory that a process allocates before it trains."""
 
 
 def cases() -> dict[str, TrialConfig]:
+    """Returns the configurations by name."""
     losses = {loss: BASE.with_values({"train.loss": loss}) for loss in ("l1", "l2", "charbonnier")}
     return losses | references(BASE)
 
 
 def digests(config: TrialConfig, threads: int, steps: int) -> dict[str, str]:
-    """Of what the first step sees and makes, and of the weights after all of them; in a thread as trials have it."""
+    """Returns the digests of SR, loss and gradients before the first step, and of the weights after all steps.
+
+    The training runs in a thread, as trials do.
+    """
     with OwnThread(resolve(threads=threads).apply) as thread:
         return thread(_digests, config, threads, steps)
 
@@ -72,30 +77,30 @@ def _digests(config: TrialConfig, threads: int, steps: int) -> dict[str, str]:
     sr = model(unit_range(torch.from_numpy(lr), runtime))
     loss = pixel_loss(sr, unit_range(torch.from_numpy(hr), runtime), train)
     loss.backward()  # type: ignore[no-untyped-call]
-    found = {"SR": _digest([sr]), "loss": _digest([loss]), "gradients": _digest([p.grad for p in model.parameters()])}
+    result = {"SR": _digest([sr]), "loss": _digest([loss]), "gradients": _digest([p.grad for p in model.parameters()])}
     for _ in range(steps):
         step()
-    return found | {"weights": digest_of(weights_of(model))[:16]}
+    return result | {"weights": digest_of(weights_of(model))[:16]}
 
 
 def _digest(tensors: list[torch.Tensor | None]) -> str:
-    found = hashlib.blake2b(digest_size=8)
+    digest = hashlib.blake2b(digest_size=8)
     for tensor in tensors:
         assert tensor is not None
-        found.update(tensor.detach().contiguous().numpy().tobytes())
-    return found.hexdigest()
+        digest.update(tensor.detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def forked(config: TrialConfig, threads: int, steps: int, count: int) -> Iterator[dict[str, str]]:
-    """From forks of this process, which must not have computed anything; one after the other."""
+    """Yields the digests of forks of this process, one after the other. It must not have computed anything before."""
     for number in range(count):
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
             try:
-                kept = bytearray(random.Random(number).randrange(MOST_OFFSET))
+                offset = bytearray(random.Random(number).randrange(MAX_OFFSET_BYTES))
                 os.write(writer, json.dumps(digests(config, threads, steps)).encode())
-                del kept
+                del offset
             finally:
                 os._exit(0)
         os.close(writer)
@@ -106,20 +111,21 @@ def forked(config: TrialConfig, threads: int, steps: int, count: int) -> Iterato
 
 
 def fresh(config: TrialConfig, threads: int, steps: int, count: int) -> Iterator[dict[str, str]]:
-    """From interpreters of their own, one after the other."""
+    """Yields the digests of new interpreters, one after the other."""
     for number in range(count):
-        given = json.dumps(config.to_json())
-        command = [sys.executable, __file__, "--one", given, str(threads), str(steps), str(number)]
+        encoded = json.dumps(config.to_json())
+        command = [sys.executable, __file__, "--one", encoded, str(threads), str(steps), str(number)]
         yield json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def counted(samples: list[dict[str, str]]) -> dict[str, int]:
-    """How many different digests there are of each."""
+    """Returns how many different digests there are of each result."""
     return {what: len({sample[what] for sample in samples}) for what in WHAT}
 
 
 @contextmanager
 def _load(processes: int) -> Iterator[None]:
+    """Keeps that many other processes busy while the block runs."""
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
     try:
         yield
@@ -132,36 +138,41 @@ def _load(processes: int) -> Iterator[None]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--forks", type=int, default=40, help="of each case and number of threads (default: 40)")
-    add("--fresh", type=int, default=4, help="interpreters of each (default: 4)")
-    add("--steps", type=int, default=10, help="of each process (default: 10)")
-    add("--threads", type=int, nargs="+", default=[1, 2], help="of one training (default: 1 2)")
+    add("--forks", type=int, default=40, help="forks per case and number of threads; default: 40")
+    add("--fresh", type=int, default=4, help="new interpreters per case and number of threads; default: 4")
+    add("--steps", type=int, default=10, help="steps of each process; default: 10")
+    add("--threads", type=int, nargs="+", default=[1, 2], help="threads of a training; default: 1 2")
     add("--cases", nargs="+", choices=list(cases()), default=list(cases()), help="default: all")
-    add("--batch", type=int, help="patches a step (default: the case's own)")
-    add("--load", type=int, default=1, help="other busy processes meanwhile (default: 1)")
-    add("--unsettled", action="store_true", help="forks leave out the call that settles vector math")
+    add("--batch", type=int, help="patches per step; default: that of the case")
+    add("--load", type=int, default=1, help="other busy processes meanwhile; default: 1")
+    add("--unsettled", action="store_true", help="leave out the call that settles vector math, with forks only")
     add("--one", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        given, threads, steps, number = args.one
-        kept = bytearray(random.Random(int(number)).randrange(MOST_OFFSET))
-        print(json.dumps(digests(TrialConfig.from_json(json.loads(given)), int(threads), int(steps))))
-        del kept
+        encoded, threads, steps, number = args.one
+        offset = bytearray(random.Random(int(number)).randrange(MAX_OFFSET_BYTES))
+        print(json.dumps(digests(TrialConfig.from_json(json.loads(encoded)), int(threads), int(steps))))
+        del offset
         return
+
     if args.unsettled:
         settings.settle_vector_math = lambda: None
     ways: dict[str, tuple[Callable[..., Iterator[dict[str, str]]], int]] = {
         "forks": (forked, args.forks),
         "fresh": (fresh, 0 if args.unsettled else args.fresh),
     }
-    print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {args.steps} steps a process")
+    print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {args.steps} steps per process")
     with _load(args.load):
         for name in args.cases:
-            config = cases()[name].with_values({"train.batch_size": args.batch}) if args.batch else cases()[name]
+            config = cases()[name]
+            if args.batch:
+                config = config.with_values({"train.batch_size": args.batch})
             for threads in args.threads:
-                samples = [found for way, count in ways.values() for found in way(config, threads, args.steps, count)]
-                told = ", ".join(f"{what} {count}" for what, count in counted(samples).items())
-                print(f"{name:<12} {threads} threads, {len(samples)} processes: different {told}", flush=True)
+                samples = []
+                for way, count in ways.values():
+                    samples += way(config, threads, args.steps, count)
+                counts = ", ".join(f"{what} {count}" for what, count in counted(samples).items())
+                print(f"{name:<12} {threads} threads, {len(samples)} processes: different {counts}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Data at full size without a download: simulated 2K images, prepared and trained from, with the memory it takes.
+"""Measures time and memory for a data set of full size without a download: simulated 2K images.
 
     python benchmarks/simulated_div2k.py --to /tmp/simulated --count 800
 
-Four base images are made in full: clouds of amplitude 1/f in correlated colours behind overlapping rectangles and
-discs, whose edges and flat parts photographs have too. Every image is one of them shifted, mirrored, with another
-contrast and rectangles of its own. So file sizes and work are those of photographs; what is learnt from them is not.
+Four base images are computed: clouds of amplitude 1/f in correlated colours, behind overlapping rectangles and discs
+that provide edges and flat regions. Every image is one of them shifted, mirrored, with another contrast and with
+rectangles of its own. File sizes and work are therefore those of photographs. Networks learn nothing useful from them.
 """
 
 import argparse
@@ -26,7 +26,7 @@ BASES = 4
 
 @cache
 def base(number: int) -> np.ndarray:
-    """(HEIGHT, WIDTH, 3), float32, about 0..255."""
+    """Returns a base image: (HEIGHT, WIDTH, 3), float32, about 0..255."""
     rng = np.random.default_rng([1, number])
     frequency = np.hypot(np.fft.fftfreq(HEIGHT)[:, None], np.fft.rfftfreq(WIDTH)[None])
     amplitude = 1 / np.maximum(frequency, 1 / WIDTH)
@@ -38,16 +38,23 @@ def base(number: int) -> np.ndarray:
     image = 120 + 42 * clouds[..., 3:] + 14 * clouds[..., :3]
     y, x = np.mgrid[-200:200, -200:200]
     for _ in range(60):
-        top, left, radius = rng.integers(HEIGHT - 400), rng.integers(WIDTH - 400), rng.integers(10, 200)
+        top = rng.integers(HEIGHT - 400)
+        left = rng.integers(WIDTH - 400)
+        radius = rng.integers(10, 200)
         shape = np.hypot(y, x) < radius
         if rng.random() < 0.5:
             shape = (abs(y) < radius) & (abs(x) < rng.integers(10, 200))
-        below = image[top : top + 400, left : left + 400]
-        below[shape] = 0.4 * below[shape] + rng.uniform(0, 150, 3)
+        window = image[top : top + 400, left : left + 400]
+        window[shape] = 0.4 * window[shape] + rng.uniform(0, 150, 3)
     return image + rng.normal(0, 1.5, image.shape).astype(np.float32)  # a sensor's noise
 
 
 def make(task: tuple[Path, int]) -> None:
+    """Writes one image, unless it exists.
+
+    Args:
+        task: the folder, and the image's number.
+    """
     folder, number = task
     path = folder / f"{number:04}.png"
     if path.exists():
@@ -59,9 +66,9 @@ def make(task: tuple[Path, int]) -> None:
     for _ in range(20):
         top, left = rng.integers((HEIGHT - 200, WIDTH - 200))
         image[top : top + rng.integers(8, 200), left : left + rng.integers(8, 200)] += rng.uniform(-60, 60, 3)
-    beside = path.with_suffix(".partial")
-    PIL.Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(beside, format="PNG", compress_level=1)
-    beside.replace(path)
+    partial = path.with_suffix(".partial")
+    PIL.Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(partial, format="PNG", compress_level=1)
+    partial.replace(path)
 
 
 PREPARE = """
@@ -76,13 +83,13 @@ TRAIN = """
 import json, resource, sys, time
 from pathlib import Path
 from sr_core.config import DataConfig
-from sr_core.patches.placement import open_home, pixel_bytes
+from sr_core.patches.placement import open_patch_source, pixel_bytes
 from sr_core.store.hdf5 import load_store
 from sr_core.training.inputs import Inputs
 from sr_core.training.runtime import resolve
 store, inputs = load_store(Path(sys.argv[1])), Inputs(resolve(threads=1))
 begun = time.perf_counter()
-patches = open_home(store, 2, "cpu", sys.argv[2]).patches(DataConfig(), 1)
+patches = open_patch_source(store, 2, "cpu", sys.argv[2]).patches(DataConfig(), 1)
 opened = time.perf_counter()
 for step in range(1000):
     inputs.fill(*patches.batch(32 * step, 32))
@@ -99,15 +106,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder for images and store (27 GB)")
     parser.add_argument("--count", type=int, default=800, help="images; default: 800")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--homes", nargs="*", default=["disk", "host"])
+    parser.add_argument("--workers", type=int, default=2, help="processes that make and prepare images; default: 2")
+    parser.add_argument("--homes", nargs="*", default=["disk", "host"], help="patch sources to train from")
     args = parser.parse_args()
-    folder, store = args.to / "train", args.to / "store.h5"
+    folder = args.to / "train"
+    store = args.to / "store.h5"
     folder.mkdir(parents=True, exist_ok=True)
     with Workers(args.workers) as pool:
         for _ in pool.results(make, [(folder, number) for number in range(args.count)]):
             pass
-    report: dict[str, object] = {"pictures": args.count, "workers": args.workers}
+    report: dict[str, object] = {"images": args.count, "workers": args.workers}
     begun = time.perf_counter()
     command = [sys.executable, "-c", PREPARE, "--images", str(args.to), "--out", str(store)]
     command += ["--workers", str(args.workers)]

@@ -1,4 +1,4 @@
-"""What a training step costs a device at least: the bytes and operations of the step, over what the device can do."""
+"""Lower bounds for the time of a training step: its bytes and operations, divided by what the device reaches."""
 
 import time
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from sr_core.model.network import A2N
 
 
 class Traffic(TorchDispatchMode):
-    """Counts the bytes that operations read and write, each as if it were a kernel of its own; views cost nothing."""
+    """Counts the bytes that operations read and write, as if each were a kernel of its own. Views cost nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +33,12 @@ class Traffic(TorchDispatchMode):
 
 
 def traffic_of(device: str, precision: str, batch: int, side: int, floors: dict[str, float]) -> dict[str, float]:
-    """GFLOP and GB of a step's forward and backward pass at x2, and the milliseconds that the floors make of them."""
+    """Returns GFLOP and GB of a step's forward and backward pass at x2, and the milliseconds that the floors imply.
+
+    Args:
+        side: of the LR patches, in pixels.
+        floors: the result of `floors` for this device and precision.
+    """
     network = A2N(ModelConfig(), 2)
     initialise(network, 0)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -50,7 +55,8 @@ def traffic_of(device: str, precision: str, batch: int, side: int, floors: dict[
         step()
     with Traffic() as traffic:
         step()
-    operations, moved = flops.get_total_flops(), traffic.bytes
+    operations = flops.get_total_flops()
+    moved = traffic.bytes
     return {
         "GFLOP": operations / 1e9,
         "GB": moved / 1e9,
@@ -60,9 +66,10 @@ def traffic_of(device: str, precision: str, batch: int, side: int, floors: dict[
 
 
 def floors(device: str, precision: str) -> dict[str, float]:
-    """What a large copy and a large matrix product of this precision reach."""
+    """Returns the throughput of a large copy and of a large matrix product of this precision."""
     on_cpu = device == "cpu"
-    size, side = (1 << 26, 3072) if on_cpu else (1 << 30, 16384)
+    size = 1 << 26 if on_cpu else 1 << 30
+    side = 3072 if on_cpu else 16384
     source = torch.zeros(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -73,7 +80,7 @@ def floors(device: str, precision: str) -> dict[str, float]:
 
 
 def fastest(work: Callable[[], object], device: str) -> float:
-    """Seconds of the best of ten."""
+    """Returns the seconds of the fastest of ten calls."""
     times = []
     for _ in range(10):
         begun = time.perf_counter()

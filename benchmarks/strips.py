@@ -1,10 +1,10 @@
-"""A large image whole and in strips: time, peak memory and samples that differ.
+"""Compares enlarging a large image whole and in strips: time, peak memory and samples that differ.
 
     python benchmarks/strips.py [--size 1500x1000] [--scale 2 …] [--rows auto 64 …] [--weights FILE] [--device cuda:0]
 
-Whole and strips take turns in one process, and the medians of the turns are compared. Memory is measured with each way
-in a process of its own: the growth of its peak resident memory over a process that does the same without enlarging (on
-a GPU, of the peak that torch allocates there). The image is made here: clouds of amplitude 1/f, edges and noise.
+Both ways take turns in one process, and times are medians over the turns. For its memory, each way has a process of its
+own. The figure is its peak resident memory minus that of a process that does the same without enlarging. On a GPU it is
+the peak that torch allocates. The image is computed: clouds of amplitude 1/f, edges and noise.
 """
 
 import argparse
@@ -30,10 +30,11 @@ from sr_core.model.network import A2N
 from sr_core.model.weights import load_model
 
 NOTHING = "nothing"
-"""The way that enlarges nothing: what a process takes anyway."""
+"""The way that does not enlarge. It gives the memory that every process takes."""
 
 
 def image(width: int, height: int) -> Image:
+    """Returns the image to enlarge."""
     rng = np.random.default_rng(1)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     spectrum = np.fft.rfft2(rng.standard_normal((height, width))) / np.maximum(frequency, 1 / max(width, height))
@@ -44,6 +45,7 @@ def image(width: int, height: int) -> Image:
 
 
 def network(args: argparse.Namespace, scale: Any) -> A2N:
+    """Returns the network of --weights, else an A2N with initial weights."""
     if args.weights:
         return load_model(args.weights, scale).to(args.device)
     model = A2N(ModelConfig(), scale)
@@ -53,22 +55,28 @@ def network(args: argparse.Namespace, scale: Any) -> A2N:
 
 
 def enlarged(model: A2N, lr: Image, way: str, precision: Any) -> np.ndarray:
-    """By `way`: "whole", "auto" or a number of rows."""
+    """Returns the enlarged image.
+
+    Args:
+        way: "whole", "auto" or a number of rows.
+    """
     rows: Any = int(way) if way.isdecimal() else way
     return super_resolve(model, lr, precision=precision, strip_rows=rows)
 
 
 def peak_bytes(device: str) -> int:
+    """Returns the peak memory of this process."""
     if device != "cpu":
         return torch.cuda.max_memory_allocated(device)
-    # not ru_maxrss, which a process takes over from the one that started it
+    # ru_maxrss does not help, because a process inherits it from its parent.
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status["VmHWM"].split()[0]) * 1024
 
 
 def measure_here(args: argparse.Namespace) -> None:
-    """The only line printed is this process's peak, after one way was gone."""
-    model, lr = network(args, args.scale[0]), image(*args.size)
+    """Enlarges in one way, and prints the peak memory of this process as the only line."""
+    model = network(args, args.scale[0])
+    lr = image(*args.size)
     enlarged(model, lr[:32, :32], "whole", args.precision[0])
     if args.only != NOTHING:
         enlarged(model, lr, args.only, args.precision[0])
@@ -76,6 +84,7 @@ def measure_here(args: argparse.Namespace) -> None:
 
 
 def peak_of(args: argparse.Namespace, scale: int, precision: str, way: str) -> int:
+    """Returns the peak memory of a new process that enlarges in one way, in bytes."""
     command = [sys.executable, __file__, "--only", way, "--scale", str(scale), "--precision", precision]
     command += ["--size", "x".join(map(str, args.size)), "--device", args.device]
     if args.weights:
@@ -84,29 +93,33 @@ def peak_of(args: argparse.Namespace, scale: int, precision: str, way: str) -> i
 
 
 def compare(args: argparse.Namespace, scale: int, precision: str) -> list[dict[str, Any]]:
-    model, lr = network(args, scale), image(*args.size)
+    """Returns one row of the table per way."""
+    model = network(args, scale)
+    lr = image(*args.size)
     ways = ["whole", *args.rows]
     seconds: dict[str, list[float]] = {way: [] for way in ways}
-    found: dict[str, np.ndarray] = {}
+    enlarged_by: dict[str, np.ndarray] = {}
     enlarged(model, lr[:32, :32], "whole", precision)
     for _ in range(args.rounds):
         for way in ways:
-            begun = time.perf_counter()  # the result is fetched to the host, so a GPU has finished
-            sr = enlarged(model, lr, way, precision)
+            begun = time.perf_counter()
+            sr = enlarged(model, lr, way, precision)  # the result lies on the host, so a GPU has finished
             seconds[way].append(time.perf_counter() - begun)
-            found[way] = np.rint(sr.clip(0, 255)).astype(np.uint8)
+            enlarged_by[way] = np.rint(sr.clip(0, 255)).astype(np.uint8)
+
     idle = peak_of(args, scale, precision, NOTHING)
     memory = {way: peak_of(args, scale, precision, way) - idle for way in ways}
+    medians = {way: statistics.median(values) for way, values in seconds.items()}
     rows = []
     for way in ways:
-        difference = np.abs(found[way].astype(int) - found["whole"])
+        difference = np.abs(enlarged_by[way].astype(int) - enlarged_by["whole"])
         rows.append(
             {
                 "scale": scale,
                 "precision": precision,
                 "rows": way if way != "auto" else f"auto ({automatic_strip_rows(model, *lr.shape[:2])})",
-                "seconds": round(median := statistics.median(seconds[way]), 3),
-                "time_ratio": round(median / statistics.median(seconds["whole"]), 3),
+                "seconds": round(medians[way], 3),
+                "time_ratio": round(medians[way] / medians["whole"], 3),
                 "peak_MiB": round(memory[way] / 2**20),
                 "memory_ratio": round(memory[way] / memory["whole"], 3),
                 "samples_differing_percent": float(f"{100 * (difference > 0).mean():.2g}"),
@@ -118,12 +131,14 @@ def compare(args: argparse.Namespace, scale: int, precision: str) -> list[dict[s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=lambda text: tuple(map(int, text.split("x"))), default=(1500, 1000), help="LR")
+    parser.add_argument(
+        "--size", type=lambda text: tuple(map(int, text.split("x"))), default=(1500, 1000), help="of the LR image"
+    )
     parser.add_argument("--scale", type=int, nargs="+", choices=SCALES, default=[2])
     parser.add_argument("--precision", nargs="+", choices=["fp32", "bf16"], default=["fp32"])
     parser.add_argument("--rows", nargs="+", default=["auto"], help="strip heights to try, or auto")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--weights", type=Path, help="a network of this scale; default: A2N with initial weights")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each way; default: 3")
+    parser.add_argument("--weights", type=Path, help="weights of this scale; default: A2N with initial weights")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/out"))
     parser.add_argument("--only", help=argparse.SUPPRESS)

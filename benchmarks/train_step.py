@@ -1,9 +1,9 @@
-"""One training step of the full A2N at x2: the usual way, every improvement in turn, and what this project takes.
+"""Times a training step of the full A2N at x2: the usual way, each improvement in turn, and this project's step.
 
     python benchmarks/train_step.py [--device cuda:0] [--out DIR]
 
-Batch 32 of LR 64 on a GPU, batch 8 of LR 48 on a CPU. Every way lives in a process of its own, so that none inherits
-another's memory or caches; they take turns, so that the machine's mood meets all alike; medians are quoted.
+On a GPU a batch has 32 LR patches of 64, on a CPU 8 of 48. Every way has a process of its own, so that none inherits
+another's memory or caches. They take turns, so that the machine's load affects all alike. Figures are medians.
 """
 
 import argparse
@@ -43,17 +43,17 @@ TRAIN = TrainConfig(loss="l1", learning_rate=1e-4)
 
 @dataclass(frozen=True)
 class Way:
-    """How a step is made."""
+    """A way to make a training step."""
 
     name: str
     workers: int | None = None
-    """Of a DataLoader; None: patches come from the project's own home of the pixels."""
+    """Workers of a DataLoader. None takes patches from the project's own patch source."""
     item: bool = False
-    """Whether every step waits for its loss."""
+    """Every step waits for its loss."""
     fused: bool = True
-    """Adam as one kernel, or tensor by tensor."""
+    """Adam runs as one kernel, not tensor by tensor."""
     ours: bool = False
-    """Whether the project's Step makes it, with the average of the weights that is then part of it."""
+    """The project's Step is used, which also averages the weights."""
     memory_format: str = "contiguous"
     precision: str = "fp32"
     engine: str = "eager"
@@ -62,7 +62,7 @@ class Way:
 
 
 def ways(device: str) -> list[Way]:
-    """In the order of the table: each is the one before and one thing more."""
+    """Returns the ways in the order of the table. Each adds one change to the one before."""
     plain = [
         Way("(a0) usual, 0 workers", 0, item=True, fused=False),
         Way(f"(a1) usual, {cores()} workers", cores(), item=True, fused=False),
@@ -83,7 +83,7 @@ def ways(device: str) -> list[Way]:
 
 
 def serve(way: Way, device: str, store: Path, usual: Path, batch: int, side: int) -> None:
-    """Answers every number n on standard input with the seconds that n steps took; first with those to warm up."""
+    """Prints the seconds of the warm-up, then for every number n on standard input the seconds of n steps."""
     runtime = replace(
         resolve(device=None if device == "cpu" else device),
         memory_format=way.memory_format, precision=way.precision, engine=way.engine, compiled=way.compiled,
@@ -114,6 +114,12 @@ def serve(way: Way, device: str, store: Path, usual: Path, batch: int, side: int
 def step_of(
     way: Way, network: A2N, train: TrainConfig, runtime: Runtime, store: Path, usual: Path, side: int
 ) -> Callable[[], object]:
+    """Returns a function that makes one step in this way.
+
+    Args:
+        usual: the HDF5 file of the usual way.
+        side: of the LR patches, in pixels.
+    """
     data = DataConfig(scale=2, lr_patch_size=side)
     if way.workers is None:
         patches = open_patch_source(load_store(store), 2, runtime.device).patches(data, 1)
@@ -154,16 +160,21 @@ def step_of(
 
 
 def measure(device: str, rounds: int, steps: int, scratch: Path, batch: int, side: int) -> list[dict[str, Any]]:
-    store, usual = scratch / "store.h5", scratch / "usual.h5"
+    """Measures all ways in turns, and returns the rows of the table.
+
+    Args:
+        steps: per turn.
+    """
+    store = scratch / "store.h5"
+    usual = scratch / "usual.h5"
     prepared = prepare_store(
         store, embedded_images(), [(s, 2, "matlab_bicubic") for s in ("train", "valid")], known=KnownImages()
     )
     write_usual_file(usual, prepared)
     running: list[tuple[Way, subprocess.Popen[str], float]] = []
-    known = ways(device)
-    for number, way in enumerate(known):
+    for number, way in enumerate(ways(device)):
         if way.compiled and not can_compile(device):
-            print(f"{way.name}: left out, there is no compiler", flush=True)
+            print(f"{way.name}: left out, because no compiler is installed", flush=True)
             continue
         command = [sys.executable, __file__, "--serve", str(number), "--device", device, "--out", str(scratch)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -197,11 +208,12 @@ def measure(device: str, rounds: int, steps: int, scratch: Path, batch: int, sid
 
 
 def table(report: dict[str, Any]) -> str:
+    """Returns the report as Markdown."""
     rows = report["ways"]
     lines = [
         f"{report['machine']}. Full A2N x2, batch {report['batch']}, LR {report['side']}.",
         "",
-        "| way | ms a step | patches/s | times (a0) | times (a1) | times (b3) | warm after [s] |",
+        "| way | ms per step | patches/s | speed-up over (a0) | over (a1) | over (b3) | warm after [s] |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     lines += [
@@ -209,15 +221,17 @@ def table(report: dict[str, Any]) -> str:
         f"| {r['times (b3)']:.2f} | {r['to warm up [s]']:.1f} |"
         for r in rows
     ]
-    cost, floor = report["step"], report["floors"]
+    cost = report["step"]
+    floor = report["floors"]
     final = [row for row in rows if "deterministic" not in row["way"]][-1]
     lines += [
         "",
-        f"A step of {cost['precision']}: {cost['GFLOP']:.0f} GFLOP; {cost['GB']:.2f} GB if every operation reads and "
-        f"writes memory. Measured here: {floor['GB/s']:.0f} GB/s copied, {floor['GFLOP/s']:.0f} GFLOP/s in a matrix "
-        f"product. Floors: {cost['memory ms']:.2f} ms of memory, {cost['compute ms']:.2f} ms of arithmetic; "
-        f"{final['way']} reaches {100 * cost['memory ms'] / final['ms a step']:.0f} % of the memory floor's speed and "
-        f"{100 * cost['compute ms'] / final['ms a step']:.0f} % of the arithmetic's.",
+        f"A step in {cost['precision']} takes {cost['GFLOP']:.0f} GFLOP, and moves {cost['GB']:.2f} GB if every "
+        f"operation reads and writes memory. Measured here: {floor['GB/s']:.0f} GB/s in a copy, "
+        f"{floor['GFLOP/s']:.0f} GFLOP/s in a matrix product. Floors: {cost['memory ms']:.2f} ms of memory, "
+        f"{cost['compute ms']:.2f} ms of arithmetic. {final['way']} reaches "
+        f"{100 * cost['memory ms'] / final['ms a step']:.0f} % of the speed of the memory floor, and "
+        f"{100 * cost['compute ms'] / final['ms a step']:.0f} % of that of the arithmetic floor.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -226,8 +240,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out", metavar="DIR")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, help="a turn; default: 3 on a CPU, 50 on a GPU")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each way; default: 7")
+    parser.add_argument("--steps", type=int, help="steps per turn; default: 3 on a CPU, 50 on a GPU")
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     on_cpu = args.device == "cpu"

@@ -1,6 +1,6 @@
-"""One validation, by parts: the network, and the scores by the NumPy reference and on the device. Ways take turns.
+"""Times the parts of a validation: the network, and the scores by the NumPy reference and on the device.
 
-Usage: validation.py [--device cuda:0] [--experiment a2n_x2] [--rounds 15] [--threads 1]
+The variants take turns. Usage: validation.py [--device cuda:0] [--experiment a2n_x2] [--rounds 15] [--threads 1]
 """
 
 import argparse
@@ -24,8 +24,10 @@ from study.question.experiment import load_experiment
 
 
 def ways(base: TrialConfig, runtime: Runtime) -> dict[str, Callable[[], object]]:
-    """What is timed, by name."""
-    scale, protocol, side = base.data.scale, base.evaluation.protocol, base.evaluation.lr_crop_size
+    """Returns the functions to time, by name."""
+    scale = base.data.scale
+    protocol = base.evaluation.protocol
+    side = base.evaluation.lr_crop_size
     generator = np.random.default_rng(0)
     crops = [
         Crop(str(number), *(generator.integers(0, 256, (s, s, 3), dtype=np.uint8) for s in (side, side * scale)))
@@ -77,13 +79,13 @@ def main() -> None:
                 if args.device != "cpu":
                     torch.cuda.synchronize(args.device)
                 times.setdefault(name, []).append(time.perf_counter() - begun)
-    print("| one validation | least [ms] | median [ms] |\n|---|---:|---:|")
+    print("| one validation | minimum [ms] | median [ms] |\n|---|---:|---:|")
     for name, seconds in times.items():
         print(f"| {name} | {1e3 * min(seconds[1:]):.1f} | {1e3 * median(seconds[1:]):.1f} |")
     steps = measure(base.model, base.data, base.train, runtime).seconds_per_patch * base.evaluation.every_patches
     for name in list(times)[:2]:
         spent = median(times[name][1:])
-        print(f"{name}: {100 * spent / (spent + steps):.1f} % of a training")
+        print(f"{name}: {100 * spent / (spent + steps):.1f} % of a training's time")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Questions: each module here that defines EXPERIMENT can be run by its name, `--experiment NAME`."""
+"""Experiments: `--experiment NAME` runs the module NAME of this package, if it defines EXPERIMENT."""

@@ -1,7 +1,7 @@
-"""The full A2N at x2: which settings learn fastest, on images given by --data (DIV2K's layout or any folder).
+"""Which settings of the full A2N learn fastest at x2? --data names the images: DIV2K's layout or any folder.
 
-320,000 patches are ten thousand steps of batch 32, where the authors take up to two million: enough to rank what
-learns fastest, far from convergence.
+320,000 patches are ten thousand steps of batch 32. The authors train for up to two million steps. The budget is enough
+to rank what learns fastest, but far from convergence.
 """
 
 from experiments.literature import references

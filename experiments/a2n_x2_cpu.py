@@ -1,10 +1,10 @@
-"""The question of `a2n_x2` for one CPU core: a small A2N, on images given by --data (docs/RESULTS.md has the answer).
+"""The question of `a2n_x2` for one CPU core, with a small A2N. --data names the images. docs/RESULTS.md has the answer.
 
-A quiet core trains about 110 of these patches a second; the full A2N at LR 64 needs 63 times the multiply-adds for
-each: hence 103,000 parameters and LR patches of 24. The budget, 7,680 patches, is four quickstarts; a search of 50
-trials with its replicates trained 51 budgets, in 97 minutes of a core that other work shared. Sub-images are 192 pixels
-wide, not the blog's 480: no image of T91, BSD200 or the DIV2K crops holds such a window. Steps are eager, so that the
-record can be repeated without a C++ compiler.
+The network has 103,000 parameters, and LR patches have a side of 24. An idle core trains about 110 of them per second.
+The full A2N at LR 64 needs 63 times the multiply-adds per patch. The budget of 7,680 patches is that of four
+quickstarts. A search of 50 trials with its replicates trained 51 budgets, in 97 minutes of a core that other work
+shared. Sub-images are 192 pixels wide, not 480 as in the blog, because no image of T91, BSD200 or the DIV2K crops is
+large enough. Steps are eager, so the record can be repeated without a C++ compiler.
 """
 
 from experiments.literature import references
@@ -12,7 +12,7 @@ from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfi
 from study import Choice, Experiment, Grid, Together, TrialConfig
 
 BASE = TrialConfig(
-    # 24 channels: reductions 2, 4, 8 and 12 give hidden widths of 12, 6, 3 and 2.
+    # With 24 channels, reductions 2, 4, 8 and 12 give hidden widths of 12, 6, 3 and 2.
     model=ModelConfig(n_feats=24, upsampler_feats=16, n_blocks=4),
     data=DataConfig(scale=2, lr_patch_size=24, subimage_window=192, subimage_step=80),
     train=TrainConfig(
@@ -48,7 +48,7 @@ EXPERIMENT = Experiment(
     },
     references=references(BASE),
     sampler="gp",
-    scheduler="asha",  # both as in the quickstart, for the reasons in docs/SEARCH.md
+    scheduler="asha",  # sampler and scheduler of the quickstart, for the reasons in docs/SEARCH.md
     rungs=(960, 2_880),
     reduction_factor=3.0,
     finalists=1,

@@ -1,4 +1,4 @@
-"""The full A2N at x4: the question of `a2n_x2`, at a scale where the tail enlarges twice."""
+"""The question of `a2n_x2` at x4. The tail of the network upsamples twice at this scale."""
 
 from dataclasses import replace
 

@@ -1,6 +1,7 @@
-"""What the A2N reimplementation's author claims, and one question of our own, as comparisons of one change at a time.
+"""Claims of the A2N reimplementation's author, and one more question, as comparisons of one change at a time.
 
-A claim about a setting holds for the base that it was changed in; every experiment built from these names its own.
+A claim about a setting holds for the base that the setting was changed in. Each experiment built from these claims has
+its own base.
 """
 
 from dataclasses import replace
@@ -8,13 +9,13 @@ from dataclasses import replace
 from study import Experiment, TrialConfig
 
 _BATCHES = {"8 at 2.5e-4": (8, 2.5e-4), "16 at 5e-4": (16, 5e-4), "32 at 1e-3": (32, 1e-3)}
-"""Doubled together."""
+"""Batch size and learning rate, doubled together."""
 _ONE_RATE = {"8 at 5e-4": (8, 5e-4), "32 at 5e-4": (32, 5e-4)}
-"""With 16 at 5e-4 the same batches at one rate."""
+"""Together with 16 at 5e-4: the same batch sizes at one learning rate."""
 
 
 def settings(base: TrialConfig) -> dict[str, TrialConfig]:
-    """Every setting that differs from the base, by name."""
+    """Returns every setting that differs from the base, by name."""
     changes = {
         "l2": {"train.loss": "l2"},
         "charbonnier": {"train.loss": "charbonnier"},
@@ -42,7 +43,8 @@ COMPARISONS = {
         ("32 at 1e-3", "16 at 5e-4"),
     ],
     "Does Pillow's bicubic cost anything against MATLAB's (the base) for training LR?": [("pillow", "base")],
-    # Two things in one: images that are smaller than a sub-image train none.
+    # This compares two changes at once, because images smaller than a sub-image give none.
+    # The wording is part of the recorded studies' digest, so it stays.
     "Do sub-images, without the pictures smaller than one, beat all pictures whole (the base)?": [
         ("sub-images", "base"),
     ],
@@ -56,7 +58,10 @@ COMPARISONS = {
 
 
 def claims(base: TrialConfig, *, replicates: int) -> Experiment:
-    """All of it on one base: L1, MATLAB's bicubic, patches from whole images, inputs in 0..255, temperature 30."""
+    """Returns the experiment with all claims on one base.
+
+    L1, MATLAB's bicubic, patches from whole images, inputs in 0..255 and temperature 30 replace the base's own values.
+    """
     base = replace(
         base,
         model=replace(base.model, temperature=30.0, input_range=255),

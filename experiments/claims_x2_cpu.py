@@ -1,7 +1,7 @@
 """The claims of `experiments.claims` on the small network of `a2n_x2_cpu`: 3,840 patches, 240 steps of batch 16.
 
-Half the search's budget, so that 13 settings with five seeds each train in an hour: 57 minutes in the
-record, beside other work.
+This is half the search's budget, so that 13 settings with five seeds each train in an hour. The recorded run took 57
+minutes on a core that other work shared.
 """
 
 from dataclasses import replace

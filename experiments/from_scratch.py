@@ -1,7 +1,7 @@
-"""x4 from scratch, with as many patches as x2 and then x4 have together: what transfer is held against.
+"""x4 from scratch, the baseline for transfer. It trains on as many patches as x2 and then x4 together.
 
-The other half are trainings of the same seeds on half the patches that start from x2 weights, `study.train K
---transfer-from`; `experiments.transferred` compares the two. experiments/answer.sh has all commands.
+The other half of the comparison are trainings of the same seeds on half the patches that start from x2 weights
+(`study.train K --transfer-from`). `experiments.transferred` compares the two. experiments/answer.sh has all commands.
 """
 
 from dataclasses import replace
@@ -10,10 +10,11 @@ from study import Experiment, TrialConfig
 
 
 def from_scratch(x2: TrialConfig, *, lr_crop_size: int, replicates: int) -> Experiment:
-    """The configuration that made the x2 weights, at x4 with twice the budget; five seeds with four replicates.
+    """Returns the experiment: the configuration behind the x2 weights, at x4 with twice the budget.
 
     Args:
-        lr_crop_size: of the validation crops; their HR is four times as large.
+        lr_crop_size: side of the LR validation crops in pixels. Their HR side is four times as large.
+        replicates: four of them make five seeds.
     """
     return Experiment(
         question="How far does x4 get from scratch on the patches that x2 and then x4 would have?",

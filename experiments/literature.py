@@ -6,7 +6,10 @@ from study import TrialConfig
 
 
 def authors(base: TrialConfig) -> TrialConfig:
-    """The authors' recipe (arXiv 2104.09497): L1 mean, Adam 5e-4 halved at every tenth of the budget, inputs 0..255."""
+    """Returns the authors' recipe (arXiv 2104.09497) on an experiment's network and budget.
+
+    Mean L1 loss, Adam at 5e-4, halved at every tenth of the budget, inputs in 0..255.
+    """
     return replace(
         base,
         model=replace(base.model, temperature=30.0, reduction=4, input_range=255),
@@ -28,9 +31,10 @@ def authors(base: TrialConfig) -> TrialConfig:
 
 
 def blog(base: TrialConfig) -> TrialConfig:
-    """The reimplementation's recipe: summed Charbonnier, Adam 5e-4 constant, inputs 0..1, sub-images, Pillow LR.
+    """Returns the reimplementation's recipe on an experiment's network and budget.
 
-    The sub-images are the experiment's own (`data.subimage_window` and `_step`: by default the blog's 480 and 200).
+    Summed Charbonnier loss, Adam at a constant 5e-4, inputs in 0..1, sub-images, LR by Pillow. The sub-images are the
+    experiment's own (`data.subimage_window` and `data.subimage_step`, by default 480 and 200 as in the blog).
     """
     return replace(
         base,
@@ -52,5 +56,5 @@ def blog(base: TrialConfig) -> TrialConfig:
 
 
 def references(base: TrialConfig) -> dict[str, TrialConfig]:
-    """Both recipes by name."""
+    """Returns both recipes by name."""
     return {"authors": authors(base), "blog": blog(base)}

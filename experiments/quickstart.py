@@ -1,11 +1,11 @@
-"""The default question: fifty trials in minutes on two CPU cores, on photographs that pip installed."""
+"""The default experiment: fifty trials in minutes on two CPU cores, on photographs that pip installed."""
 
 from experiments.literature import references
 from sr_core.config import DataConfig, EvaluationConfig, ModelConfig, TrainConfig
 from study import Choice, Experiment, Grid, Together, TrialConfig
 
 BASE = TrialConfig(
-    # 24 channels, so that the four reductions below give four different hidden widths: 12, 6, 3 and 2.
+    # With 24 channels, the four reductions below give four different hidden widths: 12, 6, 3 and 2.
     model=ModelConfig(n_feats=24, upsampler_feats=16, n_blocks=2, temperature=1.0, input_range=255),
     data=DataConfig(scale=2, lr_patch_size=24),
     train=TrainConfig(budget_patches=1_920, batch_size=16, learning_rate=2e-3, ema_horizon_patches=160.0),
@@ -36,7 +36,7 @@ EXPERIMENT = Experiment(
         ),
     },
     references=references(BASE),
-    sampler="gp",  # with this scheduler the first of the qualifying rows on recorded curves (docs/SEARCH.md)
+    sampler="gp",  # with this scheduler, the best qualifying combination on recorded curves (docs/SEARCH.md)
     scheduler="asha",
     rungs=(960,),
     reduction_factor=3.0,

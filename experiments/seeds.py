@@ -1,6 +1,6 @@
-"""Which trials of two studies of one configuration share a seed: python -m experiments.seeds --help.
+"""Finds the trials of two studies of one configuration that share a seed: python -m experiments.seeds --help.
 
-A trial's number depends on what failed before it; the seed's number, in the journal, does not.
+A trial's number depends on failures before it. The number of its seed, which the journal holds, does not.
 """
 
 import argparse
@@ -14,29 +14,33 @@ from study.record.folder import StudyFolder
 from study.record.state import StudyState, TrialState
 
 
-def add_x2_flag(made: argparse.ArgumentParser) -> None:
-    """--x2: the study whose base made the weights that trainings at another scale start from."""
-    made.add_argument("--x2", metavar="NAME", default="claims_x2_cpu", help="whose base gives weights (%(default)s)")
+def add_x2_flag(command_line: argparse.ArgumentParser) -> None:
+    """Adds --x2, the study whose base trials provide the first weights of trainings at another scale."""
+    command_line.add_argument(
+        "--x2", metavar="NAME", default="claims_x2_cpu", help="the study that provides weights (default: %(default)s)"
+    )
 
 
 def parser() -> argparse.ArgumentParser:
-    made = Parser(
+    """Returns the parser of the command's flags."""
+    command_line = Parser(
         "python -m experiments.seeds",
-        description="One line for each seed that finished in both studies: the trial of --study-name, and the weights "
-        "of the trial of --x2 that has its seed.",
+        description="Print one line for each seed that finished in both studies: the number of its trial in "
+        "--study-name, and the weights file of its trial in --x2.",
     )
-    add_study_flags(made)
-    add_x2_flag(made)
-    return made
+    add_study_flags(command_line)
+    add_x2_flag(command_line)
+    return command_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit status."""
     args = parser().parse_args(argv)
     return run_command(lambda: show(folder_from(args, default="scratch_x4_cpu").require(), args.x2))
 
 
 def show(scratch: StudyFolder, x2: str) -> int:
-    """The lines; seeds that are left out are told on stderr."""
+    """Prints the lines. Seeds that are left out are listed on stderr."""
     from study.record.journal import read
     from study.record.state import fold
 
@@ -50,10 +54,10 @@ def show(scratch: StudyFolder, x2: str) -> int:
 
 
 def base_trials(state: StudyState, study: str) -> dict[int, TrialState]:
-    """The trials of a study's one configuration by the number of their seed, whatever became of them.
+    """Returns the trials of a study's only configuration by the number of their seed, in any state.
 
     Raises:
-        SuiteError: the study searches, so that no configuration is the one.
+        SuiteError: the study is a search, so it has several configurations.
     """
     searched = [t for t in state.trials.values() if t.proposed.role == "search"]
     if len(searched) > 1:
@@ -61,30 +65,33 @@ def base_trials(state: StudyState, study: str) -> dict[int, TrialState]:
             f"study {study!r}: expected a study of one base configuration (an experiment without ranges), "
             f"found {len(searched)} proposals"
         )
-    return {0: trial, **state.replicates_of(trial.number)} if (trial := next(iter(searched), None)) else {}
+    if not searched:
+        return {}
+    [base] = searched
+    return {0: base, **state.replicates_of(base.number)}
 
 
 def same_seed(
     scratch: StudyState, x2: StudyState, names: tuple[str, str]
 ) -> tuple[list[tuple[TrialState, TrialState]], list[str]]:
-    """(trial, x2 trial) for each seed that finished in both, and a line for each that did not.
+    """Returns (trial, x2 trial) for each seed that finished in both studies, and a line for each seed that did not.
 
+    Args:
+        names: the names of the two studies, for messages.
     Raises:
-        SuiteError: the studies drew their seeds from different ones.
+        SuiteError: the studies have different root seeds.
     """
-    pairs, left_out = [], []
-    found = [base_trials(state, name) for state, name in zip((scratch, x2), names, strict=True)]
-    for seed in sorted(found[0].keys() | found[1].keys()):
-        trials = [of.get(seed) for of in found]
-        missing = [
-            f"{name} has no trial of it" if trial is None else f"trial {trial.number} of {name} is {trial.status}"
-            for trial, name in zip(trials, names, strict=True)
-            if trial is None or trial.status != "finished"
-        ]
-        if missing:
-            left_out.append(f"seed {seed} is left out: {', '.join(missing)}")
+    scratch_trials = base_trials(scratch, names[0])
+    x2_trials = base_trials(x2, names[1])
+    pairs = []
+    left_out = []
+    for seed in sorted(scratch_trials.keys() | x2_trials.keys()):
+        here = scratch_trials.get(seed)
+        there = x2_trials.get(seed)
+        if here is None or there is None or here.status != "finished" or there.status != "finished":
+            problems = filter(None, (_problem(here, names[0]), _problem(there, names[1])))
+            left_out.append(f"seed {seed} is left out: {', '.join(problems)}")
             continue
-        here, there = (trial for trial in trials if trial is not None)
         if here.config.seed != there.config.seed:
             raise SuiteError(
                 f"seed {seed}: trial {here.number} of {names[0]} has {here.config.seed}, trial {there.number} of "
@@ -92,6 +99,13 @@ def same_seed(
             )
         pairs.append((here, there))
     return pairs, left_out
+
+
+def _problem(trial: TrialState | None, study: str) -> str:
+    """Returns why a seed's trial cannot be compared; empty if it can."""
+    if trial is None:
+        return f"{study} has no trial with it"
+    return "" if trial.status == "finished" else f"trial {trial.number} of {study} is {trial.status}"
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""Training kernels against each other, scored on MATLAB's LR; `study.report` scores them on every kernel's."""
+"""Compares training kernels, scored on MATLAB's LR. `study.report` scores them on every kernel's LR."""
 
 from dataclasses import replace
 
 from study import Experiment, TrialConfig
 
 KERNELS = ("pillow_bicubic", "pillow_lanczos", "pillow_bilinear", "cv2_area", "cv2_cubic")
-"""Beside MATLAB's, which is the base's."""
+"""Kernels to compare with MATLAB's, which the base uses."""
 
 
 def training_kernels(base: TrialConfig, *, replicates: int) -> Experiment:
-    """Each kernel with the same seeds as MATLAB's, on the authors' temperature and input range."""
+    """Returns the experiment: each kernel with MATLAB's seeds, at the authors' temperature and input range."""
     base = replace(
         base,
         model=replace(base.model, temperature=30.0, input_range=255),

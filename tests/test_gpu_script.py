@@ -1,4 +1,4 @@
-"""The script of the checks on a GPU: what it says before it starts, and the images that it takes along."""
+"""The script of the GPU checks: its messages before it starts, and the images that it packs."""
 
 import importlib.util
 import subprocess
@@ -43,7 +43,7 @@ def test_without_the_packages_it_says_how_to_prepare_them(tmp_path: Path) -> Non
     python.chmod(0o755)
     done = script("1", OUT=str(tmp_path / "out"), CARRIED=str(tmp_path / "none"), PYTHON=str(python))
     assert done.returncode == 2
-    assert "run benchmarks/gpu.sh --prepare where there is a network" in done.stderr
+    assert "run benchmarks/gpu.sh --prepare on a machine with a network" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
@@ -66,7 +66,7 @@ def test_images_are_taken_along_without_loss_and_those_that_train_last(
     monkeypatch.setattr(sys, "argv", ["gpu_images.py", str(tmp_path / "images"), str(out), "--most-mib", "0.01"])
     assert repack.main() == 0
     found = {path.relative_to(out).with_suffix("").as_posix(): path for path in out.rglob("*.*")}
-    assert {"valid/c", "valid/g"} <= set(found) and "1 left out for want of room" in capsys.readouterr().out
+    assert {"valid/c", "valid/g"} <= set(found) and "1 left out for lack of room" in capsys.readouterr().out
     for name, path in found.items():
         with PIL.Image.open(path) as image:
             np.testing.assert_array_equal(np.asarray(image), originals[name])

@@ -1,1 +1,1 @@
-"""What follows the journal into other programs: MLflow, Optuna's database, and the dashboards on both."""
+"""Views of the journal in other programs: MLflow, Optuna's database, and the dashboards of both."""

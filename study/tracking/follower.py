@@ -1,4 +1,4 @@
-"""A thread that keeps one view up to date beside the training; whatever its tracker does, nothing is raised there."""
+"""A thread that keeps one view up to date during the training. Errors of the tracker never reach the study."""
 
 import logging
 import threading
@@ -17,20 +17,24 @@ from study.tracking.follow import Sink, keeping
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 5.0
-"""How long news may wait when nobody pokes."""
-LEAST_REST, MOST_REST = 2.0, 10.0
-"""Seconds between two hand-overs: events gather meanwhile, and one hand-over of many costs less than many of one."""
+"""How long new events may wait without a call of `poke`."""
+MIN_REST_SECONDS = 2.0
+"""Shortest time between two hand-overs. One hand-over of many events costs less than many of one event."""
+MAX_REST_SECONDS = 10.0
+"""Longest time between two hand-overs."""
 REST_FACTOR = 20.0
-"""A rest is this many times the hand-over before it, so that a slow view takes 5 % of a core and no more."""
-MOST_BACKOFF, DRAIN_BACKOFF = 60.0, 2.0
-"""Seconds between two attempts to reach a tracker that is down, at most: usually, and while somebody waits for it."""
+"""A rest is this many times the hand-over before it, so that a slow view takes at most 5 % of a core."""
+MAX_BACKOFF_SECONDS = 60.0
+"""Longest time between two attempts to reach a tracker that is down."""
+DRAIN_BACKOFF_SECONDS = 2.0
+"""The same while a call of `drain` waits."""
 
 
 class Follower(threading.Thread):
-    """Follows a journal, which need not be there yet, for one sink, whose store it creates first.
+    """Follows a journal for one sink, whose store it creates first. The journal need not exist yet.
 
     Args:
-        reading: of the journal, shared with the followers for other sinks.
+        reading: the journal's reading, if followers for other sinks share it.
     """
 
     def __init__(self, journal: Path, sink: Sink, reading: Reading | None = None) -> None:
@@ -40,24 +44,29 @@ class Follower(threading.Thread):
         self._sink = sink
         self._prepared = threading.Event()
         self._signal = threading.Condition()
-        self._news = self._idle = self._stopping = False
-        self._asked = self._answered = 0
-        """Drains begun, and the last of them that found everything handed over."""
+        self._news = False
+        self._idle = False
+        self._stopping = False
+        self._drains_requested = 0
+        self._drains_done = 0
+        """The last requested drain after which everything was handed over."""
         self._offset = 0
         self._failures = 0
         self._error = ""
         before = standing_of(journal, sink.name)
         self._events = before.events if before else 0
-        self._busy = self._cpu = self._waited = 0.0
+        self._busy = 0.0
+        self._cpu = 0.0
+        self._waited = 0.0
 
     @property
     def view(self) -> str:
-        """What people call it."""
+        """The view's name for people."""
         return self._sink.name
 
     @property
     def standing(self) -> Standing:
-        """How far the view is, and what it has cost."""
+        """How many events the view holds, and what writing it has cost."""
         return Standing(
             time=time.time(),
             events=self._events,
@@ -68,38 +77,38 @@ class Follower(threading.Thread):
         )
 
     def wait_prepared(self, timeout: float) -> bool:
-        """Wait until the view's store was made, or could not be; False if it took longer than that many seconds."""
+        """Waits until the view's store was created, or failed to be. Returns False after `timeout` seconds."""
         return self._prepared.wait(timeout)
 
     def observe(self, event: Event, state: StudyState) -> None:
-        """Of the study's loop: there is news, unless it is a tick, for those are not in the journal."""
+        """Called by the study's loop after each event. Ticks are ignored, because the journal does not hold them."""
         if not isinstance(event, Ticked):
             self.poke()
 
     def poke(self) -> None:
-        """Say that the journal has news. Cheap; they are handed over within seconds."""
+        """Says that the journal has new events. The call is cheap, and the events are handed over within seconds."""
         began = time.perf_counter()
         self._news = True
-        if self._idle:  # else it looks at the news before it is; so most of the time nobody has to be woken
+        if self._idle:  # a busy thread looks at `_news` before it rests, so it seldom has to be woken
             with self._signal:
                 self._signal.notify_all()
-        self._waited += time.perf_counter() - began  # all that the study's loop ever waits for a view
+        self._waited += time.perf_counter() - began  # the study's loop waits for a view here only
 
     def drain(self, timeout: float) -> bool:
-        """Wait until the view holds all that the journal holds now; False if it took longer than that many seconds."""
+        """Waits until the view holds all that the journal holds now. Returns False after `timeout` seconds."""
         with self._signal:
-            self._asked += 1
-            mine = self._asked
+            self._drains_requested += 1
+            this_drain = self._drains_requested
             self._signal.notify_all()
-            return self._signal.wait_for(lambda: self._answered >= mine, timeout)
+            return self._signal.wait_for(lambda: self._drains_done >= this_drain, timeout)
 
     @property
     def failing(self) -> bool:
-        """Whether the last attempt to reach the tracker failed."""
+        """True if the last attempt to reach the tracker failed."""
         return self._failures > 0
 
     def lag(self) -> int:
-        """Events that the journal has and the view, as far as known, has not."""
+        """Returns how many events of the journal the view is not known to hold."""
         try:
             with self._journal.open("rb") as file:
                 file.seek(self._offset)
@@ -108,7 +117,7 @@ class Follower(threading.Thread):
             return 0
 
     def stop(self, timeout: float = 5.0) -> None:
-        """End the thread, whatever is still to be handed over; waits at most that many seconds for it."""
+        """Ends the thread, even if events are left to hand over. Waits at most `timeout` seconds."""
         with self._signal:
             self._stopping = True
             self._signal.notify_all()
@@ -118,64 +127,79 @@ class Follower(threading.Thread):
     def run(self) -> None:
         with keeping(self._journal, self._sink, self._reading) as keeper:
             while not self._stopping:
-                began, cpu = time.perf_counter(), time.thread_time()
+                began = time.perf_counter()
+                cpu_began = time.thread_time()
                 with self._signal:
-                    seen, self._news = self._asked, False
+                    drains_before = self._drains_requested
+                    self._news = False
                 count = 0
                 try:
                     if not self._prepared.is_set():
                         self._sink.prepare()
-                    began, cpu = time.perf_counter(), time.thread_time()  # making the store is no part of recording
+                    began = time.perf_counter()  # creating the store is not part of recording
+                    cpu_began = time.thread_time()
                     count = keeper.advance()
-                except Exception as exc:  # whatever a tracker, its driver or its network raises is not the study's
+                except Exception as exc:  # a tracker, its driver and its network may raise anything
                     self._report_failure(exc)
-                    rest, idle = min(2.0 ** (self._failures - 1), MOST_BACKOFF), False
+                    idle = False
+                    rest = min(2.0 ** (self._failures - 1), MAX_BACKOFF_SECONDS)
                 else:
                     self._report_success()
-                    self._offset, self._events = keeper.offset, keeper.count
+                    self._offset = keeper.offset
+                    self._events = keeper.count
                     idle = count == 0
                     rest = POLL_SECONDS if idle else self._rest(count, time.perf_counter() - began)
+
                 self._prepared.set()
                 self._busy += time.perf_counter() - began
-                self._cpu += time.thread_time() - cpu
+                self._cpu += time.thread_time() - cpu_began
                 if count or self._failures:
                     self._save()
-                self._wait(seen, rest, idle)
+                self._wait(drains_before, rest, idle)
             self._save()
 
     def _save(self) -> None:
-        if self._journal.exists():  # else there is no study yet, and perhaps there never will be
+        if self._journal.exists():  # without a journal there is no study yet, and perhaps there never will be
             self.standing.save(self._journal, self._sink.name, self._sink.where)
 
-    def _rest(self, count: int, took: float) -> float:
-        """Seconds to let events gather after a hand-over; none while there is a backlog."""
-        return 0.0 if count == BATCH else min(max(REST_FACTOR * took, LEAST_REST), MOST_REST)
+    def _rest(self, count: int, seconds: float) -> float:
+        """Returns how many seconds to let events gather after a hand-over that took `seconds`; 0 during a backlog."""
+        if count == BATCH:
+            return 0.0
+        return min(max(REST_FACTOR * seconds, MIN_REST_SECONDS), MAX_REST_SECONDS)
 
-    def _wait(self, seen: int, seconds: float, idle: bool) -> None:
-        """Wait for the next thing to do: a drain or the end at any time, news only when idle."""
+    def _wait(self, drains_before: int, seconds: float, idle: bool) -> None:
+        """Waits at most `seconds` for the next thing to do. New events end the wait only if the thread is idle.
+
+        Args:
+            drains_before: how many drains were requested before the last hand-over.
+        """
         with self._signal:
-            if idle and self._answered < seen:
-                self._answered = seen
+            if idle and self._drains_done < drains_before:
+                self._drains_done = drains_before
                 self._signal.notify_all()
-            elif self._answered < seen:
-                seconds = min(seconds, DRAIN_BACKOFF) if self._failures else 0.0
+            elif self._drains_done < drains_before:
+                seconds = min(seconds, DRAIN_BACKOFF_SECONDS) if self._failures else 0.0
             self._idle = idle
-            self._signal.wait_for(lambda: self._stopping or self._asked > seen or (idle and self._news), seconds)
+            self._signal.wait_for(
+                lambda: self._stopping or self._drains_requested > drains_before or (idle and self._news), seconds
+            )
             self._idle = False
 
     def _report_failure(self, exc: Exception) -> None:
-        """Warn of the first of a row of failures."""
-        what = str(exc).partition("\n")[0][:300]
-        if not isinstance(exc, SuiteError):  # perhaps our mistake; a whole traceback might tell passwords
+        """Warns of a failure if the attempt before it succeeded."""
+        reason = str(exc).partition("\n")[0][:300]
+        if not isinstance(exc, SuiteError):  # may be our own mistake; a whole traceback could contain passwords
             place = traceback.extract_tb(exc.__traceback__)[-1]
-            what = f"{type(exc).__name__}: {what}, {place.filename}:{place.lineno}"
-        self._error = redact(what)
+            reason = f"{type(exc).__name__}: {reason}, {place.filename}:{place.lineno}"
+        self._error = redact(reason)
         if not self._failures:
-            message = "%s: cannot write (%s); the journal keeps all of it, trying again"
+            message = "%s: cannot write (%s); retrying, and the journal keeps everything meanwhile"
             logger.warning(message, self._sink.name, self._error)
         self._failures += 1
 
     def _report_success(self) -> None:
         if self._failures:
-            logger.warning("%s: writing again, after %d failed attempts", self._sink.name, self._failures)
-        self._failures, self._error = 0, ""
+            logger.warning("%s: writing again after %d failed attempts", self._sink.name, self._failures)
+        self._failures = 0
+        self._error = ""

@@ -1,7 +1,7 @@
-"""What a view's database holds, asked without the view's library: importing MLflow takes seconds.
+"""Reads from a view's database how much it holds, without the view's library. Importing MLflow takes seconds.
 
-A study that is complete and whose views have all of it is shown again without opening them. Each question here may be
-answered by "not known": then the view is opened, and its own library finds out.
+A complete study whose views hold all of it is shown again without opening them. If the answer is not known here, the
+view is opened and its own library finds out.
 """
 
 import json
@@ -20,7 +20,7 @@ from study.tracking.databases import artifact_root
 from study.tracking.mlflow.uploads import MISSING
 
 _PATIENCE_SECONDS = 0.5
-"""How long another process may keep a database locked before its content counts as not known."""
+"""How long another process may lock a database before its content counts as not known."""
 
 _MLFLOW = """
     SELECT synced.value, owner.value, experiments.artifact_location
@@ -47,57 +47,60 @@ _OPTUNA = """
 
 
 def holds_all(folder: StudyFolder, state: StudyState, view: str, address: str) -> bool:
-    """Whether the view at this address is known to have every event of the study.
+    """Returns True if the view at this address is known to hold every event of the study.
 
-    Its state file has to say so and its database has to agree. A server is not asked: that takes its library.
+    The view's state file must say so, and its database must agree. A server is not queried, because that takes the
+    view's library.
 
     Args:
         view: "mlflow" or "optuna".
     """
-    known = standing_of(folder.journal, view)
+    standing = standing_of(folder.journal, view)
     store = sqlite_file(address)
-    if known is None or store is None or not store.is_file() or state.opened is None:
+    if standing is None or store is None or not store.is_file() or state.opened is None:
         return False
-    if known.events != state.count or known.error or known.version != version_of(view):
+    if standing.events != state.count or standing.error or standing.version != version_of(view):
         return False
-    ask = {"mlflow": _asked_mlflow, "optuna": _asked_optuna}[view]
+    query = {"mlflow": _held_by_mlflow, "optuna": _held_by_optuna}[view]
     try:
-        uri = f"file:{quote(str(store.resolve()))}?mode=rw"  # a reader alone could not open a write-ahead log
+        uri = f"file:{quote(str(store.resolve()))}?mode=rw"  # a read-only connection cannot open a write-ahead log
         with closing(sqlite3.connect(uri, uri=True, timeout=_PATIENCE_SECONDS)) as database:
-            return ask(database, store, folder, state) == (state.count, folder.study)
-    except (sqlite3.Error, ValueError, TypeError):  # damaged, locked, or of another version with other tables
+            return query(database, store, folder, state) == (state.count, folder.study)
+    except (sqlite3.Error, ValueError, TypeError):  # damaged, locked, or of a version with other tables
         return False
 
 
-def _asked_mlflow(
+def _held_by_mlflow(
     database: sqlite3.Connection, store: Path, folder: StudyFolder, state: StudyState
 ) -> tuple[int, str] | None:
-    """How many events the study's run has, and whose folder's it is; None if anything is missing or has moved."""
+    """Returns (events that the study's run holds, its study folder); None if anything is missing or has moved."""
     assert state.opened is not None
     marks = {"id": study_id(state.opened), "role": "training" if folder.training else "study", "missing": MISSING}
     if database.execute(_MLFLOW_LACKS_FILES, marks).fetchone():
         return None
-    found = _only(database.execute(_MLFLOW, marks).fetchall())
-    if found is None:
+
+    row = _only_row(database.execute(_MLFLOW, marks).fetchall())
+    if row is None:
         return None
-    synced, owner, artifacts = found
+    synced, owner, artifacts = row
     expected = artifact_root(folder.root)
     if store.resolve().parent == expected.parent and artifacts.rpartition("/")[0] != expected.as_uri():
         return None  # the root was moved
     return int(synced), owner or state.opened.study
 
 
-def _asked_optuna(
+def _held_by_optuna(
     database: sqlite3.Connection, store: Path, folder: StudyFolder, state: StudyState
 ) -> tuple[int, str] | None:
-    """How many events Optuna's study has, and whose folder's it is; None if it is not there."""
+    """Returns (events that Optuna's study holds, its study folder); None if the database lacks the study."""
     assert state.opened is not None
-    found = _only(database.execute(_OPTUNA, {"id": json.dumps(study_id(state.opened))}).fetchall())
-    if found is None:
+    row = _only_row(database.execute(_OPTUNA, {"id": json.dumps(study_id(state.opened))}).fetchall())
+    if row is None:
         return None
-    synced, owner = found
+    synced, owner = row
     return int(json.loads(synced)), state.opened.study if owner is None else json.loads(owner)
 
 
-def _only(rows: list[Any]) -> Any:
+def _only_row(rows: list[Any]) -> Any:
+    """Returns the row if there is exactly one, else None."""
     return rows[0] if len(rows) == 1 else None

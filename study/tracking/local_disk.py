@@ -1,4 +1,4 @@
-"""Whether a folder is on a file system of this machine alone; SQLite's write-ahead log is only safe on one."""
+"""Tells file systems of this machine alone from shared ones. SQLite's write-ahead log is safe only on the former."""
 
 import ctypes
 import os
@@ -19,20 +19,20 @@ _LOCAL = {
     0x52654973: "reiserfs",
     0xF15F: "ecryptfs",
 }
-"""`f_type` of statfs(2)."""
+"""Local file systems by the `f_type` of statfs(2)."""
 
 
 def is_local(folder: Path) -> bool:
-    """Returns whether no other machine can have the folder's file system mounted; False if that is not known."""
+    """Returns True if no other machine can mount the folder's file system, False if one can or that is not known."""
     return file_system(folder) in _LOCAL
 
 
 def file_system(folder: Path) -> int | None:
-    """Returns the magic number of the folder's file system; None if the system does not tell."""
+    """Returns the magic number of the folder's file system; None if the operating system does not give one."""
     if sys.platform != "linux":
         return None
-    answer = ctypes.create_string_buffer(512)  # struct statfs has 120 bytes; its first member is f_type
-    if ctypes.CDLL(None, use_errno=True).statfs(os.fsencode(folder), answer) != 0:
+    statfs = ctypes.create_string_buffer(512)  # struct statfs has 120 bytes; its first member is f_type
+    if ctypes.CDLL(None, use_errno=True).statfs(os.fsencode(folder), statfs) != 0:
         return None
-    kind = ctypes.cast(answer, ctypes.POINTER(ctypes.c_long)).contents.value
+    kind = ctypes.cast(statfs, ctypes.POINTER(ctypes.c_long)).contents.value
     return int(kind) & 0xFFFFFFFF

@@ -1,8 +1,8 @@
-"""Runs a server for a command, and ends it when that command ends, however it does.
+"""Runs a server for a command, and ends it when that command ends in any way.
 
-A program of its own, of the standard library alone: `python -I server_guard.py FOLDER COMMAND…`. The command that
-starts it holds the other end of its standard input. The end of that pipe means: end the server and all that it started,
-remove the folder. A kill -9 of the command closes the pipe as well.
+This is a program of its own, `python -I server_guard.py FOLDER COMMAND…`, and uses only the standard library. The
+command that starts it holds the other end of its standard input. When that pipe closes, the guard ends the server and
+all processes that it started, and removes the folder. A kill -9 of the command closes the pipe as well.
 """
 
 import ctypes
@@ -17,15 +17,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 STOP_SECONDS = 10.0
-"""How long a server may take to end by itself."""
+"""How long a server may take to end after SIGTERM."""
 POLL_SECONDS = 0.2
-LOCK, LOG = "lock", "log"
-"""Files in the folder: the lock is held for as long as the guard lives; the log is what the server says."""
+LOCK = "lock"
+"""The file in the folder that the guard holds locked as long as it lives."""
+LOG = "log"
+"""The file in the folder with the server's output."""
 _PR_SET_PDEATHSIG = 1
 
 
 def main(folder: Path, command: list[str]) -> int:
-    """Run the server until it ends, or standard input does; the server's exit status."""
+    """Runs the server until it or standard input ends, and returns the server's exit status."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _nothing)  # a handler, not SIG_IGN, which the server would inherit
     lock = (folder / LOCK).open("w")
@@ -45,22 +47,22 @@ def main(folder: Path, command: list[str]) -> int:
     if server.poll() is None:
         _end(server)
         shutil.rmtree(folder, ignore_errors=True)
-    _kill_group(server.pid)  # what it started and left
+    _kill_group(server.pid)  # processes that the server started and left
     return 0 if server.returncode is None else abs(server.returncode)
 
 
 def _pipe_ended() -> bool:
-    """Whether the command closed its end or is gone; looks for a moment."""
+    """Returns True if the command closed its end of the pipe or is gone. Waits up to POLL_SECONDS."""
     ready, _, _ = select.select([sys.stdin.buffer], [], [], POLL_SECONDS)
     return bool(ready) and not os.read(sys.stdin.fileno(), 1)
 
 
 def _nothing(number: int, frame: object) -> None:
-    """Go on: the pipe says when to end."""
+    """Ignores the signal, because the pipe says when to end."""
 
 
 def _end_with_guard() -> Callable[[], None] | None:
-    """What the server's process does first: on Linux it ends when the guard is killed."""
+    """Returns a function for the server's process to run first. On Linux it ends the server with the guard."""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None).prctl
@@ -68,7 +70,7 @@ def _end_with_guard() -> Callable[[], None] | None:
 
 
 def _end(server: "subprocess.Popen[bytes]") -> None:
-    """End the server, by SIGTERM to its whole group, and by SIGKILL where that takes too long."""
+    """Ends the server's process group by SIGTERM, and by SIGKILL after STOP_SECONDS."""
     try:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(STOP_SECONDS)
@@ -79,7 +81,7 @@ def _end(server: "subprocess.Popen[bytes]") -> None:
 def _kill_group(group: int) -> None:
     try:
         os.killpg(group, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):  # the latter on macOS, of processes that have ended
+    except (ProcessLookupError, PermissionError):  # macOS raises the latter if the processes have ended
         return
 
 

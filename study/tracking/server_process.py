@@ -1,4 +1,4 @@
-"""A web server as a child process: on which addresses, in which environment, until when."""
+"""A web server as a child process: its port, the names it answers to, its environment, its start and its end."""
 
 import errno
 import fcntl
@@ -24,41 +24,43 @@ from study.tracking import server_guard
 _PREFIX = "study-ui-"
 _START_SECONDS = 180.0
 _STOP_SECONDS = server_guard.STOP_SECONDS + 5.0
-_NEW_SECONDS = 60.0
-"""Age of a folder from which on its guard holds the lock, if it has one."""
-_PORTS_TRIED = 100
-_LINES_TOLD = 3
+_LOCKED_AFTER_SECONDS = 60.0
+"""Age of a folder after which a living guard is sure to hold its lock."""
+_MAX_PORTS_TRIED = 100
+_MAX_LINES_QUOTED = 3
 EVERY_ADDRESS = ("0.0.0.0", "::", "")
+"""Hosts that stand for every address of this machine."""
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""Asks a server of this machine, whatever proxy the environment names for the outside."""
+"""Connects to a server of this machine without the environment's proxy."""
 
 
-def free_port(host: str, asked: int | None, first: int) -> int:
-    """The port asked for, or else the first free one from `first`.
+def free_port(host: str, port: int | None, first: int) -> int:
+    """Returns `port` if it is given, else the first free port from `first` on.
 
     Raises:
-        SuiteError: the port asked for is taken, or there is no such address.
+        SuiteError: `port` is taken, or this machine has no such address.
     """
+    candidates = range(first, first + _MAX_PORTS_TRIED) if port is None else [port]
     reason: Exception | None = None
-    for port in [asked] if asked is not None else range(first, first + _PORTS_TRIED):
+    for candidate in candidates:
         try:
-            found = socket.getaddrinfo(host or None, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            family, _, _, _, (name, _, *rest) = found[0]
-            with closing(socket.socket(family)) as trial:
-                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                trial.bind((name, port, *rest))
-                return port
+            addresses = socket.getaddrinfo(host or None, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            family, _, _, _, (name, _, *rest) = addresses[0]
+            with closing(socket.socket(family)) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((name, candidate, *rest))
+                return candidate
         except (OSError, OverflowError, UnicodeError) as exc:
             reason = exc
             if getattr(exc, "errno", None) not in (errno.EADDRINUSE, errno.EACCES):
-                break  # no other port of this address is better
-    raise SuiteError(f"--host {host} --port {asked or first}: cannot listen there ({reason}); choose another port")
+                break  # every other port of this address fails as well
+    raise SuiteError(f"--host {host} --port {port or first}: cannot listen there ({reason}); choose another port")
 
 
 def reachable(host: str) -> str:
-    """Returns the host to connect to, as it stands in a URL, for a server that listens on `host`."""
+    """Returns the host part of a URL for a server that listens on `host`."""
     if host in ("0.0.0.0", ""):
         return "127.0.0.1"
     if host == "::":
@@ -67,7 +69,7 @@ def reachable(host: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Returns whether only this machine reaches a server that listens on `host`."""
+    """Returns True if only this machine can reach a server that listens on `host`."""
     name = host.strip("[]").lower().rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -78,48 +80,52 @@ def is_loopback(host: str) -> bool:
 
 
 def names_of(host: str) -> list[str]:
-    """Returns every name, as it stands in a URL, under which a server that listens on `host` may be asked for."""
+    """Returns every host part of a URL under which clients may reach a server that listens on `host`."""
     names = ["localhost", "127.0.0.1", "[::1]", reachable(host)]
     if host in EVERY_ADDRESS:
-        own = socket.gethostname()
-        names += [own, *_own_addresses(own)]
+        own_name = socket.gethostname()
+        names += [own_name, *_own_addresses(own_name)]
     return list(dict.fromkeys(form for name in names for form in (name, name.lower())))
 
 
 def _own_addresses(name: str) -> list[str]:
-    """The addresses of this machine that its name leads to, that name in full, and from where it reaches others."""
-    found = []
+    """Returns this machine's full name and its addresses: those of `name`, and those it sends to others from."""
+    addresses = []
     with suppress(OSError, UnicodeError):
-        for *_, full, address in socket.getaddrinfo(name, None, flags=socket.AI_CANONNAME):
-            found += [full, str(address[0])] if full else [str(address[0])]
+        for *_, full_name, address in socket.getaddrinfo(name, None, flags=socket.AI_CANONNAME):
+            if full_name:
+                addresses.append(full_name)
+            addresses.append(str(address[0]))
     for family, elsewhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
         with suppress(OSError), closing(socket.socket(family, socket.SOCK_DGRAM)) as probe:
             probe.connect((elsewhere, 9))  # sends nothing: the system only chooses a route
-            found.append(str(probe.getsockname()[0]))
-    return [f"[{address}]" if ":" in address else address for address in found]
+            addresses.append(str(probe.getsockname()[0]))
+    return [f"[{address}]" if ":" in address else address for address in addresses]
 
 
 def own_environment(dropped: Sequence[str], host: str) -> dict[str, str]:
-    """Returns this process's environment without the variables that start so, and without a proxy to `host`."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(tuple(dropped))}
-    return kept | without_proxy(host)
+    """Returns this process's environment without variables of the prefixes `dropped`, and without a proxy to `host`."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(tuple(dropped))}
+    return variables | without_proxy(host)
 
 
 def without_proxy(host: str) -> dict[str, str]:
     """Returns the variables that keep requests to this host away from a proxy."""
-    given = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
-    parts = [part.strip() for part in given.split(",")]
-    if "*" in parts:  # alone it means every host; among others it means nothing
+    exceptions = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
+    parts = [part.strip() for part in exceptions.split(",")]
+    if "*" in parts:  # alone it means every host; among others it has no meaning
         return dict.fromkeys(("no_proxy", "NO_PROXY"), "*")
     hosts = dict.fromkeys([*filter(None, parts), *_LOOPBACK, host.strip("[]")])
     return dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(filter(None, hosts)))
 
 
 def ask(url: str, body: Mapping[str, object] | None = None) -> Any:
-    """Returns what a server of this machine answers, read as JSON.
+    """Returns the JSON answer of a server of this machine.
 
+    Args:
+        body: sent as JSON by POST. Without one the request is a GET.
     Raises:
-        OSError: it cannot be reached, or answers with an error (urllib.error.HTTPError).
+        OSError: the server cannot be reached, or answers with an error (urllib.error.HTTPError).
     """
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
@@ -131,15 +137,16 @@ def ask(url: str, body: Mapping[str, object] | None = None) -> Any:
 def running(
     what: str, command: Sequence[str], environment: Mapping[str, str], page: str, folder: Path
 ) -> Iterator[None]:
-    """Run a server in a folder of its own, for as long as the block runs; the block begins once `page` answers.
+    """Runs a server in a folder of its own while the block runs. The block begins once `page` answers.
 
-    It ends with the block, and with this process, however that ends; so does all that it started.
+    The server and all processes that it started end with the block, and with this process, even if that is killed.
 
     Args:
-        folder: one of `own_folder`; the server's working directory.
+        what: the server's name, for messages.
+        folder: a folder of `own_folder`, the server's working directory.
 
     Raises:
-        SuiteError: it ended, or did not answer; says its last lines.
+        SuiteError: the server ended, or did not answer. The message quotes its last lines.
     """
     with (folder / server_guard.LOG).open("ab") as log:
         guard = subprocess.Popen(
@@ -165,13 +172,15 @@ def running(
 
 
 def _wait(what: str, guard: "subprocess.Popen[bytes]", page: str, log: Path) -> None:
+    """Waits until `page` answers. Raises SuiteError if the server ended or takes more than _START_SECONDS."""
     deadline = time.monotonic() + _START_SECONDS
     while not _answers(page):
         ended = guard.poll() is not None
         if ended or time.monotonic() > deadline:
             lines = [" ".join(line.split()) for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
-            said = redact(" / ".join(lines[-_LINES_TOLD:])[-600:]) or "it said nothing"
-            raise SuiteError(f"{what} {'did not start' if ended else 'does not answer'}: {said}")
+            output = redact(" / ".join(lines[-_MAX_LINES_QUOTED:])[-600:]) or "it printed nothing"
+            problem = "did not start" if ended else "does not answer"
+            raise SuiteError(f"{what} {problem}: {output}")
         time.sleep(0.2)
 
 
@@ -185,8 +194,8 @@ def _answers(url: str) -> bool:
 
 @contextmanager
 def own_folder() -> Iterator[Path]:
-    """A folder for one server, for as long as the block runs; those that killed commands left are removed first."""
-    _clear()
+    """Yields a folder for one server while the block runs. Folders that killed commands left are removed first."""
+    _remove_abandoned()
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     try:
         yield folder
@@ -194,20 +203,21 @@ def own_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _clear() -> None:
-    """Remove the folders of servers whose guard is gone."""
+def _remove_abandoned() -> None:
+    """Removes the folders of servers whose guard is gone."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with suppress(OSError):
             status = folder.lstat()
-            old = time.time() - status.st_mtime > _NEW_SECONDS
+            old = time.time() - status.st_mtime > _LOCKED_AFTER_SECONDS
             if not old or status.st_uid != os.geteuid() or folder.is_symlink():
                 continue
-            with (folder / server_guard.LOCK).open("r+") as lock:  # a folder without one was made by other code
-                if _free(lock):
+            with (folder / server_guard.LOCK).open("r+") as lock:  # a folder without this file is not a server's
+                if _is_free(lock):
                     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _free(lock: IO[str]) -> bool:
+def _is_free(lock: IO[str]) -> bool:
+    """Returns True if no process holds the lock. This process holds it afterwards, until the file is closed."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""The views of a study, MLflow and Optuna's database: which ones there are, and their upkeep while a session lasts."""
+"""The views of a study, in MLflow and in Optuna's database: which ones a session has, and how it keeps them current."""
 
 import threading
 import time
@@ -20,15 +20,17 @@ from study.tracking.follower import Follower
 from study.tracking.held import holds_all
 
 _PREPARE_SECONDS = 60.0
-"""How long a session waits for the views' stores to be made."""
-_DRAIN_SECONDS, _HURRIED_SECONDS = 60.0, 8.0
-"""How long the views may take to catch up at the end: usually, and when their tracker is down or somebody waits."""
+"""How long a session waits for the creation of the views' stores."""
+_DRAIN_SECONDS = 60.0
+"""How long the views may take to catch up at the end of a session."""
+_HURRIED_SECONDS = 8.0
+"""The same if their tracker is down or the user has interrupted the session."""
 _END_SECONDS = 5.0
-"""How long all of them together may take for what they are amid."""
+"""How long all followers together may take to finish their last hand-over."""
 
 
 def check_addresses(tracking_uri: str | None, storage: str | None, root: Path | None = None) -> None:
-    """Raises SuiteError where one can never be that of a view, or where no address can name the root's own store."""
+    """Raises SuiteError if no view can have one of these addresses, or no address can name the root's own store."""
     if root is not None and tracking_uri is None:
         default_tracking_uri(root)
     if root is not None and storage is None:
@@ -40,38 +42,38 @@ def check_addresses(tracking_uri: str | None, storage: str | None, root: Path | 
 
 
 def addresses_of(folder: StudyFolder, tracking_uri: str | None, storage: str | None) -> dict[str, str]:
-    """The views that `--tracking-uri` and `--storage` ask for, with the address of each one's store.
+    """Returns the views that `--tracking-uri` and `--storage` name: "mlflow" or "optuna" -> the store's address.
 
-    None is the root's own store, "none" is no view. Optuna's tools know searches alone, so a longer training is not
-    among them.
+    None stands for the root's own store, "none" for no view. A longer training has no Optuna view, because Optuna's
+    tools show searches only.
     """
     check_addresses(tracking_uri, storage)
-    found: dict[str, str] = {}
+    addresses: dict[str, str] = {}
     if tracking_uri != "none":
-        found["mlflow"] = tracking_uri or default_tracking_uri(folder.root)
+        addresses["mlflow"] = tracking_uri or default_tracking_uri(folder.root)
     if storage != "none" and not folder.training:
-        found["optuna"] = storage or default_storage(folder.root)
-    return found
+        addresses["optuna"] = storage or default_storage(folder.root)
+    return addresses
 
 
 def sinks_of(folder: StudyFolder, tracking_uri: str | None, storage: str | None) -> list[Sink]:
-    """The views that `--tracking-uri` and `--storage` ask for, as `addresses_of` has them."""
+    """Returns a sink for each view of `addresses_of`."""
     addresses = addresses_of(folder, tracking_uri, storage)
     return [LateSink(view, address, folder) for view, address in addresses.items()]
 
 
 def hold_all(folder: StudyFolder, state: StudyState, tracking_uri: str | None, storage: str | None) -> bool:
-    """Whether all the views that are asked for are known to have every event of the study."""
+    """Returns True if every view of `addresses_of` is known to hold every event of the study."""
     addresses = addresses_of(folder, tracking_uri, storage)
     return all(holds_all(folder, state, view, address) for view, address in addresses.items())
 
 
 _LOADING = threading.Lock()
-"""One library at a time: those of two views share others, and Python lets two threads meet in a circle of imports."""
+"""Held while a view's library loads. Two views share libraries, and circular imports in two threads can fail."""
 
 
 class LateSink:
-    """A view whose library is loaded when it is first used, by the thread that uses it: MLflow's takes seconds."""
+    """A sink that loads its library at its first use, in the thread that uses it. MLflow's takes seconds to load."""
 
     def __init__(self, view: str, address: str, folder: StudyFolder) -> None:
         self.name = view
@@ -86,19 +88,19 @@ class LateSink:
         return self._loaded
 
     def prepare(self) -> None:
-        """As of the view."""
+        """Loads the view's sink and calls its `prepare`."""
         self._sink().prepare()
 
     def open(self, opened: StudyOpened) -> int:
-        """As of the view."""
+        """Loads the view's sink and calls its `open`."""
         return self._sink().open(opened)
 
     def take(self, events: Sequence[Event], state: StudyState, upto: int) -> None:
-        """As of the view."""
+        """Loads the view's sink and calls its `take`."""
         self._sink().take(events, state, upto)
 
     def close(self) -> None:
-        """As of the view; one that was never used has nothing to close."""
+        """Closes the view's sink if it was loaded."""
         if self._loaded is not None:
             self._loaded.close()
 
@@ -121,54 +123,63 @@ def _load(view: str, address: str, folder: StudyFolder) -> Sink:
 def followed(
     folder: StudyFolder, sinks: Sequence[Sink], stop: StopSignal, say: Callable[[str], None]
 ) -> Iterator[list[Follower]]:
-    """Followers that create the views' stores, keep them up to date and, at the end, are given time to finish.
+    """Yields followers that create the views' stores and keep them up to date. They get time to catch up at the end.
 
-    The journal need not be there yet. If it never comes about, nobody waits for anything.
+    The journal need not exist yet. If it never does, the end waits for nothing.
 
     Args:
-        say: told the name of a view that is not up to date in the end.
+        say: called with the name of each view that is not up to date at the end.
     """
-    reading = Reading(folder.journal)  # by all of them together
+    reading = Reading(folder.journal)  # shared by all followers
     followers = [Follower(folder.journal, sink, reading) for sink in sinks]
     for follower in followers:
         follower.start()
-    patience = 0.0  # Ctrl-C amid the preparation, or a second one: the next session or study.sync goes on
+    patience = 0.0  # after Ctrl-C during the preparation, or a second one: the next session or study.sync continues
     try:
         yield followers
         patience = _DRAIN_SECONDS
     except TakenOverError:
-        raise  # the new owner keeps them now
+        raise  # the new owner keeps the views now
     except Exception:
         patience = _HURRIED_SECONDS
         raise
     finally:
-        begun = time.monotonic()
+        began = time.monotonic()
         for follower in followers:
             if patience and folder.journal.exists():
-                _drain(follower, stop, begun, patience, say)
+                _drain(follower, stop, began, patience, say)
         for follower in followers:
-            follower.stop(timeout=0.0)  # all at once: each may be amid a hand-over
-        until = time.monotonic() + _END_SECONDS
+            follower.stop(timeout=0.0)  # tell all of them first: each may be in the middle of a hand-over
+        deadline = time.monotonic() + _END_SECONDS
         for follower in followers:
-            follower.stop(timeout=max(0.0, until - time.monotonic()))
+            follower.stop(timeout=max(0.0, deadline - time.monotonic()))
 
 
 def wait_prepared(followers: Sequence[Follower]) -> None:
-    """Wait for the views' stores, but not for ever: a disk that hangs delays a view, and not the study."""
-    until = time.monotonic() + _PREPARE_SECONDS
+    """Waits at most _PREPARE_SECONDS for the views' stores. A disk that hangs delays a view, not the study."""
+    deadline = time.monotonic() + _PREPARE_SECONDS
     for follower in followers:
-        while not follower.wait_prepared(0.2) and (left := until - time.monotonic()) > 0:
-            show_progress(f"creating the store of {follower.view}: at most {left:.0f} s")
+        while not follower.wait_prepared(0.2):
+            seconds_left = deadline - time.monotonic()
+            if seconds_left <= 0:
+                break
+            show_progress(f"creating the store of {follower.view}: at most {seconds_left:.0f} s")
     show_progress("")
 
 
-def _drain(follower: Follower, stop: StopSignal, begun: float, patience: float, say: Callable[[str], None]) -> None:
-    """Let a view catch up for so many seconds, asked again while it takes them: a signal may come, its tracker go."""
-    while not (done := follower.drain(1.0)):
+def _drain(follower: Follower, stop: StopSignal, began: float, patience: float, say: Callable[[str], None]) -> None:
+    """Lets a view catch up until `patience` seconds after `began`, and calls `say` if it does not.
+
+    The limit is shorter as soon as the user interrupts or the tracker fails.
+    """
+    done = follower.drain(1.0)
+    while not done:
         hurried = stop.reason in ("interrupted", "terminated") or follower.failing
-        if time.monotonic() - begun > (min(patience, _HURRIED_SECONDS) if hurried else patience):
+        limit = min(patience, _HURRIED_SECONDS) if hurried else patience
+        if time.monotonic() - began > limit:
             break
-        show_progress(f"bringing {follower.view} up to date: {follower.lag()} events to go")
+        show_progress(f"updating {follower.view}: {follower.lag()} events left")
+        done = follower.drain(1.0)
     show_progress("")
     if not done:
         say(follower.view)

@@ -1,4 +1,4 @@
-"""experiments/answer.sh: which trainings it asks for, in which order, and how a window of it ends."""
+"""experiments/answer.sh: which trainings it runs, in which order, and how it ends."""
 
 import os
 import re
@@ -9,18 +9,17 @@ from pathlib import Path
 import pytest
 
 import experiments
-from experiments.carry import parser as carry_parser
 from experiments.seeds import parser as seeds_parser
 from experiments.transferred import parser as transferred_parser
 from study.run import parser as run_parser
 from study.train import parser as train_parser
 
 Answer = Callable[..., tuple[int, list[list[str]]]]
-"""Exit status, and what was asked of python."""
+"""Exit status, and the arguments of every call of python."""
 SCRIPT = Path(experiments.__path__[0]) / "answer.sh"
 
 FAKE_PYTHON = """#!/usr/bin/env bash
-# Notes what it is asked; a study that is run has a journal afterwards, and two trials share their seeds with x2 trials.
+# Records its arguments. A study has a journal after its run, and two trials share their seeds with x2 trials.
 asked=$2
 (IFS=$'\t'; echo "$*") >> "$ASKED"
 while [ $# -gt 0 ]; do
@@ -35,7 +34,7 @@ mkdir -p "$root/$name" && touch "$root/$name/journal.jsonl"
 
 @pytest.fixture
 def answer(tmp_path: Path) -> Answer:
-    """Runs the script with a python that only notes what it is asked; returns exit status and argument lists."""
+    """Runs the script with a python that only records its arguments. Returns exit status and argument lists."""
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "python").write_text(FAKE_PYTHON)
@@ -88,47 +87,28 @@ def test_x4_starts_from_the_weights_that_the_journals_name(
 def test_no_array_that_may_be_empty_ends_it_in_bash_3() -> None:
     text = SCRIPT.read_text()
     expanded = re.findall(r'(\$\{(\w+)\[@\]\+)?"\$\{(\w+)\[@\]\}"', re.sub(r"#.*", "", text))
-    assert sorted(name for _, _, name in expanded) == ["also", "limit", "where"]
+    assert sorted(name for _, _, name in expanded) == ["where"]
     assert all(guard == name for _, guard, name in expanded)
 
 
-def test_a_window_ends_in_time_and_carries_every_study(answer: Answer, tmp_path: Path) -> None:
-    status, asked = answer("gpu", tmp_path / "data", tmp_path / "root", 9, tmp_path / "out")
+def test_a_gpu_is_named_for_every_training(answer: Answer, tmp_path: Path) -> None:
+    status, asked = answer("gpu", tmp_path / "data", tmp_path / "root")
     assert status == 0
     trained = [a for a in asked if a[0].startswith("study.")]
-    limits = [re.fullmatch(r"(\d+)s", a[a.index("--timeout") + 1]) for a in trained]
-    assert all(limit is not None and 500 < int(limit[1]) <= 540 for limit in limits)
+    assert len(trained) == 9
     assert all(a[a.index("--gpus") + 1] == "0" for a in trained)
-    carried = [a for a in asked if a[0] == "experiments.carry"]
-    assert [a[a.index("--study-name") + 1] for a in carried] == [
-        "a2n_x2_small_pictures",
-        "claims_x2",
-        "kernels_x2",
-        "scratch_x4",
-    ]
-    parsed = [carry_parser().parse_args(a[1:]) for a in carried]
-    assert [a.study_name for a in parsed if a.every_seed] == ["claims_x2"]
-    assert {a.to for a in parsed} == {tmp_path / "out"}
 
 
-def test_without_half_a_minute_nothing_is_begun(answer: Answer, tmp_path: Path) -> None:
-    assert answer("gpu", tmp_path / "data", tmp_path / "root", 0, tmp_path / "out") == (0, [])
-
-
-def test_a_step_that_was_stopped_ends_it_with_that_status_and_what_there_is_is_carried(
-    answer: Answer, tmp_path: Path
-) -> None:
-    status, asked = answer("gpu", tmp_path / "data", tmp_path / "root", 9, tmp_path / "out", fails_at=2)
+def test_a_step_that_was_stopped_ends_it_with_that_status(answer: Answer, tmp_path: Path) -> None:
+    status, asked = answer("gpu", tmp_path / "data", tmp_path / "root", fails_at=2)
     assert status == 75
-    assert [a[0] for a in asked] == ["study.run", "study.train", "experiments.carry"]
+    assert [a[0] for a in asked] == ["study.run", "study.train"]
 
 
-def test_a_comparison_that_is_refused_ends_it_with_that_status_once_all_is_carried(
-    answer: Answer, tmp_path: Path
-) -> None:
-    status, asked = answer("gpu", tmp_path / "data", tmp_path / "root", 9, tmp_path / "out", fails_at=12)
+def test_a_comparison_that_is_refused_ends_it_with_that_status(answer: Answer, tmp_path: Path) -> None:
+    status, asked = answer("gpu", tmp_path / "data", tmp_path / "root", fails_at=12)
     assert status == 75
-    assert [a[0] for a in asked[11:]] == ["experiments.transferred"] + 4 * ["experiments.carry"]
+    assert [a[0] for a in asked[11:]] == ["experiments.transferred"]
 
 
 def test_another_kind_is_refused(answer: Answer, tmp_path: Path) -> None:

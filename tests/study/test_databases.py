@@ -1,4 +1,4 @@
-"""The root's own databases: how an address names their file, and where SQLite writes ahead."""
+"""The root's own databases: how an address names their file, and on which disks SQLite uses a write-ahead log."""
 
 import logging
 import sqlite3
@@ -72,7 +72,7 @@ def test_both_views_stay_under_a_root_of_any_name(story: Callable[..., Any], tmp
     assert optuna.get_all_study_names(RDBStorage(default_storage(root))) == ["small"]
 
 
-# Writing ahead
+# Write-ahead log
 
 
 def mode_of(path: Path) -> str:
@@ -91,7 +91,7 @@ def make_table(uri: str) -> None:
 def test_a_database_is_written_ahead_only_on_a_file_system_of_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: int | None, mode: str
 ) -> None:
-    """ext4, then NFS, SMB, and one of which the system does not tell."""
+    """ext4, NFS, SMB, and a file system that the system does not name."""
     monkeypatch.setattr(local_disk, "file_system", lambda folder: kind)
     assert create_once(tmp_path / "x.db", make_table)
     assert mode_of(tmp_path / "x.db") == mode

@@ -1,4 +1,4 @@
-"""Following a journal: nothing lost, nothing skipped, and never in the way of the one who writes it."""
+"""Following a journal: nothing is lost or skipped, and the writer never waits."""
 
 import functools
 import logging
@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sr_core.process.redaction import redact, redact_with
+from study.record import tail as tail_module
 from study.record.events import Event, StudyOpened, Warned
 from study.record.journal import JournalError, compressed, decode, encode, opened, read, study_id
 from study.record.state import StudyState, fold
@@ -28,7 +29,7 @@ Tell = Callable[..., object]
 
 
 class Notebook:
-    """A sink that writes down what it is handed, and fails on request."""
+    """A sink that records what it receives, and fails on request."""
 
     name = where = "notebook"
 
@@ -65,9 +66,9 @@ def down() -> None:
 
 @pytest.fixture
 def in_no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rests so long that only a drain can explain what arrives."""
-    monkeypatch.setattr(follower_module, "LEAST_REST", 60.0)
-    monkeypatch.setattr(follower_module, "MOST_REST", 60.0)
+    """Makes rests so long that events can only arrive by a drain."""
+    monkeypatch.setattr(follower_module, "MIN_REST_SECONDS", 60.0)
+    monkeypatch.setattr(follower_module, "MAX_REST_SECONDS", 60.0)
 
 
 def test_a_view_gets_every_event_once_with_the_state_they_lead_to(story: Tell) -> None:
@@ -162,7 +163,7 @@ def test_views_that_read_in_any_batches_see_the_same_events_and_states(
 ) -> None:
     lines = _lines(story)
     events = [decode(line)[1] for line in lines]
-    with tempfile.TemporaryDirectory() as folder, patch.object(follow, "KEPT", kept):
+    with tempfile.TemporaryDirectory() as folder, patch.object(tail_module, "KEPT", kept):
         journal = Path(folder) / "journal.jsonl"
         reading, written = Reading(journal), 0
         tails = [Tail(journal, reading) for _ in range(3)]
@@ -174,7 +175,7 @@ def test_views_that_read_in_any_batches_see_the_same_events_and_states(
             written = min(written + more, len(lines))
             tail, before = tails[view], tails[view].count
             seen[view] += tail.read(most)
-            assert tail.count == len(seen[view]) == min(before + most, written), "all that there is, up to so many"
+            assert tail.count == len(seen[view]) == min(before + most, written), "all that exist, up to the limit"
             assert tail.state == fold(events[: tail.count])
             assert tail.offset == sum(map(len, lines[: tail.count]))
         assert seen == [events] * 3
@@ -189,7 +190,7 @@ def _lines(story: Tell) -> list[bytes]:
 
 def test_two_views_decode_and_fold_each_event_once(story: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
     journal, decoded = story(points=100).whole().folder.journal, list[int]()
-    monkeypatch.setattr(follow, "decode", lambda line: decoded.append(1) or decode(line))
+    monkeypatch.setattr(tail_module, "decode", lambda line: decoded.append(1) or decode(line))
     reading, one, other = Reading(journal), Notebook(), Notebook()
     with keeping(journal, one, reading) as first:
         other.name = "other"
@@ -204,7 +205,7 @@ def test_two_views_decode_and_fold_each_event_once(story: Tell, monkeypatch: pyt
 def test_a_view_far_behind_shares_the_state_again_once_it_has_caught_up(
     story: Tell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow, "KEPT", 20)
+    monkeypatch.setattr(tail_module, "KEPT", 20)
     journal = story(points=30).whole().folder.journal
     reading = Reading(journal)
     quick, slow = Tail(journal, reading), Tail(journal, reading)
@@ -226,7 +227,7 @@ def test_a_view_that_holds_nearly_all_starts_from_what_another_one_has_read(
     one = Tail(journal, reading)
     one.read(count)
     decoded = list[int]()
-    monkeypatch.setattr(follow, "decode", lambda line: decoded.append(1) or decode(line))
+    monkeypatch.setattr(tail_module, "decode", lambda line: decoded.append(1) or decode(line))
     other = Tail(journal, reading)
     other.skip_to(count)
     assert (other.count, len(decoded)) == (count, 0) and other.state is one.state
@@ -238,7 +239,7 @@ def test_a_published_journal_is_unpacked_once_however_many_batches_it_has(
     journal = tmp_path / "journal.jsonl.gz"
     journal.write_bytes(compressed(story(points=100).whole().folder.journal))
     unpacked = list[int]()
-    monkeypatch.setattr(follow, "opened", lambda path: unpacked.append(1) or opened(path))
+    monkeypatch.setattr(tail_module, "opened", lambda path: unpacked.append(1) or opened(path))
     notebook = Notebook()
     sync(journal, notebook)
     assert len(notebook.batches) > 1 and len(unpacked) == 1
@@ -247,7 +248,7 @@ def test_a_published_journal_is_unpacked_once_however_many_batches_it_has(
 
 def test_an_event_is_folded_in_one_batch_with_those_read_with_it(story: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
     journal, folds = story(points=100).whole().folder.journal, list[int]()
-    monkeypatch.setattr(follow, "fold", lambda events, state: folds.append(len(events)) or fold(events, state))
+    monkeypatch.setattr(tail_module, "fold", lambda events, state: folds.append(len(events)) or fold(events, state))
     monkeypatch.delattr(StudyState, "apply")
     notebook = Notebook()
     total = sync(journal, notebook)
@@ -280,7 +281,7 @@ def test_a_follower_may_start_before_the_first_line(story: Tell) -> None:
 
 
 def test_news_is_handed_over_without_a_drain(story: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follower_module, "LEAST_REST", 0.05)
+    monkeypatch.setattr(follower_module, "MIN_REST_SECONDS", 0.05)
     monkeypatch.setattr(follower_module, "POLL_SECONDS", 60.0)
     told, notebook = story(), Notebook()
     told.open()
@@ -312,7 +313,7 @@ def test_events_gather_between_two_hand_overs(story: Tell) -> None:
 def test_a_tracker_that_is_down_delays_nobody_and_catches_up(
     story: Tell, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower_module, "DRAIN_BACKOFF", 0.05)
+    monkeypatch.setattr(follower_module, "DRAIN_BACKOFF_SECONDS", 0.05)
     told, notebook = story(), Notebook()
     notebook.fail = down
     follower = Follower(told.folder.journal, notebook)
@@ -336,7 +337,7 @@ def test_a_tracker_that_is_down_delays_nobody_and_catches_up(
 
 
 def test_what_failed_half_way_comes_again(story: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follower_module, "DRAIN_BACKOFF", 0.01)
+    monkeypatch.setattr(follower_module, "DRAIN_BACKOFF_SECONDS", 0.01)
     monkeypatch.setattr(follow, "BATCH", 7)
     told, notebook = story().whole(), Notebook()
     calls = iter(range(1000))

@@ -1,4 +1,4 @@
-"""Whether a view's database has all of a study, as told without the view's library."""
+"""How much of a study a view's database holds, read without the view's library."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ def _shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def shown(_shown: Path, story: Callable[..., Any], tmp_path: Path) -> Iterator[tuple[StudyFolder, StudyState]]:
-    """A study whose views have all of it, at a place of its own. Both databases are made once."""
+    """A study whose views hold all of it, in a folder of its own. Both databases are made once."""
     root = tmp_path / "root"
     told = story().whole()
     told.close()

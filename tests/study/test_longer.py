@@ -1,4 +1,4 @@
-"""Longer trainings against each other: paired over images, and only what can be compared."""
+"""experiments.longer: trainings are paired over images, and only comparable ones are compared."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +15,7 @@ WINNER, AUTHORS = (31.0, 32.0, 33.0), (30.8, 31.7, 32.9)
 
 
 class Study:
-    """A search of a reference and a winner on the disk, whose longer trainings are told by hand."""
+    """A search with a reference and a winner on disk. Its longer trainings are written by hand."""
 
     def __init__(self, story: Callable[..., Any]) -> None:
         self.search = story("a2n_x2_cpu")
@@ -26,7 +26,7 @@ class Study:
         return ["--root", str(self.search.folder.root)]
 
     def train(self, number: int, scores: tuple[float, ...], *, budget: int = BUDGET, **more: Any) -> None:
-        """A complete training of a trial; these are the PSNR of its images, of Set5 and of valid alike."""
+        """Adds a complete training of a trial. `scores` are the PSNR of its images, for Set5 and for valid."""
         folder = replace(self.search.folder, training=f"{number:04d}-{budget}")
         study = type(self.search)(folder)
         study.open()
@@ -73,7 +73,7 @@ def test_another_budget_is_no_comparison(study: Study, capsys: pytest.CaptureFix
     study.train(0, AUTHORS, budget=2 * BUDGET)
     study.train(1, WINNER)
     assert main(study.argv) == 0
-    assert capsys.readouterr().out.splitlines()[2:] == ["trial 1 - authors: left out, their budgets differ"]
+    assert capsys.readouterr().out.splitlines()[2:] == ["trial 1 - authors: left out, because their budgets differ"]
 
 
 def test_one_is_no_comparison_nor_one_that_began_with_other_weights(

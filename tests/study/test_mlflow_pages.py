@@ -1,4 +1,4 @@
-"""What MLflow's pages find of a study: image series, tables, data, hardware, and the winner as a registered model."""
+"""What MLflow's pages read: image series, tables, datasets, hardware, and the winner as a registered model."""
 
 import base64
 import json
@@ -43,7 +43,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "guides" / "mlflow.md"
 
 @pytest.fixture(scope="module")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store without studies; made once, because MLflow takes seconds for it."""
+    """A store without studies. It is made once, because MLflow takes seconds for it."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     prepare_mlflow_store(f"sqlite:///{path}")
     return path
@@ -51,7 +51,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def shown(story: Tell, empty_store: Path) -> Any:
-    """A whole study, whose weights are those of a network, in an MLflow store."""
+    """A whole study in an MLflow store. Its weights are those of a real network."""
     told = story()
     shutil.copy(empty_store, told.folder.root / "mlflow.db")
     told.whole()
@@ -233,7 +233,7 @@ def test_the_champion_that_mlflow_serves_answers_a_photograph_with_the_pixels_of
 
 
 def ask_when_up(address: str, image: bytes, server: "subprocess.Popen[bytes]", log: Path) -> bytes:
-    """What a model server makes of an image file, once it answers."""
+    """Returns a model server's answer to an image file, once the server is ready."""
     deadline = time.monotonic() + 300
     while True:
         try:
@@ -250,18 +250,18 @@ def ask_when_up(address: str, image: bytes, server: "subprocess.Popen[bytes]", l
 
 
 def test_a_deleted_store_gives_the_same_data_model_alias_and_views_again(shown: Any, empty_store: Path) -> None:
-    before = beside_the_runs(shown)
+    before = outside_the_runs(shown)
     for path in shown.folder.root.glob("mlflow.db*"):
         path.unlink()
     shutil.rmtree(artifact_root(shown.folder.root))
     shutil.copy(empty_store, shown.folder.root / "mlflow.db")
     show(shown)
-    assert beside_the_runs(shown) == before
+    assert outside_the_runs(shown) == before
     assert before["version"]["aliases"] == ["champion"] and len(before["data"]) == 6
 
 
-def beside_the_runs(told: Any) -> dict[str, Any]:
-    """What a store holds of a study beside params, metrics, tags and files of its runs, but for ids and its clock."""
+def outside_the_runs(told: Any) -> dict[str, Any]:
+    """Returns what a store holds of a study except params, metrics, tags and files of runs, ids and MLflow's times."""
     client = client_of(told)
     experiment = client.get_experiment_by_name("small")
     runs = client.search_runs([experiment.experiment_id])

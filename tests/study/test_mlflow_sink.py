@@ -28,12 +28,12 @@ Snapshot = dict[str, dict[str, Any]]
 
 BASELINE = 28.0
 OF_THE_STORE = {"mlflow.parentRunId", "study.best_run"}
-"""Tags that hold a run id: all that may differ between two copies of a view."""
+"""Tags that hold a run id. Nothing else may differ between two copies of a view."""
 
 
 @pytest.fixture(scope="module")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store without studies; made once, because MLflow takes seconds for it."""
+    """A store without studies. It is made once, because MLflow takes seconds for it."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     prepare_mlflow_store(f"sqlite:///{path}")
     return path
@@ -41,7 +41,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def told(story: Tell, empty_store: Path) -> Any:
-    """A study that is not told yet, under a root with an empty store."""
+    """A study without events, under a root with an empty store."""
     made = story()
     shutil.copy(empty_store, made.folder.root / "mlflow.db")
     return made
@@ -62,7 +62,7 @@ def rows(told: Any, query: str, *values: Any) -> list[tuple[Any, ...]]:
 
 
 def snapshot(told: Any) -> Snapshot:
-    """Everything in the store by run name, but for run ids."""
+    """Returns everything in the store by run name, except run ids."""
     found: Snapshot = {}
     for run, name, status, start, end in rows(told, "SELECT run_uuid, name, status, start_time, end_time FROM runs"):
         assert name not in found, f"two runs are named {name}"
@@ -211,7 +211,7 @@ def test_a_kill_at_any_call_leaves_what_the_next_start_completes(
 
 
 def start_over(told: Any, empty_store: Path) -> None:
-    """Somebody deleted store and artifacts; the empty store spares the seconds of its creation."""
+    """Deletes store and artifacts. An empty store replaces them, which saves the seconds of its creation."""
     for path in told.folder.root.glob("mlflow.db*"):
         path.unlink()
     shutil.rmtree(artifact_root(told.folder.root))
@@ -219,7 +219,7 @@ def start_over(told: Any, empty_store: Path) -> None:
 
 
 def die_at(call: int, patch: pytest.MonkeyPatch) -> None:
-    """Let the process end, as far as Python can tell, when it makes its n-th writing call."""
+    """Ends the process, as far as Python can tell, at its n-th writing call."""
     calls = iter(range(1, call))
 
     def mortal(write: Callable[..., Any]) -> Callable[..., Any]:
@@ -464,7 +464,7 @@ def test_a_run_id_leads_to_its_trial(told: Any) -> None:
     with pytest.raises(SuiteError, match="0123"):
         find_run(uri, "0123")
     stranger = MlflowClient(tracking_uri=uri).create_run("0").info.run_id
-    with pytest.raises(SuiteError, match="no trial of a study"):
+    with pytest.raises(SuiteError, match="is not a trial of a study"):
         find_run(uri, stranger)
     with pytest.raises(SuiteError, match="no MLflow store"):
         find_run("sqlite:////nowhere/mlflow.db", "0123")

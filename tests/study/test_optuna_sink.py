@@ -1,4 +1,4 @@
-"""The study in Optuna's database, read back with Optuna and, where Optuna might hide something, with plain SQL."""
+"""The study in Optuna's database, read back with Optuna and, for what Optuna might hide, with plain SQL."""
 
 import sqlite3
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def load(told: Any, name: str = "small") -> optuna.Study:
 
 
 def tables(told: Any) -> dict[str, list[tuple[Any, ...]]]:
-    """All of the database but for what Optuna says about itself."""
+    """Returns the whole database except Optuna's own metadata."""
     with closing(sqlite3.connect(told.folder.root / "optuna.db")) as connection:
         names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         return {name: connection.execute(f"SELECT * FROM {name}").fetchall() for name in names}

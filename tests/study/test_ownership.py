@@ -155,7 +155,7 @@ def test_the_former_keeper_of_a_view_leaves_it_to_the_new_owner(story: Tell) -> 
     with folder.owned(), folder.owned(take_over=True):
         other = Keeper(folder.journal, Nothing())
         assert other.advance() > 0
-        with pytest.raises(SuiteError, match="leave the view to its new owner"):
+        with pytest.raises(SuiteError, match="another process took over the study, and writes this view now"):
             keeper.advance()
         with pytest.raises(SuiteError, match="another process keeps this view"):
             keeper.advance()

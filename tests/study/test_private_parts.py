@@ -256,7 +256,10 @@ def test_a_store_without_such_a_column_is_one_line(store: Path, tmp_path: Path) 
     copy = tmp_path / "mlflow.db"
     with closing(sqlite3.connect(copy)) as connection, connection:
         connection.execute("CREATE TABLE experiments (artifact_location TEXT)")
-    with pytest.raises(databases.ViewError, match="no such table: runs"), mlflow_store.plainly(f"sqlite:///{copy}"):
+    with (
+        pytest.raises(databases.ViewError, match="no such table: runs"),
+        mlflow_store.mlflow_view_errors(f"sqlite:///{copy}"),
+    ):
         mlflow_private.move_artifacts(copy, "a", "b")
 
 

@@ -1,4 +1,4 @@
-"""A server as a child process: it ends with its command, however that ends, and says at once why it did not start."""
+"""A server as a child process: it ends with its command, even a killed one, and says at once why it did not start."""
 
 import fcntl
 import os
@@ -20,7 +20,7 @@ import pytest
 from sr_core.errors import SuiteError
 from study import ui
 from study.tracking import dashboards
-from study.tracking.dashboards import _who_may_ask, pages
+from study.tracking.dashboards import _allowed_names, pages
 from study.tracking.server_process import (
     is_loopback,
     names_of,
@@ -133,7 +133,7 @@ def test_settings_for_another_mlflow_are_not_handed_to_our_server(monkeypatch: p
     for name in ("MLFLOW_STATIC_PREFIX", "MLFLOW_ARTIFACTS_ONLY", "_MLFLOW_X", "UVICORN_ROOT_PATH", "WEB_CONCURRENCY"):
         monkeypatch.setenv(name, "/x")
     monkeypatch.setenv("MINE", "kept")
-    environment = own_environment(dashboards._NOT_OURS, "127.0.0.1")
+    environment = own_environment(dashboards._DROPPED_VARIABLES, "127.0.0.1")
     assert not [name for name in environment if "MLFLOW" in name or "UVICORN" in name or name == "WEB_CONCURRENCY"]
     assert environment["MINE"] == "kept"
 
@@ -148,7 +148,7 @@ def test_hosts_without_a_proxy_are_kept(monkeypatch: pytest.MonkeyPatch, given: 
     assert without_proxy("my-pc") == {"no_proxy": made, "NO_PROXY": made}
 
 
-# Under which names it answers
+# Names under which it answers
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_hosts_without_a_proxy_are_kept(monkeypatch: pytest.MonkeyPatch, given: 
 )
 def test_mlflow_is_told_to_answer_under_the_address_that_is_printed(host: str, shown: str) -> None:
     assert reachable(host) == shown
-    options = dict(zip(*[iter(_who_may_ask(host, 5000))] * 2, strict=True))
+    options = dict(zip(*[iter(_allowed_names(host, 5000))] * 2, strict=True))
     for form in (shown, shown.lower()):
         assert f"{form}:5000" in options["--allowed-hosts"].split(",")
         assert f"http://{form}:5000" in options["--cors-allowed-origins"].split(",")
@@ -168,7 +168,7 @@ def test_every_address_includes_the_machine_s_own_name(monkeypatch: pytest.Monke
     assert socket.gethostname() in names_of("0.0.0.0")
     assert socket.gethostname() not in names_of("127.0.0.1")
     monkeypatch.setenv("MLFLOW_SERVER_ALLOWED_HOSTS", "studies.example")
-    assert "studies.example" in _who_may_ask("0.0.0.0", 5000)[1].split(",")
+    assert "studies.example" in _allowed_names("0.0.0.0", 5000)[1].split(",")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost", "::1", "[::1]"])
@@ -177,7 +177,7 @@ def test_loopback_is_this_machine_alone(host: str) -> None:
     assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.0.1", "example.org", "")))
 
 
-# What it says
+# Messages
 
 
 class Refusing(BaseHTTPRequestHandler):
@@ -191,7 +191,7 @@ class Refusing(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def refusing() -> Iterator[str]:
-    """The address of a server that refuses everything."""
+    """The address of a server that refuses every request."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -199,7 +199,7 @@ def refusing() -> Iterator[str]:
 
 
 def test_a_server_that_refuses_to_answer_is_not_one_without_the_study(story: Callable[..., Any], refusing: str) -> None:
-    with pytest.raises(SuiteError, match=r"does not say what it holds \(status 403"):
+    with pytest.raises(SuiteError, match=r"does not list its experiments and runs \(status 403"):
         pages(refusing, story().whole().folder)
 
 

@@ -1,4 +1,4 @@
-"""The views on real servers: PostgreSQL, and an MLflow server on it, that are restarted, killed and made to hang."""
+"""The views on real servers, PostgreSQL and MLflow on it, which are restarted, killed and made to hang."""
 
 import http.client
 import sqlite3
@@ -29,13 +29,13 @@ Tell = Callable[..., Any]
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests that hang are given up on after a second, and whoever waits for a view tries again at once."""
+    """Requests time out after a second, and a drain retries at once."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-    monkeypatch.setattr(follower_module, "DRAIN_BACKOFF", 0.2)
+    monkeypatch.setattr(follower_module, "DRAIN_BACKOFF_SECONDS", 0.2)
 
 
 def trials_in(url: str) -> list[Any]:
-    """All that Optuna's database shows, but for its own numbers."""
+    """Returns everything that Optuna's database shows, except its own numbers."""
     storage = RDBStorage(url)
     trials = optuna.load_study(study_name="small", storage=storage).get_trials()
     storage.remove_session()
@@ -47,7 +47,7 @@ def trials_in(url: str) -> list[Any]:
 
 
 def embedded(told: Any) -> None:
-    """Show the study in the root's own stores too."""
+    """Writes the study to the root's own stores too."""
     for sink in sinks_of(told.folder, None, None):
         sync(told.folder.journal, sink)
 
@@ -105,7 +105,7 @@ def test_a_tracker_that_is_killed_amid_the_writing_is_brought_up_to_date(
         told.open()
         told.session(trials=4)
         told.finish(told.propose(), 29.0)
-        follower.drain(0.5)  # somewhere amid it
+        follower.drain(0.5)  # in the middle of a hand-over
         tracker.kill()
         told.prune(told.propose(model__reduction=8), 28.0)
         assert not follower.drain(1.0)
@@ -125,7 +125,7 @@ def test_a_tracker_that_is_killed_amid_the_writing_is_brought_up_to_date(
 def test_what_a_server_that_hung_carries_out_later_is_not_there_twice(
     story: Tell, make_tracker: Any, shown_in_mlflow: Any, impatient: None
 ) -> None:
-    """While it hangs its requests gather in its queue; whoever sent them has given up on them by then."""
+    """While the server hangs, requests gather in its queue. Their sender has timed out by then."""
     told, tracker = story(), make_tracker()
     told.open()
     told.session(trials=2)
@@ -190,7 +190,7 @@ def test_no_password_is_in_what_is_said_of_a_database_that_refuses_it(story: Tel
 
 @contextmanager
 def behind_a_proxy(server: str, refused: set[str]) -> Iterator[str]:
-    """The address of a proxy to a server; it answers 413 to every upload whose path ends with one of these names."""
+    """The address of a proxy that answers 413 to every upload whose path ends with one of these names."""
     to = urlsplit(server).netloc
 
     class Proxy(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""What MLflow does not take, and what is somebody else's there: legal names, refused files, names that are taken."""
+"""MLflow's limits and other users' objects: legal names, refused files, names that are taken."""
 
 import re
 import shutil
@@ -43,7 +43,7 @@ ODD += ["Set5 [GT]/psnr", "Set5_(GT)/psnr", "x" * 252, "\udcea"]
 
 @pytest.fixture(scope="module")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store without studies; made once, because MLflow takes seconds for it."""
+    """A store without studies. It is made once, because MLflow takes seconds for it."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     prepare_mlflow_store(f"sqlite:///{path}")
     return path
@@ -51,7 +51,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def told(story: Tell, empty_store: Path) -> Any:
-    """A study that is not told yet, under a root with an empty store."""
+    """A study without events, under a root with an empty store."""
     made = story()
     shutil.copy(empty_store, made.folder.root / "mlflow.db")
     return made
@@ -71,7 +71,7 @@ def runs(told: Any, experiment: str = "small") -> dict[str, Any]:
 
 
 def short(told: Any) -> Any:
-    """One finished trial, concluded, complete."""
+    """Writes a complete study with one finished trial and a conclusion."""
     told.open()
     told.session(trials=1)
     told.finish(told.propose(), 30.0)
@@ -140,7 +140,7 @@ def test_a_benchmark_with_an_illegal_name_is_shown_and_everything_else_too(told:
 
 @pytest.fixture
 def refusing(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """Names of files that the tracker refuses; empty it to let them pass."""
+    """Names of files that the tracker refuses. An emptied set refuses none."""
     refused = {"weights.safetensors"}
     one, many = MlflowClient.log_artifact, MlflowClient.log_artifacts
 
@@ -180,7 +180,7 @@ def test_a_file_that_is_refused_keeps_nothing_else_away_and_is_sent_once_it_is_t
     files = {file.path for file in client(told).list_artifacts(shown["trial 0000"].info.run_id)}
     assert "weights.safetensors" in files
     assert not any(MISSING in run.data.tags for run in shown.values())
-    assert [record.message for record in caplog.records] == ["mlflow: the files that were missing are there now"]
+    assert [record.message for record in caplog.records] == ["mlflow: the missing files have arrived"]
     assert sync(told.folder.journal, sink_of(told)) == 0
 
 
@@ -203,7 +203,7 @@ def test_a_registry_that_fails_leaves_the_study_finished_and_is_asked_again(
     assert runs(told)["small"].data.tags["study.model_version"] == "1"
 
 
-# What is somebody else's
+# Other owners' experiments and models
 
 
 def test_a_registered_model_of_the_study_s_name_that_is_somebody_s_is_left_alone(
@@ -233,7 +233,7 @@ def test_an_experiment_of_the_study_s_name_that_is_somebody_s_gets_no_runs(told:
 
 
 def test_a_store_of_version_0_1_keeps_its_experiment_and_runs(told: Any) -> None:
-    """There the runs alone had the study's identity."""
+    """Only the runs had the study's identity then."""
     sync(short(told).folder.journal, sink_of(told))
     experiment = client(told).get_experiment_by_name("small")
     before = {run.info.run_id for run in runs(told).values()}

@@ -1,4 +1,4 @@
-"""x4 from x2 weights against x4 from scratch: which trials share a seed, and which trainings are a comparison."""
+"""x4 from x2 weights and x4 from scratch: which trials share a seed, and which trainings can be compared."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ SCRATCH, TRANSFERRED = (30.0, 30.2, 30.1), (30.3, 30.45, 30.45)
 
 
 class Answer:
-    """Both studies with three seeds on the disk; in that of x2 a setting failed, and trainings are added by hand."""
+    """Both studies with three seeds on disk. In the x2 study a setting failed. Trainings are added by hand."""
 
     def __init__(self, story: Callable[..., Any]) -> None:
         self.x2, self.scratch = story("claims_x2_cpu"), story("scratch_x4_cpu", points=8)
@@ -61,7 +61,7 @@ class Answer:
         return number
 
     def finish(self, study: Any, config: TrialConfig, seed: int, score: float, **more: Any) -> int:
-        """A trial of the base with that seed, or a training; its weights are as its number makes them."""
+        """Adds a trial of the base with that seed, or a training. Its weights depend on its number."""
         base = next((n for n, t in study.state.trials.items() if t.proposed.role == "search"), None)
         if base is not None and not more:
             more = {"role": "replicate", "name": "finalist 1", "of": base}
@@ -77,7 +77,7 @@ class Answer:
         return number
 
     def train(self, number: int, *, origin: int | None = None, points: int = 4, config: TrialConfig = X4) -> str:
-        """A training of a trial from scratch that starts from an x2 trial's weights, by default of the same seed."""
+        """Adds a training that starts from an x2 trial's weights, by default of the same seed."""
         config = config.with_values({"seed": trial_seed(1, number), "train.budget_patches": 480 * points})
         start = start_from(self.weights(number + 1 if origin is None else origin), config)
         name = f"{number:04d}-{480 * points}-from-{start.digest[:8]}"
@@ -160,7 +160,10 @@ def test_weights_that_are_no_longer_the_trial_s_are_refused(answer: Answer, caps
     answer.train(0)
     shutil.copyfile(answer.weights(2), answer.weights(1))
     assert main(answer.argv) == 2
-    assert f"{answer.weights(1)}: not the weights that trial 1 of claims_x2_cpu came to" in capsys.readouterr().err
+    assert (
+        f"{answer.weights(1)}: not the weights that the journal records for trial 1 of claims_x2_cpu"
+        in capsys.readouterr().err
+    )
 
 
 def test_another_budget_than_that_from_scratch_is_refused(answer: Answer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,7 +202,7 @@ Told = Callable[[str, str], StudyState]
 
 @pytest.fixture
 def told(history: Callable[..., Any]) -> Told:
-    """The state of a whole study of an experiment in which the setting of that name, if any, failed at once."""
+    """Returns the state of a whole study of an experiment. The setting of that name, if any, failed at once."""
 
     def tell(name: str, failing: str) -> StudyState:
         study = history(load_experiment(name)[1])

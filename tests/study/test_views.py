@@ -1,4 +1,4 @@
-"""Which views a study has, and what a session does for them before, beside and after the search."""
+"""Which views a study has, and what a session does for them before, during and after the search."""
 
 import threading
 import time
@@ -20,7 +20,7 @@ Tell = Callable[..., Any]
 
 
 class Page:
-    """A sink whose store, connection or writing takes as long as a test wants."""
+    """A sink whose store, connection or writing takes as long as a test needs."""
 
     name = where = "page"
 

@@ -1,1 +1,1 @@
-"""The study in MLflow: runs, files, pages and the registry."""
+"""Shows a study in MLflow: its runs, files, pages and registered model."""

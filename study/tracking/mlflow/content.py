@@ -1,4 +1,4 @@
-"""What MLflow shows of a study: params, tags and points of its runs, as plain values derived from the journal."""
+"""Derives what MLflow shows of a study from the journal: params, tags and points of its runs, as plain values."""
 
 import json
 import math
@@ -16,45 +16,53 @@ Tags = dict[str, Any]
 
 
 class DatasetInput(NamedTuple):
-    """Images that a run took in."""
+    """The images that a run uses for one purpose."""
 
     context: str
-    """What for: training, validation."""
+    """The purpose: training or validation."""
     name: str
     digest: str
     source_type: str
-    """As MLflow names the kinds of sources."""
+    """MLflow's name for the kind of source."""
     source: str
-    """What such a source is made of, as JSON."""
+    """The source in MLflow's JSON form for its kind."""
     profile: str
-    """What people want to know of it, as JSON."""
+    """Facts about the images for people, as JSON."""
 
 
 class Point(NamedTuple):
-    """One value of a curve."""
+    """One value of a metric's curve."""
 
     key: str
     value: float
     time: float
+    """Unix time in seconds."""
     step: int
-    """Training patches; for a study's own scores, the number of trials they are drawn from."""
+    """Training patches. For a study's own scores, the number of trials that they come from."""
 
 
 def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections as dotted names. A stored config is shown as it is, even where today's code has other fields."""
-    found: dict[str, Any] = {}
+    """Returns nested sections as dotted names -> values.
+
+    A stored config keeps its own fields, even if today's code has others.
+    """
+    dotted: dict[str, Any] = {}
     for key, value in nested.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return found
+        if isinstance(value, Mapping):
+            dotted |= flat(value, f"{prefix}{key}.")
+        else:
+            dotted[prefix + key] = value
+    return dotted
 
 
 def plain(value: Any) -> str:
-    """A value as MLflow stores it, in text that every database holds."""
+    """Returns a value as MLflow stores it, in text that every database accepts."""
     text = json.dumps(value) if isinstance(value, list | tuple | dict) else str(value)
     return printable(text).replace("\0", "\\x00")
 
 
 def run_name(trial: TrialState) -> str:
+    """Returns the name of a trial's run."""
     proposed = trial.proposed
     if trial.is_replicate:
         return visible(trial.label)
@@ -62,7 +70,11 @@ def run_name(trial: TrialState) -> str:
 
 
 def trial_tags(trial: TrialState, study: str) -> Tags:
-    """How a trial of this study stands, and what it came from."""
+    """Returns the tags of a trial's run: its state, its configuration's hash and where it was trained.
+
+    Args:
+        study: the study's name.
+    """
     tags: Tags = {
         "study.state": "running" if trial.status == "waiting" else trial.status,
         "study.reason": getattr(trial.end, "reason", ""),
@@ -82,38 +94,47 @@ def trial_tags(trial: TrialState, study: str) -> Tags:
 
 
 def curve(progress: Iterable[Validated], baseline: float) -> list[Point]:
-    """The points of some validations.
+    """Returns the points of validations: losses, learning rates, scores, gain over bicubic and system load.
 
     Args:
         baseline: the objective of bicubic upsampling on the same crops, in dB.
     """
     points = []
-    for p in progress:
-        values = {"train/loss": p.loss, "train/lr": p.learning_rate, **p.scores}
-        values[GAIN] = p.scores[OBJECTIVE] - baseline
-        values |= {f"system/{what}": value for what, value in p.load.items()}  # MLflow has a page for such names
-        points += [Point(key, value, p.time, p.patches) for key, value in values.items()]
+    for validated in progress:
+        values = {"train/loss": validated.loss, "train/lr": validated.learning_rate, **validated.scores}
+        values[GAIN] = validated.scores[OBJECTIVE] - baseline
+        for name, value in validated.load.items():
+            values[f"system/{name}"] = value  # MLflow has a page for metrics with this prefix
+        points += [Point(key, value, validated.time, validated.patches) for key, value in values.items()]
     return points
 
 
 def rank_tags(trial: TrialState, rank: int, of: int, study: str, baseline: float) -> Tags:
-    """Where a trial stands, also in words: the description is shown in lists and at the head of the run's page."""
+    """Returns a trial's rank as tags, also in words. MLflow shows a run's description in lists and on its page.
+
+    Args:
+        of: the number of ranked trials.
+        study: the study's name.
+        baseline: the objective of bicubic upsampling on the same crops, in dB.
+    """
     assert trial.score is not None
     gain = f"{trial.score:.3f} dB, {trial.score - baseline:+.3f} over bicubic"
-    words = f"Rank {rank} of {of} in {study}: {gain} after {trial.patches} patches"
-    return {"study.rank": rank, "mlflow.note.content": words if trial.status == "finished" else f"{words} (pruned)"}
+    description = f"Rank {rank} of {of} in {study}: {gain} after {trial.patches} patches"
+    if trial.status != "finished":
+        description += " (pruned)"
+    return {"study.rank": rank, "mlflow.note.content": description}
 
 
 def dataset_inputs(opened: StudyOpened) -> list[DatasetInput]:
-    """The images of a study: one entry for those that train, one for those that validate.
+    """Returns the images of a study: one entry for the training images, one for the validation images.
 
-    Both have the digest of the whole data, the first half of its fingerprint (MLflow takes no more).
+    Both have the digest of all images, the first half of their fingerprint. MLflow accepts no longer one.
     """
     data = opened.data
     if data.get("folder"):
         kind, source = "local", {"uri": data["folder"]}
     else:
-        kind, source = "code", {"tags": {"origin": data["origin"]}}  # they lie in an installed package
+        kind, source = "code", {"tags": {"origin": data["origin"]}}  # the images of an installed package
     inputs = []
     for split, context in (("train", "training"), ("valid", "validation")):
         names = [printable(name) for part, name, _ in data.get("pictures", ()) if part == split]
@@ -126,40 +147,45 @@ def dataset_inputs(opened: StudyOpened) -> list[DatasetInput]:
 
 
 def costs(end: Finished) -> list[Point]:
-    """Where the time of a trial went, in seconds."""
+    """Returns how a trial's time was spent, in seconds per activity."""
     return [Point(f"seconds/{what}", value, end.time, end.patches) for what, value in end.seconds.items()]
 
 
 def results(result: Concluded) -> list[Point]:
-    """The winner's scores."""
+    """Returns the winner's scores."""
     return [Point(key, value, result.time, result.counted) for key, value in result.scores.items()]
 
 
 def separate(points: Iterable[Point]) -> tuple[list[Point], Tags]:
-    """Points that can be drawn, and tags for those that cannot: one NaN or infinity breaks MLflow's pages."""
-    drawn, tags = [], Tags()
+    """Returns the finite points, and tags for the others. A single NaN or infinity breaks MLflow's pages."""
+    finite = []
+    tags = Tags()
     for point in points:
         if math.isfinite(point.value):
-            drawn.append(point)
+            finite.append(point)
         else:
             tags[f"not_finite.{point.key}"] = f"{point.value} at {point.step}"
-    return drawn, tags
+    return finite, tags
 
 
 def question_params(opened: StudyOpened) -> dict[str, Any]:
-    """What all trials share, under the names it has there, so that a filter that finds them finds their parent too."""
+    """Returns the params that all trials share, and the search space.
+
+    They have the names that they have in the trials' runs, so a filter that finds those also finds their parent.
+    """
     question = dict(opened.question)
     space = question.pop("space")
     del question["references"], question["seed"]  # a trial's param `seed` is its own
-    moving = {name for dimension in space.values() for name in dimension["names"]}
-    params = {name: value for name, value in flat(question.pop("base")).items() if name not in moving}
+    searched = {name for dimension in space.values() for name in dimension["names"]}
+    params = {name: value for name, value in flat(question.pop("base")).items() if name not in searched}
     for dimension in space.values():
-        content = {k: v for k, v in dimension.items() if k != "names"}
-        params["space." + " ".join(dimension["names"])] = json.dumps(content)
+        description = {key: value for key, value in dimension.items() if key != "names"}
+        params["space." + " ".join(dimension["names"])] = json.dumps(description)
     return params | flat(question) | {"experiment": opened.experiment}
 
 
 def question_tags(opened: StudyOpened) -> Tags:
+    """Returns the tags that identify a study's question and the runtime it was opened with."""
     return {
         "mlflow.note.content": opened.text,
         "study.experiment": opened.experiment,
@@ -169,23 +195,23 @@ def question_tags(opened: StudyOpened) -> Tags:
 
 
 def study_tags(state: StudyState) -> Tags:
-    """How the study stands, and by which code and machine."""
+    """Returns the tags for a study's state, and for the code and machine of its last session."""
     tags: Tags = {
         "study.state": state.ended.reason if state.ended else "running",
         "study.reason": state.ended.detail if state.ended else "",
         "study.counted": state.counted,
     }
     if state.session:
-        long = ("packages", "files")  # an artifact has the former, the journal both
-        told = {key: value for key, value in state.session.provenance.items() if key not in long}
-        tags |= flat({"study": {"host": state.session.host}, "provenance": told})
+        too_long = ("packages", "files")  # an artifact has the former, the journal both
+        provenance = {key: value for key, value in state.session.provenance.items() if key not in too_long}
+        tags |= flat({"study": {"host": state.session.host}, "provenance": provenance})
         if "provenance.git.commit" in tags:
             tags["mlflow.source.git.commit"] = tags["provenance.git.commit"]
     return tags
 
 
 def winner_tags(result: Concluded, state: StudyState, run_id: str) -> Tags:
-    """Which trial won, with which values, and how far that holds."""
+    """Returns the tags for the winning trial: its number, its run, its values and, after replicates, the verdict."""
     values = {f"best.{name}": value for name, value in state.trials[result.best].proposed.values.items()}
     if state.replicated:
         values["study.verdict"] = "\n".join(words(state))

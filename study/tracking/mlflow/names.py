@@ -1,8 +1,8 @@
-"""Names and values as MLflow takes them; in the journal they stay as they are.
+"""Names and values in the form that MLflow accepts. The journal keeps the originals.
 
-MLflow refuses other names of metrics, params and tags than letters, digits and `_ - . / : ` and blanks, other paths
-than normalised ones, and names or values that are too long. One refused name refuses the whole request. A legal name is
-kept; any other gets `_` for each character in question and a digest of the original: two names never become one.
+Names of metrics, params and tags may contain letters, digits, blanks and `_ - . / :`. Paths must be normalised. Names
+and values must not be too long. MLflow rejects a whole request for one illegal name. A legal name stays as it is. In
+any other, each illegal character becomes `_`, and a digest of the original is appended, so two names never become one.
 """
 
 import hashlib
@@ -10,30 +10,35 @@ import re
 
 from sr_core.process.names import printable
 
-MOST_KEY = 250
-"""Characters of the name of a metric, param or tag."""
-MOST_PARAM, MOST_TAG, MOST_EXPERIMENT_TAG, MOST_DESCRIPTION = 6000, 8000, 20_000, 5000
-"""Characters of a value. MLflow cuts the first two itself, unless it is told to refuse them."""
-MOST_RUN_NAME, MOST_DATASET_NAME = 250, 500
-_MOST_FILE = 200
-"""Bytes of a file's name; file systems take 255, of which a store may want some."""
+MAX_KEY_CHARS = 250
+"""Length of the name of a metric, param or tag."""
+MAX_PARAM_CHARS = 6000
+"""Length of a param's value. MLflow cuts longer ones itself unless it is configured to reject them."""
+MAX_TAG_CHARS = 8000
+"""Length of a tag's value, with the same rule."""
+MAX_EXPERIMENT_TAG_CHARS = 20_000
+MAX_DESCRIPTION_CHARS = 5000
+MAX_RUN_NAME_CHARS = 250
+MAX_DATASET_NAME_CHARS = 500
+_MAX_FILE_NAME_BYTES = 200
+"""File systems accept 255, and a store may need some of them."""
 _ILLEGAL_KEY = re.compile(r"[^\w.\- :]")
 _ILLEGAL_FILE = re.compile(r"[\x00-\x1f\x7f/\\:*?\"<>|#%]")
 
 
 def legal_key(name: str) -> str:
-    """Returns the name of a metric, param or tag; equal for a legal one, and different for different names."""
+    """Returns a legal name for a metric, param or tag. A legal name stays, and different names stay different."""
     parts = [_legal_part(part, _ILLEGAL_KEY) for part in name.split("/")]
-    return _shortened("/".join(parts), MOST_KEY, name)
+    return _shortened("/".join(parts), MAX_KEY_CHARS, name)
 
 
 def legal_path(name: str) -> str:
-    """Returns the path of a file among a run's artifacts, relative, with `/`; equal for a legal one."""
+    """Returns a legal path for a file of a run's artifacts, relative and with `/`. A legal path stays."""
     return "/".join(_legal_file(part) for part in name.split("/"))
 
 
 def legal_value(text: str, most: int) -> str:
-    """Returns a value cut to `most` characters, of those that every database can hold."""
+    """Returns a value in characters that every database accepts, cut to `most` of them."""
     return printable(text).replace("\0", "\\x00")[:most]
 
 
@@ -46,12 +51,19 @@ def _legal_part(part: str, illegal: re.Pattern[str]) -> str:
 def _legal_file(part: str) -> str:
     stem, dot, suffix = part.rpartition(".")
     ending = f".{suffix}" if dot and stem and re.fullmatch(r"\w{1,10}", suffix, re.ASCII) else ""
-    body = part.removesuffix(ending)
-    whole = printable(part) == part and part.strip() == part and not part.endswith(".")
-    if whole and len(part.encode()) <= _MOST_FILE and part not in ("", ".", "..") and not _ILLEGAL_FILE.search(part):
+    if _is_legal_file(part):
         return part
-    cut = _ILLEGAL_FILE.sub("_", printable(body).replace("\\", "_")).encode()[: _MOST_FILE - 40].decode(errors="ignore")
-    return f"{cut.strip() or '_'}-{_digest(part)}{ending}"
+    body = printable(part.removesuffix(ending)).replace("\\", "_")
+    encoded = _ILLEGAL_FILE.sub("_", body).encode()[: _MAX_FILE_NAME_BYTES - 40]
+    stem = encoded.decode(errors="ignore").strip() or "_"
+    return f"{stem}-{_digest(part)}{ending}"
+
+
+def _is_legal_file(part: str) -> bool:
+    """Returns True if every store and file system accepts this name of a file or folder."""
+    if printable(part) != part or part.strip() != part or part.endswith("."):
+        return False
+    return part != "" and len(part.encode()) <= _MAX_FILE_NAME_BYTES and not _ILLEGAL_FILE.search(part)
 
 
 def _shortened(text: str, most: int, original: str) -> str:

@@ -1,6 +1,6 @@
-"""How MLflow's pages list a study: views that the experiment brings along, which the links of `study.ui` open.
+"""How MLflow's pages show a study: the views that its experiment stores. The links of `study.ui` open them.
 
-A view is a tag of the experiment. What a view leaves out has MLflow's own default.
+A view is a tag of the experiment. MLflow uses its own default for each setting that a view leaves out.
 """
 
 from study.record.events import StudyOpened
@@ -16,24 +16,25 @@ _LINES = [("val", OBJECTIVE), ("val", GAIN), ("val", "val/ssim"), ("train", "tra
 
 
 def experiment_tags(opened: StudyOpened) -> dict[str, str]:
-    """What an experiment is about, that it holds training runs and no traces of language models, and its views."""
+    """Returns an experiment's tags: its study and question, its kind (not language models) and its views."""
     about = {"study.name": opened.study, "mlflow.note.content": plain(opened.text)}
     views = mlflow_private.shared({RANKING: _ranking(opened), CURVES: _curves(opened)})
     return about | mlflow_private.TRAINING_RUNS | views
 
 
 def _ranking(opened: StudyOpened) -> View:
-    metrics, tags = (OBJECTIVE, GAIN, "val/ssim"), ("study.rank", "study.name", "study.state")
-    # Study, rank and score of a run in words: the only column before the metrics that we may write.
-    columns = [mlflow_private.DESCRIPTION, *(f"metrics.`{name}`" for name in metrics)]
+    """Returns the view that lists all runs, the best first."""
+    # The description holds study, rank and score in words. No other column before the metrics can be written.
+    columns = [mlflow_private.DESCRIPTION]
+    columns += [f"metrics.`{name}`" for name in (OBJECTIVE, GAIN, "val/ssim")]
     space = opened.question.get("space", {}).values()  # a longer training has none
     columns += [f"params.`{name}`" for dimension in space for name in dimension["names"]]
-    columns += [f"tags.`{name}`" for name in tags]
+    columns += [f"tags.`{name}`" for name in ("study.rank", "study.name", "study.state")]
     return _BEST_FIRST | mlflow_private.columns(columns)
 
 
 def _curves(opened: StudyOpened) -> View:
-    """The best trials of the search; MLflow draws the first ten of a list."""
+    """Returns the view with charts of the search's best trials. MLflow draws the first ten runs of a list."""
     budget = flat(opened.question.get("base", {})).get("train.budget_patches", 0)
     lines = [mlflow_private.line_card(section, name, logarithmic=name == "train/loss") for section, name in _LINES]
     return _BEST_FIRST | mlflow_private.charts(

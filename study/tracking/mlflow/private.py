@@ -1,9 +1,9 @@
-"""The parts of MLflow that MLflow does not document: its store's insides, and what only its pages read.
+"""The undocumented parts of MLflow that this project uses: its store's internals, and the tags that its pages read.
 
-No other module of this project touches such a part; a test reads every file for it. Each item says what it leans on
-and what happens without it. docs/ARCHITECTURE.md, "Libraries we lean on", has the table.
+No other module of this project touches such a part, and a test reads every file to make sure. Each item says what it
+leans on and what happens without it. docs/ARCHITECTURE.md, "Libraries we lean on", has the table.
 
-MLflow is imported inside the functions that need it. The rest serves modules that must not wait seconds for it.
+Functions that need MLflow import it themselves, because other users of this module must not wait seconds for it.
 """
 
 import json
@@ -20,16 +20,16 @@ from study.tracking.databases import ViewError
 # Its embedded store
 
 _ALTERED = {
-    "MAX_RETRY_COUNT": "a database that refuses a password holds the view up for minutes",
+    "MAX_RETRY_COUNT": "a database that refuses a password delays the view for minutes",
     "_make_parent_dirs_if_sqlite": "an empty folder appears next to a root with %, ? or braces in its path",
 }
 
 
 def alter() -> list[str]:
-    """Let MLflow try a database once, and create no folder for one; returns what cannot be altered, and what follows.
+    """Makes MLflow try a database once only, and create no folder for it. Returns a line for each part it lacks.
 
-    A follower tries again by itself. The folder of a database is there already; MLflow would create another one, under
-    the name that stands in the address, where %-escapes may stand for other characters.
+    A follower retries by itself. The folder of a database already exists. MLflow would create another one, because it
+    takes the name from the address without decoding %-escapes.
 
     Leans on: `MAX_RETRY_COUNT` and `_make_parent_dirs_if_sqlite` of `mlflow.store.db.utils`, looked up at each use.
     Without it: the two consequences in `_ALTERED`; a log line names them.
@@ -43,8 +43,8 @@ def alter() -> list[str]:
 
 
 @contextmanager
-def _missed_plainly() -> Iterator[None]:
-    """Raises ViewError if MLflow lacks what the block leans on, or takes other arguments."""
+def _missing_parts_as_view_errors() -> Iterator[None]:
+    """Raises ViewError if MLflow lacks a part that the block leans on, or takes other arguments."""
     try:
         yield
     except (AttributeError, ImportError, TypeError) as exc:
@@ -56,29 +56,29 @@ def _missed_plainly() -> Iterator[None]:
 
 
 def create_store(uri: str, artifacts: str) -> None:
-    """Create the tables of a SQLite database, and let go of it.
+    """Creates the tables of a SQLite database, and closes its connections.
 
-    `MlflowClient` creates a store too. It would put the files of experiments that are not ours into `./mlruns`.
+    `MlflowClient` creates a store too. It would put the files of the user's other experiments into `./mlruns`.
 
     Args:
-        artifacts: URI of the folder for experiments that are not ours.
+        artifacts: URI of the folder for the user's other experiments.
 
     Leans on: `SqlAlchemyStore(uri, artifacts)`, which creates the tables, and its `engine`.
     Without it: ViewError. The view is not written, and says so in one line; the study continues.
     """
-    with _missed_plainly():
+    with _missing_parts_as_view_errors():
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         SqlAlchemyStore(uri, artifacts).engine.dispose()
 
 
 def release(uri: str) -> None:
-    """Give back the connections to a database, which MLflow keeps: its file may be deleted, its server restarted.
+    """Closes the connections to a database. MLflow keeps them, even if its file is deleted or its server restarted.
 
     Leans on: `_engine_map` of both SqlAlchemyStore classes, from address to SQLAlchemy engine.
     Without it: ViewError. The view is not written, and says so in one line; the study continues.
     """
-    with _missed_plainly():
+    with _missing_parts_as_view_errors():
         from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
@@ -88,10 +88,10 @@ def release(uri: str) -> None:
 
 
 def is_out_of_date(exc: Exception) -> bool:
-    """Returns whether this error says that a store was made by an older MLflow.
+    """Returns True if this error says that an older MLflow created the store.
 
     Leans on: the text "out-of-date database schema".
-    Without it: such a store is not brought up to date. The view says in one line what MLflow says: the command to type.
+    Without it: such a store is not upgraded. The view repeats MLflow's message, which has the command to type.
     """
     return "out-of-date database schema" in str(exc)
 
@@ -103,15 +103,15 @@ ABSOLUTE = (
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
-"""Tables and columns of MLflow's store that name files of runs, absolutely.
+"""Tables and columns of MLflow's store that hold absolute addresses of runs' files.
 
-Leans on: MLflow's schema; a test compares it with these.
-Without one: the view says in one line that the column is missing. With one more: its files stay where a root was.
+Leans on: MLflow's schema. A test compares it with this list.
+Without one: the view says in one line that the column is missing. If there is one more: its files keep the old address.
 """
 
 
 def move_artifacts(store: Path, old: str, new: str) -> None:
-    """Let a SQLite store name its files by another URI; a root may be carried to another place.
+    """Replaces the prefix `old` of all file addresses in a SQLite store by `new`, after a root was moved.
 
     Leans on and without it: as `ABSOLUTE`.
     """
@@ -129,7 +129,7 @@ def move_artifacts(store: Path, old: str, new: str) -> None:
 def image_names(series: str, step: int, milliseconds: int, unique: str) -> tuple[str, str]:
     """Returns the names, in a run's artifacts, of an image of a series and of its preview.
 
-    `MlflowClient.log_image` draws the id by chance, so that a repetition would add an image and not replace it.
+    `MlflowClient.log_image` draws a random id, so a repetition would add an image instead of replacing it.
 
     Leans on: the naming of `MlflowClient.log_image`.
     Without it: the image grid is empty. The files are among the artifacts.
@@ -141,7 +141,7 @@ def image_names(series: str, step: int, milliseconds: int, unique: str) -> tuple
 def table_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Returns a table as MLflow's pages read it.
 
-    `MlflowClient.log_table` appends to a table that is there, so that a repetition would double the rows.
+    `MlflowClient.log_table` appends to an existing table, so a repetition would double the rows.
 
     Leans on: the layout of `MlflowClient.log_table`, "split" of pandas.
     Without it: the page of a table is empty. The file is among the artifacts.
@@ -150,16 +150,21 @@ def table_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def marks(tables: Sequence[str], images: bool) -> dict[str, str]:
-    """Returns the tags by which MLflow's pages know that a run has tables and image series.
+    """Returns the tags that tell MLflow's pages which tables and image series a run has.
 
     Leans on: the tags `mlflow.loggedArtifacts` and `mlflow.loggedImages`, which `log_table` and `log_image` set.
     Without it: the pages do not offer tables and images. The files are among the artifacts.
 
     Args:
         tables: their paths in the artifacts.
+        images: the run has an image series.
     """
-    logged = json.dumps([{"path": name, "type": "table"} for name in tables])
-    return ({"mlflow.loggedArtifacts": logged} if tables else {}) | ({"mlflow.loggedImages": "true"} if images else {})
+    tags = {}
+    if tables:
+        tags["mlflow.loggedArtifacts"] = json.dumps([{"path": name, "type": "table"} for name in tables])
+    if images:
+        tags["mlflow.loggedImages"] = "true"
+    return tags
 
 
 # Its pages
@@ -195,13 +200,17 @@ def columns(names: Sequence[str]) -> dict[str, Any]:
     return {"selectedColumns": list(names)}
 
 
-def charts(wanted: str, cards: Sequence[View], sections: Sequence[View]) -> dict[str, Any]:
-    """Returns the part of a view that draws charts of the runs `wanted`. Leans on and without it: as `shared`."""
+def charts(condition: str, cards: Sequence[View], sections: Sequence[View]) -> dict[str, Any]:
+    """Returns the part of a view that draws charts. Leans on and without it: as `shared`.
+
+    Args:
+        condition: MLflow's filter for the runs to draw.
+    """
     return {
-        "searchFilter": wanted,
+        "searchFilter": condition,
         "compareRunCharts": list(cards),
         "compareRunSections": list(sections),
-        "isAccordionReordered": True,  # else MLflow sorts them by name
+        "isAccordionReordered": True,  # otherwise MLflow sorts the sections by name
     }
 
 
@@ -209,7 +218,7 @@ def section(name: str, **layout: int) -> View:
     """Returns a part of a page of charts. Leans on and without it: as `shared`.
 
     Args:
-        layout: `columns` and `cardHeight`, where they are not MLflow's own.
+        layout: `columns` and `cardHeight`, if they differ from MLflow's defaults.
     """
     return {"uuid": name, "name": name, "display": True, **layout}
 
@@ -234,7 +243,7 @@ def line_card(section: str, metric: str, *, logarithmic: bool) -> View:
 
 
 def image_card(section: str, series: str, step: int) -> View:
-    """Returns an image grid at a step; the slider below it leads to others. Leans on and without it: as `shared`."""
+    """Returns an image grid at a step. Its slider shows the others. Leans on and without it: as `shared`."""
     return {**_card("IMAGE", section, series), "imageKeys": [series], "step": step, "showRunParams": False}
 
 
@@ -249,7 +258,7 @@ def shared_page(address: str, experiment: str, view: str, *, drawn: bool = False
     Without it: the link opens MLflow's start page.
 
     Args:
-        drawn: as charts and images instead of a list.
+        drawn: show charts and images instead of a list.
     """
     query = {"compareRunsMode": "CHART"} if drawn else {}
     return f"{address}/#/experiments/{experiment}/runs?{_query(**query, viewStateShareKey=view)}"
@@ -261,8 +270,8 @@ def comparison_page(address: str, experiment: str, runs: Sequence[str]) -> str:
     Leans on: the fragment `#/compare-runs` and its query.
     Without it: the link opens MLflow's start page.
     """
-    chosen = _query(runs=json.dumps(list(runs)), experiments=json.dumps([experiment]))
-    return f"{address}/#/compare-runs?{chosen}"
+    query = _query(runs=json.dumps(list(runs)), experiments=json.dumps([experiment]))
+    return f"{address}/#/compare-runs?{query}"
 
 
 def model_page(address: str, model: str) -> str:
@@ -275,5 +284,5 @@ def model_page(address: str, model: str) -> str:
 
 
 def _query(**options: str) -> str:
-    """Returns a page's query, which keeps the page among those for training, and not for language models."""
+    """Returns a page's query. It selects MLflow's pages for training, not those for language models."""
     return urlencode({**options, "workflowType": "machine_learning"})

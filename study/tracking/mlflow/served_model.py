@@ -1,6 +1,6 @@
-"""The winner as MLflow serves it: an image file in, the enlarged image as a PNG file out.
+"""The winner as a model for `mlflow models serve`: it takes an image file and returns the enlarged image as a PNG file.
 
-This file is copied into the model, with `sr_core` beside it (MLflow's "models from code"); it must not import `study`.
+MLflow copies this file into the model, together with `sr_core` ("models from code"). It must not import `study`.
 """
 
 from pathlib import Path
@@ -27,7 +27,14 @@ class Upscaler(PythonModel):  # type: ignore[misc]  # MLflow is not typed
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """One row an image: `image` holds a whole file. Raises MlflowException that says what is wrong with one."""
+        """Returns the enlarged images as PNG files in the column `picture`, one image per row.
+
+        Args:
+            model_input: the column `picture` holds whole image files.
+            params: `self_ensemble` averages over flips and turns.
+        Raises:
+            MlflowException: a file is not a usable image.
+        """
         self_ensemble = bool((params or {}).get("self_ensemble", False))
         enlarged = model_input[["picture"]].copy()
         enlarged["picture"] = [self._enlarge(content, self_ensemble) for content in model_input["picture"]]
@@ -38,14 +45,15 @@ class Upscaler(PythonModel):  # type: ignore[misc]  # MLflow is not typed
         from sr_core.model.enlarge import enlarge_file
 
         with TemporaryDirectory(prefix="upscale-") as folder:
-            given, made = Path(folder, "picture"), Path(folder, "enlarged.png")
-            given.write_bytes(content)
+            lr = Path(folder, "picture")
+            sr = Path(folder, "enlarged.png")
+            lr.write_bytes(content)
             try:
-                enlarge_file(self._network, given, made, self_ensemble=self_ensemble)
-            except ImageError as exc:  # anything else would reach the client as a traceback
-                message = str(exc).replace(str(given), "picture")
+                enlarge_file(self._network, lr, sr, self_ensemble=self_ensemble)
+            except ImageError as exc:  # any other exception would reach the client as a traceback
+                message = str(exc).replace(str(lr), "picture")
                 raise MlflowException(message, error_code="INVALID_PARAMETER_VALUE") from exc
-            return made.read_bytes()
+            return sr.read_bytes()
 
 
 set_model(Upscaler())

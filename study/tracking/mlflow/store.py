@@ -1,4 +1,4 @@
-"""Reaching MLflow: how patient it is, the embedded store and its creation, and how runs are found again."""
+"""Access to MLflow: its time limits, the creation of an embedded store, and finding and writing runs."""
 
 import logging
 import os
@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from sr_core.process.redaction import redact
 from study.record.addresses import sqlite_file
 
-# Before the import, which reads the first. A follower tries again by itself, and looks first what came of a request;
-# MLflow would only send it again, and make a run twice whose answer was lost.
+# These must be set before MLflow is imported. MLflow's own retries are off, because it would send a request again whose
+# answer was lost, and create a run twice. A follower retries by itself, and looks first what came of the request.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -37,59 +37,64 @@ from study.tracking.server_process import is_loopback, without_proxy
 
 logger = logging.getLogger(__name__)
 
-# MLflow and Alembic narrate on stderr what they do, and log the errors that they raise as well.
+Client = MlflowClient
+"""MLflow's client, for annotations in modules that must not import MLflow themselves."""
+
+# MLflow and Alembic report their work on stderr, and also log the errors that they raise.
 for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 for _missing in mlflow_private.alter():
     logger.warning("mlflow: %s", _missing)
 
-MOST_METRICS, MOST_OTHERS = 900, 50
-"""Points, and params or tags, in one request; MLflow refuses 100 of one kind of the latter, and 1,000 in all."""
-PAGE = 500
-"""Runs in one answer."""
+MAX_METRICS_PER_REQUEST = 900
+"""MLflow rejects a request with more than 1,000 metrics, params and tags."""
+MAX_PARAMS_PER_REQUEST = 50
+"""Also for tags. MLflow rejects a request with more than 100 of either."""
+RUNS_PER_PAGE = 500
 
 
 def client_of(uri: str) -> MlflowClient:
-    _keep_to_itself(uri)
+    """Returns a client for the tracking server or database at this address, also for its registry."""
+    _drop_foreign_settings(uri)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-def _keep_to_itself(uri: str) -> None:
-    """Undo in the environment what is meant for other MLflow servers: workspaces, and a proxy to this machine."""
+def _drop_foreign_settings(uri: str) -> None:
+    """Removes settings for other MLflow servers from the environment: workspaces, and a proxy to this machine."""
     host = urlsplit(uri).hostname if uri.startswith("http") else None
     if host is None:
-        os.environ["MLFLOW_ENABLE_WORKSPACES"] = "false"  # a database of ours has none
+        os.environ["MLFLOW_ENABLE_WORKSPACES"] = "false"  # an embedded database has none
         os.environ.pop("MLFLOW_WORKSPACE", None)
     elif is_loopback(host):
         os.environ.update(without_proxy(host))
 
 
 def find_run(tracking_uri: str, run_id: str) -> tuple[str, int]:
-    """(study, trial number) of a run; of a study's own run, its best trial.
+    """Returns (study, trial number) of a run. For a study's own run that is its best trial.
 
     Raises:
-        SuiteError: MLflow cannot be reached, or has no such run, or it is no run of a study.
+        SuiteError: MLflow cannot be reached, has no such run, or the run does not belong to a trial.
     """
     path = sqlite_file(tracking_uri)
     if path is not None and not path.exists():
-        raise SuiteError(f"{path}: there is no MLflow store; run study.sync, or give the trial's number")
-    with plainly(tracking_uri):
+        raise SuiteError(f"{path}: no MLflow store here; run study.sync, or name the trial by its number")
+    with mlflow_view_errors(tracking_uri):
         tags = client_of(tracking_uri).get_run(run_id).data.tags
     number = tags.get("study.trial", tags.get("study.best"))
     if tags.get("study.role") == "training":
-        raise SuiteError(f"MLflow run {run_id} is a longer training; reproduce its trial by the number, {number}")
+        raise SuiteError(f"MLflow run {run_id} is a longer training; reproduce its trial by its number, {number}")
     if "study.name" not in tags or number is None:
-        raise SuiteError(f"MLflow run {run_id} is no trial of a study; expected a run with the tag study.trial")
+        raise SuiteError(f"MLflow run {run_id} is not a trial of a study; expected a run with the tag study.trial")
     return tags["study.name"], int(number)
 
 
 def add_to_study(tracking_uri: str, study: str, study_id: str, files: Files) -> bool:
-    """Put files into the artifacts of a study's own run; False where MLflow does not know the study.
+    """Adds files to the artifacts of a study's own run. Returns False if MLflow does not have the study.
 
     Raises:
-        ViewError: MLflow cannot be reached, or takes no files.
+        ViewError: MLflow cannot be reached, or refuses files.
     """
-    with plainly(tracking_uri):
+    with mlflow_view_errors(tracking_uri):
         client = client_of(tracking_uri)
         experiment = experiment_of(client, study, study_id)
         run = runs_of(client, experiment.experiment_id, study_id).get(None) if experiment else None
@@ -100,24 +105,24 @@ def add_to_study(tracking_uri: str, study: str, study_id: str, files: Files) -> 
 
 
 def second_name(study: str, study_id: str) -> str:
-    """Returns the name of a study's experiment and model where another study's, or somebody's, has its own name."""
+    """Returns the name for a study's experiment and model if the study's own name is taken."""
     return f"{study}-{study_id[:8]}"
 
 
 def experiment_of(client: MlflowClient, study: str, study_id: str) -> Experiment | None:
-    """Returns the experiment that holds this study, also a deleted one; None if there is none.
+    """Returns the experiment that holds this study, also if it is deleted; None if there is none.
 
-    An earlier version marked the runs alone; it put a second study of one name into the same experiment.
+    An earlier version tagged runs only, and put two studies of one name into one experiment.
     """
-    wanted = f"tags.`study.id` = '{study_id}'"
-    marked = client.search_experiments(view_type=ViewType.ALL, filter_string=wanted)
+    condition = f"tags.`study.id` = '{study_id}'"
+    tagged = client.search_experiments(view_type=ViewType.ALL, filter_string=condition)
     by_name = [client.get_experiment_by_name(name) for name in (study, second_name(study, study_id))]
-    found = [*marked, *filter(None, by_name)]
-    for experiment in found:
-        if client.search_runs([experiment.experiment_id], wanted, ViewType.ALL, max_results=1):
+    for experiment in [*tagged, *filter(None, by_name)]:
+        if client.search_runs([experiment.experiment_id], condition, ViewType.ALL, max_results=1):
             return experiment
-    if marked:
-        return marked[0]
+    if tagged:
+        return tagged[0]
+
     named = by_name[0]
     if named is None or named.tags.get("study.name") != study or "study.id" in named.tags:
         return None
@@ -126,19 +131,21 @@ def experiment_of(client: MlflowClient, study: str, study_id: str) -> Experiment
 
 
 def prepare_mlflow_store(uri: str) -> None:
-    """Create the embedded store, or bring an older one up to date, as one process alone; does nothing for a server.
+    """Creates the embedded store, or upgrades one of an older MLflow. Does nothing for a server.
+
+    One process at a time creates a store.
 
     Raises:
-        ViewError: it cannot be written.
+        ViewError: the store cannot be written.
     """
     path = sqlite_file(uri)
     if path is None:
         return
-    _keep_to_itself(uri)
-    artifacts = databases.artifact_root(path.parent).as_uri()  # of experiments that are not ours
-    with plainly(uri):
+    _drop_foreign_settings(uri)
+    artifacts = databases.artifact_root(path.parent).as_uri()  # for experiments of other programs
+    with mlflow_view_errors(uri):
         databases.create_once(path, lambda fresh: mlflow_private.create_store(fresh, artifacts))
-        mlflow_private.release(uri)  # it may still hold a file that was deleted
+        mlflow_private.release(uri)  # MLflow may still be connected to a file that was deleted
         try:
             client_of(uri).search_experiments(max_results=1)
         except MlflowException as exc:
@@ -149,7 +156,7 @@ def prepare_mlflow_store(uri: str) -> None:
 
 
 def _upgrade(uri: str) -> None:
-    """Bring an older SQLite store up to date by MLflow's own command, which Ctrl-C does not reach.
+    """Upgrades an older SQLite store by MLflow's own command. Ctrl-C does not reach that command.
 
     Raises:
         ViewError: the command failed.
@@ -160,78 +167,87 @@ def _upgrade(uri: str) -> None:
             command, cwd=scratch, stdin=subprocess.DEVNULL, capture_output=True, check=False, start_new_session=True
         )
     if done.returncode != 0:
-        lines = done.stderr.decode("utf-8", "replace").split("\n")
-        said = next((line.strip() for line in reversed(lines) if line.strip()), f"status {done.returncode}")
-        raise databases.ViewError(f"MLflow at {redact(uri)}: mlflow db upgrade failed ({said[:300]})")
+        lines = [line.strip() for line in done.stderr.decode("utf-8", "replace").split("\n") if line.strip()]
+        reason = lines[-1] if lines else f"status {done.returncode}"
+        raise databases.ViewError(f"MLflow at {redact(uri)}: mlflow db upgrade failed ({reason[:300]})")
 
 
 def log(
     client: MlflowClient, run: str, points: Sequence[Point], params: Mapping[str, Any], tags: Mapping[str, Any]
 ) -> None:
-    """Write to a run, all of it in one request where MLflow takes that many. Points have to be finite."""
-    rest: list[list[Any]] = [
-        [Metric(names.legal_key(p.key), p.value, milliseconds(p.time), p.step) for p in points],
-        [Param(names.legal_key(k), names.legal_value(plain(v), names.MOST_PARAM)) for k, v in params.items()],
-        [RunTag(key, value) for key, value in legal_tags(tags).items()],
+    """Writes to a run, in one request if MLflow accepts that many values at once. Points must be finite."""
+    metrics = [Metric(names.legal_key(p.key), p.value, milliseconds(p.time), p.step) for p in points]
+    run_params = [
+        Param(names.legal_key(key), names.legal_value(plain(value), names.MAX_PARAM_CHARS))
+        for key, value in params.items()
     ]
-    while any(rest):
-        sent = [part[:most] for part, most in zip(rest, (MOST_METRICS, MOST_OTHERS, MOST_OTHERS), strict=True)]
-        client.log_batch(run, *sent, synchronous=True)
-        rest = [part[len(done) :] for part, done in zip(rest, sent, strict=True)]
+    run_tags = [RunTag(key, value) for key, value in legal_tags(tags).items()]
+    while metrics or run_params or run_tags:
+        client.log_batch(
+            run,
+            metrics[:MAX_METRICS_PER_REQUEST],
+            run_params[:MAX_PARAMS_PER_REQUEST],
+            run_tags[:MAX_PARAMS_PER_REQUEST],
+            synchronous=True,
+        )
+        del metrics[:MAX_METRICS_PER_REQUEST]
+        del run_params[:MAX_PARAMS_PER_REQUEST]
+        del run_tags[:MAX_PARAMS_PER_REQUEST]
 
 
-def legal_tags(tags: Mapping[str, Any], most: int = names.MOST_TAG) -> dict[str, str]:
-    """Returns tags as MLflow takes them, their values as text cut to `most` characters."""
+def legal_tags(tags: Mapping[str, Any], most: int = names.MAX_TAG_CHARS) -> dict[str, str]:
+    """Returns tags in the form that MLflow accepts, their values as text cut to `most` characters."""
     return {names.legal_key(key): names.legal_value(plain(value), most) for key, value in tags.items()}
 
 
 def log_datasets(client: MlflowClient, run: str, inputs: Iterable[content.DatasetInput]) -> None:
-    """Say what data a run took in; said twice it is the same."""
-    client.log_inputs(
-        run,
-        [
-            DatasetInput(
-                Dataset(
-                    names.legal_value(i.name, names.MOST_DATASET_NAME), i.digest, i.source_type, i.source,
-                    profile=i.profile,
-                ),
-                [InputTag("mlflow.data.context", i.context)],
-            )
-            for i in inputs
-        ],
-    )  # fmt: skip
+    """Records which images a run uses. A repetition changes nothing."""
+    entries = []
+    for images in inputs:
+        name = names.legal_value(images.name, names.MAX_DATASET_NAME_CHARS)
+        dataset = Dataset(name, images.digest, images.source_type, images.source, profile=images.profile)
+        entries.append(DatasetInput(dataset, [InputTag("mlflow.data.context", images.context)]))
+    client.log_inputs(run, entries)
 
 
 def milliseconds(time: float) -> int:
+    """Returns a Unix time in seconds as MLflow's whole milliseconds."""
     return int(time * 1000)
 
 
 def runs_of(client: MlflowClient, experiment: str, study: str) -> dict[int | None, Run]:
-    """A study's runs by the number of their trial, the study's own under None.
+    """Returns a study's runs by the number of their trial. The study's own run has the key None.
 
-    A server may carry out, later, a request that was given up on. Of a run that is there twice the fuller one is kept.
+    A server may still carry out a request that timed out here, so a run can exist twice. The one with fewer params and
+    tags is deleted.
     """
-    found: dict[int | None, list[Run]] = {}
+    by_trial: dict[int | None, list[Run]] = {}
     for run in search(client, experiment, study):
         number = run.data.tags.get("study.trial")
-        found.setdefault(None if number is None else int(number), []).append(run)
-    for runs in found.values():
+        by_trial.setdefault(None if number is None else int(number), []).append(run)
+    for runs in by_trial.values():
         runs.sort(key=lambda run: (-len(run.data.params), -len(run.data.tags), run.info.run_id))
-        for double in runs[1:]:
-            client.delete_run(double.info.run_id)
-    return {number: runs[0] for number, runs in found.items()}
+        for duplicate in runs[1:]:
+            client.delete_run(duplicate.info.run_id)
+    return {number: runs[0] for number, runs in by_trial.items()}
 
 
 def search(client: MlflowClient, experiment: str, study: str) -> Iterator[Run]:
-    """All of these runs, page by page."""
+    """Yields all runs of a study in an experiment, page by page.
+
+    Args:
+        study: the study's `study_id`.
+    """
+    condition = f"tags.`study.id` = '{study}'"
     token: str | None = None
     while True:
-        page = client.search_runs([experiment], f"tags.`study.id` = '{study}'", max_results=PAGE, page_token=token)
+        page = client.search_runs([experiment], condition, max_results=RUNS_PER_PAGE, page_token=token)
         yield from page
         token = page.token
         if not token:
             return
 
 
-def plainly(uri: str) -> AbstractContextManager[None]:
-    return databases.told_plainly("MLflow", uri, MlflowException, SQLAlchemyError, ImportError)
+def mlflow_view_errors(uri: str) -> AbstractContextManager[None]:
+    """Raises errors of MLflow in the block as a ViewError of one line without a password."""
+    return databases.view_errors("MLflow", uri, MlflowException, SQLAlchemyError, ImportError)

@@ -1,7 +1,7 @@
-"""A longer training in MLflow: a run of its own below its trial's, linked both ways.
+"""A longer training in MLflow: a run of its own below its trial's run, linked both ways.
 
-It has the curve, parameters and files of a trial, and the scores and figures of a conclusion. The runs of its trial
-and study name it by a tag; those are found by their tags too, so that all can be rebuilt in any order.
+The run has the curve, params and files of a trial, and the scores and figures of a conclusion. The runs of its trial
+and study name it by a tag. They are found by their tags too, so all of them can be rebuilt in any order.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from study.tracking.follow import sync
 from study.tracking.mlflow import content
 from study.tracking.mlflow.files import Files
 from study.tracking.mlflow.sink import KnownRun, MlflowSink
-from study.tracking.mlflow.store import plainly, search
+from study.tracking.mlflow.store import mlflow_view_errors, search
 from study.tracking.mlflow.uploads import MISSING
 
 
@@ -24,47 +24,50 @@ class TrainingSink(MlflowSink):
 
     Args:
         tracking_uri: as for MlflowSink.
-        folder: the training's.
+        folder: the training's folder.
     """
 
     def __init__(self, tracking_uri: str, folder: StudyFolder) -> None:
         super().__init__(tracking_uri, folder)
-        self._of = replace(folder, training="")
+        self._study_folder = replace(folder, training="")
 
     def open(self, opened: ev.StudyOpened) -> int:
-        """Find or create the run, its trial's and its study's before, and link them.
+        """Finds or creates the run, after those of its trial and study, links them, and returns the run's cursor.
 
         Raises:
-            ViewError: MLflow cannot be reached, or another process is about to show the study.
+            ViewError: MLflow cannot be reached, or another process is writing the study's runs.
         """
-        with plainly(self._uri):
+        with mlflow_view_errors(self._uri):
             self._connect(opened)
             self._number = int(opened.question["training"]["trial"])
             links = self._links(opened)
             if len(links) < 2:
-                sync(self._of.journal, MlflowSink(self._uri, self._of))
+                sync(self._study_folder.journal, MlflowSink(self._uri, self._study_folder))
                 self._connect(opened)
                 links = self._links(opened)
-            above = links.get("study.trial_run", links["study.study_run"])  # somebody may have deleted the trial's
-            found = next(search(self._client, self._experiment, self._study["study.id"]), None)
-            if found is None:
+            parent = links.get("study.trial_run", links["study.study_run"])  # a user may have deleted the trial's run
+            run = next(search(self._client, self._experiment, self._study["study.id"]), None)
+            if run is None:
                 marks = {"study.role": "training", "study.trial": str(self._number)}
                 name = f"trial {self._number:04d} to {opened.question['base']['train.budget_patches']} patches"
                 self._run = self._create(name, opened.time, marks)
             else:
-                self._run = KnownRun(found.info.run_id, found.info.status, dict(found.data.tags))
+                self._run = KnownRun(run.info.run_id, run.info.status, dict(run.data.tags))
             self._children = {self._number: self._run}
-            self._parent = KnownRun(above)
-            self._log(self._run, tags={**links, "mlflow.parentRunId": above})
-            for run in links.values():
-                self._client.set_tag(run, f"study.training.{self._folder.training}", self._run.id)
-        held = int(self._run.tags.get("study.synced", 0))
-        return max(held - 1, 0) if MISSING in self._run.tags else held
+            self._parent = KnownRun(parent)
+            self._log(self._run, tags={**links, "mlflow.parentRunId": parent})
+            for linked in links.values():
+                self._client.set_tag(linked, f"study.training.{self._folder.training}", self._run.id)
+        cursor = int(self._run.tags.get("study.synced", 0))
+        return max(cursor - 1, 0) if MISSING in self._run.tags else cursor
 
     def take(self, events: Sequence[ev.Event], state: StudyState, upto: int) -> None:
-        """Write what these events changed, the cursor last, and not for points alone: those may come again."""
+        """Writes what these events changed, then moves the cursor.
+
+        Validations and checkpoints alone do not move the cursor. They may come again.
+        """
         assert state.opened is not None
-        with plainly(self._uri):
+        with mlflow_view_errors(self._uri):
             self._require_same_store()
             news = [event for event in events if isinstance(event, ev.TrialEvent)]
             added = self._show_trial(state, self._number, news) if news else {}
@@ -82,20 +85,22 @@ class TrainingSink(MlflowSink):
                 self._log(self._run, tags=tags | session | {"study.synced": upto})
 
     def _links(self, opened: ev.StudyOpened) -> dict[str, str]:
-        """The ids of the trial's and the study's run, as far as they are there, by the tags that name them here."""
-        found: dict[str, str] = {}
+        """Returns the ids of the trial's and the study's run, as far as they exist, under the names of their tags."""
+        links: dict[str, str] = {}
         for run in search(self._client, self._experiment, opened.question["training"]["study"]):
             number = run.data.tags.get("study.trial")
-            if number in (None, str(self._number)):
-                found["study.study_run" if number is None else "study.trial_run"] = run.info.run_id
-        return found
+            if number is None:
+                links["study.study_run"] = run.info.run_id
+            elif number == str(self._number):
+                links["study.trial_run"] = run.info.run_id
+        return links
 
     def _show_result(self, result: ev.Concluded, state: StudyState) -> None:
         patches = state.trials[self._number].patches
         self._log(self._run, [point._replace(step=patches) for point in content.results(result)])
 
     def _results(self, result: ev.Concluded) -> Files:
-        """Its figures and tables; weights and config are there already."""
+        """Returns the figures and tables. Weights and config are among the trial's files already."""
         written = self._folder.written(result.files)
         return {name: path for name, path in written.items() if Path(name).parent.name != "best"}
 

@@ -17,15 +17,15 @@ import pytest
 PATIENCE_MS = 120_000
 CHROMIUM = shutil.which("chromium")
 NOT_OURS = (
-    # MLflow asks who is logged in, whether or not its server knows users (mlflow.server.auth).
+    # MLflow asks who is logged in, even if its server has no users (mlflow.server.auth).
     re.compile(r"404 .*/mlflow/users/current$"),
-    # Chromium's remark that a page laid itself out once more; it is no error of anybody's.
+    # Chromium's remark that a page laid itself out once more; it is not an error.
     re.compile(r"ResizeObserver loop completed"),
 )
 
 
 class Window:
-    """A page of the browser, and what went wrong there."""
+    """A page of the browser, and the errors on it."""
 
     def __init__(self, page: Any, screenshots: Path) -> None:
         self.page, self._screenshots = page, screenshots
@@ -49,16 +49,16 @@ class Window:
             self._note(f"{request.failure} {request.url}")
 
     def open(self, url: str) -> None:
-        """Go there, anew even where only the part behind # differs."""
+        """Opens an address. Loads the page again even if only the fragment differs."""
         self.page.goto("about:blank")
         self.page.goto(url)
 
     def sees(self, text: str | re.Pattern[str]) -> None:
-        """Wait until a text is there to be read."""
+        """Waits until a text is visible."""
         self.page.get_by_text(text).filter(visible=True).first.wait_for()
 
     def until(self, holds: Callable[[], object]) -> None:
-        """Wait until something holds of the page."""
+        """Waits until a condition holds on the page."""
         for _ in range(PATIENCE_MS // 200):
             if holds():
                 return
@@ -66,7 +66,7 @@ class Window:
         pytest.fail(f"waited {PATIENCE_MS // 1000} s in vain; on the page: {self.page.inner_text('body')[:2000]}")
 
     def keep(self, name: str) -> None:
-        """A screenshot; there must be no banner of an error on it."""
+        """Takes a screenshot. The page must not show an error banner."""
         self._screenshots.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=self._screenshots / f"{name}.png")
         said = self.page.inner_text("body")
@@ -83,7 +83,7 @@ def browser(screenshots: Path) -> Iterator[Window]:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         try:
             page = chromium.new_page(viewport={"width": 1440, "height": 1000})
-            # MLflow's assistant opens itself over a third of the page when it is seen for the first time.
+            # MLflow's assistant covers a third of the page when it is shown for the first time.
             opened = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
             page.add_init_script(f"if (location.protocol !== 'about:') {opened}")
             yield Window(page, screenshots)

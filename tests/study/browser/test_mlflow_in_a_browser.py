@@ -1,4 +1,4 @@
-"""MLflow's own pages over a finished study, as people see them: what is on them, and no error and no failed request.
+"""MLflow's own pages over a finished study, as users see them: their content, without errors and failed requests.
 
 The last test looks at a quickstart of 50 trials: at that of SR_STUDY (as .ci/run does), or at one that it trains.
 """
@@ -29,14 +29,14 @@ from study.tracking.optuna import OptunaSink
 pytestmark = pytest.mark.slow
 
 TALL = {"width": 1440, "height": 2700}
-"""A window in which MLflow's list has all of its rows: it makes those alone that are seen."""
+"""A window large enough for all rows of MLflow's list, because MLflow renders visible rows only."""
 LINES = ".js-line"
-"""A curve of Plotly; MLflow draws each twice, once to be pointed at."""
+"""A curve of Plotly. MLflow draws each twice, once for the mouse pointer."""
 
 
 @pytest.fixture(scope="module")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store without studies; made once, because MLflow takes seconds for it."""
+    """A store without studies. It is made once, because MLflow takes seconds for it."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     prepare_mlflow_store(f"sqlite:///{path}")
     return path
@@ -44,7 +44,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small(story: Callable[..., Any], empty_store: Path) -> StudyFolder:
-    """A reference and trials that finished, were pruned and failed; nothing was trained."""
+    """A reference and trials that finished, were pruned and failed. Nothing is trained."""
     told = story().whole()
     folder: StudyFolder = told.folder
     shutil.copy(empty_store, folder.root / "mlflow.db")
@@ -54,7 +54,7 @@ def small(story: Callable[..., Any], empty_store: Path) -> StudyFolder:
 
 @pytest.fixture
 def quickstart(tmp_path: Path) -> StudyFolder:
-    """50 trials that were trained, with their views."""
+    """A study of 50 trained trials, with its views."""
     if "SR_STUDY" in os.environ:
         given = Path(os.environ["SR_STUDY"]).resolve()
         return StudyFolder(given.parent, given.name)
@@ -77,7 +77,7 @@ def served() -> Iterator[Callable[[StudyFolder], dict[str, str]]]:
 
 
 def rows_of(window: Any) -> list[str]:
-    """What stands in each row of MLflow's list of runs, from above."""
+    """Returns the text of each row of MLflow's list of runs, from the top."""
     found: list[str] = window.page.evaluate(
         """() => {
             const rows = {};
@@ -94,14 +94,14 @@ def rows_of(window: Any) -> list[str]:
 
 
 def widths_of_images(window: Any) -> list[int]:
-    """Of the images of trials on the page, in pixels, 0 for one that did not load."""
+    """Returns the widths of trials' images on the page in pixels, 0 for one that did not load."""
     script = "all => all.map(image => image.complete ? image.naturalWidth : 0)"
     found: list[int] = window.page.locator("img[src*='crop']").evaluate_all(script)
     return found
 
 
 def look_at_runs(window: Any, links: dict[str, str], study: str, state: StudyState) -> None:
-    """By PSNR each run tells its rank and study; by time the trials lie below their parent."""
+    """Sorted by PSNR, each run shows its rank and study. Sorted by time, the trials lie below their parent."""
     window.page.set_viewport_size(TALL)
     ranking, count = state.ranking(), len(state.trials) + 1
     window.open(links[f"study {study}"])
@@ -132,7 +132,7 @@ def look_at_runs(window: Any, links: dict[str, str], study: str, state: StudySta
 
 
 def look_at_comparison(window: Any, links: dict[str, str], state: StudyState) -> None:
-    """The best trials beside each other: every param, and the curves of a metric behind its name."""
+    """The comparison of the best trials shows every param, and the curves of a metric behind its name."""
     window.page.set_viewport_size({"width": 1440, "height": 1300})
     best = [t for t in state.ranking() if t.status == "finished" and not t.is_reference][:3]
     window.open(links[f"the best {len(best)} compared"])
@@ -152,7 +152,7 @@ def look_at_comparison(window: Any, links: dict[str, str], state: StudyState) ->
 
 
 def look_at_images(window: Any, links: dict[str, str], state: StudyState) -> None:
-    """The ten best trials: their curves, and the same crop of each after the whole training, loaded."""
+    """The curves page shows the ten best trials and loads the same crop of each after the whole training."""
     page = window.page
     page.set_viewport_size({"width": 1440, "height": 1700})
     searched = [t for t in state.ranking() if not t.is_reference][:10]
@@ -165,7 +165,7 @@ def look_at_images(window: Any, links: dict[str, str], state: StudyState) -> Non
 
 
 def look_at_a_run(window: Any, links: dict[str, str], state: StudyState) -> None:
-    """A trial's own page draws its curves, and its image grid opens on an image: that before the training."""
+    """A trial's own page draws its curves, and its image grid opens with the image before the training."""
     page = window.page
     best = state.best()
     assert best is not None
@@ -180,7 +180,7 @@ def look_at_a_run(window: Any, links: dict[str, str], state: StudyState) -> None
 
 
 def look_at_the_champion(window: Any, links: dict[str, str], state: StudyState) -> None:
-    """The registered model has the alias, and its version leads to the winner's run."""
+    """The registered model has the alias, and its version links to the winner's run."""
     page = window.page
     page.set_viewport_size({"width": 1440, "height": 900})
     best = state.best()

@@ -16,7 +16,7 @@ from study.tracking.mlflow.sink import MlflowSink
 
 IMPATIENT = """
 from study.tracking import follower
-follower.MOST_BACKOFF = 2.0
+follower.MAX_BACKOFF_SECONDS = 2.0
 """
 """A study whose follower tries again at least every two seconds."""
 

@@ -292,7 +292,7 @@ def test_its_run_cannot_be_taken_for_its_trials(trained: Trained, commands: Any)
     run = runs["training", str(trained.number)].info.run_id
     refused = commands.run("study.reproduce", run, "--root", trained.root)
     assert refused.status == 2
-    assert f"is a longer training; reproduce its trial by the number, {trained.number}" in refused.err
+    assert f"is a longer training; reproduce its trial by its number, {trained.number}" in refused.err
 
 
 # Transfer
