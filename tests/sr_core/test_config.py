@@ -154,9 +154,9 @@ def test_validation_and_its_kernel_stay_matlabs_by_default() -> None:
         ("train", "step_interval"),
     ],
 )
-def test_a_number_that_training_would_take_for_0_is_refused(section: str, name: str) -> None:
+def test_a_number_that_float32_rounds_to_0_is_refused(section: str, name: str) -> None:
     for too_small in (1e-50, 1e-300, 7e-46):
-        with pytest.raises(ConfigError, match=rf"^{section}\.{name} must be at least 1\.4e-45, got .* that is 0$"):
+        with pytest.raises(ConfigError, match=rf"^{section}\.{name} must be at least 1\.4e-45, got .* rounds it to 0$"):
             SECTIONS[section](**{name: too_small})
     SECTIONS[section](**{name: 1.4e-45})
     assert float(np.float32(1.4e-45)) > 0 and float(np.float32(7e-46)) == 0
