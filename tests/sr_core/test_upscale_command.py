@@ -99,7 +99,7 @@ def test_a_image_becomes_the_network_s_output_under_a_clear_name(
     assert off_by_at_most_one(np.asarray(found), expected(PIXELS))
     *_, line, last = capsys.readouterr().out.splitlines()
     assert line == f"{tmp_path / 'photo.tiff'} -> {tmp_path / 'out/photo_x2.png'}"
-    assert last == "1 enlarged 2 times, 0 kept, 0 failed"
+    assert last == "1 enlarged 2 times, 0 skipped, 0 failed"
 
 
 def test_the_ensemble_and_bf16_are_asked_for_by_flags(weights: Path, tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_what_is_there_is_kept_unless_asked_otherwise(
     upscaled(weights, tmp_path / "out", tmp_path / "a.png")
     assert (tmp_path / "out/a_x2.png").read_bytes() == b"mine"
     assert "1 of 1 are in" in (out := capsys.readouterr().out)
-    assert out.endswith("0 enlarged 2 times, 1 kept, 0 failed\n")
+    assert out.endswith("0 enlarged 2 times, 1 skipped, 0 failed\n")
     upscaled(weights, tmp_path / "out", tmp_path / "a.png", "--overwrite")
     assert opened(tmp_path / "out/a_x2.png").size == (34, 26)
 
@@ -329,7 +329,7 @@ def test_bad_inputs_are_a_line_each_and_the_others_are_enlarged(
     for name, reason in told.items():
         assert any(f"{name}: " in line and reason in line for line in errors), name
     assert names(tmp_path / "out") == ["a_x2.png", "z_x2.png"]
-    assert printed.out.endswith("2 enlarged 2 times, 0 kept, 6 failed\n")
+    assert printed.out.endswith("2 enlarged 2 times, 0 skipped, 6 failed\n")
 
 
 def test_a_image_too_large_for_the_memory_is_told_before_it_is_tried(
@@ -440,7 +440,7 @@ def test_a_killed_run_leaves_whole_images_and_the_same_command_goes_on(tmp_path:
     assert {opened(out / name).size for name in made} == {(300, 400)}
 
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == f"{40 - len(made)} enlarged 2 times, {len(made)} kept, 0 failed"
+    assert done.stdout.splitlines()[-1] == f"{40 - len(made)} enlarged 2 times, {len(made)} skipped, 0 failed"
     assert names(out) == [f"{number:02}_x2.png" for number in range(40)]
     assert {name: (out / name).stat().st_mtime_ns for name in made} == times
     assert all(opened(path).size == (300, 400) for path in out.iterdir())
