@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(
         PROG,
         description="Enlarges NAME.jpg to DIR/NAME_x2.png. Images in a folder keep their relative paths. Alpha, "
-        "greyscale and the colour profile are kept, and images are turned upright. Images that already exist in DIR are "
+        "greyscale and the colour profile are kept, and images are turned upright. Images already in DIR are "
         "skipped, so the same command resumes after an interruption.",
     )
     add = parser.add_argument

@@ -274,8 +274,8 @@ def test_sizes_are_checked_before_anything_is_scored(
         ("--weights bicubic --benchmark . --scale 5", "invalid choice: 5"),
         ("--weights bicubic --benchmark . --scale 2 --kernel bicubic", "invalid choice: 'bicubic'"),
         ("--weights bicubic --benchmark . --scale 2 --lr . --kernel nearest", "give one of the two"),
-        ("--weights bicubic --benchmark . --scale 2 --protocol blog --kernel nearest", "leave it out"),
-        ("--weights bicubic --benchmark . --scale 2 --self-ensemble", "for networks"),
+        ("--weights bicubic --benchmark . --scale 2 --protocol blog --kernel nearest", "omit --kernel"),
+        ("--weights bicubic --benchmark . --scale 2 --self-ensemble", "needs a network"),
         ("--weights bicubic --bench . --scale 2", "required: --benchmark"),
     ],
 )
