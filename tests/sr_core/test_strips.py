@@ -170,7 +170,7 @@ def test_an_enlargement_that_is_too_large_for_the_device_is_made_in_strips_with_
         lr = lr.contiguous(memory_format=torch.channels_last)
     expected = forward_in_strips(model, lr, 5)
     monkeypatch.setattr(
-        strips, "_MOST_ELEMENTS", {"cpu": 5 * 3 * 9 * scale**2}
+        strips, "_MAX_TENSOR_ELEMENTS", {"cpu": 5 * 3 * 9 * scale**2}
     )  # five rows: three with one on each side
     enlarged: list[int] = []
     whole = A2N.enlarged

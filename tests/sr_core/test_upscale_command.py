@@ -399,7 +399,7 @@ def test_released_weights_need_a_scale_where_they_do_not_tell_it(
     for scale in (3, 4):
         torch.save(to_published(network(scale).state_dict()), tmp_path / f"x{scale}.pt")
     upscaled(tmp_path / "x3.pt", tmp_path / "out", tmp_path / "a.png", status=2)
-    assert "say with --scale which these are" in capsys.readouterr().err
+    assert "give their scale with --scale" in capsys.readouterr().err
     upscaled(tmp_path / "x3.pt", tmp_path / "out", tmp_path / "a.png", "--scale", 3)
     upscaled(tmp_path / "x4.pt", tmp_path / "out", tmp_path / "a.png")
     assert names(tmp_path / "out") == ["a_x3.png", "a_x4.png"]

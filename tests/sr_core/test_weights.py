@@ -60,12 +60,12 @@ def test_weights_in_the_released_form_are_loaded(tmp_path: Path, zipped: bool) -
     lr = torch.rand(1, 3, 6, 6)
     with torch.inference_mode():
         torch.testing.assert_close(load_model(path, 4)(lr), model(lr))
-    with pytest.raises(CheckpointError, match=r"x4\.pt: these released weights enlarge by 4, asked for scale 2"):
+    with pytest.raises(CheckpointError, match=r"x4\.pt: these released weights enlarge by 4, expected weights for scale 2"):
         load_model(path, 2)
 
 
 def test_own_weights_of_another_scale_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"weights\.safetensors: enlarges by 2 .*, asked for scale 3"):
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors: enlarges by 2 .*, expected weights for scale 3"):
         load_model(write_trial(tmp_path, network(2)), 3)
 
 
@@ -104,7 +104,7 @@ def test_a_tensor_of_another_shape_stays_fresh() -> None:
 
 
 def test_a_transfer_in_which_nothing_matches_is_refused() -> None:
-    with pytest.raises(CheckpointError, match=r"not one of 1 tensors given \(body\.weight\)"):
+    with pytest.raises(CheckpointError, match=r"none of the 1 given tensors \(body\.weight\)"):
         transfer(network(), {"body.weight": torch.zeros(1)})
 
 
