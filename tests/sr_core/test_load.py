@@ -50,7 +50,7 @@ def test_a_gauge_that_fails_is_dropped_with_one_line_and_the_others_go_on(
         load, later = meter.take(), meter.take()
     assert driver.asked == 4, "it is not asked again"
     assert len(caplog.messages) == 1 and caplog.messages[0].startswith(
-        "gpu_utilization_percentage is not told any more"
+        "gpu_utilization_percentage is no longer measured"
     )
     assert load["gpu_utilization_percentage"] == 42.5, "what it had said before counts"
     assert set(later) == {"cpu_utilization_percentage", "memory_usage_megabytes", "gpu_memory_usage_megabytes"}
