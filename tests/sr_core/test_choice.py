@@ -193,7 +193,7 @@ def test_a_cpu_has_no_tf32() -> None:
 
 
 def test_trainings_beside_each_other_are_measured_with_their_share_of_the_free_memory(cuda: Bench) -> None:
-    choose(MODEL, DATA, TRAIN, device="cuda:0", beside=3)
+    choose(MODEL, DATA, TRAIN, device="cuda:0", trainings_per_device=3)
     assert cuda.shares == [0.225, 1.0], "a third of nine tenths of three quarters, then all again"
 
 
@@ -247,7 +247,7 @@ def test_the_environment_s_threads_bound_those_that_are_tried(bench: Bench, monk
 
 def test_the_micro_batch_is_looked_for_in_the_memory_that_the_pixels_leave(cuda: Bench) -> None:
     choose(MODEL, DATA, TRAIN, device="cuda:0", pixels=8 << 30)
-    choose(MODEL, DATA, TRAIN, device="cuda:0", beside=2, pixels=8 << 30)
+    choose(MODEL, DATA, TRAIN, device="cuda:0", trainings_per_device=2, pixels=8 << 30)
     choose(MODEL, DATA, TRAIN, device="cuda:0", pixels=25 << 30)
     assert cuda.shares[::2] == [
         round((54 - 8) / 80, 4),

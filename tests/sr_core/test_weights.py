@@ -60,7 +60,8 @@ def test_weights_in_the_released_form_are_loaded(tmp_path: Path, zipped: bool) -
     lr = torch.rand(1, 3, 6, 6)
     with torch.inference_mode():
         torch.testing.assert_close(load_model(path, 4)(lr), model(lr))
-    with pytest.raises(CheckpointError, match=r"x4\.pt: these released weights enlarge by 4, expected weights for scale 2"):
+    message = r"x4\.pt: these released weights enlarge by 4, expected weights for scale 2"
+    with pytest.raises(CheckpointError, match=message):
         load_model(path, 2)
 
 
