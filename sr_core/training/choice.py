@@ -166,7 +166,7 @@ def _share_of_memory(device: str, trainings_per_device: int, pixels: int) -> Ite
         yield
         return
     free, total = torch.cuda.mem_get_info()  # the current device, which `Runtime.apply` has set
-    pixels_fit = pixels * trainings_per_device <= DEVICE_SHARE * free  # the same rule as in `choose_home`
+    pixels_fit = pixels * trainings_per_device <= DEVICE_SHARE * free  # the same rule as in `choose_by_size`
     reserved = pixels if pixels_fit else 0
     torch.cuda.set_per_process_memory_fraction((GPU_SHARE * free / trainings_per_device - reserved) / total)
     try:

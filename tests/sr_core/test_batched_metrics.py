@@ -218,7 +218,7 @@ def test_a_validation_without_room_for_all_crops_takes_fewer_at_once_and_keeps_t
     hr = torch.from_numpy(np.stack([crop.hr for crop in fixed])).permute(0, 3, 1, 2)
     scorer = CropScorer(fixed, scale=2, protocol="canonical", runtime=runtime)
     scorer._batches = [(lr, type(originals)(hr, scale=2, protocol="canonical"))]  # as on a GPU
-    scorer._together = 7
+    scorer._max_crops = 7
     seen: list[int] = []
 
     class Confined(torch.nn.Module):
@@ -253,7 +253,7 @@ def test_a_preview_without_room_for_all_crops_takes_fewer_at_once_too() -> None:
     scorer = CropScorer(fixed, scale=2, protocol="canonical", runtime=runtime)
     expected = scorer.preview(model)
     scorer._batches = [(torch.cat([lr for lr, _ in scorer._batches]), scorer._batches[0][1])]  # as on a GPU
-    scorer._together = 4
+    scorer._max_crops = 4
 
     class Confined(torch.nn.Module):
         def forward(self, part: torch.Tensor) -> torch.Tensor:
@@ -263,4 +263,4 @@ def test_a_preview_without_room_for_all_crops_takes_fewer_at_once_too() -> None:
             return sr
 
     assert np.array_equal(scorer.preview(Confined()), expected)
-    assert scorer._together == 1
+    assert scorer._max_crops == 1

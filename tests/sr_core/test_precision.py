@@ -288,7 +288,7 @@ def test_steps_alone_and_a_capture_warn_of_nothing_and_are_not_refused(monkeypat
     monkeypatch.setattr(torch.cuda, "stream", inert)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", graph)
-    monkeypatch.setattr(Step, "_beside", lambda self: inert())
+    monkeypatch.setattr(Step, "_side_stream_context", lambda self: inert())
     runtime = replace(resolve(threads=1), engine="graphed")
     network = A2N(MODEL, 2)
     initialise(network, 3)

@@ -111,7 +111,7 @@ def test_out_of_memory_goes_on_with_the_same_batch_in_smaller_parts(
     state, small = confined(plain, room=2)
     Step(state, TRAIN, plain, batches)()
     assert small.seen == [6, 3, 2, 2, 2]
-    assert "out of memory with 6 patches at once; from patch 0 on 3 at once" in caplog.text
+    assert "out of memory with 6 patches at once; from patch 0 on, 3 at once" in caplog.text
     expected = trained(replace(plain, micro_batch=2), count=1)
     assert digest_of(weights_of(small.network)) == digest_of(weights_of(expected.model))
     assert state.mean_loss == expected.mean_loss, "what was computed before the failure does not count"
@@ -170,7 +170,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list["Graph"]:
         made.append(Graph(self, lr, hr))
         return made[-1]
 
-    monkeypatch.setattr(Step, "_beside", lambda self: nothing())
+    monkeypatch.setattr(Step, "_side_stream_context", lambda self: nothing())
     monkeypatch.setattr(Step, "_capture", capture)
     return made
 
