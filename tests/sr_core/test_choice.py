@@ -188,11 +188,11 @@ def test_tf32_is_taken_where_it_is_named_and_refused_where_there_is_none(cuda: B
 
 
 def test_a_cpu_has_no_tf32() -> None:
-    with pytest.raises(ConfigError, match="got cpu: take fp32"):
+    with pytest.raises(ConfigError, match="got cpu: use fp32"):
         choose(MODEL, DATA, replace(TRAIN, precision="tf32"))
 
 
-def test_trainings_beside_each_other_are_measured_with_their_share_of_the_free_memory(cuda: Bench) -> None:
+def test_trainings_on_the_same_device_are_measured_with_their_share_of_the_free_memory(cuda: Bench) -> None:
     choose(MODEL, DATA, TRAIN, device="cuda:0", trainings_per_device=3)
     assert cuda.shares == [0.225, 1.0], "a third of nine tenths of three quarters, then all again"
 
