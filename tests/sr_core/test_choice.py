@@ -1,4 +1,4 @@
-"""Which settings a study gets: by what was measured, and by what the study's length pays for."""
+"""The choice of settings for a study, from measurements and the length of the study."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,7 +28,7 @@ def torch_as_it_was() -> Iterator[None]:
 
 
 class Bench:
-    """Speeds by decree."""
+    """Stands in for the measurements, with given speeds."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -72,24 +72,25 @@ def test_one_thread_trains_unless_more_are_faster(bench: Bench, one: float, both
 def test_one_hiccup_does_not_decide_the_threads(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, all_cores: float, threads: int, slow: int
 ) -> None:
-    """The measurement number `slow`, of one thread and of all cores in turns, takes ten times as long."""
+    """The measurement number `slow` takes ten times as long. One thread and all cores take turns."""
 
-    def speed(*args: Any, **options: Any) -> Speed:
-        found = bench(*args, **options)
-        return replace(found, seconds_per_patch=found.seconds_per_patch * (10.0 if len(bench.tried) == slow + 1 else 1))
+    def measured(*args: Any, **options: Any) -> Speed:
+        speed = bench(*args, **options)
+        factor = 10.0 if len(bench.tried) == slow + 1 else 1
+        return replace(speed, seconds_per_patch=speed.seconds_per_patch * factor)
 
-    monkeypatch.setattr(choice, "measure", speed)
+    monkeypatch.setattr(choice, "measure", measured)
     bench.one, bench.all = 1.0, all_cores
     assert choose(MODEL, DATA, TRAIN, cores_to_use=4).threads == threads
 
 
 @pytest.mark.parametrize(
-    ("said", "threads"), [("1", 1), ("2", 2), ("3,2", 3), ("64", 4), ("", 4), ("many", 4), ("0", 4)]
+    ("value", "threads"), [("1", 1), ("2", 2), ("3,2", 3), ("64", 4), ("", 4), ("many", 4), ("0", 4)]
 )
 def test_the_threads_that_the_environment_allows_are_the_most(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, said: str, threads: int
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, value: str, threads: int
 ) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
     bench.one, bench.all = 1.0, 0.5
     assert choose(MODEL, DATA, TRAIN, cores_to_use=4).threads == threads
 
@@ -110,14 +111,14 @@ def test_a_short_study_stays_eager_without_trying(bench: Bench) -> None:
     assert "compiled+" not in bench.tried
 
 
-# 3 ms a patch saved, 40 s to compile each shape, to be saved twice: 26,667 patches a shape
+# Each patch saves 3 ms, and compiling a shape takes 40 s, which must be saved twice: 26,667 patches per shape.
 @pytest.mark.parametrize(
     ("patches", "shapes", "engine"),
     [(26_000, 1, "eager"), (27_000, 1, "compiled"), (80_000, 4, "eager"), (107_000, 4, "compiled")],
 )
 def test_compilation_has_to_save_twice_its_time(bench: Bench, patches: int, shapes: int, engine: str) -> None:
-    found = choose(MODEL, DATA, TRAIN, cores_to_use=1, patches=patches, shapes=shapes)
-    assert (found.engine, found.compiled) == (engine, engine == "compiled")
+    chosen = choose(MODEL, DATA, TRAIN, cores_to_use=1, patches=patches, shapes=shapes)
+    assert (chosen.engine, chosen.compiled) == (engine, engine == "compiled")
 
 
 def test_without_a_compiler_a_long_study_stays_eager(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,8 +170,8 @@ def test_a_gpu_gets_a_captured_step_and_bf16_and_a_compiled_one_where_it_pays(cu
     assert (short.engine, short.compiled, short.precision, short.deterministic) == ("graphed", False, "bf16", False)
     long = choose(MODEL, DATA, TRAIN, device="cuda:0", patches=10**6)
     assert (long.engine, long.compiled) == ("graphed", True)
-    asked = choose(MODEL, DATA, replace(TRAIN, precision="fp32", deterministic=True), device="cuda:0")
-    assert (asked.precision, asked.deterministic, asked.promises_bits) == ("fp32", True, True)
+    named = choose(MODEL, DATA, replace(TRAIN, precision="fp32", deterministic=True), device="cuda:0")
+    assert (named.precision, named.deterministic, named.promises_bits) == ("fp32", True, True)
 
 
 def test_a_gpu_that_only_emulates_bf16_computes_in_fp32_unless_told(cuda: Bench) -> None:
@@ -180,11 +181,11 @@ def test_a_gpu_that_only_emulates_bf16_computes_in_fp32_unless_told(cuda: Bench)
 
 
 def test_tf32_is_taken_where_it_is_named_and_refused_where_there_is_none(cuda: Bench) -> None:
-    asked = replace(TRAIN, precision="tf32")
-    assert choose(MODEL, DATA, asked, device="cuda:0").precision == "tf32"
+    train = replace(TRAIN, precision="tf32")
+    assert choose(MODEL, DATA, train, device="cuda:0").precision == "tf32"
     cuda.capability = 7, 5
     with pytest.raises(ConfigError, match=r"train\.precision tf32 needs a CUDA device of compute capability 8\.0"):
-        choose(MODEL, DATA, asked, device="cuda:0")
+        choose(MODEL, DATA, train, device="cuda:0")
 
 
 def test_a_cpu_has_no_tf32() -> None:
@@ -206,8 +207,8 @@ def test_measuring_leaves_no_trace_in_the_random_state() -> None:
     runtime = resolve(threads=1)
     runtime.apply()
     before = torch.random.get_rng_state()
-    found = measure(MODEL, DATA, TRAIN, runtime)
-    assert 0 < found.seconds_per_patch < 1 and found.micro_batch == 0
+    speed = measure(MODEL, DATA, TRAIN, runtime)
+    assert 0 < speed.seconds_per_patch < 1 and speed.micro_batch == 0
     assert torch.equal(before, torch.random.get_rng_state())
 
 
@@ -278,7 +279,7 @@ class Clock:
 
 
 class Scripted:
-    """A captured step: three alone, then the capture, which fails for memory as often as told."""
+    """A captured step: three steps without a graph, then the capture, which runs out of memory `failures` times."""
 
     def __init__(self, clock: Clock, failures: int) -> None:
         self.clock, self.failures = clock, failures
@@ -308,10 +309,10 @@ def test_steps_alone_after_a_capture_that_found_no_memory_are_not_timed_as_captu
     monkeypatch.setattr(speed, "_ENOUGH_SECONDS", 100.0)
     monkeypatch.setattr(speed, "start", lambda *_: None)
     monkeypatch.setattr(speed, "Step", lambda *_: Scripted(clock, failures))
-    found = measure(MODEL, DATA, TRAIN, replace(resolve(threads=1), engine="graphed"))
-    assert found.seconds_per_patch == 1.0 / 4
-    assert found.seconds_to_warm_up == warm_up
-    assert found.micro_batch == (4 if failures else 0)
+    measured = measure(MODEL, DATA, TRAIN, replace(resolve(threads=1), engine="graphed"))
+    assert measured.seconds_per_patch == 1.0 / 4
+    assert measured.seconds_to_warm_up == warm_up
+    assert measured.micro_batch == (4 if failures else 0)
 
 
 def test_where_memory_runs_out_later_the_time_is_that_of_the_smaller_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,5 +331,5 @@ def test_where_memory_runs_out_later_the_time_is_that_of_the_smaller_parts(monke
     monkeypatch.setattr(speed, "_ENOUGH_SECONDS", 100.0)
     monkeypatch.setattr(speed, "start", lambda *_: None)
     monkeypatch.setattr(speed, "Step", lambda *_: Halved())
-    found = measure(MODEL, DATA, TRAIN, resolve(threads=1))
-    assert (found.seconds_per_patch, found.micro_batch) == (3.0 / 4, 2)
+    measured = measure(MODEL, DATA, TRAIN, resolve(threads=1))
+    assert (measured.seconds_per_patch, measured.micro_batch) == (3.0 / 4, 2)

@@ -1,4 +1,4 @@
-"""Hyperparameters are checked where they are born: a refusal names the field, the rule and the value."""
+"""Hyperparameters are checked on creation. An error names the field, the rule and the value."""
 
 import ast
 import inspect
@@ -83,7 +83,7 @@ def test_every_field_is_among_those_tried_out_of_range() -> None:
 @pytest.mark.parametrize(("section", "name"), EVERY_FIELD)
 def test_what_is_no_number_or_name_of_that_field_is_refused(section: str, name: str, value: object) -> None:
     if name == "deterministic" and value in (True, False, None):
-        SECTIONS[section](**{name: value})  # the one field of which these are the legal values
+        SECTIONS[section](**{name: value})  # the only field with these legal values
         return
     with pytest.raises(ConfigError, match=rf"^{section}\.{name} must be ") as caught:
         SECTIONS[section](**{name: value})
@@ -111,11 +111,11 @@ def test_a_whole_number_is_a_legal_real_one() -> None:
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_a_section_cannot_be_changed_after_its_check(section: str) -> None:
-    made = SECTIONS[section]()
+    section_config = SECTIONS[section]()
     with pytest.raises(FrozenInstanceError):
-        setattr(made, fields(made)[0].name, None)
+        setattr(section_config, fields(section_config)[0].name, None)
     with pytest.raises((AttributeError, TypeError)):
-        made.no_such_field = 1
+        section_config.no_such_field = 1
 
 
 @pytest.mark.parametrize("section", SECTIONS)

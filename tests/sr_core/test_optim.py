@@ -1,4 +1,4 @@
-"""What moves the weights: schedules over patches, Adam's settings, and the average that is scored."""
+"""Learning rate schedules over patches, Adam's settings, and the average of the weights."""
 
 import itertools
 import math
@@ -111,9 +111,9 @@ def test_the_average_is_the_weighted_mean_of_all_weights_so_far(batch: int, hori
     decay = math.exp(-batch / horizon)
     shares = np.array([decay ** (steps - i) for i in range(1, steps + 1)])
     direct = np.average([w.numpy() for w in walked], axis=0, weights=shares)
-    found = averaged(walked, train_config(batch_size=batch, ema_horizon_patches=horizon))
+    average = averaged(walked, train_config(batch_size=batch, ema_horizon_patches=horizon))
     # 200 roundings of float64, on weights of order 1
-    np.testing.assert_allclose(found.numpy(), direct, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(average.numpy(), direct, rtol=0, atol=1e-12)
 
 
 def test_after_one_step_the_average_is_the_weights_themselves() -> None:

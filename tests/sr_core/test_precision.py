@@ -1,4 +1,4 @@
-"""Float32 numbers are multiplied as the record says in training, and with all their digits in every validation."""
+"""Training multiplies float32 numbers as recorded, and every validation multiplies them exactly."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -120,7 +120,7 @@ def test_a_block_computes_with_all_digits_and_leaves_the_callers_settings(
 
 
 class Watched(nn.Module):
-    """A network that notes under which settings it is called, and whether for a training."""
+    """A network that records the settings of each call, and whether it is in training mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -164,7 +164,7 @@ def test_every_validation_and_enlargement_computes_with_all_digits(caller: Calla
 
 
 def test_settings_of_the_caller_change_no_bit_of_a_score_or_an_enlargement() -> None:
-    """On a CPU without bf16 it passes without effort."""
+    """On a CPU without bf16 the test always passes."""
     model, scorer = A2N(MODEL, 2).eval(), scorer_of(resolve(threads=1))
     initialise(model, 3)
     lr = crops(1)[0].lr
@@ -251,7 +251,7 @@ def test_a_command_meets_such_a_variable_before_its_work(
         settled.apply()
 
 
-# What torch says of it
+# Warnings of torch
 
 
 class Stream:
@@ -314,7 +314,7 @@ def test_the_compilers_advice_to_round_is_not_shown(monkeypatch: pytest.MonkeyPa
     _warn_tf32_disabled.__wrapped__()  # warnings are errors here
 
 
-# On a GPU: what the settings above come to
+# The same settings on a GPU
 
 
 def on_a_gpu(precision: Any, engine: Any = "eager") -> Runtime:

@@ -1,4 +1,4 @@
-"""Settings that decide bits: resolved, recorded, restored, and named where they cannot be."""
+"""Settings that affect bits: chosen, recorded, restored, and named if they cannot be restored."""
 
 import json
 import os
@@ -171,6 +171,8 @@ def test_a_setting_that_the_record_is_too_old_to_name_is_told_where_it_decides_b
     on_gpu = LaterRuntime.from_json({**stored, "device": "cuda"}, format=2)
     assert (on_cpu.unmet(), on_cpu.unknown()) == ([], [])
     assert (on_gpu.unmet(), on_gpu.unknown()) == ([], ["library is not in the record, 9.1 here"])
-    assert LaterRuntime.from_json(on_gpu.to_json(), format=3) == on_gpu  # written as unknown, and so it stays
-    known = replace(on_gpu, library="8.9")
-    assert (known.unmet(), known.unknown()) == (["library 8.9 then, 9.1 here"], [])
+    assert (
+        LaterRuntime.from_json(on_gpu.to_json(), format=3) == on_gpu
+    )  # an unknown value is written and read as unknown
+    recorded = replace(on_gpu, library="8.9")
+    assert (recorded.unmet(), recorded.unknown()) == (["library 8.9 then, 9.1 here"], [])

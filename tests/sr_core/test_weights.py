@@ -1,4 +1,4 @@
-"""Weights from files into networks, and the messages when they do not fit."""
+"""Loading weight files into networks, and the messages for weights that do not fit."""
 
 import json
 import pickle
@@ -40,7 +40,7 @@ def test_own_weights_come_back_bit_for_bit_in_eval_mode(tmp_path: Path) -> None:
     assert all(torch.equal(t, model.state_dict()[name]) for name, t in loaded.state_dict().items())
 
 
-def test_reading_own_weights_gives_tensors_and_the_config_beside_them(tmp_path: Path) -> None:
+def test_reading_own_weights_gives_tensors_and_the_config_next_to_them(tmp_path: Path) -> None:
     state, config = read_weights(write_trial(tmp_path, network()))
     assert state.keys() == network().state_dict().keys()
     assert config is not None
@@ -169,7 +169,7 @@ def test_another_networks_released_weights_are_named(tmp_path: Path) -> None:
         load_model(tmp_path / "edsr.pt", 2)
 
 
-def test_own_weights_need_the_config_beside_them(tmp_path: Path) -> None:
+def test_own_weights_need_the_config_next_to_them(tmp_path: Path) -> None:
     path = write_trial(tmp_path, network())
     (tmp_path / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"config\.json: missing"):
