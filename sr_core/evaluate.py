@@ -258,8 +258,9 @@ def _check_sizes(
 ) -> None:
     """Check all image sizes before any image is scored.
 
-    Raises: ImageError: an image is too small to be scored, or an LR image does not have the size that its HR image
-        requires.
+    Raises:
+        ImageError: an image is too small to be scored, or an LR image does not have the size that its HR image
+            requires.
     """
     from sr_core.images.files import image_sides
     from sr_core.metrics.evaluate import least_side

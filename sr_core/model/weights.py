@@ -328,11 +328,12 @@ def _described_network(config: Mapping[str, Any], sidecar: Path) -> tuple[ModelC
     Raises:
         CheckpointError: a field is missing, unknown or not legal.
     """
-    section, data = config.get("model"), config.get("data")
+    section = config.get("model")
+    data = config.get("data")
     expected = {field.name for field in fields(ModelConfig)}
     if not isinstance(section, dict) or set(section) != expected:
-        got = ", ".join(sorted(section)) if isinstance(section, dict) else repr(section)
-        raise CheckpointError(f'{sidecar}: "model" must hold {", ".join(sorted(expected))}; got {got}')
+        fields_present = ", ".join(sorted(section)) if isinstance(section, dict) else repr(section)
+        raise CheckpointError(f'{sidecar}: "model" must hold {", ".join(sorted(expected))}; got {fields_present}')
     scale = data.get("scale") if isinstance(data, dict) else None
     if scale not in SCALES:
         raise CheckpointError(f"{sidecar}: data.scale must be one of {', '.join(map(str, SCALES))}; got {scale!r}")

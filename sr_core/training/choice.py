@@ -82,9 +82,9 @@ def choose(
         patches: number of patches that the whole study trains, which decides whether compilation pays off.
         shapes: number of compilations in the study: its different networks and batch shapes, times the number of
             processes that train at once.
-    Raises: ConfigError: the device does not exist, does not support `train.engine` or `train.precision`, or lacks
-        memory for
-            one patch.
+    Raises:
+        ConfigError: the device does not exist, does not support `train.engine` or `train.precision`, or lacks memory
+            for one patch.
     """
     plain = resolve(device=device, threads=1)
     on_cpu = plain.device == "cpu"

@@ -41,7 +41,7 @@ def _unknown_on_a_gpu(settings: Mapping[str, Any]) -> str | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Runtime:
-    """The settings of a training. If all of them are equal, results are promised to be bitwise equal."""
+    """The settings of a training. Equal settings give bitwise equal results if `deterministic` is true."""
 
     device: str
     """The torch device: "cpu", "cuda:0", or "cuda" for the current GPU of the process."""

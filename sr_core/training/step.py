@@ -105,7 +105,8 @@ class Step:
         """The most patches of a batch that are processed at once. 0 means all."""
 
     def __call__(self) -> None:
-        state, config = self._state, self._config
+        state = self._state
+        config = self._config
         lr, hr = self._batch()
         self._set_learning_rate(learning_rate(config, state.patches))
         state.patches += config.batch_size
