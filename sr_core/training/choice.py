@@ -188,6 +188,11 @@ def _check_possible(engine: str, device: str) -> None:
 
 
 def _precision(train: TrainConfig, device: str) -> Literal["fp32", "tf32", "bf16"]:
+    """The precision that the config selects on this device.
+
+    Raises:
+        ConfigError: the device does not have tf32.
+    """
     # GPUs older than Ampere (compute capability 8.0) do not have TF32 and only emulate bf16.
     ampere = device != "cpu" and torch.cuda.get_device_capability(device) >= (8, 0)
     if train.precision == "auto":
@@ -263,9 +268,9 @@ def _with_layout(
     contiguous = replace(channels_last, memory_format="contiguous")
     max_time = _MAX_TIME_CONTIGUOUS["cpu" if channels_last.device == "cpu" else "cuda"]
     for _ in range(2):  # twice, so that a single slow measurement does not decide a study's bits
-        present = measure(model, data, train, channels_last, at_most=at_most).seconds_per_patch
-        other = measure(model, data, train, contiguous, at_most=at_most).seconds_per_patch
-        if other >= max_time * present:
+        seconds_channels_last = measure(model, data, train, channels_last, at_most=at_most).seconds_per_patch
+        seconds_contiguous = measure(model, data, train, contiguous, at_most=at_most).seconds_per_patch
+        if seconds_contiguous >= max_time * seconds_channels_last:
             return channels_last
     return contiguous
 

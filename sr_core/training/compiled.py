@@ -32,8 +32,10 @@ def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def keep_compiled_in(folder: Path) -> None:
-    """Store compiled code of this process and its children in this folder, unless environment variables name
-    another."""
+    """Store the compiled code of this process and its children in a folder.
+
+    The environment variables TORCHINDUCTOR_CACHE_DIR and TRITON_CACHE_DIR take precedence.
+    """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "inductor"))
     os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "triton"))
 

@@ -40,11 +40,11 @@ def unit_range(pixels: UInt8Pixels, runtime: Runtime, out: Tensor | None = None)
 
 
 class Inputs:
-    """The LR and HR pixels of the current batch in [0, 1], at the same memory addresses as long as the shapes are
-    equal.
+    """The LR and HR pixels of the current batch in [0, 1], on the training device.
 
-    A captured step reads its inputs from the addresses at the time of the capture. On a CPU, reusing memory also saves
-    time: new memory is zeroed first, which takes several times as long as the division by 255.
+    They keep their memory addresses as long as the shapes are equal. A captured step reads its inputs from the
+    addresses at the time of the capture. On a CPU, reusing memory also saves time: new memory is zeroed first, which
+    takes several times as long as the division by 255.
     """
 
     def __init__(self, runtime: Runtime) -> None:

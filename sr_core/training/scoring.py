@@ -83,13 +83,12 @@ class CropScorer:
             logger.warning("out of memory in a validation; continuing with %d crops at once", self._max_crops)
 
     def image(self) -> Image:
-        """The centre of the first crop, enlarged by the network that was scored last: (H, W, 3), at most 256 pixels a
-        side."""
+        """The centre of the first crop from the last call: (H, W, 3), uint8, at most 256 pixels a side."""
         assert self._last_sr is not None, "no network has been scored yet"
         return _pixels(self._last_sr)
 
     def preview(self, model: nn.Module) -> Image:
-        """The centre of the first crop, enlarged by this network: (H, W, 3), at most 256 pixels a side."""
+        """The centre of the first crop, enlarged by this network: (H, W, 3), uint8, at most 256 pixels a side."""
         lr, _ = self._batches[0]
         with torch.inference_mode(), exact_multiplication():
             return _pixels(_centre(self._enlarged(model, lr)[0] * 255))

@@ -144,8 +144,10 @@ class Step:
             self._share = share
 
     def _replay(self, lr: Tensor, hr: Tensor) -> None:
-        """Replay the captured step. The first steps of each micro-batch size run without a graph, then it is
-        captured."""
+        """Replay the captured step.
+
+        The first steps of each micro-batch size run without a graph. The next step is captured.
+        """
         if self._warm_for != self.micro_batch:
             # Other sizes use other kernels, and libraries cannot select kernels during a capture.
             self._warm_for = self.micro_batch
@@ -231,8 +233,10 @@ class Step:
         return False
 
     def _accumulate(self, lr: Tensor, hr: Tensor) -> None:
-        """Add up the gradients of the batch part by part, then add its loss to the sum. A failure does not change the
-        sum."""
+        """Add up the gradients of the batch part by part, then add its loss to the sum.
+
+        If a part fails, the sum is unchanged.
+        """
         total = torch.zeros_like(self._state.loss_sum)
         size = self.micro_batch or len(lr)
         for part_lr, part_hr in zip(torch.split(lr, size), torch.split(hr, size), strict=True):
