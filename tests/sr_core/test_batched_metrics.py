@@ -117,7 +117,7 @@ def test_one_pixel_that_is_not_a_number_spoils_its_image_alone(protocol: Evaluat
     ("side", "scale", "protocol"),
     [(15, 2, "canonical"), (14, 2, "canonical"), (11, 4, "blog"), (10, 4, "blog"), (8, 4, "blog")],
 )
-def test_images_are_refused_as_too_small_where_the_reference_refuses_them(
+def test_images_are_refused_as_too_small_if_the_reference_refuses_them(
     side: int, scale: Scale, protocol: EvaluationProtocol
 ) -> None:
     sr, hr = images(1, side, side + 9, 5, 5)

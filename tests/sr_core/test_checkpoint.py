@@ -79,7 +79,7 @@ def test_loading_brings_back_every_bit_that_decides_what_comes_next(written: tup
     assert digest_of(everything(train(loaded, 4))) == digest_of(everything(train(state, 4)))
 
 
-def test_the_optimiser_goes_on_in_the_types_it_left(written: tuple[Path, TrainState]) -> None:
+def test_the_optimiser_resumes_with_the_same_types(written: tuple[Path, TrainState]) -> None:
     path, state = written
     loaded = fresh()
     load_checkpoint(path, loaded, MARK)
@@ -97,7 +97,7 @@ def test_saving_twice_writes_the_same_bytes(written: tuple[Path, TrainState]) ->
     assert path.read_bytes() == before
 
 
-def test_a_later_owner_may_go_on_from_a_checkpoint(written: tuple[Path, TrainState]) -> None:
+def test_a_later_owner_may_resume_from_a_checkpoint(written: tuple[Path, TrainState]) -> None:
     path, state = written
     later = fresh()
     load_checkpoint(path, later, Mark(MARK.config, MARK.epoch + 1))
@@ -141,7 +141,7 @@ def test_a_checkpoint_of_a_later_owner_is_not_written_over(written: tuple[Path, 
     assert len(path.read_bytes()) > 20
 
 
-def test_behind_the_fence_of_a_later_owner_no_checkpoint_is_written_even_where_there_is_none(
+def test_behind_the_fence_of_a_later_owner_no_checkpoint_is_written_even_if_there_is_none(
     written: tuple[Path, TrainState],
 ) -> None:
     path, state = written
@@ -360,7 +360,7 @@ def test_saved_weights_load_as_they_were_and_their_digest_names_them(tmp_path: P
     assert digest == digest_of(loaded) == digest_of(weights_of(model))
 
 
-def test_a_digest_tells_names_types_shapes_and_every_bit_apart() -> None:
+def test_a_digest_depends_on_names_types_shapes_and_every_bit() -> None:
     plain = {"a": torch.zeros(4), "b": torch.ones(2)}
     others = [
         {"a": torch.zeros(4), "c": torch.ones(2)},

@@ -165,7 +165,7 @@ def cuda(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return bench
 
 
-def test_a_gpu_gets_a_captured_step_and_bf16_and_a_compiled_one_where_it_pays(cuda: Bench) -> None:
+def test_a_gpu_gets_a_captured_step_and_bf16_and_a_compiled_one_if_it_pays(cuda: Bench) -> None:
     short = choose(MODEL, DATA, TRAIN, device="cuda:0", patches=10_000)
     assert (short.engine, short.compiled, short.precision, short.deterministic) == ("graphed", False, "bf16", False)
     long = choose(MODEL, DATA, TRAIN, device="cuda:0", patches=10**6)
@@ -174,13 +174,13 @@ def test_a_gpu_gets_a_captured_step_and_bf16_and_a_compiled_one_where_it_pays(cu
     assert (named.precision, named.deterministic, named.promises_bits) == ("fp32", True, True)
 
 
-def test_a_gpu_that_only_emulates_bf16_computes_in_fp32_unless_told(cuda: Bench) -> None:
+def test_a_gpu_that_only_emulates_bf16_computes_in_fp32_unless_bf16_is_named(cuda: Bench) -> None:
     cuda.capability = 7, 5
     assert choose(MODEL, DATA, TRAIN, device="cuda:0").precision == "fp32"
     assert choose(MODEL, DATA, replace(TRAIN, precision="bf16"), device="cuda:0").precision == "bf16"
 
 
-def test_tf32_is_taken_where_it_is_named_and_refused_where_there_is_none(cuda: Bench) -> None:
+def test_tf32_is_used_if_named_and_refused_if_the_gpu_lacks_it(cuda: Bench) -> None:
     train = replace(TRAIN, precision="tf32")
     assert choose(MODEL, DATA, train, device="cuda:0").precision == "tf32"
     cuda.capability = 7, 5

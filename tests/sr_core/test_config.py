@@ -90,7 +90,7 @@ def test_what_is_no_number_or_name_of_that_field_is_refused(section: str, name: 
     assert repr(value) in str(caught.value)
 
 
-def test_a_window_smaller_than_an_hr_patch_is_refused_only_where_windows_are_used() -> None:
+def test_a_window_smaller_than_an_hr_patch_is_refused_only_if_windows_are_used() -> None:
     DataConfig(scale=4, lr_patch_size=64, subimage_window=255)
     DataConfig(scale=4, lr_patch_size=64, subimage_window=256, sampling="subimages")
     with pytest.raises(ConfigError, match=r"data\.subimage_window must hold an HR patch of 256 pixels .*255"):

@@ -209,7 +209,7 @@ def test_a_loss_is_the_mean_over_the_steps_since_the_validation_before(
     ]
 
 
-def test_the_rate_that_is_told_is_that_of_the_last_step(runtime: Runtime) -> None:
+def test_a_validation_reports_the_rate_of_the_last_step(runtime: Runtime) -> None:
     config = replace(TRAIN, schedule="cosine")
     _, events = Run(runtime, config).whole()
     assert [e.learning_rate for e in validations(events)] == [learning_rate(config, p - 4) for p in (16, 32, 48)]

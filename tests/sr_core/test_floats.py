@@ -201,7 +201,7 @@ def test_settings_are_measured_and_chosen_without_subnormals_and_leave_the_calle
 # A thread with settings of its own
 
 
-def test_an_error_of_the_work_comes_back_and_the_thread_goes_on() -> None:
+def test_an_error_of_the_work_is_raised_and_the_thread_continues() -> None:
     with OwnThread(lambda: None) as thread:
         with pytest.raises(ZeroDivisionError):
             thread(lambda: 1 / 0)

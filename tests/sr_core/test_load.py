@@ -41,7 +41,7 @@ ERRORS = [NVMLError_GpuIsLost("GPU is lost"), RuntimeError("unknown error"), OSE
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_a_gauge_that_fails_is_dropped_with_one_line_and_the_others_go_on(
+def test_a_gauge_that_fails_is_dropped_with_one_line_and_the_others_continue(
     meter_of: object, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     driver = Driver(3, error)

@@ -69,7 +69,7 @@ def test_a_lack_of_memory_is_recognised(error: BaseException) -> None:
     assert is_out_of_memory(error)
 
 
-def test_the_accelerator_s_own_error_is_recognised_where_torch_has_it() -> None:
+def test_the_accelerator_s_own_error_is_recognised_if_torch_has_it() -> None:
     assert is_out_of_memory(torch.AcceleratorError(CUDA))
     assert not is_out_of_memory(torch.AcceleratorError("CUDA error: an illegal memory access was encountered"))
 

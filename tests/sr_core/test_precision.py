@@ -230,7 +230,7 @@ def test_a_variable_that_overrules_the_settings_is_refused_in_one_line(
         ("cpu", "ONEDNN_DEFAULT_FPMATH_MODE", "strict"),
     ],
 )
-def test_a_variable_without_effect_on_the_device_is_nobodys_business(
+def test_a_variable_without_effect_on_the_device_is_allowed(
     monkeypatch: pytest.MonkeyPatch, device: str, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)

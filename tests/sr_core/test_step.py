@@ -107,7 +107,7 @@ def confined(plain: Runtime, room: int) -> tuple[TrainState, Small]:
     return start(small, TRAIN, plain), small
 
 
-def test_out_of_memory_goes_on_with_the_same_batch_in_smaller_parts(
+def test_after_running_out_of_memory_the_same_batch_is_computed_in_smaller_parts(
     plain: Runtime, caplog: pytest.LogCaptureFixture
 ) -> None:
     state, small = confined(plain, room=2)
@@ -196,7 +196,7 @@ class Graph:
         state.average.update(self.step._share)
 
 
-def test_a_captured_step_reads_pixels_rates_and_shares_where_it_found_them(plain: Runtime, graphs: list[Graph]) -> None:
+def test_a_captured_step_reads_pixels_rates_and_shares_from_fixed_places(plain: Runtime, graphs: list[Graph]) -> None:
     captured = trained(replace(plain, engine="graphed"))
     eager = trained(plain)
     assert [graph.replays for graph in graphs] == [8 - STEPS_BEFORE_CAPTURE]
@@ -295,7 +295,7 @@ def test_pixels_of_the_host_go_to_a_device_by_way_of_pinned_memory(
     assert not pinned
 
 
-def test_freed_memory_is_kept_where_the_c_library_is_glibc() -> None:
+def test_freed_memory_is_kept_if_the_c_library_is_glibc() -> None:
     import platform
 
     assert keep_freed_memory() is (platform.libc_ver()[0] == "glibc")

@@ -88,7 +88,7 @@ def off_by_at_most_one(found: np.ndarray, wanted: np.ndarray) -> bool:
     return bool(difference.max() <= 1 and (difference > 0).mean() <= 0.002)
 
 
-def test_a_image_becomes_the_network_s_output_under_a_clear_name(
+def test_an_image_becomes_the_network_s_output_under_a_clear_name(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     PIL.Image.fromarray(PIXELS).save(tmp_path / "photo.tiff")
@@ -370,7 +370,7 @@ def test_a_full_disk_ends_the_command_and_leaves_nothing(
     assert names(tmp_path / "out") == []
 
 
-def test_an_output_that_may_not_be_replaced_is_told_and_the_others_are_enlarged(
+def test_an_output_that_may_not_be_replaced_is_reported_and_the_others_are_enlarged(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "in").mkdir()
@@ -393,9 +393,7 @@ def test_an_output_that_may_not_be_replaced_is_told_and_the_others_are_enlarged(
     assert opened(tmp_path / "out" / "b_x2.png").size == (34, 26)
 
 
-def test_released_weights_need_a_scale_where_they_do_not_tell_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_released_x2_and_x3_weights_need_a_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_png(tmp_path / "a.png", PIXELS)
     for scale in (3, 4):
         torch.save(to_published(network(scale).state_dict()), tmp_path / f"x{scale}.pt")
@@ -420,7 +418,7 @@ def test_bad_usage_is_one_line(weights: Path, tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.slow
-def test_a_killed_run_leaves_whole_images_and_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_a_killed_run_leaves_whole_images_and_the_same_command_resumes(tmp_path: Path) -> None:
     """The real command, killed while it works: every output is complete, and a second run adds the missing ones."""
     weights, photos, out = save_weights(tmp_path / "trained"), tmp_path / "photos", tmp_path / "out"
     photos.mkdir()
@@ -451,13 +449,13 @@ def test_on_a_gpu_the_room_is_what_is_free_and_not_all_that_it_has(monkeypatch: 
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3 << 30, 80 << 30))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5 << 30)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1 << 30)
-    assert enlarge._room(torch.device("cuda:0")) == 7 << 30, "what this process keeps for its next image is free too"
+    assert enlarge._available_bytes(torch.device("cuda:0")) == 7 << 30, "what this process keeps for its next image is free too"
 
 
 @pytest.mark.parametrize(
     "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
 )
-def test_a_image_for_which_memory_runs_out_is_one_line_and_the_next_is_enlarged(
+def test_an_image_for_which_memory_runs_out_is_one_line_and_the_next_is_enlarged(
     weights: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -491,7 +489,7 @@ def test_a_name_that_fits_is_written(weights: Path, tmp_path: Path, needs_name: 
     assert names(tmp_path / "out") == [f"{stem}_x2.png"]
 
 
-def test_a_name_that_is_too_long_is_told_and_the_others_are_enlarged(
+def test_a_name_that_is_too_long_is_reported_and_the_others_are_enlarged(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "in"

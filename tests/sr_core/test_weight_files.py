@@ -357,7 +357,7 @@ def plain_pickle(path: Path) -> None:
         (Path.mkdir, "name the file in it"),
     ],
 )
-def test_what_is_no_weights_file_is_told_in_one_line(
+def test_a_file_without_weights_is_refused_in_one_line(
     tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str], write: Callable[[Path], None], said: str
 ) -> None:
     path = tmp_path / "weights.pth"
@@ -371,8 +371,8 @@ def test_what_is_no_weights_file_is_told_in_one_line(
     assert not out.exists()
 
 
-@pytest.mark.parametrize(("write", "said"), [(empty, "it is empty"), (pointer, "git lfs pull"), (web_page, "DOCTYPE")])
-def test_what_is_no_safetensors_file_is_told_in_one_line(
+@pytest.mark.parametrize(("write", "said"), [(empty, "the file is empty"), (pointer, "git lfs pull"), (web_page, "DOCTYPE")])
+def test_a_file_that_is_not_safetensors_is_refused_in_one_line(
     tmp_path: Path, write: Callable[[Path], None], said: str
 ) -> None:
     path = own(tmp_path / "trial", network().state_dict())
@@ -393,7 +393,7 @@ def test_an_unwrapped_network_enlarges_as_the_plain_file_does(tmp_path: Path, im
         np.testing.assert_array_equal(read_image(tmp_path / "plain" / image), read_image(tmp_path / "wrapped" / image))
 
 
-def test_a_zip_archive_with_a_damaged_table_of_contents_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_zip_archive_with_a_damaged_table_of_contents_is_refused_in_one_line(tmp_path: Path) -> None:
     torch.save(released(), tmp_path / "a.pt")
     content = (tmp_path / "a.pt").read_bytes()
     for at in (content.index(b"PK\x01\x02"), content.rindex(b"/data.pkl") + 1):
