@@ -228,9 +228,8 @@ def _load_safetensors(content: bytes, path: Path) -> dict[str, Tensor]:
 def _load_pickled(content: bytes, path: Path) -> object:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # torch warns about pickles that it did not write, and the error says so too
+            # Torch warns about pickles that it did not write, and the error below says so too.
+            warnings.simplefilter("ignore")
             return torch.load(BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as exc:  # a damaged pickle can raise any exception
         kind = type(exc).__name__ if content else "empty"
