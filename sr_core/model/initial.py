@@ -21,9 +21,8 @@ def initialise(model: nn.Module, seed: int) -> None:
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            bound = 1 / math.sqrt(
-                module.weight[0].numel()
-            )  # numel is the fan-in: the number of inputs of one output channel
+            fan_in = module.weight[0].numel()  # the number of inputs of one output channel
+            bound = 1 / math.sqrt(fan_in)
             _draw(module.weight, f"{name}.weight", bound, seed)
             if module.bias is not None:
                 _draw(module.bias, f"{name}.bias", bound, seed)

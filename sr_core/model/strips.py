@@ -84,9 +84,8 @@ def tail_halo(model: A2N) -> int:
     rows = 1  # for to_rgb
     for stage in reversed(model.tail):
         assert isinstance(stage.factor, int)
-        rows = -(
-            -(rows + 2) // stage.factor
-        )  # two 3x3 convolutions at the enlarged size, then rounded up to input rows
+        # Two 3x3 convolutions need one more row each at the enlarged size. Input rows are rounded up.
+        rows = -(-(rows + 2) // stage.factor)
     return rows
 
 

@@ -94,10 +94,10 @@ def walk(steps: int) -> list[torch.Tensor]:
     return [torch.randn((2, 3), generator=generator, dtype=torch.float64) for _ in range(steps)]
 
 
-def averaged(walked: list[torch.Tensor], config: TrainConfig) -> torch.Tensor:
+def averaged(history: list[torch.Tensor], config: TrainConfig) -> torch.Tensor:
     model = nn.Linear(3, 2, bias=False).double()
     average = WeightAverage(model)
-    for step, weights in enumerate(walked, start=1):
+    for step, weights in enumerate(history, start=1):
         with torch.no_grad():
             model.weight.copy_(weights)
         average.update(averaging_weight(config, step))
@@ -107,11 +107,11 @@ def averaged(walked: list[torch.Tensor], config: TrainConfig) -> torch.Tensor:
 @pytest.mark.parametrize("steps", [1, 2, 7, 200])
 @pytest.mark.parametrize(("batch", "horizon"), [(8, 160.0), (32, 192.0), (8, 4.0), (8, 1e9)])
 def test_the_average_is_the_weighted_mean_of_all_weights_so_far(batch: int, horizon: float, steps: int) -> None:
-    walked = walk(steps)
+    history = walk(steps)
     decay = math.exp(-batch / horizon)
     shares = np.array([decay ** (steps - i) for i in range(1, steps + 1)])
-    direct = np.average([w.numpy() for w in walked], axis=0, weights=shares)
-    average = averaged(walked, train_config(batch_size=batch, ema_horizon_patches=horizon))
+    direct = np.average([w.numpy() for w in history], axis=0, weights=shares)
+    average = averaged(history, train_config(batch_size=batch, ema_horizon_patches=horizon))
     # 200 roundings of float64, on weights of order 1
     np.testing.assert_allclose(average.numpy(), direct, rtol=0, atol=1e-12)
 

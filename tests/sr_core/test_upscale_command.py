@@ -449,7 +449,9 @@ def test_on_a_gpu_the_room_is_what_is_free_and_not_all_that_it_has(monkeypatch: 
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3 << 30, 80 << 30))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5 << 30)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1 << 30)
-    assert enlarge._available_bytes(torch.device("cuda:0")) == 7 << 30, "what this process keeps for its next image is free too"
+    assert enlarge._available_bytes(torch.device("cuda:0")) == 7 << 30, (
+        "what this process keeps for its next image is free too"
+    )
 
 
 @pytest.mark.parametrize(

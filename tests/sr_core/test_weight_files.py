@@ -371,7 +371,9 @@ def test_a_file_without_weights_is_refused_in_one_line(
     assert not out.exists()
 
 
-@pytest.mark.parametrize(("write", "said"), [(empty, "the file is empty"), (pointer, "git lfs pull"), (web_page, "DOCTYPE")])
+@pytest.mark.parametrize(
+    ("write", "said"), [(empty, "the file is empty"), (pointer, "git lfs pull"), (web_page, "DOCTYPE")]
+)
 def test_a_file_that_is_not_safetensors_is_refused_in_one_line(
     tmp_path: Path, write: Callable[[Path], None], said: str
 ) -> None:
