@@ -22,7 +22,8 @@ from sr_core.training.runtime import resolve
 from sr_core.training.scoring import CropScorer
 
 PROTOCOLS: tuple[EvaluationProtocol, ...] = get_args(EvaluationProtocol)
-DB, SSIM = 1e-6, 1e-7
+DB = 1e-6
+SSIM = 1e-7
 """The largest difference between the fast scores and the reference."""
 
 
@@ -156,7 +157,8 @@ def network(scale: Scale) -> A2N:
 def test_a_validation_scores_each_crop_as_the_reference_scores_the_networks_image(
     scale: Scale, protocol: EvaluationProtocol
 ) -> None:
-    fixed, runtime = crops(5, 17, scale), resolve(threads=1)
+    fixed = crops(5, 17, scale)
+    runtime = resolve(threads=1)
     model = runtime.place(network(scale))
     scored = CropScorer(fixed, scale=scale, protocol=protocol, runtime=runtime)(model)
     assert [name for name, _ in scored] == [crop.name for crop in fixed]
@@ -167,7 +169,8 @@ def test_a_validation_scores_each_crop_as_the_reference_scores_the_networks_imag
 
 
 def test_a_validation_gives_the_same_bits_again_also_with_a_new_scorer() -> None:
-    fixed, runtime = crops(4, 20, 2), resolve(threads=1)
+    fixed = crops(4, 20, 2)
+    runtime = resolve(threads=1)
     model = runtime.place(network(2))
     first = CropScorer(fixed, scale=2, protocol="canonical", runtime=runtime)
     again = CropScorer(fixed, scale=2, protocol="canonical", runtime=runtime)
@@ -175,8 +178,10 @@ def test_a_validation_gives_the_same_bits_again_also_with_a_new_scorer() -> None
 
 
 def test_a_preview_is_the_image_of_a_validation_by_the_same_network_and_leaves_that_of_another() -> None:
-    fixed, runtime = crops(4, 20, 2), resolve(threads=1)
-    model, other = runtime.place(network(2)), runtime.place(network(2))
+    fixed = crops(4, 20, 2)
+    runtime = resolve(threads=1)
+    model = runtime.place(network(2))
+    other = runtime.place(network(2))
     initialise(other, 77)
     scorer = CropScorer(fixed, scale=2, protocol="canonical", runtime=runtime)
     scorer(model)
@@ -210,7 +215,8 @@ def test_on_cuda_they_are_the_references_too_and_a_validation_waits_once(
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("no room"), RuntimeError("CUDA error: out of memory")])
 def test_a_validation_without_room_for_all_crops_takes_fewer_at_once_and_keeps_to_it(error: Exception) -> None:
-    fixed, runtime = crops(7, 20, 2), resolve(threads=1)
+    fixed = crops(7, 20, 2)
+    runtime = resolve(threads=1)
     model = runtime.place(network(2))
     whole = CropScorer(fixed, scale=2, protocol="canonical", runtime=runtime)
     (_, originals) = whole._batches[0]
@@ -237,7 +243,8 @@ def test_a_validation_without_room_for_all_crops_takes_fewer_at_once_and_keeps_t
 
 
 def test_a_validation_without_room_for_one_crop_is_the_end() -> None:
-    fixed, runtime = crops(2, 20, 2), resolve(threads=1)
+    fixed = crops(2, 20, 2)
+    runtime = resolve(threads=1)
 
     class Confined(torch.nn.Module):
         def forward(self, part: torch.Tensor) -> torch.Tensor:
@@ -248,7 +255,8 @@ def test_a_validation_without_room_for_one_crop_is_the_end() -> None:
 
 
 def test_a_preview_without_room_for_all_crops_takes_fewer_at_once_too() -> None:
-    fixed, runtime = crops(4, 20, 2), resolve(threads=1)
+    fixed = crops(4, 20, 2)
+    runtime = resolve(threads=1)
     model = runtime.place(network(2))
     scorer = CropScorer(fixed, scale=2, protocol="canonical", runtime=runtime)
     expected = scorer.preview(model)

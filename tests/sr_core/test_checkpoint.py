@@ -84,7 +84,8 @@ def test_the_optimiser_resumes_with_the_same_types(written: tuple[Path, TrainSta
     loaded = fresh()
     load_checkpoint(path, loaded, MARK)
     for one, other in zip(state.model.parameters(), loaded.model.parameters(), strict=True):
-        before, after = state.optimizer.state[one], loaded.optimizer.state[other]
+        before = state.optimizer.state[one]
+        after = loaded.optimizer.state[other]
         assert {k: (v.dtype, v.shape, v.stride()) for k, v in before.items()} == {
             k: (v.dtype, v.shape, v.stride()) for k, v in after.items()
         }
@@ -332,7 +333,8 @@ def test_a_file_is_on_the_disk_before_it_takes_the_name_and_its_folder_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
-    sync, replace = os.fsync, Path.replace
+    sync = os.fsync
+    replace = Path.replace
 
     def synced(descriptor: int) -> None:
         kind = "folder" if os.path.samestat(os.fstat(descriptor), tmp_path.stat()) else "file"

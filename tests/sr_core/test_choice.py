@@ -21,7 +21,8 @@ TRAIN = TrainConfig(batch_size=4, budget_patches=4)
 
 @pytest.fixture(autouse=True)
 def torch_as_it_was() -> Iterator[None]:
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
     yield
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
@@ -32,7 +33,10 @@ class Bench:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-        self.one, self.all, self.compiled, self.graphed = 1e-2, 9e-3, 7e-3, 5e-3
+        self.one = 1e-2
+        self.all = 9e-3
+        self.compiled = 7e-3
+        self.graphed = 5e-3
         self.contiguous = 2.0  # times as long
         self.warm_up = 40.0
         self.micro_batch = 0
@@ -64,7 +68,8 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 @pytest.mark.parametrize(("one", "both", "threads"), [(1.0, 0.5, 4), (1.0, 0.75, 4), (1.0, 0.9, 1), (1.0, 1.5, 1)])
 def test_one_thread_trains_unless_more_are_faster(bench: Bench, one: float, both: float, threads: int) -> None:
-    bench.one, bench.all = one, both
+    bench.one = one
+    bench.all = both
     assert choose(MODEL, DATA, TRAIN, cores_to_use=4).threads == threads
 
 
@@ -80,7 +85,8 @@ def test_one_hiccup_does_not_decide_the_threads(
         return replace(speed, seconds_per_patch=speed.seconds_per_patch * factor)
 
     monkeypatch.setattr(choice, "measure", measured)
-    bench.one, bench.all = 1.0, all_cores
+    bench.one = 1.0
+    bench.all = all_cores
     assert choose(MODEL, DATA, TRAIN, cores_to_use=4).threads == threads
 
 
@@ -91,7 +97,8 @@ def test_the_threads_that_the_environment_allows_are_the_most(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, value: str, threads: int
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", value)
-    bench.one, bench.all = 1.0, 0.5
+    bench.one = 1.0
+    bench.all = 0.5
     assert choose(MODEL, DATA, TRAIN, cores_to_use=4).threads == threads
 
 
@@ -242,7 +249,8 @@ def test_below_16_cores_one_thread_and_all_are_compared(
 
 def test_the_environment_s_threads_bound_those_that_are_tried(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    bench.one, bench.all = 1.0, 0.5
+    bench.one = 1.0
+    bench.all = 0.5
     assert choose(MODEL, DATA, TRAIN, cores_to_use=64).threads == 4
 
 
@@ -282,8 +290,11 @@ class Scripted:
     """A captured step: three steps without a graph, then the capture, which runs out of memory `failures` times."""
 
     def __init__(self, clock: Clock, failures: int) -> None:
-        self.clock, self.failures = clock, failures
-        self.micro_batch, self.replays, self.alone = 0, False, 0
+        self.clock = clock
+        self.failures = failures
+        self.micro_batch = 0
+        self.replays = False
+        self.alone = 0
 
     def __call__(self) -> None:
         if self.replays:
@@ -293,7 +304,8 @@ class Scripted:
             self.alone += 1
         elif self.failures:
             self.failures -= 1
-            self.micro_batch, self.alone = 4, 1
+            self.micro_batch = 4
+            self.alone = 1
             self.clock.now += 150.0
         else:
             self.replays = True
@@ -319,7 +331,9 @@ def test_where_memory_runs_out_later_the_time_is_that_of_the_smaller_parts(monke
     clock = Clock()
 
     class Halved:
-        micro_batch, replays, steps = 0, False, 0
+        micro_batch = 0
+        replays = False
+        steps = 0
 
         def __call__(self) -> None:
             self.steps += 1

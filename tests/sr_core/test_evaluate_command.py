@@ -133,7 +133,8 @@ def test_an_infinite_psnr_is_null_in_json(tmp_path: Path, capsys: pytest.Capture
 
 def test_the_kernel_changes_the_score_and_is_named(benchmark: Path, capsys: pytest.CaptureFixture[str]) -> None:
     common = ("--weights", "bicubic", "--benchmark", benchmark, "--scale", 2)
-    default, area = evaluated(capsys, *common), evaluated(capsys, *common, "--kernel", "cv2_area")
+    default = evaluated(capsys, *common)
+    area = evaluated(capsys, *common, "--kernel", "cv2_area")
     assert area["protocol"]["lr"] == "made by cv2_area"
     assert area["mean"] != default["mean"]
 
@@ -151,7 +152,8 @@ def test_the_self_ensemble_of_the_network_is_scored(
     initialise(model, 1)
     torch.save(to_published(model.state_dict()), tmp_path / "tiny.pt")
     common = ("--weights", tmp_path / "tiny.pt", "--benchmark", benchmark, "--scale", 2)
-    alone, together = evaluated(capsys, *common), evaluated(capsys, *common, "--self-ensemble")
+    alone = evaluated(capsys, *common)
+    together = evaluated(capsys, *common, "--self-ensemble")
     assert together["mean"] != alone["mean"]
     assert (alone["protocol"]["self_ensemble"], together["protocol"]["self_ensemble"]) == (
         "none",
@@ -372,7 +374,8 @@ def test_a_name_of_several_lines_is_one_row_of_the_table(tmp_path: Path, capsys:
 
 
 def test_the_next_command_scores_under_the_same_conditions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    hr, lr = tmp_path / "hr", tmp_path / "lr"
+    hr = tmp_path / "hr"
+    lr = tmp_path / "lr"
     for folder, side in ((hr, 48), (lr, 24)):
         folder.mkdir()
         write_png(folder / "a.png", np.random.default_rng(side).integers(0, 256, (side, side, 3), dtype=np.uint8))

@@ -35,7 +35,8 @@ MARK = Mark("config", 1)
 
 @pytest.fixture(scope="module", autouse=True)
 def runtime() -> Iterator[Runtime]:
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
     settings = resolve(threads=1)
     settings.apply()
     yield settings
@@ -51,7 +52,8 @@ def tick_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
 def images() -> tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]:
     """LR and HR of two images: HR noise on a slope, LR its 2x2 means, so that there is something to learn."""
     generator = np.random.default_rng(11)
-    lr, hr = [], []
+    lr = []
+    hr = []
     for height, width in ((20, 26), (24, 18)):
         slope = np.linspace(40, 200, 2 * width)[None, :, None] + generator.uniform(-40, 40, (2 * height, 2 * width, 3))
         whole = slope.clip(0, 255)

@@ -46,7 +46,8 @@ needs_flushing = pytest.mark.skipif(not can_flush(), reason="this CPU has no mod
 
 @pytest.fixture(autouse=True)
 def torch_as_it_was() -> Iterator[None]:
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
     yield
     flush_subnormals(False)
     torch.set_num_threads(threads)
@@ -192,7 +193,8 @@ def test_settings_are_measured_and_chosen_without_subnormals_and_leave_the_calle
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.Tensor, "backward", backward)
-        data, train = DataConfig(lr_patch_size=8), TrainConfig(batch_size=2, budget_patches=2)
+        data = DataConfig(lr_patch_size=8)
+        train = TrainConfig(batch_size=2, budget_patches=2)
         assert choose(MODEL, data, train, patches=2).flush_subnormals
     assert flushed and all(modes == {True} for modes in flushed)
     assert python_keeps_subnormals()

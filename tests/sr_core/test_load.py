@@ -49,7 +49,8 @@ def test_a_gauge_that_fails_is_dropped_with_one_line_and_the_others_continue(
     with caplog.at_level(logging.WARNING):
         for _ in range(5):
             meter.sample()
-        load, later = meter.take(), meter.take()
+        load = meter.take()
+        later = meter.take()
     assert driver.calls == 4, "it is not asked again"
     assert len(caplog.messages) == 1 and caplog.messages[0].startswith(
         "gpu_utilization_percentage is no longer measured"

@@ -178,13 +178,15 @@ def test_a_range_of_255_is_a_range_of_1_with_other_first_and_last_weights() -> N
 
 
 def test_an_image_does_not_feel_the_others_in_its_batch() -> None:
-    model, lr = network(), image(3, 3, 9, 8)
+    model = network()
+    lr = image(3, 3, 9, 8)
     torch.testing.assert_close(model(lr)[1:2], model(lr[1:2]))
 
 
 def test_every_pixel_feels_the_whole_image_through_the_branch_weights() -> None:
     config = ModelConfig(n_feats=8, n_blocks=1, temperature=1.0)  # at 0.1 the softmax is within an ulp of (1, 0)
-    model, lr = network(config), image(1, 3, 64, 64)
+    model = network(config)
+    lr = image(1, 3, 64, 64)
     changed = lr.clone()
     changed[..., 60:, 60:] = 1
     corner = (slice(None), slice(None), slice(0, 8), slice(0, 8))  # far beyond what the convolutions see
@@ -192,7 +194,8 @@ def test_every_pixel_feels_the_whole_image_through_the_branch_weights() -> None:
 
 
 def test_with_symmetric_kernels_a_flip_of_the_input_flips_the_output() -> None:
-    model, lr = network(scale=3), image(1, 3, 7, 9)
+    model = network(scale=3)
+    lr = image(1, 3, 7, 9)
     assert not torch.allclose(model(lr.flip(3)).flip(3), model(lr), atol=1e-3)  # in general it does not
     with torch.no_grad():
         for layer in model.modules():

@@ -76,7 +76,8 @@ def test_adam_equals_its_published_formula() -> None:
     weights = model.weight.detach().numpy().copy()
     optimizer = adam(model, config)
     gradients = np.random.default_rng(5).standard_normal((6, 1, 3))
-    mean, square = np.zeros((1, 3)), np.zeros((1, 3))
+    mean = np.zeros((1, 3))
+    square = np.zeros((1, 3))
     for step, gradient in enumerate(gradients, start=1):
         model.weight.grad = torch.from_numpy(gradient)
         optimizer.step()

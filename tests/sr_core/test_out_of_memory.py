@@ -107,8 +107,10 @@ def test_an_error_that_says_that_it_has_nothing_to_do_with_the_one_before_is_tak
 
 
 def test_a_chain_of_errors_that_bites_its_tail_ends() -> None:
-    one, other = KeyError("x"), ValueError("y")
-    one.__cause__, other.__cause__ = other, one
+    one = KeyError("x")
+    other = ValueError("y")
+    one.__cause__ = other
+    other.__cause__ = one
     assert not is_out_of_memory(one)
 
 

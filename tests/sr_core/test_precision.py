@@ -50,14 +50,16 @@ def older_setting() -> str:
 
 @pytest.fixture(autouse=True)
 def torch_as_it_was() -> Iterator[None]:
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
     yield
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
     torch.set_float32_matmul_precision("highest")
     backends: Any = torch.backends
     backends.fp32_precision = backends.mkldnn.conv.fp32_precision = backends.mkldnn.matmul.fp32_precision = "none"
-    backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision = "tf32", "none"
+    backends.cudnn.conv.fp32_precision = "tf32"
+    backends.cuda.matmul.fp32_precision = "none"
 
 
 def nothing() -> None:
@@ -149,7 +151,8 @@ def scorer_of(runtime: Runtime) -> CropScorer:
 
 @pytest.mark.parametrize("caller", CALLERS)
 def test_every_validation_and_enlargement_computes_with_all_digits(caller: Callable[[], None]) -> None:
-    model, scorer = Watched().eval(), scorer_of(resolve(threads=1))
+    model = Watched().eval()
+    scorer = scorer_of(resolve(threads=1))
     caller()
     before = settings()
     NOTED.clear()
@@ -165,10 +168,12 @@ def test_every_validation_and_enlargement_computes_with_all_digits(caller: Calla
 
 def test_settings_of_the_caller_change_no_bit_of_a_score_or_an_enlargement() -> None:
     """On a CPU without bf16 the test always passes."""
-    model, scorer = A2N(MODEL, 2).eval(), scorer_of(resolve(threads=1))
+    model = A2N(MODEL, 2).eval()
+    scorer = scorer_of(resolve(threads=1))
     initialise(model, 3)
     lr = crops(1)[0].lr
-    expected, enlarged = scorer(model), super_resolve(model, lr)
+    expected = scorer(model)
+    enlarged = super_resolve(model, lr)
     bf16_on_a_cpu()
     assert scorer(model) == expected
     assert np.array_equal(super_resolve(model, lr), enlarged)
@@ -265,7 +270,8 @@ class Stream:
 
 def test_steps_alone_and_a_capture_warn_of_nothing_and_are_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Torch's own check of an optimiser runs here, with a device that says whether it captures."""
-    stream, replayed = Stream(), []
+    stream = Stream()
+    replayed = []
 
     @contextmanager
     def graph(_: object) -> Iterator[None]:
@@ -360,8 +366,10 @@ def test_on_cuda_no_setting_of_the_caller_changes_a_score(caller: Callable[[], N
     model = runtime.place(A2N(MODEL, 2)).eval()
     assert isinstance(model, A2N)
     initialise(model, 3)
-    scorer, lr = scorer_of(runtime), crops(1)[0].lr
-    expected, enlarged = scorer(model), super_resolve(model, lr)
+    scorer = scorer_of(runtime)
+    lr = crops(1)[0].lr
+    expected = scorer(model)
+    enlarged = super_resolve(model, lr)
     caller()
     assert scorer(model) == expected
     assert np.array_equal(super_resolve(model, lr), enlarged)

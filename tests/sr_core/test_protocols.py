@@ -92,7 +92,8 @@ def test_canonical_rounds_halves_to_even_as_torch_does() -> None:
 
 
 def test_blog_clips_but_neither_rounds_nor_crops_for_ssim() -> None:
-    sr_y, hr_y = rgb_to_y(np.clip(SR, 0, 255), BLOG_TYPO), rgb_to_y(HR, BLOG_TYPO)
+    sr_y = rgb_to_y(np.clip(SR, 0, 255), BLOG_TYPO)
+    hr_y = rgb_to_y(HR, BLOG_TYPO)
     result = score(SR, HR, scale=4, protocol="blog")
     assert result == Score(psnr(sr_y, hr_y, border=4), ssim(sr_y, hr_y, border=0))
 
@@ -161,6 +162,7 @@ def test_a_protocol_describes_itself_for_a_record(protocol: EvaluationProtocol) 
 
 
 def test_the_two_protocols_describe_the_same_steps_and_differ_in_most() -> None:
-    canonical, blog = describe_protocol("canonical"), describe_protocol("blog")
+    canonical = describe_protocol("canonical")
+    blog = describe_protocol("blog")
     assert canonical.keys() == blog.keys()
     assert [step for step in canonical if canonical[step] == blog[step]] == ["psnr"]

@@ -29,7 +29,8 @@ Pixels = NDArray[np.uint8]
 
 @pytest.fixture(scope="module")
 def plain() -> Iterator[Runtime]:
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
     settings = resolve(threads=1)
     settings.apply()
     yield settings
@@ -63,7 +64,8 @@ def digest(state: TrainState) -> tuple[str, str, float]:
 
 def gap(one: TrainState, other: TrainState) -> float:
     """The largest difference of a weight, as a multiple of the learning rate. Adam moves weights by about 1 a step."""
-    left, right = weights_of(one.model), weights_of(other.model)
+    left = weights_of(one.model)
+    right = weights_of(other.model)
     return max(float((left[name] - right[name]).abs().max()) for name in left) / TRAIN.learning_rate
 
 
@@ -90,7 +92,8 @@ class Small(nn.Module):
 
     def __init__(self, room: int, network: nn.Module) -> None:
         super().__init__()
-        self.network, self.room = network, room
+        self.network = network
+        self.room = room
         self.seen: list[int] = []
 
     def forward(self, lr: Tensor) -> Tensor:
@@ -263,7 +266,8 @@ def test_compiled_steps_learn_the_same_repeat_their_bits_and_serve_other_tempera
 
 
 def test_bf16_arithmetic_keeps_fp32_weights_and_follows_fp32(plain: Runtime) -> None:
-    whole, half = trained(plain), trained(replace(plain, precision="bf16"))
+    whole = trained(plain)
+    half = trained(replace(plain, precision="bf16"))
     assert {t.dtype for t in weights_of(half.model).values()} == {torch.float32}
     assert half.mean_loss == pytest.approx(whole.mean_loss, rel=0.02)
     assert half.mean_loss != whole.mean_loss

@@ -90,7 +90,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> PatchStore:
 
 @pytest.fixture(autouse=True)
 def _settings_as_they_were() -> Iterator[None]:
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
     cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
     yield
     torch.set_num_threads(threads)
@@ -197,7 +198,8 @@ def test_a_step_trains_on_the_hosts_patches_wherever_they_are_drawn(store: Patch
 def test_a_step_learns_as_the_eager_one_does(store: PatchStore, engine: str) -> None:
     runtime = runtime_of(engine)
     plain = replace(runtime, engine="eager", compiled=False)
-    found, expected = trained(runtime, store, 12), trained(plain, store, 12)
+    found = trained(runtime, store, 12)
+    expected = trained(plain, store, 12)
     moved = {name: tensor.float().cpu() for name, tensor in weights_of(found.model).items()}
     gap = max(float((moved[n] - t.float().cpu()).abs().max()) for n, t in weights_of(expected.model).items())
     gap /= bench_of(runtime).train.learning_rate
@@ -211,7 +213,8 @@ def test_a_step_learns_as_the_eager_one_does(store: PatchStore, engine: str) -> 
 @every_engine
 def test_two_trainings_have_the_same_bits(store: PatchStore, engine: str) -> None:
     runtime = runtime_of(engine)
-    first, second = trained(runtime, store, 20), trained(runtime, store, 20)
+    first = trained(runtime, store, 20)
+    second = trained(runtime, store, 20)
     assert differing(first, second) == []
     assert first.mean_loss == second.mean_loss
 
@@ -235,7 +238,8 @@ def test_a_resumed_training_has_the_bits_of_an_uninterrupted_one(
 def test_a_batch_in_parts_takes_the_same_step(store: PatchStore, engine: str) -> None:
     runtime = runtime_of(engine)
     parts = replace(runtime, micro_batch=bench_of(runtime).train.batch_size // 2)
-    whole, split = trained(runtime, store, 8), trained(parts, store, 8)
+    whole = trained(runtime, store, 8)
+    split = trained(parts, store, 8)
     assert split.mean_loss == pytest.approx(whole.mean_loss, rel=1e-2)
     assert split.patches == whole.patches
 

@@ -81,7 +81,8 @@ def test_the_tail_s_halo_equals_its_receptive_field(scale: Scale, halo: int) -> 
 
 
 def test_naive_tiles_differ_so_equality_is_no_accident() -> None:
-    model, lr = network().double(), noise(24, 12)
+    model = network().double()
+    lr = noise(24, 12)
     with torch.inference_mode():
         tiles = torch.cat([model(lr[:, :, :12]), model(lr[:, :, 12:])], dim=2)
         assert (tiles - model(lr)).abs().max() > 1e-3
@@ -98,7 +99,8 @@ def test_the_full_network_in_fp32_differs_in_at_most_one_sample_of_ten_thousand_
 
 
 def test_bf16_strips_are_as_near_to_fp32_as_the_whole_image_in_bf16() -> None:
-    model, lr = network(n_feats=16, upsampler_feats=8), image(40, 30)
+    model = network(n_feats=16, upsampler_feats=8)
+    lr = image(40, 30)
     exact = super_resolve(model, lr)
     whole = super_resolve(model, lr, precision="bf16", strip_rows="whole")
     strips = super_resolve(model, lr, precision="bf16", strip_rows=8)
@@ -124,7 +126,8 @@ def test_validation_crops_and_benchmark_images_are_taken_whole_and_large_ones_in
 
 
 def test_a_small_image_s_bits_are_those_of_the_plain_call() -> None:
-    model, lr = network(), image(30, 20)
+    model = network()
+    lr = image(30, 20)
     with torch.inference_mode():
         x = torch.from_numpy(lr).permute(2, 0, 1)[None] / 255
         plain = (model(x)[0] * 255).permute(1, 2, 0).numpy()
@@ -134,7 +137,8 @@ def test_a_small_image_s_bits_are_those_of_the_plain_call() -> None:
 def test_a_large_image_goes_through_strips_by_itself_and_through_each_turn_of_the_ensemble(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model, lr = network(), image(60, 20)
+    model = network()
+    lr = image(60, 20)
     whole = super_resolve(model, lr, self_ensemble=True)
     shapes: list[tuple[int, int, int]] = []
 
@@ -166,7 +170,8 @@ def test_a_strip_of_no_rows_is_refused() -> None:
 def test_an_enlargement_that_is_too_large_for_the_device_is_made_in_strips_with_the_same_result(
     scale: Scale, skip: str, channels_last: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, lr = network(scale, skip_interpolation=skip).double(), noise(17, 9)
+    model = network(scale, skip_interpolation=skip).double()
+    lr = noise(17, 9)
     if channels_last:
         lr = lr.contiguous(memory_format=torch.channels_last)
     expected = forward_in_strips(model, lr, 5)

@@ -420,7 +420,9 @@ def test_bad_usage_is_one_line(weights: Path, tmp_path: Path, capsys: pytest.Cap
 @pytest.mark.slow
 def test_a_killed_run_leaves_whole_images_and_the_same_command_resumes(tmp_path: Path) -> None:
     """The real command, killed while it works: every output is complete, and a second run adds the missing ones."""
-    weights, photos, out = save_weights(tmp_path / "trained"), tmp_path / "photos", tmp_path / "out"
+    weights = save_weights(tmp_path / "trained")
+    photos = tmp_path / "photos"
+    out = tmp_path / "out"
     photos.mkdir()
     for number in range(40):
         write_png(photos / f"{number:02}.png", RNG.integers(0, 256, (200, 150, 3), dtype=np.uint8))

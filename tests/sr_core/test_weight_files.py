@@ -99,7 +99,8 @@ def test_commands_refuse_weights_that_are_not_finite_in_one_line(
         lambda: upscale([str(images), "--weights", path, "--out", str(tmp_path / "out")]),
     )
     for command in commands:
-        status, printed = command(), capsys.readouterr()
+        status = command()
+        printed = capsys.readouterr()
         assert (status, printed.out, printed.err.count("\n")) == (2, "", 1)
         assert "blocks.1.enter.weight are NaN or infinite" in printed.err
     assert not (tmp_path / "out").exists()

@@ -55,7 +55,8 @@ def test_released_weights_are_read_under_our_names(shared: Path) -> None:
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_weights_in_the_released_form_are_loaded(tmp_path: Path, zipped: bool) -> None:
-    model, path = network(4), tmp_path / "x4.pt"
+    model = network(4)
+    path = tmp_path / "x4.pt"
     torch.save(to_published(model.state_dict()), path, _use_new_zipfile_serialization=zipped)
     lr = torch.rand(1, 3, 6, 6)
     with torch.inference_mode():
@@ -71,7 +72,8 @@ def test_own_weights_of_another_scale_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_mismatch_names_what_is_missing_unexpected_and_of_another_shape() -> None:
-    model, state = network(), network().state_dict()
+    model = network()
+    state = network().state_dict()
     state = {name: t for name, t in state.items() if not name.startswith("blocks.1.")}
     state |= {"extra.bias": torch.zeros(3), "head.bias": torch.zeros(9)}
     before = {name: t.clone() for name, t in model.state_dict().items()}
@@ -87,7 +89,8 @@ def test_a_mismatch_names_what_is_missing_unexpected_and_of_another_shape() -> N
 
 
 def test_x4_starts_from_all_of_x2_and_only_its_second_stage_is_fresh() -> None:
-    x2, x4 = network(2, seed=1), network(4, seed=2)
+    x2 = network(2, seed=1)
+    x4 = network(4, seed=2)
     fresh_values = {name: t.clone() for name, t in x4.state_dict().items()}
     report = transfer(x4, x2.state_dict())
     assert report.taken == tuple(x2.state_dict())
