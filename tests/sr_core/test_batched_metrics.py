@@ -24,7 +24,7 @@ from sr_core.training.scoring import CropScorer
 PROTOCOLS: tuple[EvaluationProtocol, ...] = get_args(EvaluationProtocol)
 DB = 1e-6
 SSIM = 1e-7
-"""The largest difference between the fast scores and the reference."""
+"""The largest differences between the fast scores and the reference: PSNR in dB, and SSIM."""
 
 
 def images(count: int, height: int, width: int, error: float, seed: int) -> tuple[NDArray[np.float32], Image]:
