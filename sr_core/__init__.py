@@ -1,7 +1,8 @@
-"""Super-resolution itself: network, data, metrics and training. Knows neither Optuna nor MLflow."""
+"""Super-resolution: networks, data, metrics and training. It does not use Optuna or MLflow."""
 
 from sr_core.process.former_names import keep
 
+# Experiment files and notebooks of version 0.1 import these names.
 keep(
     {
         "sr_core.data": None,

@@ -1,7 +1,7 @@
-"""Every hyperparameter, declared once: type, default, legal values, meaning.
+"""Declares every hyperparameter once: its type, default, legal values and meaning.
 
-Each section goes only to the stage that reads it. A range to search belongs to an experiment; how to run
-(threads, device) belongs to `sr_core.training.runtime`.
+Each section goes only to the stage that reads it. An experiment defines the ranges to search. How a training runs on a
+machine (threads, device) is defined in `sr_core.training.runtime`.
 """
 
 import math
@@ -22,22 +22,22 @@ Kernel = Literal[
     "nearest",
     "blur_subsample",
 ]
-"""Downsampling kernels by name; `sr_core.images.degrade` says what each one does."""
+"""Names of the downsampling kernels, which `sr_core.images.degrade` describes."""
 Engine = Literal["auto", "eager", "compiled", "graphed"]
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
 EvaluationProtocol = Literal["canonical", "blog"]
-"""Evaluation protocols by name; `sr_core.metrics.evaluate` says what each one does."""
+"""Names of the evaluation protocols, which `sr_core.metrics.evaluate` describes."""
 
 KERNELS: tuple[str, ...] = get_args(Kernel)
 SCALES: tuple[int, ...] = get_args(Scale)
 
-_ZERO_IN_FLOAT32 = 2.0**-150
-"""The largest number that becomes 0 when it is rounded to float32, whose least one above 0 is twice as large."""
+_MAX_ROUNDED_TO_ZERO = 2.0**-150
+"""The largest number that float32 rounds to 0. The smallest positive float32 is twice as large."""
 
 
 def _one_of(name: str, value: object, legal: tuple[Any, ...]) -> None:
-    # 2.0 and True equal whole numbers, but a config that holds them has another hash.
-    if not any(type(value) is type(v) and value == v for v in legal):
+    # 2.0 == 2 and True == 1, but a config that holds 2.0 or True has a different hash.
+    if not any(type(value) is type(choice) and value == choice for choice in legal):
         raise ConfigError(f"{name} must be one of {', '.join(map(str, legal))}; got {value!r}")
 
 
@@ -46,7 +46,7 @@ def _is_number(value: object) -> TypeGuard[float]:
         return False
     try:
         return float(value) == float(value)
-    except OverflowError:  # a whole number that no float can hold
+    except OverflowError:  # an integer that is too large for a float
         return False
 
 
@@ -56,11 +56,11 @@ def _positive(name: str, value: float) -> None:
 
 
 def _positive_float32(name: str, value: float) -> None:
-    """As `_positive`, of a number that enters the arithmetic of training, which is float32."""
+    """Like `_positive`, for a number that takes part in the float32 arithmetic of training."""
     _positive(name, value)
-    if value <= _ZERO_IN_FLOAT32:
+    if value <= _MAX_ROUNDED_TO_ZERO:
         raise ConfigError(
-            f"{name} must be at least 1.4e-45, got {value!r}: training computes with 32-bit numbers, in which that is 0"
+            f"{name} must be at least 1.4e-45, got {value!r}: training computes in float32, which rounds it to 0"
         )
 
 
@@ -76,24 +76,28 @@ def _count(name: str, value: int, least: int = 1) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
-    """The A2N network ("Attention in Attention Network", arXiv 2104.09497); A2N-M has kernel size 1 below."""
+    """The network: A2N ("Attention in Attention Network", arXiv 2104.09497) or its smaller variant A2N-M."""
 
     n_feats: int = 40
-    """Channels of the trunk."""
+    """Number of channels in the trunk. Legal: at least 1."""
     upsampler_feats: int = 24
-    """Channels of the tail, after the first enlarging 3x3."""
+    """Number of channels in the upsampler, after its first 3x3 convolution. Legal: at least 1."""
     n_blocks: int = 16
-    """Attention-in-attention blocks in the trunk."""
+    """Number of attention-in-attention blocks in the trunk. Legal: at least 1."""
     reduction: int = 4
-    """Divides n_feats to the hidden width of the attention dropout module. Legal: 1 … n_feats."""
+    """Reduction ratio of the attention dropout module. Its hidden layer has n_feats // reduction units.
+    Legal: 1 to n_feats."""
     temperature: float = 30.0
-    """Divides the branch logits before the softmax: towards 0 picks one branch, large weighs both alike. Legal: > 0."""
+    """Divides the branch logits before the softmax. A value near 0 selects one branch, and a large value weights both
+    branches equally. Legal: greater than 0."""
     input_range: Literal[1, 255] = 255
-    """The network sees pixels in 0..input_range. Not scale-free: it decides what a temperature means."""
+    """The network computes with pixel values from 0 to input_range. The softmax is not scale-free, so a temperature is
+    only comparable at the same input range."""
     non_attention_kernel_size: Literal[1, 3] = 3
-    """The non-attention branch's convolution: 3 is A2N, 1 is A2N-M."""
+    """Kernel size of the non-attention branch's convolution, in pixels: 3 in A2N, 1 in A2N-M."""
     skip_interpolation: Literal["bilinear", "nearest"] = "bilinear"
-    """Enlarges the input that is added to the output (bilinear: align_corners=False, the authors' code)."""
+    """Interpolation that enlarges the input, which is then added to the output. The authors' code uses bilinear
+    (align_corners=False)."""
 
     def __post_init__(self) -> None:
         _count("model.n_feats", self.n_feats)
@@ -113,22 +117,27 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
-    """What one training patch is."""
+    """How training patches are made."""
 
     scale: Scale = 2
     """Enlargement factor."""
     lr_patch_size: int = 64
-    """Side of the square LR patch, in LR pixels."""
+    """Side length of the square LR patch, in LR pixels. Legal: at least 4."""
     train_kernel: Kernel = "matlab_bicubic"
-    """Downsampling that makes the training LR."""
+    """Downsampling kernel that makes the LR images for training."""
     sampling: Literal["images", "pixels", "subimages"] = "images"
-    """How a patch finds its place: uniform over images, uniform over pixels, or inside the blog's sub-images."""
+    """How the position of a patch is drawn. "images" draws an image uniformly, then a position in it. "pixels" draws
+    uniformly over the pixels of all images. "subimages" draws inside overlapping sub-images, as the blog's recipe
+    does."""
     subimage_window: int = 480
-    """Side of a sub-image, in HR pixels; only for sampling "subimages"."""
+    """Side length of a sub-image, in HR pixels. Used only if sampling is "subimages". Legal: at least the HR patch
+    size."""
     subimage_step: int = 200
-    """Distance between sub-images, in HR pixels; only for sampling "subimages"."""
+    """Distance between neighbouring sub-images, in HR pixels. Used only if sampling is "subimages". Legal: at least
+    1."""
     augmentation: Literal["dihedral", "none"] = "dihedral"
-    """All eight flips and quarter turns with equal chance, or the patch as it is."""
+    """How a patch is augmented. "dihedral" applies one of the eight flips and quarter turns, each with equal
+    probability. "none" leaves the patch unchanged."""
 
     def __post_init__(self) -> None:
         _one_of("data.scale", self.scale, SCALES)
@@ -147,41 +156,50 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
-    """The optimisation. Everything that advances is counted in patches, so that batch sizes compete at equal work."""
+    """How the network is optimised. Progress is counted in patches, so that all batch sizes train on equally many."""
 
     budget_patches: int = 1_920
-    """Training patches in all."""
+    """Number of training patches in total. Legal: a multiple of batch_size."""
     batch_size: int = 16
-    """Patches in one optimiser step. Must divide budget_patches, which is checked where all counts are known."""
+    """Number of patches per optimiser step. Legal: a divisor of budget_patches."""
     learning_rate: float = 1e-3
-    """Adam's step size at the start of the schedule."""
+    """Learning rate of Adam at the start of the schedule. Legal: greater than 0."""
     schedule: Literal["constant", "cosine", "step"] = "cosine"
-    """Learning rate over patches / budget_patches: constant, half a cosine to 0, or multiplied at equal distances."""
+    """How the learning rate changes over the budget. "constant" keeps it. "cosine" lowers it to 0 along half a cosine.
+    "step" multiplies it by step_factor at regular intervals."""
     step_interval: float = 0.1
-    """Fraction of the budget between two drops; only for schedule "step"."""
+    """Distance between two drops of the learning rate, as a fraction of the budget. Used only if schedule is "step".
+    Legal: greater than 0."""
     step_factor: float = 0.5
-    """What a drop multiplies by; only for schedule "step". Legal: 0 < … ≤ 1."""
+    """Factor by which each drop multiplies the learning rate. Used only if schedule is "step". Legal: greater than 0,
+    at most 1."""
     loss: Literal["l1", "l2", "charbonnier"] = "l1"
-    """|d|, d², or sqrt(d² + eps) of the difference d, pixels in 0..1 whatever the network's input range."""
+    """Loss per sample: abs(d) for l1, d² for l2, sqrt(d² + charbonnier_eps) for charbonnier. d is the difference of two
+    pixel values from 0 to 1, whatever the input range of the network is."""
     charbonnier_eps: float = 1e-6
-    """eps in sqrt(d² + eps), d in 0..1."""
+    """The constant added to d² in the Charbonnier loss, with d from 0 to 1. Legal: greater than 0."""
     loss_reduction: Literal["mean", "sum"] = "mean"
-    """Over every sample of the batch. Adam hides the factor between the two; its epsilon does not quite."""
+    """Whether the loss is the mean or the sum over all samples of the batch. Adam cancels the constant factor between
+    the two, except for the effect of adam_eps."""
     adam_beta1: float = 0.9
-    """Decay of the gradient's running mean, per step. Legal: 0 ≤ … < 1."""
+    """Decay rate per step of Adam's running mean of the gradient. Legal: at least 0, below 1."""
     adam_beta2: float = 0.999
-    """Decay of the squared gradient's running mean, per step. Legal: 0 ≤ … < 1."""
+    """Decay rate per step of Adam's running mean of the squared gradient. Legal: at least 0, below 1."""
     adam_eps: float = 1e-8
-    """Added to the root of the squared gradient's mean."""
+    """Constant added to the denominator of Adam's update. Legal: greater than 0."""
     ema_horizon_patches: float = 192.0
-    """Weights are averaged over about this many patches (decay exp(-batch_size / horizon) a step, bias-corrected)."""
+    """Length of the exponential moving average of the weights, in patches. The decay per step is
+    exp(-batch_size / ema_horizon_patches), with bias correction. Legal: greater than 0."""
     engine: Engine = "auto"
-    """How a step is executed; auto: what is fastest on this machine, compilation paid for. Never swept."""
+    """How a training step is executed. "eager" runs it kernel by kernel, "compiled" compiles the network, and "graphed"
+    replays a CUDA graph. "auto" measures which is fastest on this machine, including compile time. Never searched."""
     precision: Precision = "auto"
-    """Of the network's arithmetic; weights, optimiser and validations stay fp32. auto: bf16 where a GPU has it, else
-    fp32. tf32 is fp32 but for a GPU's convolutions, which round their factors to 10 bits. Never swept."""
+    """Arithmetic of the network in training. "auto" is bf16 on a GPU that supports it, otherwise fp32. "tf32" is fp32,
+    except that a GPU's convolutions round their factors to 10 bits. Weights, optimiser and validation use fp32. Never
+    searched."""
     deterministic: bool | None = None
-    """Same seed, same bits, on a GPU too, where it costs speed; None: on a CPU only. Never swept."""
+    """Whether the same seed gives bitwise equal results. This makes a GPU slower. None means yes on a CPU and no on a
+    GPU. Never searched."""
 
     def __post_init__(self) -> None:
         _count("train.budget_patches", self.budget_patches)
@@ -206,18 +224,20 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationConfig:
-    """How a network is scored while it trains. Never swept: it is the ruler."""
+    """How a network is scored during training. Never searched, because all trials need the same measure."""
 
     kernel: Kernel = "matlab_bicubic"
-    """Downsampling that makes validation and test LR, whatever the training kernel is."""
+    """Downsampling kernel that makes the LR images for validation and test, whatever the training kernel is."""
     protocol: EvaluationProtocol = "canonical"
-    """What is done to the pixels before PSNR and SSIM."""
+    """How pixels are processed before PSNR and SSIM are computed: "canonical" as in benchmark tables, "blog" as in the
+    A2N reimplementation."""
     every_patches: int = 480
-    """Training patches between two validations."""
+    """Number of training patches between two validations. Legal: at least 1."""
     crops: int = 6
-    """Validation crops in all, spread evenly over the validation images."""
+    """Number of validation crops in total, distributed evenly over the validation images. Legal: at least 1."""
     lr_crop_size: int = 96
-    """Side of a square validation crop in LR pixels; less where a validation image holds no such square."""
+    """Side length of a square validation crop, in LR pixels. It is reduced if a validation image is too small. Legal:
+    at least 24."""
 
     def __post_init__(self) -> None:
         _one_of("evaluation.kernel", self.kernel, KERNELS)

@@ -1,4 +1,4 @@
-"""Score weights, or bicubic, on a folder of images: python -m sr_core.evaluate --help."""
+"""Scores a network or bicubic interpolation on a benchmark: python -m sr_core.evaluate --help."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ from sr_core.process.cli import Parser, run_command, say_note, show_progress
 from sr_core.process.names import printable, visible
 from sr_core.process.output import cannot_write, check_output, write_output
 
-if TYPE_CHECKING:  # loaded after the arguments are parsed: --help answers at once
+if TYPE_CHECKING:  # at run time they are imported after the arguments are parsed, so that --help is fast
     import numpy as np
     from numpy.typing import NDArray
 
@@ -32,10 +32,11 @@ if TYPE_CHECKING:  # loaded after the arguments are parsed: --help answers at on
 PROG = "python -m sr_core.evaluate"
 BICUBIC = "bicubic"
 _UNUSED_LR = "unused LR image"
+_MAX_SMALL_IMAGES_NAMED = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 scored, 2 bad usage or input, 130 interrupted."""
+    """Run the command and return its exit status: 0 for success, 2 for bad usage or input, 130 if interrupted."""
     args = _parse(argv)
     return run_command(lambda: _evaluate(args))
 
@@ -43,42 +44,56 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(argv: Sequence[str] | None) -> Namespace:
     parser = Parser(
         PROG,
-        description="PSNR [dB] and SSIM on Y, for each image of a benchmark and their mean, in which an image "
-        "counts at most 100 dB.",
+        description="Prints PSNR [dB] and SSIM on the Y channel for each image of a benchmark, then their mean. "
+        "An image counts at most 100 dB in the mean.",
     )
     add = parser.add_argument
     add(
         "--weights",
         required=True,
         metavar="FILE",
-        help="a .safetensors with its config.json, a released .pt, or bicubic",
+        help="a .safetensors file next to its config.json, a released .pt file, or bicubic",
     )
-    hr_help = "HR images, or a folder whose HR/ or GT/ holds them; LR images next to them are left out"
-    add("--benchmark", required=True, type=Path, metavar="DIR", help=hr_help)
+    benchmark_help = "folder of HR images, or a folder that contains HR/ or GT/; LR images next to them are left out"
+    add("--benchmark", required=True, type=Path, metavar="DIR", help=benchmark_help)
     add("--scale", required=True, type=int, choices=SCALES, help="enlargement factor")
-    add("--lr", type=Path, metavar="DIR", help="read LR images from here (NAMEx2, NAME_LRBI_x2, NAME, …)")
-    add("--kernel", choices=KERNELS, metavar="K", help=f"make LR by one of {', '.join(KERNELS)} (default: the first)")
+    add("--lr", type=Path, metavar="DIR", help="folder of LR images to read (NAMEx2, NAME_LRBI_x2, NAME, …)")
+    add(
+        "--kernel",
+        choices=KERNELS,
+        metavar="K",
+        help=f"kernel that makes the LR images: {', '.join(KERNELS)} (default: the first)",
+    )
     add(
         "--protocol",
         choices=get_args(EvaluationProtocol),
         default="canonical",
-        help="what is compared (default: canonical)",
+        help="how pixels are processed before they are compared (default: canonical)",
     )
-    add("--self-ensemble", action="store_true", help="average over eight flips and turns (eight times the work)")
-    add("--device", metavar="D", help="cpu or cuda:N (default: cuda:0 where there is one, else cpu)")
-    add("--csv", type=Path, metavar="FILE", help="also write name, psnr, ssim to this file, the mean last")
+    add(
+        "--self-ensemble",
+        action="store_true",
+        help="average over the eight flips and turns (takes eight times as long)",
+    )
+    add("--device", metavar="D", help="cpu or cuda:N (default: cuda:0 if available, else cpu)")
+    add(
+        "--csv",
+        type=Path,
+        metavar="FILE",
+        help="also write name, psnr and ssim to this file, with the mean in the last row",
+    )
     add(
         "--json",
         action="store_true",
-        help="print one JSON object and nothing else; null where an image's PSNR is infinite",
+        help="print only a JSON object; an infinite PSNR becomes null",
     )
     args = parser.parse_args(argv)
     if args.kernel and args.lr:
         parser.error("--kernel makes LR images and --lr reads them: give one of the two")
     if args.protocol == "blog" and args.kernel not in (None, "pillow_bicubic"):
-        parser.error(f"--protocol blog is defined by pillow_bicubic LR, got --kernel {args.kernel}: leave it out")
+        parser.error(f"--protocol blog always uses pillow_bicubic, got --kernel {args.kernel}: omit --kernel")
     if args.self_ensemble and args.weights == BICUBIC:
-        parser.error("--self-ensemble is for networks, not for --weights bicubic")
+        parser.error("--self-ensemble needs a network, got --weights bicubic: omit --self-ensemble")
     return args
 
 
@@ -87,13 +102,19 @@ def _evaluate(args: Namespace) -> int:
 
     if args.csv is not None:
         check_output(args.csv, "--csv")
-    found = ground_truth(args.benchmark, scale=args.scale)
-    images, left_out = _named(found), found.left_out
+    hr = ground_truth(args.benchmark, scale=args.scale)
+    images = _named(hr)
+    left_out = hr.left_out
+
     lr_images = None
     if args.lr is not None:
-        lr_images, left_out = _matched(images, found, args.benchmark, args.lr, args.scale)
-    kernel: Kernel = "pillow_bicubic" if args.protocol == "blog" else args.kernel or "matlab_bicubic"
+        lr_images, left_out = _matched(images, hr, args.benchmark, args.lr, args.scale)
+
+    kernel: Kernel = args.kernel or "matlab_bicubic"
+    if args.protocol == "blog":
+        kernel = "pillow_bicubic"
     _check_sizes(images, lr_images, scale=args.scale, kernel=kernel, protocol=args.protocol)
+
     with ExitStack() as stack:
         enlarge = _enlarger(args.weights, args.scale, args.self_ensemble, args.device, stack)
         return _score_all(args, images, lr_images, kernel, enlarge, left_out)
@@ -107,7 +128,7 @@ def _score_all(
     enlarge: "Enlarge",
     left_out: "LeftOut",
 ) -> int:
-    """Score and print every image and the mean; what was left out comes last, after all that could be refused."""
+    """Score every image, then print and write the scores and their mean. The line on skipped files comes last."""
     from sr_core.metrics.evaluate import describe_protocol, mean_score
 
     width = max(map(len, (*map(visible, images), "image")))
@@ -140,19 +161,26 @@ def _score_all(
 
 
 def _conditions(args: Namespace) -> str:
-    """The arguments under which another network's scores can be compared with these."""
-    given = ["--benchmark", str(args.benchmark), "--scale", str(args.scale)]
-    given += ["--lr", str(args.lr)] if args.lr is not None else []
-    given += ["--kernel", args.kernel] if args.kernel is not None else []
-    given += ["--protocol", args.protocol] if args.protocol != "canonical" else []
-    return shlex.join(given)
+    """The arguments that give another network comparable scores, as a shell would read them."""
+    arguments = ["--benchmark", str(args.benchmark), "--scale", str(args.scale)]
+    if args.lr is not None:
+        arguments += ["--lr", str(args.lr)]
+    if args.kernel is not None:
+        arguments += ["--kernel", args.kernel]
+    if args.protocol != "canonical":
+        arguments += ["--protocol", args.protocol]
+    return shlex.join(arguments)
 
 
-def _named(found: "GroundTruth") -> dict[str, Path]:
-    """HR images by name: the path below their folder without suffix, which in a flat folder is the stem."""
+def _named(hr: "GroundTruth") -> dict[str, Path]:
+    """HR images by name. The name is the path within their folder, without its suffix.
+
+    Raises:
+        ImageError: two images have the same name.
+    """
     named: dict[str, Path] = {}
-    for path in found.paths:
-        name = printable(path.relative_to(found.folder).with_suffix("").as_posix())
+    for path in hr.paths:
+        name = printable(path.relative_to(hr.folder).with_suffix("").as_posix())
         first = named.setdefault(name, path)
         if first is not path:
             raise ImageError(f"{path}: {first.name} has the same name; rename one of the two")
@@ -162,33 +190,43 @@ def _named(found: "GroundTruth") -> dict[str, Path]:
 def _matched(
     images: dict[str, Path], hr: "GroundTruth", benchmark: Path, folder: Path, scale: int
 ) -> "tuple[dict[str, Path], LeftOut]":
-    """The LR image of each HR image, and what of both folders is not used."""
+    """The LR image of each HR image, and the files of both folders that are left out.
+
+    Raises:
+        ImageError: an HR image has no LR image, or more than one, or the folder cannot be read.
+    """
     from sr_core.images.scan import LeftOut, scan
     from sr_core.store.lr_pairs import matched
 
-    found = scan(folder)
-    found.check()
-    if not found.images:
-        raise found.nothing()
-    same = {path.resolve() for path in images.values()}  # --lr may hold the HR images too
-    lr_names = [name for name in found.images if (folder / name).resolve() not in same]
+    scanned = scan(folder)
+    scanned.check()
+    if not scanned.images:
+        raise scanned.nothing()
+    hr_files = {path.resolve() for path in images.values()}  # --lr may name a folder that holds the HR images too
+    lr_names = [name for name in scanned.images if (folder / name).resolve() not in hr_files]
     relative = {name: path.relative_to(hr.folder).as_posix() for name, path in images.items()}
     pairs = matched(relative, lr_names, folder, scale)
     used = set(pairs.values())
     unused = LeftOut(tuple((_UNUSED_LR, name) for name in lr_names if name not in used))
 
-    hr_root, lr_root = benchmark.resolve(), folder.resolve()
-    needed = {place for name in used for place in (lr_root / name, *(lr_root / name).parents)}
-    left_out = hr.left_out.without(lambda name: hr_root / name in needed)
-    told = {hr_root / name for _, name in left_out.entries}
-    others = (found.left_out + unused).without(
-        lambda name: not told.isdisjoint((lr_root / name, *(lr_root / name).parents))
-    )
-    return {name: folder / lr for name, lr in pairs.items()}, left_out + others.below(folder)
+    hr_root = benchmark.resolve()
+    lr_root = folder.resolve()
+
+    def with_parents(name: str) -> set[Path]:
+        place = lr_root / name
+        return {place, *place.parents}
+
+    used_places: set[Path] = set()
+    for name in used:
+        used_places |= with_parents(name)
+    left_out = hr.left_out.without(lambda name: hr_root / name in used_places)
+    listed = {hr_root / name for _, name in left_out.entries}
+    lr_left_out = (scanned.left_out + unused).without(lambda name: not listed.isdisjoint(with_parents(name)))
+    return {name: folder / lr for name, lr in pairs.items()}, left_out + lr_left_out.below(folder)
 
 
 def _enlarger(weights: str, scale: Scale, self_ensemble: bool, device: str | None, stack: ExitStack) -> "Enlarge":
-    """What makes SR of LR, in a thread that ends with the stack."""
+    """A function that enlarges an LR image. A network runs in its own thread, which ends when the stack closes."""
     if weights == BICUBIC:
         from sr_core.metrics.evaluate import bicubic_baseline
 
@@ -201,9 +239,11 @@ def _enlarger(weights: str, scale: Scale, self_ensemble: bool, device: str | Non
     from sr_core.training.own_thread import inference_thread
     from sr_core.training.runtime import resolve
 
-    chosen = resolve(device=device or ("cuda:0" if torch.cuda.is_available() else "cpu")).device
-    with needing_gpu(chosen):
-        model = load_model(Path(weights), scale, note=say_note).to(chosen)
+    if device is None:
+        device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    device = resolve(device=device).device
+    with needing_gpu(device):
+        model = load_model(Path(weights), scale, note=say_note).to(device)
     thread = stack.enter_context(inference_thread())
     return lambda lr: thread(super_resolve, model, lr, self_ensemble=self_ensemble)
 
@@ -216,24 +256,32 @@ def _check_sizes(
     kernel: Kernel,
     protocol: EvaluationProtocol,
 ) -> None:
-    """Raises ImageError where an image cannot be scored for its size, before the work on the others is done."""
+    """Check all image sizes before any image is scored.
+
+    Raises:
+        ImageError: an image is too small to be scored, or an LR image does not have the size that its HR image
+            requires.
+    """
     from sr_core.images.files import image_sides
     from sr_core.metrics.evaluate import least_side
 
-    least, small = least_side(scale, protocol), []
+    least = least_side(scale, protocol)
+    small: list[str] = []
     for number, (name, hr_path) in enumerate(images.items(), 1):
         show_progress(f"sizes: {number}/{len(images)}")
         shorter, longer = image_sides(hr_path)
         if shorter < least:
             small.append(f"{hr_path} has {shorter} pixels on its shorter side")
         elif lr_images is not None and image_sides(lr_images[name]) != (shorter // scale, longer // scale):
-            _pair(hr_path, lr_images[name], scale=scale, kernel=kernel, protocol=protocol)  # knows which is which
+            _pair(hr_path, lr_images[name], scale=scale, kernel=kernel, protocol=protocol)  # names the wrong one
     show_progress("")
     if small:
-        more = f"; and {len(small) - 3} more" if len(small) > 3 else ""
+        listed = "; ".join(small[:_MAX_SMALL_IMAGES_NAMED])
+        if len(small) > _MAX_SMALL_IMAGES_NAMED:
+            listed += f"; and {len(small) - _MAX_SMALL_IMAGES_NAMED} more"
         raise ImageError(
-            f"{'; '.join(small[:3])}{more}: to be scored at scale {scale} an image needs at least {least} pixels a "
-            "side; replace or remove it"
+            f"{listed}: to be scored at scale {scale} an image needs at least {least} pixels on each side; replace or "
+            "remove it"
         )
 
 
@@ -251,17 +299,23 @@ def _score_one(
 def _pair(
     hr_path: Path, lr_path: Path | None, *, scale: int, kernel: Kernel, protocol: EvaluationProtocol
 ) -> "tuple[Image, Image]":
-    """LR, made or read, and HR."""
+    """The LR image, downsampled from HR or read from `lr_path`, and the HR image to compare with.
+
+    Raises:
+        ImageError: the LR file does not have the size that its HR image requires.
+    """
     from sr_core.images.files import read_image
     from sr_core.metrics.evaluate import lr_hr_pair
 
-    lr, hr = lr_hr_pair(read_image(hr_path), scale, kernel, protocol)
+    downsampled, hr = lr_hr_pair(read_image(hr_path), scale, kernel, protocol)
     if lr_path is None:
-        return lr, hr
-    made, lr = lr, read_image(lr_path)
-    if lr.shape != made.shape:
+        return downsampled, hr
+
+    lr = read_image(lr_path)
+    if lr.shape != downsampled.shape:
+        height, width = downsampled.shape[:2]
         raise ImageError(
-            f"{lr_path}: expected {made.shape[1]}x{made.shape[0]} pixels, {hr_path.name} at scale {scale}; "
+            f"{lr_path}: expected {width}x{height} pixels, {hr_path.name} at scale {scale}; "
             f"got {lr.shape[1]}x{lr.shape[0]}"
         )
     return lr, hr
@@ -288,7 +342,7 @@ def _write_csv(path: Path, rows: "Sequence[tuple[str, Score]]") -> None:
     try:
         write_output(path, table.getvalue().encode())
     except BrokenPipeError:
-        return  # the reader of the pipe wanted no more
+        return  # the reader of the pipe has closed it
     except OSError as exc:
         raise SuiteError(cannot_write("--csv", path, exc)) from exc
 

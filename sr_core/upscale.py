@@ -1,4 +1,4 @@
-"""Enlarge images and folders of images with trained weights: python -m sr_core.upscale --help."""
+"""Enlarges images and folders of images with trained weights: python -m sr_core.upscale --help."""
 
 import sys
 from argparse import Namespace
@@ -16,22 +16,42 @@ PROG = "python -m sr_core.upscale"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 all enlarged, 2 bad usage or a bad input (the others are enlarged), 130 interrupted."""
+    """Run the command and return its exit status.
+
+    It is 0 if all images were enlarged, 2 for bad usage or a bad image, 130 if interrupted. A bad image does not stop
+    the others from being enlarged.
+    """
     parser = Parser(
         PROG,
-        description="NAME.jpg becomes DIR/NAME_x2.png, a folder's images keep their paths below it. Alpha, grey and "
-        "colour profile are kept, images are turned upright. What is in DIR already is kept, so the same command "
-        "goes on after an interruption.",
+        description="Enlarges NAME.jpg to DIR/NAME_x2.png. Images in a folder keep their relative paths. Alpha, "
+        "greyscale and the colour profile are kept, and images are turned upright. Images already in DIR are "
+        "skipped, so the same command resumes after an interruption.",
     )
     add = parser.add_argument
-    add("inputs", nargs="+", type=Path, metavar="IN", help="an image, or a folder of images at any depth")
-    add("--weights", required=True, type=Path, metavar="FILE", help="a .safetensors with its config.json, or released")
-    add("--out", required=True, type=Path, metavar="DIR", help="where to write; made if it is not there")
-    add("--scale", type=int, choices=SCALES, help="of released x2 or x3 weights, which do not tell it themselves")
-    add("--self-ensemble", action="store_true", help="average over eight flips and turns (eight times the work)")
-    add("--precision", choices=("fp32", "bf16"), default="fp32", help="of the convolutions (default: fp32)")
-    add("--device", metavar="D", help="cpu or cuda:N (default: cuda:0 where there is one, else cpu)")
-    add("--overwrite", action="store_true", help="enlarge again what is in DIR already")
+    add(
+        "inputs",
+        nargs="+",
+        type=Path,
+        metavar="IN",
+        help="an image, or a folder that is searched for images at any depth",
+    )
+    add(
+        "--weights",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="a .safetensors file next to its config.json, or a released .pt file",
+    )
+    add("--out", required=True, type=Path, metavar="DIR", help="output folder; created if it does not exist")
+    add("--scale", type=int, choices=SCALES, help="enlargement factor; required for released x2 and x3 weights")
+    add(
+        "--self-ensemble",
+        action="store_true",
+        help="average over the eight flips and turns (takes eight times as long)",
+    )
+    add("--precision", choices=("fp32", "bf16"), default="fp32", help="precision of the convolutions (default: fp32)")
+    add("--device", metavar="D", help="cpu or cuda:N (default: cuda:0 if available, else cpu)")
+    add("--overwrite", action="store_true", help="replace images that already exist in DIR")
     args = parser.parse_args(argv)
     return run_command(lambda: _upscale(args))
 
@@ -46,29 +66,33 @@ def _upscale(args: Namespace) -> int:
     from sr_core.training.own_thread import inference_thread
     from sr_core.training.runtime import resolve
 
-    device = resolve(device=args.device or ("cuda:0" if torch.cuda.is_available() else "cpu")).device
+    device = args.device
+    if device is None:
+        device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    device = resolve(device=device).device
     with needing_gpu(device):
         model = load_model(args.weights, args.scale, note=say_note).to(device)
+
     plan = plan_outputs(args.inputs, args.out, model.scale)
-    outputs, faults = plan.sources, plan.faults
-    for fault in faults:
+    for fault in plan.faults:
         _say_error(fault)
     if plan.left_out:
         print(plan.left_out.line(), file=sys.stderr, flush=True)
-    try:
-        make_output_folder(args.out)
-    except PermissionError as exc:
-        raise SuiteError(f"--out {args.out}: cannot be written ({exc.strerror}); choose another folder") from exc
-    except OSError as exc:
-        raise SuiteError(f"--out {args.out}: expected a folder, or a place for one ({exc.strerror})") from exc
-    waiting = {output: source for output, source in outputs.items() if args.overwrite or not _is_there(output)}
-    if kept := len(outputs) - len(waiting):
+    _make_out_folder(args.out)
+
+    outputs = plan.sources
+    waiting = {output: source for output, source in outputs.items() if args.overwrite or not _exists(output)}
+    skipped = len(outputs) - len(waiting)
+    if skipped:
         print(
-            f"{kept} of {len(outputs)} are in {args.out} already and stay; --overwrite enlarges them anew", flush=True
+            f"skipping {skipped} of {len(outputs)} images that already exist in {args.out}; --overwrite replaces them",
+            flush=True,
         )
 
     pixels = {output: count_pixels(source) for output, source in waiting.items()}
-    total, done, failed = max(1, sum(pixels.values())), 0, len(faults)
+    total = max(1, sum(pixels.values()))
+    done = 0
+    failed = len(plan.faults)
     with inference_thread() as thread, ProgressBar("upscaling", text=pixels_text) as progress:
         for output, source in waiting.items():
 
@@ -86,14 +110,30 @@ def _upscale(args: Namespace) -> int:
                 show_progress("")
                 print(f"{visible(str(source))} -> {visible(str(output))}", flush=True)
             done += pixels[output]
-    print(f"{len(waiting) + len(faults) - failed} enlarged {model.scale} times, {kept} kept, {failed} failed")
+
+    enlarged = len(waiting) + len(plan.faults) - failed
+    print(f"{enlarged} enlarged {model.scale} times, {skipped} skipped, {failed} failed")
     return BAD_INPUT if failed else 0
 
 
-def _is_there(output: Path) -> bool:
+def _make_out_folder(folder: Path) -> None:
+    """Create the output folder if it does not exist.
+
+    Raises:
+        SuiteError: it cannot be created or written to.
+    """
+    try:
+        make_output_folder(folder)
+    except PermissionError as exc:
+        raise SuiteError(f"--out {folder}: cannot be written ({exc.strerror}); choose another folder") from exc
+    except OSError as exc:
+        raise SuiteError(f"--out {folder}: expected a folder, or a place for one ({exc.strerror})") from exc
+
+
+def _exists(output: Path) -> bool:
     try:
         return output.exists()
-    except OSError:  # such as a name that is too long, which is told when its turn comes
+    except OSError:  # for example a name that is too long, which `enlarge_file` reports
         return False
 
 

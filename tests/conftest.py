@@ -1,4 +1,4 @@
-"""What every test may ask for: shared images, and real servers of one's own."""
+"""Fixtures for all tests: shared images, and real PostgreSQL and MLflow servers."""
 
 import os
 import shutil
@@ -17,40 +17,41 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-# Studies of the tests train with one thread: several tests run at once, and none should measure which is faster.
+# Studies in tests train with one thread, because several tests run at once and no test should measure thread counts.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Tests about a notebook's backend or a proxy set them; the others do not depend on who starts them.
+# Tests about a notebook's backend or a proxy set these variables. The other tests must not depend on the environment.
 for _name in ("MPLBACKEND", "http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
     os.environ.pop(_name, None)
 
-# Nearly the same examples in every run, so that a failure tells of the change and not of the draw. Others are drawn
-# with `pytest --hypothesis-profile default`.
+# Use nearly the same examples in every run, so that a failure is caused by a change and not by chance. Run
+# `pytest --hypothesis-profile default` to try random examples.
 settings.register_profile("suite", derandomize=True)
 settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder that holds data/ (Set5, Set14, train, valid, weights); the images are too large for git."""
-    beside = Path(__file__).parents[2] / "shared"
-    folder = Path(os.environ.get("SR_SHARED", beside))
+    """The folder that contains data/ (Set5, Set14, train, valid, weights). The images are too large for git."""
+    default = Path(__file__).parents[2] / "shared"
+    folder = Path(os.environ.get("SR_SHARED", default))
     if not (folder / "data").is_dir():
-        pytest.skip("shared image data not found: set SR_SHARED to the folder that holds data/")
+        pytest.skip("shared image data not found: set SR_SHARED to the folder that contains data/")
     return folder
 
 
 @pytest.fixture(autouse=True)
 def _arithmetic_as_it_was() -> Iterator[None]:
-    """Settings of a training that a test applies in its own thread end with the test."""
+    """Reset the arithmetic settings that a test applied in its own thread."""
     yield
-    if (torch := sys.modules.get("torch")) is not None:
+    torch = sys.modules.get("torch")
+    if torch is not None:
         torch.set_flush_denormal(False)
 
 
 @pytest.fixture
 def needs_name() -> Callable[[str], None]:
-    """needs_name(text): skips the test where the locale's encoding cannot name a file so."""
+    """needs_name(text): skips the test if the locale's encoding cannot represent this file name."""
 
     def check(name: str) -> None:
         try:
@@ -62,20 +63,24 @@ def needs_name() -> Callable[[str], None]:
 
 
 def free_port() -> int:
+    """A TCP port that is free now."""
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class Postgres:
-    """A PostgreSQL cluster of its own in a temporary folder, that can be stopped, killed and started again."""
+    """A PostgreSQL cluster in a temporary folder, which can be stopped, killed and restarted."""
 
-    USER, PASSWORD = "ann", "s3cret/@word"
+    USER = "ann"
+    PASSWORD = "s3cret/@word"
 
     def __init__(self, folder: Path, programs: Path) -> None:
-        self._data, self._log, self._programs = folder / "data", folder / "log", programs
+        self._data = folder / "data"
+        self._log = folder / "log"
+        self._programs = programs
         self.port = free_port()
-        # The server refuses to be root; Debian's package brings a user for it.
+        # The server refuses to run as root. Debian's package creates a user for it.
         self._as = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
         if self._as:
             shutil.chown(folder, "postgres", "postgres")
@@ -92,7 +97,7 @@ class Postgres:
         self._run("pg_ctl", "start", "-w", "-D", self._data, "-l", self._log)
 
     def stop(self, how: str = "immediate") -> None:
-        """End the server; `immediate` is as a crash: sessions are cut, and the log is replayed at the next start."""
+        """Stop the server. `immediate` acts like a crash: sessions are cut, and the next start replays the log."""
         self._run("pg_ctl", "stop", "-w", "-m", how, "-D", self._data)
 
     def restart(self) -> None:
@@ -100,7 +105,7 @@ class Postgres:
         self.start()
 
     def new_database(self) -> str:
-        """The URL of a database that is empty, password included."""
+        """Create an empty database and return its URL, including the password."""
         import psycopg
 
         at = f"host=127.0.0.1 port={self.port} user={self.USER}"
@@ -110,18 +115,18 @@ class Postgres:
         return f"postgresql+psycopg://{self.USER}:s3cret%2F%40word@127.0.0.1:{self.port}/{name}"
 
     def close(self) -> None:
-        with suppress(subprocess.CalledProcessError):  # a test left it stopped
+        with suppress(subprocess.CalledProcessError):  # a test has stopped it already
             self.stop()
 
     def _run(self, program: str, *arguments: object) -> None:
         command = [str(self._programs / program), *map(str, arguments)]
-        kept = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}
+        environment = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}
         done = subprocess.run(
             command,
             cwd="/",
-            env=kept | {"LC_ALL": "C.UTF-8"},
+            env=environment | {"LC_ALL": "C.UTF-8"},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,  # a pipe would be the server's too, and never end
+            stdout=subprocess.DEVNULL,  # the server would inherit a pipe and never close it
             stderr=subprocess.DEVNULL,
             timeout=120,
             **self._as,  # type: ignore[arg-type]
@@ -131,20 +136,22 @@ class Postgres:
 
 
 def _postgres_programs() -> Path | None:
-    """The folder of `initdb` and `pg_ctl`, the newest of Debian's or that on the path."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: int(p.parts[-3]))
+    """The folder of `initdb` and `pg_ctl`: the newest version of Debian's packages, or the one on the path."""
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: int(p.parts[-3]))
+    if installed:
+        return installed[-1].parent
     on_path = shutil.which("initdb")
-    return found[-1].parent if found else Path(on_path).parent if on_path else None
+    return Path(on_path).parent if on_path else None
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A PostgreSQL server, shared by the tests: each asks it for databases of its own, and leaves it running."""
+    """A PostgreSQL server that all tests share. Each test creates its own databases and leaves the server running."""
     programs = _postgres_programs()
     if programs is None:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
     pytest.importorskip("psycopg", reason="psycopg is not installed: pip install -e '.[postgres]'")
-    folder = Path(tempfile.mkdtemp(prefix="test-postgres-"))  # pytest's own folders let no other user in
+    folder = Path(tempfile.mkdtemp(prefix="test-postgres-"))  # pytest's own folders are closed to other users
     server = None
     try:
         server = Postgres(folder, programs)
@@ -156,17 +163,18 @@ def postgres() -> Iterator[Postgres]:
 
 
 class Tracker:
-    """An MLflow server as a process of its own, that can be killed, made to hang, and started again."""
+    """An MLflow server in its own process, which can be killed, made to hang and restarted."""
 
     def __init__(self, folder: Path, store: str | None = None) -> None:
         folder.mkdir(exist_ok=True)
-        self._folder, self._port = folder, free_port()
+        self._folder = folder
+        self._port = free_port()
         self.store = store or f"sqlite:///{folder / 'mlflow.db'}"
         self.uri = f"http://127.0.0.1:{self._port}"
         self._running: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Returns once it answers, with all that it held before."""
+        """Start the server with its former contents, and return once it responds."""
         assert self._running is None
         stores = ["--backend-store-uri", self.store, "--artifacts-destination", (self._folder / "artifacts").as_uri()]
         listen = ["--host", "127.0.0.1", "--port", str(self._port), "--workers", "1"]
@@ -181,12 +189,12 @@ class Tracker:
             )
         deadline = time.monotonic() + 180
         while not self._answers():
-            said = (self._folder / "log").read_text()[-2000:]
-            assert self._running.poll() is None and time.monotonic() < deadline, f"MLflow did not start: {said}"
+            log_end = (self._folder / "log").read_text()[-2000:]
+            assert self._running.poll() is None and time.monotonic() < deadline, f"MLflow did not start: {log_end}"
             time.sleep(0.1)
 
     def kill(self) -> None:
-        """SIGKILL: what it was amid comes to nothing."""
+        """Kill the server with SIGKILL, without completing its requests."""
         if self._running is not None:
             os.killpg(self._running.pid, signal.SIGKILL)
             self._running.wait(30)
@@ -194,7 +202,7 @@ class Tracker:
 
     @contextmanager
     def hanging(self) -> Iterator[None]:
-        """For as long as the block runs it takes connections, and answers none."""
+        """Let the server accept connections without responding while the block runs."""
         assert self._running is not None
         os.killpg(self._running.pid, signal.SIGSTOP)
         try:
@@ -211,26 +219,32 @@ class Tracker:
 
 
 def shown_in_mlflow(uri: str, study: str) -> dict[str, dict[str, Any]]:
-    """Everything that an MLflow store or server shows of a study, by run name, but for run ids."""
+    """Everything that an MLflow store or server shows of a study except run ids, by run name."""
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     experiment = client.get_experiment_by_name(study)
     assert experiment is not None
-    found: dict[str, dict[str, Any]] = {}
+    runs: dict[str, dict[str, Any]] = {}
     for run in client.search_runs([experiment.experiment_id], max_results=1000):
-        name, of_the_store = run.info.run_name, ("mlflow.parentRunId", "study.best_run")
-        assert name not in found, f"two runs are named {name}"
+        name = run.info.run_name
+        tags_of_the_store = ("mlflow.parentRunId", "study.best_run")
+        assert name not in runs, f"two runs are named {name}"
+
         files: list[str] = []
         folders = [""]
         while folders:
             for file in client.list_artifacts(run.info.run_id, folders.pop()):
-                (folders if file.is_dir else files).append(file.path)
-        found[name] = {
+                if file.is_dir:
+                    folders.append(file.path)
+                else:
+                    files.append(file.path)
+
+        runs[name] = {
             "status": run.info.status,
             "times": (run.info.start_time, run.info.end_time),
             "params": run.data.params,
-            "tags": {key: value for key, value in run.data.tags.items() if key not in of_the_store},
+            "tags": {key: value for key, value in run.data.tags.items() if key not in tags_of_the_store},
             "points": sorted(
                 (key, point.step, point.timestamp, point.value)
                 for key in run.data.metrics
@@ -238,25 +252,26 @@ def shown_in_mlflow(uri: str, study: str) -> dict[str, dict[str, Any]]:
             ),
             "files": sorted(files),
         }
-    return found
+    return runs
 
 
 @pytest.fixture(name="shown_in_mlflow")
 def _shown_in_mlflow() -> Callable[[str, str], dict[str, dict[str, Any]]]:
-    """shown_in_mlflow(uri, study): all that MLflow shows of it, to be compared with another store's."""
+    """shown_in_mlflow(uri, study): everything that MLflow shows of the study, for comparison with another store."""
     return shown_in_mlflow
 
 
 @pytest.fixture
 def make_tracker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Tracker]]:
-    """make_tracker(store=None): an MLflow server that runs, on this store (default: a SQLite file of its own)."""
-    made: list[Tracker] = []
+    """make_tracker(store=None): starts an MLflow server with this store. The default is a new SQLite file."""
+    trackers: list[Tracker] = []
 
     def make(store: str | None = None) -> Tracker:
-        made.append(Tracker(tmp_path_factory.mktemp("tracker"), store))
-        made[-1].start()
-        return made[-1]
+        tracker = Tracker(tmp_path_factory.mktemp("tracker"), store)
+        trackers.append(tracker)
+        tracker.start()
+        return tracker
 
     yield make
-    for tracker in made:
+    for tracker in trackers:
         tracker.kill()

@@ -1,4 +1,4 @@
-"""The house as it is drawn: which way imports point, who knows which library, what a command may load."""
+"""The architecture: the direction of imports, the importers of each library, and what a command may load."""
 
 import ast
 import json
@@ -26,7 +26,7 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 IMPORTERS = {
     "h5py": {"sr_core/store/hdf5.py"},
     "cv2": {"sr_core/images/degrade.py", "sr_core/leaks/recognition.py", "sr_core/images/turns.py"},
-    "PIL": {"sr_core/images/degrade.py", "sr_core/images/files.py", "sr_core/images/own_pictures.py"},
+    "PIL": {"sr_core/images/degrade.py", "sr_core/images/files.py", "sr_core/images/own_images.py"},
     "safetensors": {"sr_core/training/checkpoint.py", "sr_core/model/weights.py"},
     "mlflow": {
         "study/tracking/mlflow/store.py",
@@ -63,10 +63,11 @@ IMPORTERS = {
     "ray": {"study/executors/ray.py", "study/executors/ray_actor.py"},
     "scipy": {"study/search/sampler.py", "study/statistics/stats.py"},
 }
-"""Who may import a library that is heavy, or that another could take the place of."""
+"""The files that may import a library that is heavy or that may be replaced by another."""
 
 
 def name_of(path: Path) -> str:
+    """The path of a file within the checkout."""
     return path.relative_to(ROOT).as_posix()
 
 
@@ -76,7 +77,7 @@ def tree_of(path: Path) -> ast.Module:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Dotted names of everything that a file imports, wherever in it; relative ones made absolute."""
+    """The dotted names of all imports of a file, including those in functions. Relative imports are made absolute."""
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -86,41 +87,48 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def libraries(path: Path) -> set[str]:
+    """The top-level packages that a file imports."""
     return {name.partition(".")[0] for name in imports(path)}
 
 
+def importers(folder: Path, forbidden: set[str]) -> dict[str, set[str]]:
+    """The files in a folder that import a forbidden library, and the libraries that they import."""
+    imported = {name_of(path): libraries(path) & forbidden for path in folder.rglob("*.py")}
+    return {name: names for name, names in imported.items() if names}
+
+
 def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
-    """Every call in a file, with the dotted name of what it calls."""
+    """Each call in a file, with the dotted name of the called function."""
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Call):
             yield ast.unparse(node.func), node
 
 
-def test_there_is_something_to_read() -> None:
+def test_the_files_of_all_packages_are_read() -> None:
     assert {"sr_core/config.py", "study/session/coordinator.py", "experiments/quickstart.py"} <= {
         name_of(p) for p in FILES
     }
 
 
-# Which way imports point
+# The direction of imports
 
 
 @pytest.mark.parametrize(
     ("package", "above"), [("sr_core", {"study", "experiments"}), ("study", {"experiments"})], ids=["sr_core", "study"]
 )
 def test_imports_point_from_experiments_over_study_to_sr_core(package: str, above: set[str]) -> None:
-    wrong = {name_of(p): found for p in (ROOT / package).rglob("*.py") if (found := libraries(p) & above)}
+    wrong = importers(ROOT / package, above)
     assert wrong == {}
 
 
-def test_the_network_and_its_training_know_no_tracker_and_no_sampler() -> None:
+def test_sr_core_imports_no_tracker_and_no_sampler() -> None:
     above = {"optuna", "mlflow", "sqlalchemy", "ray", "rich", "pandas", "matplotlib"}
-    wrong = {name_of(p): found for p in (ROOT / "sr_core").rglob("*.py") if (found := libraries(p) & above)}
+    wrong = importers(ROOT / "sr_core", above)
     assert wrong == {}
 
 
 @pytest.mark.parametrize("library", IMPORTERS)
-def test_a_library_is_imported_where_it_belongs_and_nowhere_else(library: str) -> None:
+def test_a_library_is_imported_only_by_the_listed_files(library: str) -> None:
     assert {name_of(p) for p in FILES if library in libraries(p)} == IMPORTERS[library]
 
 
@@ -130,35 +138,36 @@ def test_one_module_decides_how_float32_numbers_are_multiplied() -> None:
     assert touching == {"sr_core/process/precision.py"}
 
 
-def test_libraries_that_nobody_declared_are_not_imported() -> None:
+def test_only_declared_libraries_are_imported() -> None:
     declared = set(IMPORTERS) | {"torch", "numpy"} | set(PACKAGES) | sys.stdlib_module_names
-    assert {name_of(p): found for p in FILES if (found := libraries(p) - declared)} == {}
+    undeclared = {name_of(p): libraries(p) - declared for p in FILES}
+    assert {name: names for name, names in undeclared.items() if names} == {}
 
 
-def test_only_a_trial_and_the_winner_when_it_is_served_compute_in_the_study_package() -> None:
+def test_only_trials_and_the_served_winner_use_torch_in_the_study_package() -> None:
     computing = {name_of(p) for p in (ROOT / "study").rglob("*.py") if "torch" in libraries(p)}
     assert computing == {"study/executors/trial.py", "study/tracking/mlflow/served_model.py"}
 
 
-# Habits that a reader relies on
+# Conventions
 
 
-def test_every_file_fits_in_the_head() -> None:
+def test_every_file_has_at_most_400_lines() -> None:
     lines = {name_of(p): len(p.read_text("utf-8").splitlines()) for p in FILES}
     assert {name: count for name, count in lines.items() if count > 400} == {}
 
 
-def test_every_file_says_what_it_is() -> None:
+def test_every_file_has_a_docstring_and_a_specific_name() -> None:
     assert [name_of(p) for p in FILES if not ast.get_docstring(tree_of(p))] == []
     assert [name_of(p) for p in FILES if p.stem in {"utils", "util", "common", "helpers", "misc"}] == []
 
 
-# The rooms of the house; `python tests/house.py` prints its figures
+# Rooms; `python tests/house.py` prints the figures
 
 HOUSE = House(ROOT)
 
 SHARED = {"sr_core": {"config", "errors", "seed"}, "study": {"commandline", "results"}}
-"""Files at the top of a package that are no commands: what all rooms share, and what notebooks use."""
+"""Files at the top of a package that are not commands: shared by all rooms, or used in notebooks."""
 
 
 def test_imports_between_rooms_point_downwards() -> None:
@@ -166,27 +175,27 @@ def test_imports_between_rooms_point_downwards() -> None:
     assert HOUSE.upward() == []
 
 
-def test_rooms_lie_on_few_levels() -> None:
+def test_rooms_are_on_at_most_10_levels() -> None:
     assert max(levels(HOUSE.arrows).values()) <= 10
 
 
-def test_no_room_holds_most_of_its_package() -> None:
+def test_no_room_has_more_than_30_percent_of_its_package() -> None:
     assert {room: round(HOUSE.share(room), 2) for room in HOUSE.rooms if HOUSE.share(room) > 0.3} == {}
 
 
 @pytest.mark.parametrize("package", SHARED)
-def test_a_package_s_top_holds_commands_and_what_is_shared(package: str) -> None:
+def test_the_top_of_a_package_contains_only_commands_and_shared_files(package: str) -> None:
     tops = {path for path in (ROOT / package).glob("*.py") if path.stem != "__init__"}
     commands = {path for path in tops if 'if __name__ == "__main__":' in path.read_text("utf-8")}
     assert {path.stem for path in tops - commands} == SHARED[package]
 
 
-def test_every_folder_is_a_room_that_says_what_it_is_for() -> None:
+def test_every_folder_is_a_package() -> None:
     folders = [path for package in SHARED for path in (ROOT / package).iterdir() if any(path.rglob("*.py"))]
     assert [name_of(folder) for folder in folders if not (folder / "__init__.py").is_file()] == []
 
 
-def test_no_module_of_the_house_imports_the_public_names() -> None:
+def test_no_module_imports_the_public_names_of_study() -> None:
     wrong = []
     for name, path in HOUSE.modules.items():
         for node in ast.walk(tree_of(path)):
@@ -195,7 +204,7 @@ def test_no_module_of_the_house_imports_the_public_names() -> None:
     assert wrong == []
 
 
-def test_the_experiments_top_holds_only_a_docstring() -> None:
+def test_the_experiments_package_contains_only_a_docstring() -> None:
     (statement,) = tree_of(ROOT / "experiments" / "__init__.py").body
     assert isinstance(statement, ast.Expr)
     assert isinstance(statement.value, ast.Constant)
@@ -214,7 +223,7 @@ def test_no_test_file_shadows_a_package_or_another_test_file() -> None:
     assert not list((ROOT / "tests").rglob("__init__.py"))
 
 
-def test_global_random_state_is_neither_seeded_nor_drawn_from() -> None:
+def test_global_random_state_is_not_used() -> None:
     wrong = []
     for path in FILES:
         for name, _ in calls(path):
@@ -226,7 +235,7 @@ def test_global_random_state_is_neither_seeded_nor_drawn_from() -> None:
     assert wrong == []
 
 
-def test_nothing_that_is_loaded_can_execute_code() -> None:
+def test_loading_a_file_cannot_execute_code() -> None:
     assert {name_of(p) for p in FILES if libraries(p) & {"pickle", "marshal", "shelve", "joblib", "dill"}} == set()
     loads = [(name_of(path), call) for path in FILES for name, call in calls(path) if name == "torch.load"]
     for where, call in loads:
@@ -234,7 +243,7 @@ def test_nothing_that_is_loaded_can_execute_code() -> None:
         assert safe == "True", where
 
 
-# What a command loads
+# What a command imports
 
 HEAVY = ("torch", "mlflow", "optuna", "pandas", "matplotlib", "numpy", "rich", "h5py", "scipy")
 
@@ -246,14 +255,14 @@ try:
     status = 0
 except SystemExit as exc:
     status = exc.code
-found = [name for name in {HEAVY!r} if name in sys.modules]
+loaded = [name for name in {HEAVY!r} if name in sys.modules]
 sys.stdout.flush()
-print("\\n" + json.dumps([status, found, time.process_time()]))
+print("\\n" + json.dumps([status, loaded, time.process_time()]))
 """
 
 
 def run(*arguments: str) -> tuple[int, list[str], float, str, str]:
-    """(exit status, heavy libraries loaded, CPU seconds, stdout, stderr) of `python -m …`."""
+    """Run `python -m …`. Returns exit status, loaded heavy libraries, CPU seconds, stdout and stderr."""
     done = subprocess.run([sys.executable, "-c", RUN, *arguments], capture_output=True, text=True, cwd=ROOT.parent)
     out, _, last = done.stdout.rstrip("\n").rpartition("\n")
     assert last, done.stderr
@@ -302,32 +311,32 @@ def test_bad_usage_is_one_line_and_status_2_and_loads_nothing_heavy(arguments: t
 
 @pytest.fixture
 def finished_study(tmp_path: Path) -> Path:
-    """A root with a record of 50 trials, as a quickstart writes it."""
+    """A root folder with the record of a finished study of 50 trials."""
     (tmp_path / "small").mkdir()
     journal = Journal(tmp_path / "small" / "journal.jsonl")
     common: dict[str, Any] = {"time": 1_700_000_000.0}
     rest: dict[str, Any] = {"question": {}, "digest": "", "text": "?", "runtime": {}}
     baseline = {"baseline": {"val/psnr": 28.0, "val/ssim": 0.8}}
     config = TrialConfig()
-    story: list[ev.Event] = [
+    events: list[ev.Event] = [
         ev.StudyOpened(format=ev.FORMAT, study="small", experiment="small", seed=1, data=baseline, **rest, **common),
         ev.SessionStarted(epoch=1, host="here", pid=1, trials=50, provenance={}, **common),
     ]
     for trial in range(50):
         scores = {"val/psnr": 29.0 + trial / 100, "val/ssim": 0.9}
         proposal = {"config": config.to_json(), "config_hash": config.digest(), "values": {"train.loss": "l1"}}
-        story += [
+        events += [
             ev.Proposed(trial=trial, role="search", name="", **proposal, **common),
             ev.Started(trial=trial, slot=0, epoch=1, patches=0, source="", **common),
         ]
         for patches in (480, 960, 1_440, 1_920):
-            story.append(
+            events.append(
                 ev.Validated(trial=trial, patches=patches, scores=scores, loss=0.1, learning_rate=1e-3, **common)
             )
-            story.append(ev.Checkpointed(trial=trial, patches=patches, **common))
+            events.append(ev.Checkpointed(trial=trial, patches=patches, **common))
         end: dict[str, Any] = {"per_image": (), "weights": "", "seconds": {}}
-        story.append(ev.Finished(trial=trial, patches=1_920, scores=scores, **end, **common))
-    for event in [*story, ev.SessionEnded(epoch=1, reason="complete", **common)]:
+        events.append(ev.Finished(trial=trial, patches=1_920, scores=scores, **end, **common))
+    for event in [*events, ev.SessionEnded(epoch=1, reason="complete", **common)]:
         journal.append(event)
     journal.close()
     return tmp_path
@@ -344,9 +353,9 @@ def test_status_of_a_finished_study_answers_at_once_and_loads_nothing_heavy(fini
 
 def test_status_as_json_is_one_object(finished_study: Path) -> None:
     status, loaded, _, out, _ = run("study.status", "--root", str(finished_study), "--json")
-    found = json.loads(out)
+    summary = json.loads(out)
     assert (status, loaded) == (0, [])
-    assert (found["phase"], found["counted"], found["best"]["trial"]) == ("complete", 50, 49)
+    assert (summary["phase"], summary["counted"], summary["best"]["trial"]) == ("complete", 50, 49)
 
 
 def test_a_worker_loads_neither_tracker_nor_sampler_nor_screen() -> None:

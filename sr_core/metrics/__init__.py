@@ -1,1 +1,1 @@
-"""Scores of an image against its original: the reference in NumPy, and the same in torch for validations."""
+"""PSNR, SSIM and evaluation protocols: the NumPy reference, and a batched version in torch for validations."""

@@ -1,6 +1,6 @@
-"""Evaluation protocols by name: which pixels are compared, and how.
+"""Evaluation protocols, which define which pixels are compared and how.
 
-A score means nothing without its protocol and the kernel that made the LR: record `describe_protocol(protocol)` too.
+A score depends on its protocol and on the kernel that made the LR image. Store `describe_protocol(protocol)` with it.
 """
 
 from collections.abc import Sequence
@@ -21,66 +21,75 @@ from sr_core.metrics.psnr import psnr
 from sr_core.metrics.ssim import WINDOW, ssim
 
 PSNR_CAP = 100.0
-"""dB. What a single image counts at most in a mean, and what the record of a study says of it at most: otherwise one
-image that is restored exactly, whose PSNR is infinite, would decide the mean of a set."""
+"""The largest PSNR of one image in a mean and in the record of a study, in dB. Without it, one exactly restored image,
+whose PSNR is infinite, would make the mean of a set infinite."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """How close one image, or a set's mean image, is to its original."""
+    """The quality of one enlarged image, or the mean over a set of images."""
 
     psnr: float
-    """dB on Y; inf where the two are equal."""
+    """PSNR of the Y channel, in dB. inf if the images are equal."""
     ssim: float
-    """On Y, at most 1."""
+    """SSIM of the Y channel, at most 1."""
 
 
 def score(sr: NDArray[np.floating] | Image, hr: Image, *, scale: int, protocol: EvaluationProtocol) -> Score:
-    """PSNR and SSIM of one network output under a protocol.
+    """The PSNR and SSIM of one network output under an evaluation protocol.
 
-    canonical  the benchmark tables': `sr` clipped and rounded to 8 bits (halves to even, as torch rounds), `scale`
-               pixels dropped on each side, exact BT.601 Y, unrounded.
-    blog       the A2N reimplementation's: `sr` clipped but not rounded, Y with its mistyped blue weight, `scale`
-               pixels dropped for PSNR and none for SSIM. On one and the same pair a few hundredths of a dB above
-               canonical; the HR that `lr_hr_pair` resizes for it adds up to half a dB (bicubic, Set5 x3).
+    canonical: as in benchmark tables. `sr` is clipped and rounded to 8 bits (halves to even, as torch rounds). `scale`
+        pixels are dropped on each side. Y is exact BT.601 and not rounded.
+    blog: as in the A2N reimplementation. `sr` is clipped but not rounded. Y uses its mistyped weight for blue. `scale`
+        pixels are dropped on each side for PSNR and none for SSIM. For the same image pair, the PSNR is a few
+        hundredths of a dB higher than canonical. The resized HR image of `lr_hr_pair` adds up to half a dB (bicubic,
+        Set5 x3).
 
     Args:
-        sr: (H, W, 3), what the network says, in units of 0..255; values beyond are clipped here, NaN gives NaN.
-        hr: (H, W, 3), uint8, the HR that `lr_hr_pair` returned.
+        sr: (H, W, 3), the network's output on the scale of 0..255. Values outside are clipped. NaN gives NaN.
+        hr: (H, W, 3), uint8, the HR image from `lr_hr_pair`.
     Raises:
-        ValueError: shapes differ, or there are fewer than 11 pixels a side inside the border.
+        ValueError: the shapes differ, or fewer than 11 pixels per side are left inside the border.
     """
     clipped = np.clip(sr.astype(np.float64), 0, 255)
     match protocol:
         case "canonical":
-            sr_y, hr_y = rgb_to_y(np.rint(clipped), BT601_STUDIO), rgb_to_y(hr, BT601_STUDIO)
+            sr_y = rgb_to_y(np.rint(clipped), BT601_STUDIO)
+            hr_y = rgb_to_y(hr, BT601_STUDIO)
             return Score(psnr(sr_y, hr_y, border=scale), ssim(sr_y, hr_y, border=scale))
         case "blog":
-            sr_y, hr_y = rgb_to_y(clipped, BLOG_TYPO), rgb_to_y(hr, BLOG_TYPO)
+            sr_y = rgb_to_y(clipped, BLOG_TYPO)
+            hr_y = rgb_to_y(hr, BLOG_TYPO)
             return Score(psnr(sr_y, hr_y, border=scale), ssim(sr_y, hr_y))
         case _:
             assert_never(protocol)
 
 
 def require_finite(sr: NDArray[np.floating] | Image, image: object, remedy: str = "use other weights") -> None:
-    """Raises ImageError, with the name of the image, if its enlargement holds NaN or infinity.
+    """Check that an enlarged image contains no NaN or infinity.
 
-    Weights can be finite and overflow all the same; clipped and rounded, the result would look like an image.
+    A network with finite weights can still overflow. After clipping and rounding, its output would look like an image.
+
+    Args:
+        image: the name of the image, for the error message.
+        remedy: what the user can do, for the error message.
+    Raises:
+        ImageError: a sample is NaN or infinite.
     """
     bad = sr.size - int(np.isfinite(sr).sum())
     if bad:
         raise ImageError(
-            f"{image}: {bad} of {sr.size} samples of the network's output are NaN or infinite, so its numbers overflow "
-            f"on this image; {remedy}"
+            f"{image}: {bad} of {sr.size} samples of the network's output are NaN or infinite, so the network "
+            f"overflows on this image; {remedy}"
         )
 
 
 def lr_hr_pair(hr: Image, scale: int, kernel: Kernel, protocol: EvaluationProtocol) -> tuple[Image, Image]:
-    """The LR image to enlarge and the HR image to compare with.
+    """The LR image to enlarge and the HR image to compare with, both (H, W, 3), uint8.
 
-    canonical crops HR at the bottom and the right to a multiple of the scale and reduces it with `kernel`. blog
-    *resizes* HR to a multiple by Pillow bicubic and reduces it by Pillow bicubic too, **whatever `kernel` says**:
-    the published numbers of that protocol mean this LR only.
+    canonical: crops HR at the bottom and the right to a multiple of the scale and downsamples it with `kernel`.
+    blog: resizes HR to a multiple of the scale with Pillow bicubic and downsamples it with Pillow bicubic. It ignores
+        `kernel`, because the published numbers of this protocol refer to this LR image.
 
     Args:
         hr: (H, W, 3), uint8, as read from its file.
@@ -99,7 +108,7 @@ def lr_hr_pair(hr: Image, scale: int, kernel: Kernel, protocol: EvaluationProtoc
 
 
 def least_side(scale: int, protocol: EvaluationProtocol) -> int:
-    """Pixels that each side of an image file needs to be scored: `score` refuses what `lr_hr_pair` makes of less."""
+    """The smallest side length, in pixels, of an HR image file that can be scored under the protocol."""
     match protocol:
         case "canonical":
             least = WINDOW + 2 * scale
@@ -111,34 +120,38 @@ def least_side(scale: int, protocol: EvaluationProtocol) -> int:
 
 
 def bicubic_baseline(lr: Image, scale: int) -> Image:
-    """What a network has to beat: LR enlarged by MATLAB's imresize, (H * scale, W * scale, 3), 8 bits."""
+    """The bicubic baseline: LR enlarged as by MATLAB's imresize, (H * scale, W * scale, 3), uint8."""
     return imresize(lr, scale)
 
 
 def bicubic_psnr(lr: Image, hr: Image, scale: int) -> float:
-    """PSNR [dB, canonical] of `bicubic_baseline`; without SSIM, which takes as long as a small network."""
-    sr_y, hr_y = rgb_to_y(bicubic_baseline(lr, scale), BT601_STUDIO), rgb_to_y(hr, BT601_STUDIO)
+    """The PSNR of `bicubic_baseline` under the canonical protocol, in dB.
+
+    It omits the SSIM, which takes as long to compute as a small network.
+    """
+    sr_y = rgb_to_y(bicubic_baseline(lr, scale), BT601_STUDIO)
+    hr_y = rgb_to_y(hr, BT601_STUDIO)
     return psnr(sr_y, hr_y, border=scale)
 
 
 def capped(one: Score) -> Score:
-    """The score with a PSNR of at most `PSNR_CAP`; NaN stays NaN."""
+    """The score with its PSNR limited to `PSNR_CAP`. NaN stays NaN."""
     return replace(one, psnr=PSNR_CAP) if one.psnr > PSNR_CAP else one
 
 
 def mean_score(scores: Sequence[Score]) -> Score:
-    """The mean of per-image values, as tables give it for a set; a PSNR above `PSNR_CAP` counts as that.
+    """The mean of the per-image values, as benchmark tables report it. Each PSNR is limited to `PSNR_CAP`.
 
     Raises:
         ValueError: there are no scores.
     """
     if not scores:
-        raise ValueError("the mean of no scores: expected one score per image")
+        raise ValueError("no scores: expected at least one to compute the mean")
     return Score(psnr=fmean(capped(one).psnr for one in scores), ssim=fmean(one.ssim for one in scores))
 
 
 def describe_protocol(protocol: EvaluationProtocol) -> dict[str, str]:
-    """The protocol in words, to stand beside the scores it made."""
+    """A description of the protocol, to be stored with its scores."""
     match protocol:
         case "canonical":
             return {

@@ -1,1 +1,1 @@
-"""A2N and A2N-M: the network, its weights in and out, and super-resolving one image with it."""
+"""The networks A2N and A2N-M, their weight files, and the super-resolution of images."""

@@ -1,4 +1,4 @@
-"""One image through the network, whole or in strips, whichever its size asks for."""
+"""Enlarges one image with the network, as a whole or in strips, depending on its size."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,12 +19,14 @@ from sr_core.process.precision import exact_multiplication
 InferencePrecision = Literal["fp32", "bf16"]
 
 STRIP_BYTES: Final = {"cpu": 64 * 2**20, "cuda": 256 * 2**20}
-"""What one strip's activations may take. On a CPU larger ones are slower (they leave the caches and the allocator's
-pool); a GPU needs enough rows at a time to be busy."""
-_STRIPS_WORTHWHILE = 4
-"""Strips are used where the whole image takes more than so many strips' bytes."""
-_FEWEST_ROWS = 8  # fewer would mostly compute their halos
+"""Memory limit for the activations of one strip, by device type. On a CPU larger strips are slower, because they exceed
+the caches and the allocator's pool. A GPU needs larger strips to be fully used."""
+_MAX_STRIPS_AS_WHOLE = 4
+"""An image is computed as a whole if its activations need at most this multiple of `STRIP_BYTES`."""
+_MIN_STRIP_ROWS = 8
+"""Strips with fewer rows would compute mostly their halos."""
 _SYMMETRIES = 8
+"""Number of flips and quarter turns of a square."""
 
 
 def super_resolve(
@@ -36,18 +38,18 @@ def super_resolve(
     strip_rows: int | Literal["auto", "whole"] = "auto",
     progress: Callable[[float], None] = lambda _: None,
 ) -> NDArray[np.float32]:
-    """The image `scale` times as large, (s*H, s*W, 3) in 0..255, neither rounded nor clipped.
+    """The enlarged image, (s*H, s*W, 3) in 0..255, neither rounded nor clipped.
 
     Args:
-        model: on any device; its training flag is as before when this returns.
-        lr: (H, W, 3) RGB.
-        self_ensemble: average over the eight flips and quarter turns of the image, each turned back (eight times
-            the work; the network is not equivariant to them, so their errors differ).
-        precision: bf16 runs the convolutions in bfloat16 (autocast): faster where the hardware has it, and about a
-            tenth of a level off.
-        strip_rows: rows of LR that are computed at a time. "auto" takes small images whole and large ones in strips,
-            for an eighth of the memory and the same result but for rounding (`sr_core.model.strips`).
-        progress: told now and then which part, 0..1, of the work is done.
+        model: the network, on any device. Its training flag is restored afterwards.
+        lr: (H, W, 3), RGB, uint8.
+        self_ensemble: average the results for all eight flips and quarter turns of the image. This takes eight times as
+            long. The network is not equivariant to them, so their errors partly cancel.
+        precision: "bf16" runs the convolutions in bfloat16 (autocast). It is faster on hardware that supports it, with
+            errors of about a tenth of a grey level. strip_rows: number of LR rows that are computed at a time. "auto"
+        computes small images as a whole and large ones
+            in strips. Strips need an eighth of the memory and differ only by rounding (`sr_core.model.strips`).
+        progress: called with the completed fraction of the work, from 0 to 1.
     """
     settle_vector_math()
     device = next(model.parameters()).device
@@ -67,16 +69,16 @@ def super_resolve(
 
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
     with _evaluating(model), torch.inference_mode(), autocast, exact_multiplication():
-        given = np.require(lr, requirements=("C", "W"))  # torch warns of arrays that nobody may write
-        x = torch.from_numpy(given).to(device).permute(2, 0, 1)[None] / 255
+        pixels = np.require(lr, requirements=("C", "W"))  # torch warns about read-only arrays
+        x = torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None] / 255
         sr = _mean_over_symmetries(enlarge, x) if self_ensemble else enlarge(x)
         return np.asarray(sr[0].mul_(255).permute(1, 2, 0).contiguous().cpu().numpy(), dtype=np.float32)
 
 
 def on_device(model: A2N, device: str) -> tuple[A2N, str]:
-    """The network on that device and what the device is called.
+    """The network on the requested device, and a name for the device.
 
-    It goes to the CPU if the device is not here, has no room, or belongs to another process alone.
+    The CPU is used instead if the device does not exist, lacks memory, or is used exclusively by another process.
 
     Args:
         device: "cpu", "cuda" or "cuda:N".
@@ -91,43 +93,49 @@ def on_device(model: A2N, device: str) -> tuple[A2N, str]:
 
 
 def automatic_strip_rows(model: A2N, height: int, width: int) -> int | Literal["whole"]:
-    """How many rows of an image of LR size height x width to compute at a time."""
+    """The number of LR rows to compute at a time for an LR image of height x width pixels, or "whole"."""
     per_row = width * _tail_bytes_per_pixel(model)
     device = next(model.parameters()).device
     strip_bytes = STRIP_BYTES.get(device.type, STRIP_BYTES["cpu"])
-    if height * per_row <= _STRIPS_WORTHWHILE * strip_bytes:
+    if height * per_row <= _MAX_STRIPS_AS_WHOLE * strip_bytes:
         return "whole"
-    return min(max(_FEWEST_ROWS, strip_bytes // per_row), most_rows(model, width, device))
+    return min(max(_MIN_STRIP_ROWS, strip_bytes // per_row), most_rows(model, width, device))
 
 
 def peak_bytes(model: A2N, height: int, width: int, *, self_ensemble: bool = False) -> int:
-    """About what `super_resolve` takes at its peak, beyond the network itself, for an image of LR size height x width.
+    """The approximate peak memory of `super_resolve` for an LR image of height x width pixels, in bytes.
 
-    That is one feature map of the trunk, the image, its enlargement, once more for the mean over symmetries, and
-    three strips (activations, their workspaces, fragments).
+    It counts one feature map of the trunk, the image, its enlargements and three strips for activations, workspaces and
+    fragmentation. The weights of the network are not included.
     """
-    pixels, per_pixel = height * width, _tail_bytes_per_pixel(model)
+    pixels = height * width
+    per_pixel = _tail_bytes_per_pixel(model)
     rows = automatic_strip_rows(model, height, width)
     enlargements = 3 if self_ensemble else 1
-    kept = pixels * (model.config.n_feats + 3 + 3 * model.scale**2 * enlargements) * 4
-    return kept + (2 * pixels if rows == "whole" else 3 * rows * width) * per_pixel
+    images_and_features = pixels * (model.config.n_feats + 3 + 3 * model.scale**2 * enlargements) * 4
+    pixels_at_once = 2 * pixels if rows == "whole" else 3 * rows * width
+    return images_and_features + pixels_at_once * per_pixel
 
 
 def _tail_bytes_per_pixel(model: A2N) -> int:
-    """Of LR: what the tail's last stage holds at once, where memory peaks; its input, enlarged, and three results."""
+    """Bytes per LR pixel that the last upsampler stage needs, where memory use peaks.
+
+    The stage holds its enlarged input and three results at the same time.
+    """
     n_in = model.config.n_feats if len(model.tail) == 1 else model.config.upsampler_feats
     return model.scale**2 * (n_in + 3 * model.config.upsampler_feats) * 4
 
 
 def _mean_over_symmetries(enlarge: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """The mean of enlarge(x) over the square's eight symmetries; one at a time, for the memory of one."""
+    """The mean of enlarge(x) over the eight flips and quarter turns, computed one at a time to save memory."""
     total: Tensor | None = None
     for quarter_turns in range(4):
         for flip in (False, True):
-            seen = torch.rot90(x.flip(3) if flip else x, quarter_turns, (2, 3))
-            back = torch.rot90(enlarge(seen.contiguous()), -quarter_turns, (2, 3))
-            back = back.flip(3) if flip else back
-            total = back.clone() if total is None else total.add_(back)
+            turned = torch.rot90(x.flip(3) if flip else x, quarter_turns, (2, 3))
+            sr = torch.rot90(enlarge(turned.contiguous()), -quarter_turns, (2, 3))
+            if flip:
+                sr = sr.flip(3)
+            total = sr.clone() if total is None else total.add_(sr)
     assert total is not None
     return total / _SYMMETRIES
 

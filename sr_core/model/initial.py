@@ -1,4 +1,8 @@
-"""Initial weights by name: a tensor's first values do not depend on what else the network holds, nor on the device."""
+"""Initial weights of a network.
+
+The initial values of a tensor depend only on the seed and the tensor's name, fan-in and shape. They do not depend on
+the other tensors or on the device.
+"""
 
 import math
 
@@ -9,14 +13,16 @@ from sr_core.seed import child_seed
 
 
 def initialise(model: nn.Module, seed: int) -> None:
-    """Give every weight and bias PyTorch's default distribution, uniform in ±1/sqrt(fan_in), from its own stream.
+    """Draw every weight and bias uniformly from ±1/sqrt(fan_in), which is PyTorch's default distribution.
 
-    The stream of a tensor is child_seed(seed, "weights", name), drawn on the CPU in float32. So two networks of
-    different depth, scale or kernel share the values of the tensors that they share.
+    Each tensor has its own random stream, seeded with child_seed(seed, "weights", name) and drawn on the CPU in
+    float32. Networks of different depth, scale or kernel size therefore start with equal values in the tensors that
+    they share.
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            bound = 1 / math.sqrt(module.weight[0].numel())  # fan_in: the inputs of one output channel
+            fan_in = module.weight[0].numel()  # the number of inputs of one output channel
+            bound = 1 / math.sqrt(fan_in)
             _draw(module.weight, f"{name}.weight", bound, seed)
             if module.bias is not None:
                 _draw(module.bias, f"{name}.bias", bound, seed)

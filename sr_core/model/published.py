@@ -1,7 +1,7 @@
-"""The released A2N weights' names and ours: one explicit map, read in both directions.
+"""Converts between our tensor names and those of the released A2N weights.
 
-The released file is a plain dict of tensors (https://github.com/haoyuc/A2N). It tells every size, but not the
-scale (x2 and x3 have the same tensors), the temperature or the input range.
+The released file is a plain dict of tensors (https://github.com/haoyuc/A2N). It determines the size of every layer. It
+does not determine the temperature, the input range or, because x2 and x3 have the same tensors, the scale.
 """
 
 import re
@@ -15,6 +15,7 @@ from sr_core.errors import CheckpointError, ConfigError
 
 RELEASED_TEMPERATURE: Final = 30.0
 RELEASED_INPUT_RANGE: Final = 255
+_MAX_NAMES_SHOWN: Final = 3
 
 _OURS_TO_PUBLISHED = {
     "head": "conv_first",
@@ -36,52 +37,69 @@ _OURS_TO_PUBLISHED = {
     "tail.1.refine": "HRconv2",
     "to_rgb": "conv_last",
 }
-"""Modules, ours to theirs; # is a block's number, and the tensors' own names (weight, bias) are equal."""
-_PUBLISHED_TO_OURS = {theirs: ours for ours, theirs in _OURS_TO_PUBLISHED.items()}
+"""Maps our module names to the released ones. # stands for the number of a block. Tensors (weight, bias) have the same
+names in both."""
+_PUBLISHED_TO_OURS = {published: ours for ours, published in _OURS_TO_PUBLISHED.items()}
 _BLOCK_NUMBER = re.compile(r"(?:blocks|AAB_trunk)\.(\d+)\.")
 
 
 def is_published(state: Mapping[str, Tensor]) -> bool:
-    """True if the state dict has the trunk of an A2N under its released name; no other network has one."""
+    """True if the state dict contains the trunk of an A2N under its released name, which no other network uses."""
     return "conv_first.weight" in state and any(name.startswith("AAB_trunk.") for name in state)
 
 
 def require_published(state: Mapping[str, Tensor]) -> None:
-    """Raises CheckpointError, which says what was found instead, if these are not the weights of an A2N."""
+    """Check that these are A2N weights under their released names.
+
+    Raises:
+        CheckpointError: they are not. The message names some of the tensors.
+    """
     if is_published(state):
         return
     missing = "AAB_trunk.0.ADM.0.weight" if "conv_first.weight" in state else "conv_first.weight"
-    names = ", ".join(list(state)[:3]) + (", …" if len(state) > 3 else "")
+    names = ", ".join(list(state)[:_MAX_NAMES_SHOWN])
+    if len(state) > _MAX_NAMES_SHOWN:
+        names += ", …"
     raise CheckpointError(
-        f"not released A2N weights: no tensor {missing!r} among {len(state)} ({names}); this is another network, give "
-        "weights of an A2N"
+        f"not released A2N weights: no tensor {missing!r} among {len(state)} ({names}); this is a different network, "
+        "use weights of an A2N"
     )
 
 
 def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under our names; CheckpointError for a name that no released A2N has."""
+    """The same tensors under our names.
+
+    Raises:
+        CheckpointError: a tensor has a name that no released A2N has.
+    """
     return _renamed(state, _PUBLISHED_TO_OURS, "released A2N weights")
 
 
 def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under the released names; CheckpointError for a name that our A2N does not have."""
+    """The same tensors under the released names.
+
+    Raises:
+        CheckpointError: a tensor has a name that our A2N does not have.
+    """
     return _renamed(state, _OURS_TO_PUBLISHED, "our A2N weights")
 
 
 def published_config(state: Mapping[str, Tensor], scale: Scale) -> ModelConfig:
-    """The network that a released state dict belongs to: sizes from its tensors, the rest as the authors train.
+    """The model config of a released state dict.
+
+    Layer sizes come from the tensors. Temperature and input range are the authors' values.
 
     Args:
         state: tensors under their released names.
-        scale: the caller must know it; only x4 can be told from x2 and x3, by its second stage in the tail.
+        scale: the scale of the network. Only x4 can be checked, because it alone has a second upsampler stage.
     Raises:
-        CheckpointError: the tensors are not those of an A2N, or not of one for this scale.
+        CheckpointError: the tensors are not those of an A2N, or not of an A2N for this scale.
     """
     n_feats = _shape(state, "conv_first.weight", 4)[0]
     hidden = _shape(state, "AAB_trunk.0.ADM.0.weight", 2)[0]
     if ("upconv2.weight" in state) != (scale == 4):
-        theirs = "4" if scale != 4 else "2 or 3"
-        raise CheckpointError(f"these released weights enlarge by {theirs}, asked for scale {scale}")
+        actual = "4" if scale != 4 else "2 or 3"
+        raise CheckpointError(f"these released weights enlarge by {actual}, expected weights for scale {scale}")
     try:
         return ModelConfig(
             n_feats=n_feats,
@@ -93,28 +111,32 @@ def published_config(state: Mapping[str, Tensor], scale: Scale) -> ModelConfig:
             non_attention_kernel_size=_kernel_size(state),
         )
     except ConfigError as exc:
-        raise CheckpointError(f"no A2N has these weights' sizes: {exc}") from exc
+        raise CheckpointError(f"no A2N has weights of these sizes: {exc}") from exc
 
 
-def told_scale(state: Mapping[str, Tensor]) -> Scale:
-    """The scale of a released state dict that tells it, which is 4; CheckpointError for x2 and x3."""
+def scale_of_published(state: Mapping[str, Tensor]) -> Scale:
+    """The scale of a released state dict, if its tensors determine it. Only x4 weights do.
+
+    Raises:
+        CheckpointError: the weights may be for x2 or x3.
+    """
     if "upconv2.weight" not in state:
-        raise CheckpointError("released weights for x2 and x3 hold the same tensors; say with --scale which these are")
+        raise CheckpointError("released weights for x2 and x3 contain the same tensors; give their scale with --scale")
     return 4
 
 
-def _renamed(state: Mapping[str, Tensor], modules: Mapping[str, str], what: str) -> dict[str, Tensor]:
-    return {_rename(name, modules, what): tensor for name, tensor in state.items()}
+def _renamed(state: Mapping[str, Tensor], modules: Mapping[str, str], kind: str) -> dict[str, Tensor]:
+    return {_rename(name, modules, kind): tensor for name, tensor in state.items()}
 
 
-def _rename(name: str, modules: Mapping[str, str], what: str) -> str:
-    module, _, kind = name.rpartition(".")
+def _rename(name: str, modules: Mapping[str, str], kind: str) -> str:
+    module, _, parameter = name.rpartition(".")
     block = _BLOCK_NUMBER.match(name)
     number = block[1] if block else ""
     key = module.replace(f".{number}.", ".#.", 1) if block else module
-    if key not in modules or kind not in ("weight", "bias"):
-        raise CheckpointError(f"expected {what}, which have no tensor {name!r}")
-    return f"{modules[key].replace('#', number)}.{kind}"
+    if key not in modules or parameter not in ("weight", "bias"):
+        raise CheckpointError(f"expected {kind}, which have no tensor {name!r}")
+    return f"{modules[key].replace('#', number)}.{parameter}"
 
 
 def _kernel_size(state: Mapping[str, Tensor]) -> Literal[1, 3]:
@@ -122,7 +144,7 @@ def _kernel_size(state: Mapping[str, Tensor]) -> Literal[1, 3]:
     match size:
         case 1 | 3:
             return size
-    raise CheckpointError(f"no A2N has these weights' sizes: non-attention kernel of {size}, expected 1 or 3")
+    raise CheckpointError(f"no A2N has weights of these sizes: non-attention kernel of {size}, expected 1 or 3")
 
 
 def _shape(state: Mapping[str, Tensor], name: str, n_dims: int) -> tuple[int, ...]:

@@ -1,7 +1,8 @@
-"""The tensors of a network, found in what other trainers write: a dict in a dict, or names with a prefix.
+"""Finds the tensors of a network in checkpoints that other training tools wrote.
 
-BasicSR writes {"params": …, "params_ema": …}, Lightning {"state_dict": …, "optimizer_states": …} with names that begin
-with that of the network's attribute, DataParallel names that begin with `module.`, MMEditing `generator.`.
+BasicSR writes {"params": …, "params_ema": …}. Lightning writes {"state_dict": …, "optimizer_states": …} and prefixes
+the tensor names with the name of the network's attribute. DataParallel adds the prefix `module.` and MMEditing
+`generator.`.
 """
 
 from collections.abc import Mapping
@@ -34,63 +35,70 @@ WRAPPERS: Final = (
     "module",
     "weights",
 )
-"""Keys under which trainers keep a network, in the order in which one is taken; averaged weights first."""
+"""Keys under which training tools store a network, in order of preference. Averaged weights come first."""
 
 _PREFIXES: Final = frozenset(WRAPPERS) | {"_orig_mod", "_forward_module"}
-"""What can stand before a tensor's own name, with a dot behind it."""
+"""Name parts that training tools put in front of a tensor's name, followed by a dot."""
 
-_DEEPEST: Final = 4
-"""Dicts in dicts that are looked into: a damaged file's dict may hold itself."""
+_MAX_NESTING: Final = 4
+"""Nested dicts are searched to this depth, because a dict from a damaged file may contain itself."""
 
 _FIRST_TENSORS: Final = ("conv_first.weight", "head.weight")
-"""One that every A2N has: under its released name, and under ours."""
+"""A tensor that every A2N has, under its released name and under ours."""
+_MAX_KEYS_SHOWN: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Unwrapped:
-    """A flat state dict."""
+    """A flat state dict, extracted from a checkpoint."""
 
     tensors: dict[str, Tensor]
     note: str
-    """What was taken and what was not, in one line; empty if the content was a flat state dict."""
+    """One line on what was extracted and what was left out. Empty if the checkpoint was a flat state dict."""
 
 
 def unwrapped(content: object) -> Unwrapped:
-    """The tensors of the network that a loaded checkpoint holds. Optimisers, counters and settings are passed over.
+    """The tensors of the network in a loaded checkpoint. Optimiser states, counters and settings are ignored.
 
     Raises:
-        CheckpointError: it holds no tensors by name.
+        CheckpointError: the checkpoint does not contain a dict of tensors.
     """
     keys: list[str] = []
-    passed_over: list[str] = []
+    other_keys: list[str] = []
     inner = content
-    while isinstance(inner, Mapping) and len(keys) < _DEEPEST:
+    while isinstance(inner, Mapping) and len(keys) < _MAX_NESTING:
         present = [key for key in WRAPPERS if _holds_tensors(inner.get(key))]
         if not present:
             break
         keys.append(present[0])
-        passed_over += present[1:]
+        other_keys += present[1:]
         inner = inner[present[0]]
+
     tensors = _tensors(inner)
     if not tensors:
         raise CheckpointError(f"expected a dict of tensors by name, as released; got {_in_words(content)}")
+
     prefix = _prefix(tensors)
     named = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     notes = []
     if keys:
-        where = " / ".join(keys)
-        besides = f", not those under {', '.join(passed_over)}" if passed_over else ""
-        notes.append(f"took the tensors under {where}{besides}")
+        note = f"took the tensors under {' / '.join(keys)}"
+        if other_keys:
+            note += f", not those under {', '.join(other_keys)}"
+        notes.append(note)
     if prefix:
-        left = len(tensors) - len(named)
-        others = f" and left out {left} tensor{'s' * (left != 1)} without it" if left else ""
-        notes.append(f"removed the prefix {prefix!r} of their names{others}")
+        note = f"removed the prefix {prefix!r} of their names"
+        left_out = len(tensors) - len(named)
+        if left_out:
+            plural = "" if left_out == 1 else "s"
+            note += f" and left out {left_out} tensor{plural} without it"
+        notes.append(note)
     return Unwrapped(named, "; ".join(notes))
 
 
 def _holds_tensors(value: object, depth: int = 1) -> bool:
-    """True for a dict of tensors, or one that holds such a dict under a key of `WRAPPERS`."""
-    if not isinstance(value, Mapping) or depth > _DEEPEST:
+    """True for a dict of tensors, or for a dict that contains one under a key of `WRAPPERS`."""
+    if not isinstance(value, Mapping) or depth > _MAX_NESTING:
         return False
     return bool(_tensors(value)) or any(_holds_tensors(value.get(key), depth + 1) for key in WRAPPERS)
 
@@ -102,19 +110,23 @@ def _tensors(content: object) -> dict[str, Tensor]:
 
 
 def _prefix(tensors: Mapping[str, Any]) -> str:
-    """What stands before the names of an A2N's tensors; of several prefixes the one of averaged weights."""
-    prefixes = {
-        name.removesuffix(first)
-        for name in tensors
-        for first in _FIRST_TENSORS
-        if name == first or name.endswith(f".{first}")
-    }
-    known = [prefix for prefix in prefixes if set(prefix.split(".")[:-1]) <= _PREFIXES]
-    return min(known, key=lambda prefix: ("ema" not in prefix, len(prefix), prefix), default="")
+    """The prefix of an A2N's tensor names. If there are several, prefer the prefix of averaged weights."""
+    candidates: set[str] = set()
+    for name in tensors:
+        for first in _FIRST_TENSORS:
+            if name != first and not name.endswith(f".{first}"):
+                continue
+            prefix = name.removesuffix(first)
+            if set(prefix.split(".")[:-1]) <= _PREFIXES:
+                candidates.add(prefix)
+    return min(candidates, key=lambda prefix: ("ema" not in prefix, len(prefix), prefix), default="")
 
 
 def _in_words(content: object) -> str:
     if not isinstance(content, Mapping):
         return type(content).__name__
     keys = [str(key) for key in content]
-    return f"{type(content).__name__} with {', '.join(keys[:3]) or 'nothing'}{', …' if len(keys) > 3 else ''}"
+    shown = ", ".join(keys[:_MAX_KEYS_SHOWN]) or "no entries"
+    if len(keys) > _MAX_KEYS_SHOWN:
+        shown += ", …"
+    return f"{type(content).__name__} with {shown}"

@@ -1,4 +1,4 @@
-"""The tail's stage: from trunk features to features at the output's resolution."""
+"""The upsampler stage, which enlarges features towards the output resolution."""
 
 import torch
 import torch.nn.functional as F
@@ -8,11 +8,11 @@ from sr_core.config import Scale
 from sr_core.model.attention import conv3x3, leaky
 
 FACTORS: dict[Scale, tuple[int, ...]] = {2: (2,), 3: (3,), 4: (2, 2)}
-"""By what each stage of the tail enlarges."""
+"""Enlargement factors of the upsampler stages for each scale. A scale of 4 uses two stages of 2."""
 
 
 class EnlargeStage(nn.Module):
-    """Nearest-neighbour enlargement by `factor`, then convolutions at the new size with pixel attention between."""
+    """Enlarges features by `factor` with nearest-neighbour interpolation, two 3x3 convolutions and pixel attention."""
 
     def __init__(self, n_in: int, n_out: int, factor: int) -> None:
         super().__init__()
@@ -22,6 +22,7 @@ class EnlargeStage(nn.Module):
         self.refine = conv3x3(n_out, n_out, bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (N, n_in, H, W) to (N, n_out, factor*H, factor*W)."""
         x = F.interpolate(x, scale_factor=self.factor, mode="nearest")  # (N, n_in, factor*H, factor*W)
         x = self.enlarge(x)
         return leaky(self.refine(leaky(x * torch.sigmoid(self.gate(x)))))

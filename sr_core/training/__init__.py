@@ -1,1 +1,1 @@
-"""One training run: loss, optimiser, weight average, checkpoints, and the loop that drives them."""
+"""Trains one network: loss, optimiser, weight average, checkpoints and the training loop."""

@@ -1,4 +1,7 @@
-"""Weights and resumable state on disk: safetensors, written aside, synced, then renamed; never executed on load."""
+"""Saves and loads weights and checkpoints as safetensors files.
+
+Files are written atomically: to a temporary file, which is synced and then renamed. Loading never executes code.
+"""
 
 import hashlib
 import json
@@ -19,15 +22,16 @@ from sr_core.process.locks import newest_epoch
 from sr_core.training.step import TrainState
 
 _LAYOUT = 1
+"""Version of the checkpoint file layout."""
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """The model's tensors by name, contiguous, on the CPU."""
-    return {name: t.detach().to("cpu").contiguous() for name, t in model.state_dict().items()}
+    """The tensors of the model by name, contiguous and on the CPU."""
+    return {name: tensor.detach().to("cpu").contiguous() for name, tensor in model.state_dict().items()}
 
 
 def digest_of(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and bytes, in the order of the names: equal if every bit is."""
+    """The SHA-256 digest of the names, types, shapes and bytes of the tensors, in the order of their names."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         tensor = weights[name].detach().to("cpu").contiguous()
@@ -37,7 +41,7 @@ def digest_of(weights: Mapping[str, Tensor]) -> str:
 
 
 def save_weights(path: Path, model: nn.Module) -> str:
-    """Write the model's weights; returns their digest."""
+    """Write the weights of the model to a file and return their digest."""
     weights = weights_of(model)
     write_durably(path, save_tensors(weights))
     return digest_of(weights)
@@ -45,24 +49,31 @@ def save_weights(path: Path, model: nn.Module) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a checkpoint belongs to."""
+    """The config and the owner that a checkpoint belongs to."""
 
     config: str
-    """Hash of the trial's complete config."""
+    """The hash of the trial's complete config."""
     epoch: int
-    """The owner's epoch when it was written."""
+    """The number of the owner that writes it. Each later owner of a study has a larger number."""
     fence: Path | None = None
-    """A folder of files that are named by their owners' epochs, or a file that holds the present owner's (`put_fence`);
-    None where there can be no other owner."""
+    """A folder of files named after the epochs of their owners, or a file with the epoch of the current owner
+    (`put_fence`). None if there cannot be another owner."""
 
     def check(self) -> None:
-        """Raises TakenOverError if there is a later owner by now: what this one would write is not wanted any more."""
-        if self.fence is not None and (now := _epoch_of(self.fence)) > self.epoch:
-            raise TakenOverError(f"{self.fence}: owner {now} is newer than this one ({self.epoch})")
+        """Check that no later owner exists, whose checkpoints this owner must not overwrite.
+
+        Raises:
+            TakenOverError: a later owner exists.
+        """
+        if self.fence is None:
+            return
+        current = _epoch_of(self.fence)
+        if current > self.epoch:
+            raise TakenOverError(f"{self.fence}: owner {current} is newer than this one ({self.epoch})")
 
 
 def put_fence(path: Path, epoch: int) -> None:
-    """From now on nobody writes a checkpoint for an earlier owner, not even where there is none yet."""
+    """Prevent earlier owners from writing any more checkpoints, even if no checkpoint exists yet."""
     write_durably(path, f"{epoch}\n".encode())
 
 
@@ -71,29 +82,31 @@ def _epoch_of(fence: Path) -> int:
         return newest_epoch(fence)
     try:
         return int(fence.read_text())
-    except FileNotFoundError:  # as on a machine that does not share the root: there the coordinator alone writes it
+    except FileNotFoundError:  # a machine that does not share the root, on which only the coordinator writes the file
         return 0
 
 
 def save_checkpoint(path: Path, state: TrainState, mark: Mark) -> None:
-    """Write all that an exact resumption needs; changes no bit of the run.
+    """Write everything that is needed to resume the run exactly. The run itself is not changed.
 
     Raises:
-        TakenOverError: there is a later owner, or a later owner's checkpoint.
+        TakenOverError: a later owner exists, or the existing checkpoint was written by one.
     """
     mark.check()
-    if (there := _epoch_at(path)) > mark.epoch:
-        raise TakenOverError(f"{path}: written by owner {there}, newer than this one ({mark.epoch})")
-    named = dict(state.model.named_parameters())
+    existing = _epoch_at(path)
+    if existing > mark.epoch:
+        raise TakenOverError(f"{path}: written by owner {existing}, newer than this one ({mark.epoch})")
+
     tensors: dict[str, Tensor] = {"loss_sum": state.loss_sum.to("cpu")}
-    tensors |= {f"model/{name}": t for name, t in weights_of(state.model).items()}
-    tensors |= {f"average/{name}": t for name, t in weights_of(state.average.model).items()}
+    tensors |= {f"model/{name}": tensor for name, tensor in weights_of(state.model).items()}
+    tensors |= {f"average/{name}": tensor for name, tensor in weights_of(state.average.model).items()}
     steps = 0
-    for name, parameter in named.items():
+    for name, parameter in state.model.named_parameters():
         moments = state.optimizer.state[parameter]
         steps = int(moments["step"])
         for key in ("exp_avg", "exp_avg_sq"):
             tensors[f"adam/{key}/{name}"] = moments[key].detach().to("cpu").contiguous()
+
     header = {
         "layout": _LAYOUT,
         "config": mark.config,
@@ -107,29 +120,28 @@ def save_checkpoint(path: Path, state: TrainState, mark: Mark) -> None:
 
 
 def load_checkpoint(path: Path, state: TrainState, mark: Mark) -> None:
-    """Bring a freshly started run to where the checkpoint was written, bit for bit.
+    """Restore a newly started run to the state of the checkpoint, bit for bit.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or of another config.
-        TakenOverError: it was written by a later owner.
+        CheckpointError: the file is missing, damaged, or belongs to another config.
+        TakenOverError: the checkpoint was written by a later owner.
     """
     header, tensors = _read(path)
     if header["config"] != mark.config:
         raise CheckpointError(f"{path}: belongs to config {header['config']}, not to {mark.config}; remove the file")
     if header["epoch"] > mark.epoch:
         raise TakenOverError(f"{path}: written by owner {header['epoch']}, newer than this one ({mark.epoch})")
+
     try:
         _fill(state.model, tensors, "model/")
         _fill(state.average.model, tensors, "average/")
         for name, parameter in state.model.named_parameters():
-            state.optimizer.state[parameter] = {
-                # A fused optimiser keeps its step count as float32 beside the parameter.
-                "step": torch.tensor(float(header["steps"]), dtype=torch.float32, device=parameter.device),
-                **{
-                    key: torch.empty_like(parameter).copy_(tensors[f"adam/{key}/{name}"])
-                    for key in ("exp_avg", "exp_avg_sq")
-                },
-            }
+            # A fused optimiser keeps its step count as float32 on the device of the parameter.
+            steps = torch.tensor(float(header["steps"]), dtype=torch.float32, device=parameter.device)
+            moments = {"step": steps}
+            for key in ("exp_avg", "exp_avg_sq"):
+                moments[key] = torch.empty_like(parameter).copy_(tensors[f"adam/{key}/{name}"])
+            state.optimizer.state[parameter] = moments
         state.loss_sum.copy_(tensors["loss_sum"])
     except (KeyError, RuntimeError) as exc:
         raise CheckpointError(f"{path}: does not fit this network ({exc}); remove the file") from exc
@@ -138,16 +150,22 @@ def load_checkpoint(path: Path, state: TrainState, mark: Mark) -> None:
 
 
 def _epoch_at(path: Path) -> int:
-    """The owner's epoch of the checkpoint that is there; 0 if there is none, or none that can be read."""
+    """The epoch of the owner that wrote the existing checkpoint. 0 if there is none or it cannot be read."""
     try:
         with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            header_bytes = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(header_bytes))
         return int(json.loads(header["__metadata__"]["state"])["epoch"])
     except (OSError, LookupError, TypeError, ValueError, OverflowError, MemoryError):
         return 0
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The header and the tensors of a checkpoint.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or has another layout.
+    """
     try:
         content = path.read_bytes()
         tensors = load_tensors(content)

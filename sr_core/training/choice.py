@@ -1,6 +1,6 @@
-"""Which settings train a study fastest on this machine: decided once, from measurements.
+"""Chooses the fastest settings for a study on this machine, once, from measurements.
 
-They take seconds for a small network, and longer for the full one on a CPU.
+The measurements take seconds for a small network, and longer for the full network on a CPU.
 """
 
 import logging
@@ -27,22 +27,27 @@ from sr_core.training.speed import Speed, measure
 
 logger = logging.getLogger(__name__)
 
-_THREADS_PAY = 0.85
-"""Of one thread's time, at which all cores are worth it. With two the quickstart's network takes 0.65 to 0.75, a tiny
-one 1: the bound lies between, for a choice that differs from day to day makes the same command give other bits."""
-_MANY_CORES = 16
-"""From so many on, numbers of threads between one and all are tried: a small network may be fastest with few."""
+_MAX_TIME_WITH_ALL_CORES = 0.85
+"""Use all cores if a step takes at most this fraction of its single-thread time. With two cores the quickstart's
+network takes 0.65 to 0.75 and a tiny network 1. The bound lies between them, because a choice that differs from day to
+day would make the same command give different bits."""
+_MIN_CORES_FOR_FEW_THREADS = 16
+"""With this many cores, a few threads are tried as well, because they may be fastest for a small network."""
 _FEW_THREADS = (2, 4, 8)
-_ROUNDS_OF_THREADS, _LONG_ROUND_SECONDS = 3, 5.0
-"""How often, and after how long no further time."""
-_FASTER = {"cpu": 0.7, "cuda": 0.95}
-"""Of the time with channels last, at which contiguous tensors are worth it. On a CPU they take 1.7 times as long for
-the full network; for a tiny one both take alike, and the same command should give the same bits tomorrow."""
+_THREAD_ROUNDS = 3
+"""Number of rounds in which the numbers of threads are compared."""
+_MAX_THREAD_SECONDS = 5.0
+"""No further round is started after this time."""
+_MAX_TIME_CONTIGUOUS = {"cpu": 0.7, "cuda": 0.95}
+"""Use contiguous tensors if a step takes less than this fraction of its time with channels last. On a CPU contiguous
+tensors take 1.7 times as long for the full network. For a tiny network both take about equally long, and the same
+command should give the same bits every day."""
 _COMPILATION_SECONDS = {"cpu": 30.0, "cuda": 60.0}
-_MOST_SAVED = {"cpu": 0.3, "cuda": 0.7}
-"""What compilation has saved of a step's time at the very most: where even that does not pay, it is not tried."""
-_MUST_PAY = 2.0
-"""Times the compilation's own time that it must save over the study."""
+"""Estimated time to compile a network."""
+_MAX_TIME_SAVED = {"cpu": 0.3, "cuda": 0.7}
+"""The largest fraction of a step's time that compilation has saved. It is not tried if even this would not pay off."""
+_MIN_PAYBACK = 2.0
+"""Compile if the study saves at least this multiple of the compilation time."""
 
 
 def choose(
@@ -52,58 +57,59 @@ def choose(
     *,
     device: str | None = None,
     cores_to_use: int | None = None,
-    beside: int = 1,
+    trainings_per_device: int = 1,
     pixels: int = 0,
     patches: int = 0,
     shapes: int = 1,
 ) -> Runtime:
-    """Settings for training this configuration, and others like it, here. Leaves no trace but compiled code.
+    """Choose the settings for training this configuration, and others of the same study, on this machine.
 
-    Threads on a CPU: one per core of its share, or as many as OMP_NUM_THREADS says, where that is faster than one: a
-    step of a tiny network is many short operations, and splitting each costs more than it gains, and far more where
-    another process wants the core. With 16 cores and more, 2, 4 and 8 threads are tried too. Memory format: channels
-    last, unless contiguous is clearly faster. Precision: bf16 where a GPU has it, else fp32, unless `train.precision`
-    names one. Engine: the fastest of those whose time to warm up is paid back twice over the study, unless
-    `train.engine` names one. Micro-batch: as many patches as this training's share of a GPU's memory holds, found by
-    real steps that may have no more.
+    Leaves nothing behind except compiled code.
+
+    Threads: on a CPU, one per available core or as many as OMP_NUM_THREADS says, if that is faster than one thread. A
+        step of a tiny network consists of many short operations. Splitting them can cost more time than it saves,
+        especially if another process uses the core. With 16 or more cores, 2, 4 and 8 threads are tried as well.
+    Memory format: channels last, unless contiguous is clearly faster.
+    Precision: `train.precision`. "auto" is bf16 on a GPU that supports it, otherwise fp32.
+    Engine: `train.engine`. "auto" is the fastest engine that saves at least twice its warm-up time over the study.
+    Micro-batch: as many patches as this training's share of the GPU memory holds, measured with real steps.
 
     Args:
-        train: with the largest batch that will be trained.
-        cores_to_use: by one training; by default all that this process may use.
-        beside: trainings that share the device.
-        pixels: bytes of the training images, which each of them keeps on a GPU if they fit there.
-        patches: that the whole study will train, by which compilation is judged.
-        shapes: networks and shapes of batches among the study's configurations, each compiled anew; times the
-            processes that train at once, for each may compile for itself.
+        train: the training config with the largest batch size of the study.
+        cores_to_use: number of cores per training. By default all cores that this process may use.
+        trainings_per_device: number of trainings that share the device.
+        pixels: bytes of the training images, which each training keeps on the GPU if they fit.
+        patches: number of patches that the whole study trains, which decides whether compilation pays off.
+        shapes: number of compilations in the study: its different networks and batch shapes, times the number of
+            processes that train at once.
     Raises:
-        ConfigError: the device is not there, or cannot do what `train.engine` or `train.precision` asks, or has no
-            memory for one patch.
+        ConfigError: the device does not exist, does not support `train.engine` or `train.precision`, or lacks memory
+            for one patch.
     """
     plain = resolve(device=device, threads=1)
     on_cpu = plain.device == "cpu"
+    available = cores_to_use or cores()
     plain = replace(
         plain,
-        threads=1 if on_cpu else cores_to_use or cores(),
+        threads=1 if on_cpu else available,
         deterministic=on_cpu if train.deterministic is None else train.deterministic,
         precision=_precision(train, plain.device),
     )
     _check_possible(train.engine, plain.device)
 
-    def chosen() -> Runtime:
-        with _share_of_memory(plain.device, beside, pixels):
-            return _fastest(model, data, train, plain, cores_to_use or cores(), patches, shapes)
+    def fastest() -> Runtime:
+        with _share_of_memory(plain.device, trainings_per_device, pixels):
+            return _fastest(model, data, train, plain, available, patches, shapes)
 
     try:
-        with (
-            needing_gpu(plain.device),
-            OwnThread(plain.apply) as thread,
-        ):  # as a training has one: the caller's arithmetic stays as it is
-            return thread(chosen)
+        # A thread of its own, as for a training, so that the arithmetic settings of the caller do not change.
+        with needing_gpu(plain.device), OwnThread(plain.apply) as thread:
+            return thread(fastest)
     except Exception as exc:
         if not is_out_of_memory(exc):
             raise
         raise ConfigError(
-            f"out of memory on {plain.device} with a single patch ({reason_of(exc)}): expected room for one; take a "
+            f"out of memory on {plain.device} with a single patch ({reason_of(exc)}): expected memory for one; use a "
             "smaller model or data.lr_patch_size, or run fewer trials at once"
         ) from exc
 
@@ -111,6 +117,10 @@ def choose(
 def _fastest(
     model: ModelConfig, data: DataConfig, train: TrainConfig, plain: Runtime, available: int, patches: int, shapes: int
 ) -> Runtime:
+    """Compare the settings in order: threads, memory format, then engine.
+
+    The arguments are those of `choose`, except `plain`, the settings to improve, and `available`, the number of cores.
+    """
     on_cpu = plain.device == "cpu"
     at_most = 8 if on_cpu else None
     if on_cpu:
@@ -118,37 +128,47 @@ def _fastest(
     plain = _with_layout(model, data, train, plain, at_most)
     eager = measure(model, data, train, plain, at_most=at_most)
     plain = replace(plain, micro_batch=eager.micro_batch)
+
     if train.engine != "auto":
         named = _with_engine(plain, train.engine)
-        if named.engine != "eager" and _tried(model, data, train, named, at_most) is None:
-            raise ConfigError(f"train.engine {train.engine} does not work on this machine; take auto")
+        if named.engine != "eager" and _measured(model, data, train, named, at_most) is None:
+            raise ConfigError(f"train.engine {train.engine} does not work on this machine; use auto")
         return named
-    best, least = plain, eager.seconds_per_patch
-    for candidate in _candidates(plain, patches * least, shapes):
-        found = _tried(model, data, train, candidate, at_most)
-        if found is None:
+
+    best = plain
+    best_seconds = eager.seconds_per_patch
+    for candidate in _candidates(plain, patches * best_seconds, shapes):
+        speed = _measured(model, data, train, candidate, at_most)
+        if speed is None:
             continue
-        # Again, for the machine may have got faster while it compiled.
-        least = min(least, measure(model, data, train, best, at_most=at_most).seconds_per_patch)
-        saved = patches * (least - found.seconds_per_patch)
+
+        # The best settings are measured again, because the machine may have become faster during compilation.
+        best_seconds = min(best_seconds, measure(model, data, train, best, at_most=at_most).seconds_per_patch)
+        saved = patches * (best_seconds - speed.seconds_per_patch)
         logger.info(
-            "engine %s: %.0f patches/s after %.0f s to warm up, %s: %.0f",
-            _spoken(candidate), 1 / found.seconds_per_patch, found.seconds_to_warm_up, _spoken(best), 1 / least,
-        )  # fmt: skip
-        if saved > _MUST_PAY * shapes * found.seconds_to_warm_up:
-            best, least = replace(candidate, micro_batch=found.micro_batch), found.seconds_per_patch
+            "engine %s: %.0f patches/s after a warm-up of %.0f s; engine %s: %.0f patches/s",
+            _described(candidate),
+            1 / speed.seconds_per_patch,
+            speed.seconds_to_warm_up,
+            _described(best),
+            1 / best_seconds,
+        )
+        if saved > _MIN_PAYBACK * shapes * speed.seconds_to_warm_up:
+            best = replace(candidate, micro_batch=speed.micro_batch)
+            best_seconds = speed.seconds_per_patch
     return best
 
 
 @contextmanager
-def _share_of_memory(device: str, beside: int, pixels: int) -> Iterator[None]:
-    """On a GPU, this process can allocate no more than one of `beside` equal parts of what is free, less the pixels."""
+def _share_of_memory(device: str, trainings_per_device: int, pixels: int) -> Iterator[None]:
+    """Limit this process to its share of the free GPU memory, minus the pixels that each training keeps there."""
     if device == "cpu":
         yield
         return
-    free, total = torch.cuda.mem_get_info()  # of the device that the settings made the current one
-    kept = pixels if pixels * beside <= DEVICE_SHARE * free else 0  # as `choose_home` will decide
-    torch.cuda.set_per_process_memory_fraction((GPU_SHARE * free / beside - kept) / total)
+    free, total = torch.cuda.mem_get_info()  # the current device, which `Runtime.apply` has set
+    pixels_fit = pixels * trainings_per_device <= DEVICE_SHARE * free  # the same rule as in `choose_by_size`
+    reserved = pixels if pixels_fit else 0
+    torch.cuda.set_per_process_memory_fraction((GPU_SHARE * free / trainings_per_device - reserved) / total)
     try:
         yield
     finally:
@@ -156,64 +176,87 @@ def _share_of_memory(device: str, beside: int, pixels: int) -> Iterator[None]:
 
 
 def _check_possible(engine: str, device: str) -> None:
+    """Check that the device supports the engine.
+
+    Raises:
+        ConfigError: it does not.
+    """
     if engine == "graphed" and device == "cpu":
-        raise ConfigError("train.engine graphed needs a CUDA device; on a CPU: auto, eager or compiled")
+        raise ConfigError("train.engine graphed needs a CUDA device; use auto, eager or compiled on a CPU")
     if engine == "compiled" and not can_compile(device):
-        raise ConfigError("train.engine compiled needs a C++ compiler (and Triton on CUDA); none is found: take auto")
+        raise ConfigError("train.engine compiled needs a C++ compiler, and Triton on CUDA: install them or use auto")
 
 
 def _precision(train: TrainConfig, device: str) -> Literal["fp32", "tf32", "bf16"]:
-    # GPUs before Ampere (8.0) have no TF32 and only emulate bf16.
+    """The precision that the config selects on this device.
+
+    Raises:
+        ConfigError: the device does not have tf32.
+    """
+    # GPUs older than Ampere (compute capability 8.0) do not have TF32 and only emulate bf16.
     ampere = device != "cpu" and torch.cuda.get_device_capability(device) >= (8, 0)
     if train.precision == "auto":
         return "bf16" if ampere else "fp32"
     if train.precision == "tf32" and not ampere:
         raise ConfigError(
-            f"train.precision tf32 needs a CUDA device of compute capability 8.0 or more, got {device}: take fp32"
+            f"train.precision tf32 needs a CUDA device of compute capability 8.0 or higher, got {device}: use fp32"
         )
     return train.precision
 
 
-def _tried(
+def _measured(
     model: ModelConfig, data: DataConfig, train: TrainConfig, candidate: Runtime, at_most: int | None
 ) -> Speed | None:
-    """Its speed; None, with a line of why, where it does not work here: a compiler may be there but not its headers."""
+    """The speed of these settings. None, after a warning, if they do not work here.
+
+    For example, a compiler may be installed without its headers.
+    """
     try:
         return measure(model, data, train, candidate, at_most=at_most)
-    except (RuntimeError, OSError, MemoryError, SubprocessError) as exc:  # of torch's compiler, Triton and CUDA
-        reason = next(filter(None, map(str.strip, str(exc).splitlines())), type(exc).__name__)
-        logger.warning("engine %s cannot be used here: %s", _spoken(candidate), reason)
+    except (RuntimeError, OSError, MemoryError, SubprocessError) as exc:  # from torch's compiler, Triton and CUDA
+        lines = str(exc).strip().splitlines()
+        reason = lines[0].strip() if lines else type(exc).__name__
+        logger.warning("engine %s cannot be used here: %s", _described(candidate), reason)
         return None
 
 
-def _spoken(runtime: Runtime) -> str:
-    return runtime.engine + " and compiled" * (runtime.engine == "graphed" and runtime.compiled)
+def _described(runtime: Runtime) -> str:
+    if runtime.engine == "graphed" and runtime.compiled:
+        return "graphed and compiled"
+    return runtime.engine
 
 
 def _with_threads(model: ModelConfig, data: DataConfig, train: TrainConfig, one: Runtime, available: int) -> Runtime:
-    at_most = min(available, _threads_asked_for() or available)
-    if at_most == 1:
+    """The fastest number of threads for these settings, which start with one thread."""
+    max_threads = min(available, _threads_in_environment() or available)
+    if max_threads == 1:
         return one
-    few = _FEW_THREADS if at_most >= _MANY_CORES else ()
-    candidates = [one, *(replace(one, threads=threads) for threads in (*few, at_most))]
+
+    few = _FEW_THREADS if max_threads >= _MIN_CORES_FOR_FEW_THREADS else ()
+    candidates = [one, *(replace(one, threads=threads) for threads in (*few, max_threads))]
     times: dict[int, list[float]] = {runtime.threads: [] for runtime in candidates}
-    begun = time.perf_counter()
-    for _ in range(_ROUNDS_OF_THREADS):  # in turns, and the least of each: what else runs here must not decide it
+    started = time.perf_counter()
+    # The candidates take turns, and the shortest time of each counts, so that other processes do not decide the choice.
+    for _ in range(_THREAD_ROUNDS):
         for runtime in candidates:
             runtime.apply()
             times[runtime.threads].append(measure(model, data, train, runtime).seconds_per_patch)
-        if time.perf_counter() - begun > _LONG_ROUND_SECONDS:
+        if time.perf_counter() - started > _MAX_THREAD_SECONDS:
             break
+
     best = one
-    for runtime in candidates[1:]:  # more threads than before have to be worth it
-        if min(times[runtime.threads]) < _THREADS_PAY * min(times[best.threads]):
+    for runtime in candidates[1:]:  # from fewer to more threads
+        if min(times[runtime.threads]) < _MAX_TIME_WITH_ALL_CORES * min(times[best.threads]):
             best = runtime
     best.apply()
     return best
 
 
-def _threads_asked_for() -> int:
-    """By the variable that torch, BLAS and batch systems share; 0 where it says nothing (it may be a list)."""
+def _threads_in_environment() -> int:
+    """The number of threads in OMP_NUM_THREADS, which torch, BLAS and batch systems use. 0 if it contains none.
+
+    The variable may be a list, of which the first number counts.
+    """
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(first) if first.isdecimal() and len(first) < 10 else 0
 
@@ -221,14 +264,13 @@ def _threads_asked_for() -> int:
 def _with_layout(
     model: ModelConfig, data: DataConfig, train: TrainConfig, channels_last: Runtime, at_most: int | None
 ) -> Runtime:
+    """The faster memory format for these settings."""
     contiguous = replace(channels_last, memory_format="contiguous")
-    faster = _FASTER["cpu" if channels_last.device == "cpu" else "cuda"]
-    for _ in range(2):  # a single hiccup must not decide a study's bits
-        times = [
-            measure(model, data, train, runtime, at_most=at_most).seconds_per_patch
-            for runtime in (channels_last, contiguous)
-        ]
-        if times[1] >= faster * times[0]:
+    max_time = _MAX_TIME_CONTIGUOUS["cpu" if channels_last.device == "cpu" else "cuda"]
+    for _ in range(2):  # twice, so that a single slow measurement does not decide a study's bits
+        seconds_channels_last = measure(model, data, train, channels_last, at_most=at_most).seconds_per_patch
+        seconds_contiguous = measure(model, data, train, contiguous, at_most=at_most).seconds_per_patch
+        if seconds_contiguous >= max_time * seconds_channels_last:
             return channels_last
     return contiguous
 
@@ -239,9 +281,9 @@ def _with_engine(plain: Runtime, engine: str) -> Runtime:
 
 
 def _candidates(plain: Runtime, study_seconds: float, shapes: int) -> list[Runtime]:
-    """Settings worth a try beside the plain ones, in the order of their time to warm up."""
+    """Other engines that may pay off, in the order of their warm-up time."""
     kind = "cpu" if plain.device == "cpu" else "cuda"
-    may_pay = study_seconds * _MOST_SAVED[kind] > _MUST_PAY * shapes * _COMPILATION_SECONDS[kind]
+    may_pay = study_seconds * _MAX_TIME_SAVED[kind] > _MIN_PAYBACK * shapes * _COMPILATION_SECONDS[kind]
     compile_too = may_pay and can_compile(plain.device)
     if kind == "cpu":
         return [_with_engine(plain, "compiled")] if compile_too else []

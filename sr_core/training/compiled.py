@@ -1,4 +1,4 @@
-"""torch.compile as this project uses it: one exact graph a shape, kept on disk from run to run."""
+"""Compiles networks with torch.compile: one static graph per shape, cached on disk across runs."""
 
 import os
 import warnings
@@ -11,34 +11,37 @@ from torch import Tensor, nn
 
 from sr_core.training import torch_private
 
-_MOST_SHAPES = 512
+_MAX_SHAPES = 512
+"""The most shapes of one network that are compiled."""
 
 
 def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The model's forward pass (and with it the backward pass), compiled when it is first called.
+    """The forward pass of the model, compiled together with its backward pass at the first call.
 
-    Another instance of the same network takes the same compiled code: temperature is a tensor to it, and neither loss
-    nor learning rate belong to the graph. Another shape, of input or of weights, is compiled anew, and so is another
-    input range.
+    All instances of the same network share the compiled code. The temperature is an input of the graph, and loss and
+    learning rate are not part of it. Each shape of inputs or weights and each input range is compiled separately.
     """
-    # By default the ninth shape would silently run uncompiled, with other bits.
-    torch.compiler.config.recompile_limit = _MOST_SHAPES
-    torch.compiler.config.accumulated_recompile_limit = 4 * _MOST_SHAPES
-    # Torch advises TF32, which `train.precision` decides, when it compiles, which is later.
+    # By default the ninth shape would silently run uncompiled, with different bits.
+    torch.compiler.config.recompile_limit = _MAX_SHAPES
+    torch.compiler.config.accumulated_recompile_limit = 4 * _MAX_SHAPES
+    # Torch recommends TF32 when it compiles, which happens later. `train.precision` decides about TF32.
     warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
-    with warnings.catch_warnings():  # torch's compiler imports parts of torch that warn of themselves
+    with warnings.catch_warnings():  # torch's compiler imports deprecated parts of torch
         warnings.simplefilter("ignore", DeprecationWarning)
         return torch.compile(model, dynamic=False)
 
 
 def keep_compiled_in(folder: Path) -> None:
-    """Artifacts of this process and those it starts go there, unless the user's own variables say where."""
+    """Store the compiled code of this process and its children in a folder.
+
+    The environment variables TORCHINDUCTOR_CACHE_DIR and TRITON_CACHE_DIR take precedence.
+    """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "inductor"))
     os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "triton"))
 
 
 def can_compile(device: str) -> bool:
-    """Whether torch finds what it compiles with: a C++ compiler, and Triton for CUDA."""
+    """True if torch finds what it needs to compile: a C++ compiler, and on CUDA also Triton."""
     if not torch_private.has_cpp_compiler():
         return False
     return device == "cpu" or torch_private.has_triton()

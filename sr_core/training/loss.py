@@ -1,4 +1,4 @@
-"""Pixel losses, on pixels in 0..1 whatever the network's own input range."""
+"""Pixel losses on pixel values in [0, 1], whatever the input range of the network."""
 
 import torch
 from torch import Tensor
@@ -7,9 +7,13 @@ from sr_core.config import TrainConfig
 
 
 def pixel_loss(sr: Tensor, hr: Tensor, config: TrainConfig) -> Tensor:
-    """Scalar loss of a batch (N, 3, H, W), pixels in 0..1.
+    """The loss of a batch, a scalar.
 
-    l1 |d|, l2 d², charbonnier sqrt(d² + eps) (Lai et al., arXiv 1710.01992), reduced over every sample.
+    With d = sr - hr, the loss per sample is abs(d) for l1, d² for l2, and sqrt(d² + charbonnier_eps) for charbonnier
+    (Lai et al., arXiv 1710.01992). `loss_reduction` selects the mean or the sum over all samples of the batch.
+
+    Args:
+        sr, hr: (N, 3, H, W), with pixel values in [0, 1].
     """
     difference = sr - hr
     match config.loss:

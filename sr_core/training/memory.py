@@ -1,4 +1,4 @@
-"""What a training process may do with memory: what it frees on a CPU, how much it takes of a GPU."""
+"""Settings for the memory of a training process: how it reuses CPU memory, and its share of a GPU."""
 
 import ctypes
 import sys
@@ -10,52 +10,62 @@ import torch
 from sr_core.errors import ConfigError
 from sr_core.process.out_of_memory import is_taken
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # mallopt's names for them, in malloc.h
-_LARGE = 1 << 30
+# Options of mallopt, from malloc.h.
+_TRIM_THRESHOLD = -1
+_MMAP_THRESHOLD = -3
+_ARENA_MAX = -8
+
+_MAX_KEPT_BYTES = 1 << 30
 
 GPU_SHARE = 0.9
-"""Of a GPU's memory, what trainings may take in all; the rest is for CUDA itself in every process."""
+"""The fraction of a GPU's memory that all trainings together may use. The rest is for CUDA itself in every process."""
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep what it frees, up to 1 GiB, for its next allocation; whether the C library can (glibc).
+    """Let this process keep up to 1 GiB of freed memory for later allocations. Results do not change.
 
-    Otherwise glibc gives large blocks back to the system, which hands out the next step's activations as new pages
-    and zeroes each of them: a tenth of a training step on a CPU. Changes no result.
+    By default glibc returns large blocks to the system. The system then zeroes new pages for the activations of each
+    step, which takes a tenth of a training step on a CPU.
+
+    Returns:
+        True if the C library supports it (glibc).
     """
-    return _tell_malloc({_MMAP_THRESHOLD: _LARGE, _TRIM_THRESHOLD: _LARGE})
+    return _set_malloc_options({_MMAP_THRESHOLD: _MAX_KEPT_BYTES, _TRIM_THRESHOLD: _MAX_KEPT_BYTES})
 
 
 def share_one_heap() -> bool:
-    """Let threads that allocate from now on take memory from the main thread's heap; whether the C library can.
+    """Let threads that have not yet allocated memory use the heap of the main thread. Results do not change.
 
-    Otherwise glibc gives each thread a heap of its own, which keeps less of what is freed. Changes no result.
+    By default glibc gives each thread a heap of its own, which keeps less of the freed memory.
+
+    Returns:
+        True if the C library supports it (glibc).
     """
-    return _tell_malloc({_ARENA_MAX: 1})
+    return _set_malloc_options({_ARENA_MAX: 1})
 
 
-def _tell_malloc(options: dict[int, int]) -> bool:
+def _set_malloc_options(options: dict[int, int]) -> bool:
     if not sys.platform.startswith("linux"):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # another C library, musl's for one
+    except (OSError, AttributeError):  # another C library, such as musl
         return False
     return all(mallopt(option, value) for option, value in options.items())
 
 
-def share_of_each(device: str, beside: int) -> float:
-    """The part of a GPU's whole memory that each of `beside` equal trainings may take, of what is free now."""
+def share_of_each(device: str, trainings: int) -> float:
+    """The fraction of a GPU's total memory that each of several equal trainings may use, given its free memory now."""
     free, total = torch.cuda.mem_get_info(device)
-    return GPU_SHARE * free / total / beside
+    return GPU_SHARE * free / total / trainings
 
 
 @contextmanager
 def needing_gpu(device: str) -> Iterator[None]:
-    """Work that uses a GPU, perhaps as the first of this process.
+    """Run a block of work that uses a GPU, and report a GPU that another process uses exclusively.
 
     Raises:
-        ConfigError: the GPU lets in one process at a time, and another one has it.
+        ConfigError: the GPU allows one process at a time, and another process uses it.
     """
     try:
         yield
@@ -63,14 +73,14 @@ def needing_gpu(device: str) -> Iterator[None]:
         if not is_taken(exc):
             raise
         raise ConfigError(
-            f"device {device} is taken: expected a free GPU, but this one lets in a single process (compute mode "
-            "exclusive) and another has it; nvidia-smi says which; wait for it, or take another GPU"
+            f"device {device} is taken: expected a free GPU, but this one allows a single process (exclusive compute "
+            "mode), and nvidia-smi shows which process uses it; wait until it ends or use another GPU"
         ) from exc
 
 
 def keep_to_share(share: float) -> None:
-    """Let this process allocate no more than this part of its GPU's memory.
+    """Limit this process to a fraction of its GPU's memory.
 
-    So a training that is started first cannot take what another was measured to need.
+    The limit reserves the memory that trainings started later need.
     """
     torch.cuda.set_per_process_memory_fraction(share)

@@ -1,4 +1,4 @@
-"""What moves the weights: Adam, its learning rate over patches, and the running average that is scored."""
+"""The optimiser, its learning rate schedule, and the moving average of the weights that is scored."""
 
 import copy
 import math
@@ -14,10 +14,12 @@ from sr_core.training import torch_private
 
 
 def learning_rate(config: TrainConfig, patches: int) -> float:
-    """Learning rate of the step that starts after `patches` training patches.
+    """The learning rate of the step that starts after `patches` training patches.
 
-    A function of patches over the full budget alone, so that batch sizes decay alike and nothing restarts
-    after a resume.
+    It depends only on the fraction of the budget that is done, so that all batch sizes follow the same schedule and a
+    resumed training continues it. With that fraction t and the initial rate r, the rate is r for "constant",
+    r (1 + cos(pi t)) / 2 for "cosine" (Loshchilov and Hutter, arXiv 1608.03983, without restarts), and
+    r * step_factor ** floor(t / step_interval) for "step".
     """
     done = patches / config.budget_patches
     match config.schedule:
@@ -26,16 +28,16 @@ def learning_rate(config: TrainConfig, patches: int) -> float:
         case "cosine":
             return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
         case "step":
-            # The small term keeps a drop at, say, 0.3 of the budget from being missed to rounding (0.3 / 0.1 < 3).
+            # 0.3 / 0.1 is less than 3 in floating point. The small term prevents a late drop because of such rounding.
             drops = math.floor(done / config.step_interval + 1e-9)
             return config.learning_rate * config.step_factor**drops
 
 
 def adam(model: nn.Module, config: TrainConfig, *, rate_on_device: bool = False) -> Adam:
-    """Adam over every parameter, as one fused kernel.
+    """Adam (Kingma and Ba, arXiv 1412.6980) over every parameter, as one fused kernel.
 
     Args:
-        rate_on_device: the learning rate is a float32 in the device's memory, where a CUDA graph reads it.
+        rate_on_device: store the learning rate as float32 in the device's memory, where a CUDA graph reads it.
     """
     device = next(model.parameters()).device
     rate = config.learning_rate
@@ -50,10 +52,10 @@ def adam(model: nn.Module, config: TrainConfig, *, rate_on_device: bool = False)
 
 @contextmanager
 def capturable(optimizer: Adam) -> Iterator[None]:
-    """In this block the optimiser's step may be captured.
+    """Allow the optimiser's step to be captured within this block.
 
-    Torch refuses to capture the step of another optimiser, and warns when one that may be captured takes a step that
-    is not, as the steps before a capture are. A fused step computes the same either way.
+    Torch refuses to capture the step of an optimiser that is not marked as capturable. It warns if a capturable
+    optimiser takes an ordinary step, as it does before a capture. A fused step computes the same in both cases.
     """
     for group in optimizer.param_groups:
         group["capturable"] = True
@@ -65,18 +67,22 @@ def capturable(optimizer: Adam) -> Iterator[None]:
 
 
 def averaging_weight(config: TrainConfig, step: int) -> float:
-    """What share of the running average the weights after optimiser step number `step` get, counted from 1.
+    """The share of the weights after step number `step` in the moving average, from 0 to 1.
 
-    With decay d = exp(-batch / horizon) the bias-corrected average after n steps is the weighted mean of the n weights
-    seen so far, weights d^(n-i) (the correction of Adam, arXiv 1412.6980, section 3). It is kept corrected:
-    average += (1 - d) / (1 - d^n) * (weights - average), so after the first step it is the weights themselves.
+    With the decay d = exp(-batch_size / ema_horizon_patches), the bias-corrected average after n steps is the mean of
+    the weights after steps i = 1 to n, weighted with d^(n-i) (the correction of Adam, arXiv 1412.6980, section 3). The
+    average is updated in corrected form: average += (1 - d) / (1 - d^n) * (weights - average). After the first step it
+    equals the weights.
+
+    Args:
+        step: the number of the optimiser step, starting at 1.
     """
     rate = config.batch_size / config.ema_horizon_patches
     return math.expm1(-rate) / math.expm1(-rate * step)
 
 
 class WeightAverage:
-    """Exponential moving average of a model's weights as a model of its own; `averaging_weight` gives its shares."""
+    """The exponential moving average of a model's weights, as a separate model. `averaging_weight` gives the shares."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
@@ -85,8 +91,10 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, share: float | Tensor) -> None:
-        """Take in the present weights; a share on the device (a scalar) is read when that device comes to it.
+        """Move the average by this share towards the current weights.
 
-        The two round differently, so one training has one of them throughout.
+        Args:
+            share: a number, or a scalar tensor on the device, which the device reads when it executes the update. The
+                two round differently, so a training always uses the same kind.
         """
         torch_private.move_towards(self._averages, self._weights, share)

@@ -1,4 +1,4 @@
-"""A thread that computes under settings of its own, and leaves those of the thread that waits for it as they are."""
+"""A thread with arithmetic settings of its own, which leaves the settings of the calling thread unchanged."""
 
 import ctypes
 import threading
@@ -18,31 +18,31 @@ from sr_core.training.memory import share_one_heap
 P = ParamSpec("P")
 T = TypeVar("T")
 _Job = tuple[Future[Any], Callable[[], Any]]
-"""What to do, and where its result goes."""
+"""A future for the result, and the work that computes it."""
 
-_INTERRUPTED_SECONDS = 5.0
-"""What an interruption waits for the work to stop; a compiler that it started may take longer."""
+_MAX_STOP_SECONDS = 5.0
+"""How long an interruption waits for the work to stop. A compiler that the work started may take longer."""
 
 
 class OwnThread:
-    """Runs one call at a time, which the caller waits for.
+    """Runs one call at a time, while the caller waits.
 
-    A new thread gets new OpenMP threads, so settings that threads inherit reach all of them, whatever ran before. Its
-    GPU is the one of the thread that makes it, where a new thread's would be the first.
+    A new thread has new OpenMP threads, so inherited settings apply to all of them, whatever ran before. Its current
+    GPU is that of the thread that creates it, whereas torch would select the first GPU.
     """
 
     def __init__(self, settings: Callable[[], None]) -> None:
         """
         Args:
-            settings: makes the thread that calls it compute under them; for a training `Runtime.apply`.
+            settings: a function that applies the settings to the calling thread, for example `Runtime.apply`.
         Raises:
-            SuiteError: the thread and those that work for it would not compute alike.
+            SuiteError: the thread and its OpenMP threads would not compute in the same way.
         """
-        share_one_heap()  # before the thread's first allocation, which decides where its memory comes from
+        share_one_heap()  # must precede the thread's first allocation, which selects its heap
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="own settings", daemon=True)
         self.ended = False
-        """Whether it takes no more work: it was closed or interrupted."""
+        """True after the thread was closed or interrupted. It then accepts no more work."""
         self._thread.start()
         try:
             if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
@@ -54,9 +54,9 @@ class OwnThread:
             raise
 
     def __call__(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The result of the work, or its error.
+        """Run the work in the thread and return its result or raise its error.
 
-        If the wait is interrupted (Ctrl-C), the work is too, at its next line of Python, and the thread ends.
+        If the wait is interrupted (Ctrl-C), the work is interrupted at its next line of Python, and the thread ends.
         """
         assert not self.ended
         outcome: Future[T] = Future()
@@ -64,11 +64,11 @@ class OwnThread:
         try:
             return outcome.result()
         except BaseException:
-            if not outcome.done():  # it was raised here, by a signal's handler
+            if not outcome.done():  # raised in this thread, by a signal handler
                 self._interrupt()
             raise
         finally:
-            del outcome  # or an error would hold itself, and through its frames the work's memory
+            del outcome  # otherwise an error would refer to itself, and its frames would keep the work's memory
 
     def __enter__(self) -> "OwnThread":
         return self
@@ -77,16 +77,16 @@ class OwnThread:
         self.close()
 
     def close(self) -> None:
-        """End the thread. It may be closed again."""
+        """End the thread. Further calls have no effect."""
         self.ended = True
         self._jobs.put(None)
-        self._thread.join(_INTERRUPTED_SECONDS)
+        self._thread.join(_MAX_STOP_SECONDS)
 
     def _work(self) -> None:
         with suppress(KeyboardInterrupt):
             while (job := self._jobs.get()) is not None:
                 _carry_out(*job)
-                del job  # or its result lives on until the next one comes
+                del job  # otherwise its result stays in memory until the next job
 
     def _interrupt(self) -> None:
         assert self._thread.ident is not None
@@ -98,16 +98,16 @@ class OwnThread:
 def _carry_out(outcome: Future[Any], work: Callable[[], Any]) -> None:
     try:
         outcome.set_result(work())
-    except BaseException as exc:  # an interruption too, for the caller that waits
+    except BaseException as exc:  # including an interruption, which the waiting caller receives
         if not outcome.done():
             outcome.set_exception(exc)
 
 
 def inference_thread(*, flush: bool = True) -> OwnThread:
-    """A thread that only runs a network.
+    """A thread for inference with a network.
 
     Args:
-        flush: subnormal numbers, if the CPU can: a sample changes by 1e-38 at most.
+        flush: treat subnormal numbers as 0, if the CPU supports it. This changes a sample by at most 1e-38.
     """
 
     def settings() -> None:

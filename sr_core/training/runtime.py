@@ -1,6 +1,6 @@
-"""How a training runs on a machine: the settings that decide bits but not the question (contract 2).
+"""The settings of a training on a machine, which decide the bits of a result but not the question (promise 2).
 
-They are resolved once per study (`sr_core.training.choice`), written to its record, and restored by every resume and
+They are chosen once per study (`sr_core.training.choice`), written to its record, and restored by every resume and
 reproduction.
 """
 
@@ -32,7 +32,7 @@ _NOT_RESTORED_EVERYWHERE = (
     "torch",
     "cudnn",
 )
-"""Settings that a machine has or lacks; `Runtime.here` puts its own in their place."""
+"""Settings that depend on the machine. `Runtime.here` replaces them with those of this machine."""
 
 
 def _unknown_on_a_gpu(settings: Mapping[str, Any]) -> str | None:
@@ -41,42 +41,44 @@ def _unknown_on_a_gpu(settings: Mapping[str, Any]) -> str | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Runtime:
-    """Bits are promised where all of these are equal."""
+    """The settings of a training. Equal settings give bitwise equal results if `deterministic` is true."""
 
     device: str
-    """Torch device: "cpu", "cuda:0", or "cuda" for the one that this process computes on."""
+    """The torch device: "cpu", "cuda:0", or "cuda" for the current GPU of the process."""
     device_name: str
-    """The accelerator's model; empty on a CPU, whose instruction set says enough."""
+    """The model of the GPU. Empty on a CPU, which `cpu_capability` describes."""
     threads: int
-    """Threads of one torch process."""
+    """Number of threads of a torch process."""
     memory_format: Literal["contiguous", "channels_last"]
-    """Layout of weights and activations."""
+    """Memory layout of weights and activations."""
     engine: Literal["eager", "compiled", "graphed"]
-    """How a step is executed: kernel by kernel; with the network compiled; or (CUDA) captured once and replayed."""
+    """How a step is executed: kernel by kernel, with a compiled network, or captured once and replayed (CUDA only)."""
     compiled: bool = False
-    """Whether the network is compiled; a captured step may do with or without."""
+    """Whether the network is compiled. A captured step may use a compiled network or not."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    """Of the network's arithmetic: fp32 with all digits on every device; fp32 but for a GPU's convolutions, which round
-    their factors to 10 bits (tf32); or bf16. Weights, loss, optimiser and validations are fp32."""
+    """Arithmetic of the network. "fp32" is exact on every device. "tf32" is fp32, except that a GPU's convolutions
+    round their factors to 10 bits. Weights, loss, optimiser and validation always use fp32."""
     deterministic: bool = True
-    """Whether only kernels are used that give the same bits every time."""
+    """Whether all kernels give the same bits every time."""
     micro_batch: int = 0
-    """The most patches of a batch that go through the network at once, 0 for all: gradients add up over the parts."""
+    """The most patches of a batch that are processed at once, with summed gradients. 0 means all."""
     flush_subnormals: bool = since(2, implied=False, default=False)
-    """Whether the CPU takes numbers below 1.2e-38 for zero; some configurations train several times as fast then."""
+    """Whether the CPU treats numbers below 1.2e-38 as 0, which makes some configurations several times as fast."""
     cpu_capability: str
-    """Instruction set that torch's CPU kernels use, e.g. AVX2."""
+    """The instruction set that torch's CPU kernels use, e.g. AVX2."""
     torch: str
-    """Version of the torch build."""
+    """The version of torch, including its build."""
     cudnn: str | None = since(2, implied=_unknown_on_a_gpu, default=cast("str | None", ""))
-    """Version of the library that computes a GPU's convolutions, which may be exchanged below an unchanged torch; empty
-    on a CPU."""
+    """The version of cuDNN, the library for convolutions on a GPU. It may change without torch. Empty on a CPU."""
 
     def apply(self) -> None:
-        """Make this process compute under these settings.
+        """Apply these settings to this process.
 
-        Subnormal numbers are a matter of the calling thread and of OpenMP threads that are born to it later: call this
-        before its first parallel operation, or in a new thread (`sr_core.training.own_thread`).
+        The setting for subnormal numbers applies to the calling thread and to the OpenMP threads that it starts later.
+        Call this before the thread's first parallel operation, or in a new thread (`sr_core.training.own_thread`).
+
+        Raises:
+            ConfigError: an environment variable changes how the device computes.
         """
         check_environment(self.device)
         set_multiplication("tf32" if self.precision == "tf32" else "ieee")
@@ -86,20 +88,22 @@ class Runtime:
         if self.device == "cpu":
             keep_freed_memory()
         else:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS refuses to be deterministic
-            if (index := torch.device(self.device).index) is not None:
-                torch.cuda.set_device(index)  # where streams, events and graphs belong that do not name a device
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it for determinism
+            index = torch.device(self.device).index
+            if index is not None:
+                torch.cuda.set_device(index)  # the device of streams, events and graphs without an explicit device
+
         if self.compiled:
             torch.use_deterministic_algorithms(self.deterministic)
-        else:  # the same, but for its compiler's own switch, which takes two seconds to import
+        else:  # the same except for a switch of the compiler, which takes two seconds to import
             torch.set_deterministic_debug_mode("error" if self.deterministic else "default")
-        # Deterministic mode also overwrites all fresh memory, to make reads of it repeatable: nothing here reads it.
+        # Deterministic mode also fills new memory, so that reading it gives repeatable values. Nothing here reads it.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.deterministic = self.deterministic
         torch.backends.cudnn.benchmark = not self.deterministic
 
     def place(self, model: nn.Module) -> nn.Module:
-        """The model on this device in this memory format."""
+        """The model on this device, in this memory format."""
         placed = model.to(self.device)
         if self.memory_format == "channels_last":
             placed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's stubs
@@ -107,42 +111,47 @@ class Runtime:
 
     @property
     def layout(self) -> Any:
-        """Torch's name for the memory format."""
+        """The memory format as a torch constant."""
         return torch.channels_last if self.memory_format == "channels_last" else torch.contiguous_format
 
     def to_json(self) -> dict[str, Any]:
+        """The settings as a JSON object, as a record stores them."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any], *, format: int | None = None) -> "Runtime":
-        """The settings that a record holds; those that it is too old to name as older code implied them.
+        """The settings in a record. Settings that an old record lacks get the values that the old code implied.
 
         Args:
-            format: of the journal that holds them, whose settings have to be all there.
+            format: the format of the journal that contains the settings. All settings of that format must be present.
         Raises:
             ConfigError: a setting is unknown or missing.
         """
         values = fill(cls, stored, "recorded settings (runtime)", format=format)
         if values["cudnn"] is None and values["precision"] == "fp32":
-            values["precision"] = "tf32"  # what version 0.1 called fp32 on a GPU
+            values["precision"] = "tf32"  # version 0.1 used tf32 on a GPU and called it fp32
         return cls(**values)
 
     def here(self) -> "Runtime":
-        """The nearest to these settings that this machine can restore: on the CPU where it lacks the GPU."""
-        present = resolve(device=self.device if _is_cuda_device(self.device) else None, threads=self.threads)
+        """The closest settings that this machine supports. It uses the CPU if the GPU does not exist."""
+        device = self.device if _is_cuda_device(self.device) else None
+        present = resolve(device=device, threads=self.threads)
         compiled = self.compiled and can_compile(present.device)
         engine = self.engine
         if engine == "graphed" and present.device == "cpu":
             engine = "compiled"
         if engine == "compiled" and not compiled:
             engine = "eager"
+        precision = self.precision
+        if precision == "tf32" and present.device == "cpu":
+            precision = "fp32"
         return replace(
             self,
             device=present.device,
             device_name=present.device_name,
             engine=engine,
             compiled=compiled,
-            precision="fp32" if self.precision == "tf32" and present.device == "cpu" else self.precision,
+            precision=precision,
             flush_subnormals=self.flush_subnormals and can_flush(),
             cpu_capability=present.cpu_capability,
             torch=present.torch,
@@ -150,77 +159,80 @@ class Runtime:
         )
 
     def unmet(self) -> list[str]:
-        """Settings that this machine cannot restore, in words; empty where it can restore all.
+        """Descriptions of the settings that this machine cannot restore. Empty if it can restore all of them.
 
-        Those that nobody knows any more are told by `unknown`.
+        `unknown` describes the settings that the record does not contain.
         """
         here = self.here()
-        return [
-            f"{name} {_spoken(getattr(self, name))} then, {_spoken(getattr(here, name))} here"
-            for name in _NOT_RESTORED_EVERYWHERE
-            if getattr(self, name) is not None and getattr(self, name) != getattr(here, name)
-        ]
+        descriptions = []
+        for name in _NOT_RESTORED_EVERYWHERE:
+            recorded = getattr(self, name)
+            current = getattr(here, name)
+            if recorded is not None and recorded != current:
+                descriptions.append(f"{name} {_described(recorded)} then, {_described(current)} here")
+        return descriptions
 
     def unknown(self) -> list[str]:
-        """Settings that the record is too old to name and that decide bits here, in words.
+        """Descriptions of the settings that an old record does not contain although they affect the bits here.
 
-        A field's value is None if older code neither stored nor implied it, and empty if it does not apply to the
-        device. Bits may be equal, and cannot be demanded.
+        A value is None if the old code neither stored nor implied it. It is empty if it does not apply to the device.
+        Bits may be equal, but they cannot be demanded.
         """
         here = self.here()
-        return [
-            f"{name} is not in the record, {getattr(here, name)} here"
-            for name in _NOT_RESTORED_EVERYWHERE
-            if getattr(self, name) is None and getattr(here, name)
-        ]
+        descriptions = []
+        for name in _NOT_RESTORED_EVERYWHERE:
+            current = getattr(here, name)
+            if getattr(self, name) is None and current:
+                descriptions.append(f"{name} is not in the record, {current} here")
+        return descriptions
 
     @property
     def promises_bits(self) -> bool:
-        """Whether equal settings give equal bits; else kernels are free to add in any order."""
+        """True if equal settings give equal bits. Otherwise kernels may add numbers in any order."""
         return self.deterministic
 
 
-def _spoken(value: object) -> object:
+def _described(value: object) -> object:
     return "none" if value == "" else value
 
 
 def resolve(*, device: str | None = None, threads: int | None = None) -> Runtime:
-    """Plain settings on this machine: eager, fp32; on the CPU deterministic, and without subnormal numbers if it can.
+    """The basic settings for this machine: eager and fp32, on a CPU also deterministic and without subnormal numbers.
 
     Args:
-        device: a torch device; by default the CPU.
-        threads: of one training; by default one per core.
+        device: a torch device. The CPU by default.
+        threads: number of threads of a training. One per core by default.
     Raises:
-        ConfigError: there is no such device, or an environment variable changes how it computes.
+        ConfigError: the device does not exist, or an environment variable changes how it computes.
     """
-    chosen = device or "cpu"
-    if chosen != "cpu" and not _is_cuda_device(chosen):
+    selected = device or "cpu"
+    if selected != "cpu" and not _is_cuda_device(selected):
         raise ConfigError(
-            f"device {chosen} is not available here ({torch.cuda.device_count()} CUDA devices); use cpu or cuda:N"
+            f"device {selected} is not available here ({torch.cuda.device_count()} CUDA devices); use cpu or cuda:N"
         )
-    check_environment(chosen)
+    check_environment(selected)
     return Runtime(
-        device=chosen,
-        device_name="" if chosen == "cpu" else torch.cuda.get_device_name(chosen),
+        device=selected,
+        device_name="" if selected == "cpu" else torch.cuda.get_device_name(selected),
         threads=threads or cores(),
         memory_format="channels_last",
         engine="eager",
-        deterministic=chosen == "cpu",
-        flush_subnormals=chosen == "cpu" and can_flush(),
+        deterministic=selected == "cpu",
+        flush_subnormals=selected == "cpu" and can_flush(),
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
         torch=torch.__version__,
-        cudnn="" if chosen == "cpu" else str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
+        cudnn="" if selected == "cpu" else str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
     )
 
 
 def gpu_models() -> list[str]:
-    """The model of each CUDA device that this process may use."""
+    """The model names of all CUDA devices that this process may use."""
     return [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
 
 
 def _is_cuda_device(name: str) -> bool:
     try:
         device = torch.device(name)
-    except RuntimeError:  # no such kind of device, or not a number
+    except RuntimeError:  # an unknown device type, or an index that is not a number
         return False
     return device.type == "cuda" and (device.index or 0) < torch.cuda.device_count()

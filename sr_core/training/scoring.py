@@ -1,4 +1,4 @@
-"""A validation: the network on the fixed crops, scored where it runs."""
+"""Validates a network: enlarges the validation crops and scores them on the same device."""
 
 import logging
 from collections.abc import Sequence
@@ -19,91 +19,96 @@ from sr_core.training.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
-_LR_PIXELS = 1 << 17
-"""Of one batch on an accelerator: as many as a training step of the full network has, which needs more memory.
+_MAX_LR_PIXELS = 1 << 17
+"""The most LR pixels in one batch on a GPU: as many as in a training step of the full network, which needs more memory.
 
-On a CPU crops go one by one: what a batch saves it loses again in the caches (docs/PERFORMANCE.md).
+On a CPU crops are processed one by one, because a larger batch exceeds the caches (docs/PERFORMANCE.md).
 """
 
-_SHOWN_SIDE = 256
-"""Of the image for people: what an image grid shows without shrinking it, in a file of 100 kB."""
+_MAX_PREVIEW_SIDE = 256
+"""Largest side of a preview image, in pixels. An image grid shows this size unscaled, and its file has about 100 kB."""
 
 
 class CropScorer:
-    """The validation crops on the training device, with all that is the same for every network scored on them."""
+    """The validation crops on the training device, with everything that is the same for all scored networks."""
 
     def __init__(self, crops: Sequence[Crop], *, scale: Scale, protocol: EvaluationProtocol, runtime: Runtime) -> None:
         """
         Args:
-            crops: of one size, as `validation_crops` gives them.
-            runtime: whose device and memory format the networks have.
+            crops: crops of the same size, from `validation_crops`.
+            runtime: the settings with the device and memory format of the networks.
         """
         self._names = [crop.name for crop in crops]
         side = crops[0].lr.shape[0]
-        count = 1 if runtime.device == "cpu" else max(1, _LR_PIXELS // side**2)
+        count = 1 if runtime.device == "cpu" else max(1, _MAX_LR_PIXELS // side**2)
         self._batches: list[tuple[Tensor, Originals]] = []
         for first in range(0, len(crops), count):
             batch = crops[first : first + count]
             hr = _planes([crop.hr for crop in batch]).to(runtime.device)
             lr = unit_range(_planes([crop.lr for crop in batch]), runtime)
             self._batches.append((lr, Originals(hr, scale=scale, protocol=protocol)))
-        self._seen: Tensor | None = None
-        self._together = count
-        """The most crops that go through the network at once; fewer once memory has run out."""
+        self._last_sr: Tensor | None = None
+        self._max_crops = count
+        """The most crops that are processed at once. It decreases when memory runs out."""
 
     def __call__(self, model: nn.Module) -> list[tuple[str, Score]]:
-        """Image and score of each crop, in order; waits for the device once. The model is in evaluation mode.
+        """The image name and score of each crop, in order. Waits for the device once.
 
-        The network computes in float32 proper, whatever the precision of its training is.
+        The network computes in exact float32, whatever the precision of its training.
+
+        Args:
+            model: the network, in eval mode, on the device and in the memory format of the runtime.
         """
         with torch.inference_mode(), exact_multiplication():
             compared: list[Tensor] = []
             for lr, originals in self._batches:
                 sr = self._enlarged(model, lr) * 255
                 if not compared:
-                    self._seen = _centre(sr[0]).clone()  # the rest of the batch is not kept alive
+                    self._last_sr = _centre(sr[0]).clone()  # a copy, so that the rest of the batch is freed
                 compared.append(originals.compare(sr))
             return list(zip(self._names, scores(torch.cat(compared)), strict=True))
 
     def _enlarged(self, model: nn.Module, lr: Tensor) -> Tensor:
-        """What the network makes of these crops: all at once, or in smaller parts where memory runs out."""
+        """The enlarged crops: computed at once, or in smaller parts if memory runs out."""
         while True:
             try:
-                parts = [model(part) for part in torch.split(lr, self._together)]
+                parts = [model(part) for part in torch.split(lr, self._max_crops)]
                 return parts[0] if len(parts) == 1 else torch.cat(parts)
             except Exception as exc:
-                if self._together == 1 or not is_out_of_memory(exc):
+                if self._max_crops == 1 or not is_out_of_memory(exc):
                     raise
-            # Outside of the handler: the exception holds the frames that hold the memory.
-            self._together = (min(self._together, len(lr)) + 1) // 2
+            # After the handler, because the frames of the exception keep the memory.
+            self._max_crops = (min(self._max_crops, len(lr)) + 1) // 2
             torch.cuda.empty_cache()
-            logger.warning("out of memory in a validation; from now on %d crops at once", self._together)
+            logger.warning("out of memory in a validation; continuing with %d crops at once", self._max_crops)
 
     def image(self) -> Image:
-        """The first crop as the network scored last makes it: its centre, at most 256 pixels a side, for people."""
-        assert self._seen is not None, "nothing was scored yet"
-        return _pixels(self._seen)
+        """The centre of the first crop from the last call: (H, W, 3), uint8, at most 256 pixels a side."""
+        assert self._last_sr is not None, "no network has been scored yet"
+        return _pixels(self._last_sr)
 
     def preview(self, model: nn.Module) -> Image:
-        """The same centre as this network makes it, which need not be scored; of the same shape on the device."""
+        """The centre of the first crop, enlarged by this network: (H, W, 3), uint8, at most 256 pixels a side."""
         lr, _ = self._batches[0]
         with torch.inference_mode(), exact_multiplication():
             return _pixels(_centre(self._enlarged(model, lr)[0] * 255))
 
 
 def _centre(image: Tensor) -> Tensor:
-    """(C, H, W) -> its central square or what there is of one."""
-    height, width = (min(side, _SHOWN_SIDE) for side in image.shape[-2:])
-    y, x = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
+    """The central part of an image (C, H, W), at most 256 pixels a side."""
+    height = min(image.shape[-2], _MAX_PREVIEW_SIDE)
+    width = min(image.shape[-1], _MAX_PREVIEW_SIDE)
+    y = (image.shape[-2] - height) // 2
+    x = (image.shape[-1] - width) // 2
     return image[:, y : y + height, x : x + width]
 
 
 def _pixels(image: Tensor) -> Image:
-    """(3, H, W) in [0, 255] or beyond -> (H, W, 3), uint8."""
+    """The image (3, H, W), rounded and clipped to (H, W, 3), uint8."""
     pixels = image.round().clamp(0, 255).to(torch.uint8)
     return pixels.permute(1, 2, 0).contiguous().cpu().numpy()
 
 
 def _planes(images: Sequence[Image]) -> Tensor:
-    """(N, 3, H, W), uint8."""
+    """The images as one tensor: (N, 3, H, W), uint8."""
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)

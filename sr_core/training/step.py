@@ -1,4 +1,4 @@
-"""One optimiser step, executed as the runtime's engine says."""
+"""One optimiser step, executed by the engine that the runtime selects."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -21,36 +21,38 @@ from sr_core.training.runtime import Runtime
 logger = logging.getLogger(__name__)
 
 Batches = Callable[[int, int], tuple[UInt8Pixels, UInt8Pixels]]
-"""(first patch, count) -> LR (N, 3, H, W) and HR (N, 3, sH, sW), uint8; tensors may be on the training device.
+"""A function of the first patch number and a count N. Returns LR (N, 3, H, W) and HR (N, 3, s*H, s*W), uint8.
 
-If it is `DrawsOnDevice` as well, a captured step draws its own batches.
+Tensors may be on the training device. If the source also implements `DrawsOnDevice`, a captured step draws its own
+batches.
 """
 
 STEPS_BEFORE_CAPTURE = 3
-"""Steps that are executed kernel by kernel before the graph is captured, for libraries to set themselves up."""
+"""Steps that are executed kernel by kernel before the graph is captured, so that libraries can initialise."""
 
 
 @dataclass(slots=True)
 class TrainState:
-    """Everything that a training run is made of. Its holder may checkpoint it whenever fit() has yielded."""
+    """The complete state of a training run. It may be saved after each event that `fit` yields."""
 
     model: nn.Module
     optimizer: Adam
     average: WeightAverage
     loss_sum: Tensor
-    """Sum of the step losses since the last validation, float64 on the training device: no step waits for it."""
+    """The sum of the step losses since the last validation, float64 on the training device. No step waits for it."""
     loss_steps: int = 0
     patches: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: {"steps": 0.0, "validations": 0.0})
-    """Wall time by what it went into; for people, no part of the result."""
+    """Wall time in seconds of the steps and the validations, for information only."""
 
     @property
     def mean_loss(self) -> float:
+        """The mean loss of the steps since the last validation. NaN if there are none. Waits for the device."""
         return self.loss_sum.item() / self.loss_steps if self.loss_steps else float("nan")
 
 
 def start(model: nn.Module, config: TrainConfig, runtime: Runtime) -> TrainState:
-    """A run at its beginning, from the model's present weights."""
+    """Start a training run from the current weights of the model."""
     placed = runtime.place(model).train()
     zero = torch.zeros((), dtype=torch.float64, device=runtime.device)
     optimizer = adam(placed, config, rate_on_device=_numbers_on_device(runtime))
@@ -58,23 +60,26 @@ def start(model: nn.Module, config: TrainConfig, runtime: Runtime) -> TrainState
 
 
 def _numbers_on_device(runtime: Runtime) -> bool:
-    """Whether learning rate and share of the average lie in the device's memory, as float32.
+    """True if the learning rate and the share of the average are stored as float32 in the device's memory.
 
-    A captured step needs them there. On a GPU the other engines have them there too, for the same bits.
+    A captured step needs them there. On a GPU the other engines store them there too, so that all give the same bits.
     """
     return runtime.engine == "graphed" or runtime.device != "cpu"
 
 
 class Step:
-    """Takes one optimiser step on the next batch whenever it is called. Belongs to one state.
+    """Takes one optimiser step on the next batch each time it is called. It belongs to one training state.
 
-    What changes from step to step (pixels, learning rate, weight of the average) goes to fixed places on the device,
-    so that a captured graph reads it there. Pixels that live on the device are drawn by the graph itself, which then
-    counts the patches. On CUDA no call waits for the device, except where it captures and where memory runs out.
+    Values that change from step to step (pixels, learning rate, share of the average) are written to fixed addresses on
+    the device, where a captured graph reads them. If the pixels are stored on the device, the graph draws its batches
+    itself and counts the patches. On CUDA a call does not wait for the device, unless it captures or memory runs out.
     """
 
     def __init__(self, state: TrainState, config: TrainConfig, runtime: Runtime, batches: Batches) -> None:
-        self._state, self._config, self._runtime, self._batches = state, config, runtime, batches
+        self._state = state
+        self._config = config
+        self._runtime = runtime
+        self._batches = batches
         self._inputs = Inputs(runtime)
         self._network: Callable[[Tensor], Tensor] = state.model
         if runtime.compiled:
@@ -82,23 +87,26 @@ class Step:
         self._graph: torch.cuda.CUDAGraph | None = None
         self._steps_alone = 0
         self._warm_for = runtime.micro_batch
-        """The micro-batch of the steps alone and of the graph."""
+        """The micro-batch of the steps before the capture and of the graph."""
         self._side_stream: torch.cuda.Stream | None = None
         self._share: float | Tensor = 1.0
-        """Of the average, what the weights after the next step get."""
+        """The share of the weights after the next step in the average."""
         if _numbers_on_device(runtime):
             self._share = torch.ones((), device=runtime.device)
-        self._drawn = batches if runtime.engine == "graphed" and isinstance(batches, DrawsOnDevice) else None
-        """What a captured step draws its batches from; None if they come from outside of it."""
+        self._drawn: DrawsOnDevice | None = None
+        """The source from which a captured step draws its batches. None if batches are passed to it."""
+        if runtime.engine == "graphed" and isinstance(batches, DrawsOnDevice):
+            self._drawn = batches
         self._next = torch.zeros((), dtype=torch.int64, device=runtime.device)
-        """Number of the first patch that a captured step draws; the step itself adds its batch."""
+        """The number of the first patch that a captured step draws. The step itself increases it by its batch size."""
         self._next_is: int | None = None
-        """What `_next` holds, as far as this process has told the device; None: not told yet."""
+        """The value of `_next` that this process expects on the device. None before the first replay."""
         self.micro_batch = runtime.micro_batch
-        """The most patches that go through the network at once, 0 for all."""
+        """The most patches of a batch that are processed at once. 0 means all."""
 
     def __call__(self) -> None:
-        state, config = self._state, self._config
+        state = self._state
+        config = self._config
         lr, hr = self._batch()
         self._set_learning_rate(learning_rate(config, state.patches))
         state.patches += config.batch_size
@@ -112,14 +120,14 @@ class Step:
 
     @property
     def replays(self) -> bool:
-        """Whether the next call replays a captured step, unless memory runs out."""
+        """True if the next call replays a captured step, unless memory runs out."""
         return self._graph is not None and self._warm_for == self.micro_batch
 
     def _batch(self) -> tuple[Tensor, Tensor]:
-        """The next batch at its place on the device, or the place alone, if the captured step draws it there."""
-        first, count = self._state.patches, self._config.batch_size
+        """The tensors of the next batch. They are filled here, unless the captured step draws the batch itself."""
         if self._drawn is None or not self.replays:
-            return self._inputs.fill(*self._batches(first, count))
+            lr, hr = self._batches(self._state.patches, self._config.batch_size)
+            return self._inputs.fill(lr, hr)
         return self._inputs.places
 
     def _set_learning_rate(self, rate: float) -> None:
@@ -136,9 +144,15 @@ class Step:
             self._share = share
 
     def _replay(self, lr: Tensor, hr: Tensor) -> None:
-        """The whole step as one graph, once the first steps with parts of this size have been taken without."""
-        if self._warm_for != self.micro_batch:  # other sizes take other kernels, which cannot be chosen in a capture
-            self._warm_for, self._steps_alone, self._graph = self.micro_batch, 0, None
+        """Replay the captured step.
+
+        The first steps of each micro-batch size run without a graph. The next step is captured.
+        """
+        if self._warm_for != self.micro_batch:
+            # Other sizes use other kernels, and libraries cannot select kernels during a capture.
+            self._warm_for = self.micro_batch
+            self._steps_alone = 0
+            self._graph = None
 
         def capture() -> None:
             self._graph = self._capture(lr, hr)
@@ -147,37 +161,37 @@ class Step:
             self._count_from(self._state.patches - len(lr))
             self._graph.replay()
         elif self._steps_alone < STEPS_BEFORE_CAPTURE:
-            with self._beside():
+            with self._side_stream_context():
                 self._compute(lr, hr)
                 self._state.average.update(self._share)
             self._steps_alone += 1
         else:
             self._fits(len(lr), capture)
-            self._replay(lr, hr)  # with the graph, or alone again and in smaller parts
+            self._replay(lr, hr)  # replays the graph, or warms up again in smaller parts if memory ran out
 
     def _count_from(self, first: int) -> None:
-        """Lets the captured step, if it draws its batches, start at this patch; it leaves the number of the next."""
+        """Set the patch number at which a captured step starts that draws its own batches."""
         if self._drawn is None:
             return
-        if self._next_is != first:  # at the first replay, and if another state has been loaded since the last one
+        if self._next_is != first:  # at the first replay, or after another state was loaded
             self._next.fill_(first)
         self._next_is = first + self._config.batch_size
 
     def _capture(self, lr: Tensor, hr: Tensor) -> torch.cuda.CUDAGraph:
-        """Records the step; computes nothing."""
-        self._state.optimizer.zero_grad(set_to_none=True)  # gradients then live in the graph's own memory
+        """Capture the step as a graph. Nothing is computed."""
+        self._state.optimizer.zero_grad(set_to_none=True)  # the graph then allocates the gradients in its own memory
         graph = torch.cuda.CUDAGraph()
-        # Where the capture's own end fails, torch would stay on its stream: the outer context goes back in any case.
+        # If ending the capture fails, torch stays on the stream of the capture. The outer context always switches back.
         stream = torch.cuda.stream(torch.cuda.current_stream())
         with stream, capturable(self._state.optimizer), torch.cuda.graph(graph):
             self._whole(lr, hr)
         return graph
 
     def _whole(self, lr: Tensor, hr: Tensor) -> None:
-        """A step from its patches to the averaged weights, as a graph records it.
+        """Take a whole step, from the pixels to the averaged weights, as a graph captures it.
 
         Args:
-            lr, hr: the places of the batch; filled here if the batches are drawn on the device.
+            lr, hr: the input tensors of the batch, which are filled here if the step draws its own batches.
         """
         if self._drawn is not None:
             count = self._config.batch_size
@@ -188,6 +202,8 @@ class Step:
         self._state.average.update(self._share)
 
     def _compute(self, lr: Tensor, hr: Tensor) -> None:
+        """Compute the gradients, in smaller parts each time memory runs out, then update the weights."""
+
         def gradients() -> None:
             self._state.optimizer.zero_grad(set_to_none=True)
             self._accumulate(lr, hr)
@@ -197,54 +213,58 @@ class Step:
         self._state.optimizer.step()
 
     def _fits(self, batch: int, work: Callable[[], None]) -> bool:
-        """Does it; False where memory ran out, and half as many patches of the batch at once are to be tried next."""
-        together = self.micro_batch or batch
+        """Do the work and return True. If memory runs out, halve the micro-batch and return False."""
+        micro_batch = self.micro_batch or batch
         try:
             work()
             return True
         except Exception as exc:
-            if together == 1 or not is_out_of_memory(exc):
+            if micro_batch == 1 or not is_out_of_memory(exc):
                 raise
-        # Outside of the handler: the exception holds the frames that hold the memory.
-        self.micro_batch = (together + 1) // 2
+        # After the handler, because the frames of the exception keep the memory.
+        self.micro_batch = (micro_batch + 1) // 2
         torch.cuda.empty_cache()
         logger.warning(
-            "out of memory with %d patches at once; from patch %d on %d at once, gradients summed: the same batch",
-            together,
+            "out of memory with %d patches at once; from patch %d on, %d at once: same batch, summed gradients",
+            micro_batch,
             self._state.patches - batch,
             self.micro_batch,
         )
         return False
 
     def _accumulate(self, lr: Tensor, hr: Tensor) -> None:
-        """Adds the batch's gradients, part by part, then its loss to the sum, which a failure leaves as it is."""
+        """Add up the gradients of the batch part by part, then add its loss to the sum.
+
+        If a part fails, the sum is unchanged.
+        """
         total = torch.zeros_like(self._state.loss_sum)
         size = self.micro_batch or len(lr)
-        for some_lr, some_hr in zip(torch.split(lr, size), torch.split(hr, size), strict=True):
+        for part_lr, part_hr in zip(torch.split(lr, size), torch.split(hr, size), strict=True):
             with self._arithmetic():
-                sr = self._network(some_lr)
-            loss = pixel_loss(sr, some_hr, self._config)
-            if self._config.loss_reduction == "mean" and len(some_lr) < len(lr):
-                loss = loss * (len(some_lr) / len(lr))
+                sr = self._network(part_lr)
+            loss = pixel_loss(sr, part_hr, self._config)
+            if self._config.loss_reduction == "mean" and len(part_lr) < len(lr):
+                loss = loss * (len(part_lr) / len(lr))
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         self._state.loss_sum += total
 
     def _arithmetic(self) -> AbstractContextManager[Any]:
+        """The autocast context of the forward pass."""
         if self._runtime.precision != "bf16":
-            return nullcontext()  # TF32 is a setting of the process (`Runtime.apply`)
-        # Casts must be made anew within a graph, so none is kept.
+            return nullcontext()  # TF32 is a process-wide setting (`Runtime.apply`)
+        # No cast is cached, because a graph must repeat all casts.
         return torch.autocast(torch.device(self._runtime.device).type, torch.bfloat16, cache_enabled=False)
 
     @contextmanager
-    def _beside(self) -> Iterator[None]:
-        """CUDA work goes to a stream of its own meanwhile, as a capture asks of the steps before it."""
-        present = torch.cuda.current_stream()
-        if self._side_stream is None:  # one for all steps: memory that a stream has freed is kept for that stream
+    def _side_stream_context(self) -> Iterator[None]:
+        """Run CUDA work on a side stream, which a capture requires of the steps before it."""
+        main_stream = torch.cuda.current_stream()
+        if self._side_stream is None:  # the same for all steps, because memory that a stream frees is kept for it
             self._side_stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        self._side_stream.wait_stream(present)
+        self._side_stream.wait_stream(main_stream)
         try:
             with torch.cuda.stream(self._side_stream):
                 yield
         finally:
-            present.wait_stream(self._side_stream)
+            main_stream.wait_stream(self._side_stream)

@@ -1,7 +1,8 @@
-"""The parts of torch that torch does not document, and that no documented part replaces bit for bit.
+"""Undocumented parts of torch that no documented part can replace bit for bit.
 
-No other module of this project touches such a part; a test reads every file for it. Each function says what it leans
-on and what happens without it. docs/ARCHITECTURE.md, "Libraries we lean on", has the table.
+No other module of this project uses such a part, and a test checks this. Each docstring names the parts that the
+function uses, and what happens if a version of torch lacks them. The table is in docs/ARCHITECTURE.md, "Libraries we
+lean on".
 """
 
 import torch
@@ -9,11 +10,11 @@ from torch import Tensor
 
 
 def has_cpp_compiler() -> bool:
-    """Returns whether torch finds the C++ compiler that `torch.compile` needs, on CUDA too.
+    """True if torch finds the C++ compiler that `torch.compile` needs on a CPU and on CUDA.
 
-    Leans on: `torch._inductor.cpp_builder.get_cpp_compiler` and `torch._inductor.exc.InvalidCxxCompiler`.
-    Without it: the answer is no, so that `auto` takes an engine that compiles nothing. A study that began with compiled
-    steps then says that its bits cannot be repeated.
+    Leans on: `torch._inductor.cpp_builder.get_cpp_compiler` and `torch._inductor.exc.InvalidCxxCompiler`. Without it:
+    the result is False, so `auto` selects an engine that does not compile. A study that started with compiled steps
+    then reports that its bits cannot be reproduced.
     """
     try:
         from torch._inductor.cpp_builder import get_cpp_compiler
@@ -29,10 +30,10 @@ def has_cpp_compiler() -> bool:
 
 
 def has_triton() -> bool:
-    """Returns whether torch finds a Triton that works here; `torch.compile` needs it on CUDA.
+    """True if torch finds a working Triton, which `torch.compile` needs on CUDA.
 
     Leans on: `torch.utils._triton.has_triton`.
-    Without it: the answer is no, so that `auto` captures the step on CUDA without compiling it.
+    Without it: the result is False, so `auto` captures the step on CUDA without compiling it.
     """
     try:
         from torch.utils import _triton
@@ -42,14 +43,14 @@ def has_triton() -> bool:
 
 
 def move_towards(values: list[Tensor], goals: list[Tensor], share: float | Tensor) -> None:
-    """Move each tensor, in place, by this share of its distance to its goal, all of them in few kernels.
+    """Move each tensor in place by this share of its distance to its goal, using few kernels for all tensors.
 
-    `torch.optim.swa_utils.get_ema_multi_avg_fn` is the documented relative. It takes one minus the share and subtracts
-    it from one again, which rounds differently, and it takes no share that is on the device.
+    The documented alternative is `torch.optim.swa_utils.get_ema_multi_avg_fn`. It expects one minus the share and
+    subtracts it from one again, which rounds differently. It does not accept a share on the device.
 
     Leans on: `torch._foreach_lerp_`, `_foreach_sub`, `_foreach_mul_` and `_foreach_add_`.
-    Without it: the first step of a training raises AttributeError. The trial fails, and the second such trial stops the
-    study.
+    Without it: the first step of a training raises AttributeError. The trial fails, and a second such trial stops
+    the study.
     """
     if isinstance(share, float):
         torch._foreach_lerp_(values, goals, share)

@@ -44,7 +44,7 @@ def resolve_runtime(
         replace(base.train, batch_size=(most := max(batches)), budget_patches=most, engine=engine or base.train.engine),
         device=placement.device,
         cores_to_use=placement.cores_each(cores()),
-        beside=placement.slots_per_device,
+        trainings_per_device=placement.slots_per_device,
         pixels=pixels,
         patches=trials * base.train.budget_patches,
         shapes=shapes * placement.slots,

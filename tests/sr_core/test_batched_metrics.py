@@ -22,12 +22,13 @@ from sr_core.training.runtime import resolve
 from sr_core.training.scoring import CropScorer
 
 PROTOCOLS: tuple[EvaluationProtocol, ...] = get_args(EvaluationProtocol)
-DB, SSIM = 1e-6, 1e-7
-"""How far the fast scores may be from the reference's."""
+DB = 1e-6
+SSIM = 1e-7
+"""The largest differences between the fast scores and the reference: PSNR in dB, and SSIM."""
 
 
 def images(count: int, height: int, width: int, error: float, seed: int) -> tuple[NDArray[np.float32], Image]:
-    """Outputs as a network gives them, unrounded and beyond 0..255 here and there, and their originals."""
+    """Network outputs, unrounded and partly outside 0..255, and their HR images."""
     generator = np.random.default_rng(seed)
     coarse = generator.integers(0, 256, (count, height // 7 + 1, width // 7 + 1, 3))
     hr = coarse.repeat(7, axis=1).repeat(7, axis=2)[:, :height, :width].astype(np.uint8)
@@ -92,9 +93,9 @@ def test_a_image_scores_the_same_alone_and_among_others(protocol: EvaluationProt
 def test_equal_images_have_infinite_psnr_under_both_protocols() -> None:
     _, hr = images(2, 33, 35, 0, 3)
     for protocol in PROTOCOLS:
-        found = fast(hr.astype(np.float32), hr, 2, protocol)
-        assert [one.psnr for one in found] == [math.inf, math.inf]
-        assert [one.ssim for one in found] == pytest.approx([1, 1], abs=1e-12)
+        scored = fast(hr.astype(np.float32), hr, 2, protocol)
+        assert [one.psnr for one in scored] == [math.inf, math.inf]
+        assert [one.ssim for one in scored] == pytest.approx([1, 1], abs=1e-12)
 
 
 def test_canonical_clips_then_rounds_halves_to_even() -> None:
@@ -109,15 +110,15 @@ def test_canonical_clips_then_rounds_halves_to_even() -> None:
 def test_one_pixel_that_is_not_a_number_spoils_its_image_alone(protocol: EvaluationProtocol) -> None:
     sr, hr = images(3, 40, 40, 5, 4)
     sr[1, 20, 20, 2] = math.nan
-    found = fast(sr, hr, 2, protocol)
-    assert [math.isnan(one.psnr) and math.isnan(one.ssim) for one in found] == [False, True, False]
+    scored = fast(sr, hr, 2, protocol)
+    assert [math.isnan(one.psnr) and math.isnan(one.ssim) for one in scored] == [False, True, False]
 
 
 @pytest.mark.parametrize(
     ("side", "scale", "protocol"),
     [(15, 2, "canonical"), (14, 2, "canonical"), (11, 4, "blog"), (10, 4, "blog"), (8, 4, "blog")],
 )
-def test_images_are_refused_as_too_small_where_the_reference_refuses_them(
+def test_images_are_refused_as_too_small_if_the_reference_refuses_them(
     side: int, scale: Scale, protocol: EvaluationProtocol
 ) -> None:
     sr, hr = images(1, side, side + 9, 5, 5)
@@ -156,18 +157,20 @@ def network(scale: Scale) -> A2N:
 def test_a_validation_scores_each_crop_as_the_reference_scores_the_networks_image(
     scale: Scale, protocol: EvaluationProtocol
 ) -> None:
-    fixed, runtime = crops(5, 17, scale), resolve(threads=1)
+    fixed = crops(5, 17, scale)
+    runtime = resolve(threads=1)
     model = runtime.place(network(scale))
-    found = CropScorer(fixed, scale=scale, protocol=protocol, runtime=runtime)(model)
-    assert [name for name, _ in found] == [crop.name for crop in fixed]
+    scored = CropScorer(fixed, scale=scale, protocol=protocol, runtime=runtime)(model)
+    assert [name for name, _ in scored] == [crop.name for crop in fixed]
     assert isinstance(model, A2N)
     sr = np.stack([super_resolve(model, crop.lr) for crop in fixed])
     hr = np.stack([crop.hr for crop in fixed])
-    assert_as_the_reference([one for _, one in found], sr, hr, scale=scale, protocol=protocol)
+    assert_as_the_reference([one for _, one in scored], sr, hr, scale=scale, protocol=protocol)
 
 
-def test_a_validation_gives_the_same_bits_again_and_from_a_scorer_made_anew() -> None:
-    fixed, runtime = crops(4, 20, 2), resolve(threads=1)
+def test_a_validation_gives_the_same_bits_again_also_with_a_new_scorer() -> None:
+    fixed = crops(4, 20, 2)
+    runtime = resolve(threads=1)
     model = runtime.place(network(2))
     first = CropScorer(fixed, scale=2, protocol="canonical", runtime=runtime)
     again = CropScorer(fixed, scale=2, protocol="canonical", runtime=runtime)
@@ -175,8 +178,10 @@ def test_a_validation_gives_the_same_bits_again_and_from_a_scorer_made_anew() ->
 
 
 def test_a_preview_is_the_image_of_a_validation_by_the_same_network_and_leaves_that_of_another() -> None:
-    fixed, runtime = crops(4, 20, 2), resolve(threads=1)
-    model, other = runtime.place(network(2)), runtime.place(network(2))
+    fixed = crops(4, 20, 2)
+    runtime = resolve(threads=1)
+    model = runtime.place(network(2))
+    other = runtime.place(network(2))
     initialise(other, 77)
     scorer = CropScorer(fixed, scale=2, protocol="canonical", runtime=runtime)
     scorer(model)
@@ -199,7 +204,7 @@ def test_on_cuda_they_are_the_references_too_and_a_validation_waits_once(
     scorer = CropScorer(crops(40, 96, 2), scale=2, protocol=protocol, runtime=runtime)
     model = runtime.place(network(2))
     first = scorer(model)
-    monkeypatch.setattr("sr_core.training.scoring.scores", list)  # what is left when the one wait is taken out
+    monkeypatch.setattr("sr_core.training.scoring.scores", list)  # without the only call that waits
     torch.cuda.set_sync_debug_mode("error")
     try:
         again = scorer(model)
@@ -210,7 +215,8 @@ def test_on_cuda_they_are_the_references_too_and_a_validation_waits_once(
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("no room"), RuntimeError("CUDA error: out of memory")])
 def test_a_validation_without_room_for_all_crops_takes_fewer_at_once_and_keeps_to_it(error: Exception) -> None:
-    fixed, runtime = crops(7, 20, 2), resolve(threads=1)
+    fixed = crops(7, 20, 2)
+    runtime = resolve(threads=1)
     model = runtime.place(network(2))
     whole = CropScorer(fixed, scale=2, protocol="canonical", runtime=runtime)
     (_, originals) = whole._batches[0]
@@ -218,26 +224,27 @@ def test_a_validation_without_room_for_all_crops_takes_fewer_at_once_and_keeps_t
     hr = torch.from_numpy(np.stack([crop.hr for crop in fixed])).permute(0, 3, 1, 2)
     scorer = CropScorer(fixed, scale=2, protocol="canonical", runtime=runtime)
     scorer._batches = [(lr, type(originals)(hr, scale=2, protocol="canonical"))]  # as on a GPU
-    scorer._together = 7
-    seen: list[int] = []
+    scorer._max_crops = 7
+    batch_sizes: list[int] = []
 
     class Confined(torch.nn.Module):
         def forward(self, part: torch.Tensor) -> torch.Tensor:
-            seen.append(len(part))
+            batch_sizes.append(len(part))
             if len(part) > 2:
                 raise error
             sr: torch.Tensor = model(part)
             return sr
 
-    found = scorer(Confined())
-    assert seen == [7, 4, 2, 2, 2, 1]
-    assert [score.psnr for _, score in found] == pytest.approx([score.psnr for _, score in whole(model)], abs=1e-4)
+    scored = scorer(Confined())
+    assert batch_sizes == [7, 4, 2, 2, 2, 1]
+    assert [score.psnr for _, score in scored] == pytest.approx([score.psnr for _, score in whole(model)], abs=1e-4)
     scorer(Confined())
-    assert seen[6:] == [2, 2, 2, 1], "what does not fit is not tried again"
+    assert batch_sizes[6:] == [2, 2, 2, 1], "what does not fit is not tried again"
 
 
 def test_a_validation_without_room_for_one_crop_is_the_end() -> None:
-    fixed, runtime = crops(2, 20, 2), resolve(threads=1)
+    fixed = crops(2, 20, 2)
+    runtime = resolve(threads=1)
 
     class Confined(torch.nn.Module):
         def forward(self, part: torch.Tensor) -> torch.Tensor:
@@ -248,12 +255,13 @@ def test_a_validation_without_room_for_one_crop_is_the_end() -> None:
 
 
 def test_a_preview_without_room_for_all_crops_takes_fewer_at_once_too() -> None:
-    fixed, runtime = crops(4, 20, 2), resolve(threads=1)
+    fixed = crops(4, 20, 2)
+    runtime = resolve(threads=1)
     model = runtime.place(network(2))
     scorer = CropScorer(fixed, scale=2, protocol="canonical", runtime=runtime)
     expected = scorer.preview(model)
     scorer._batches = [(torch.cat([lr for lr, _ in scorer._batches]), scorer._batches[0][1])]  # as on a GPU
-    scorer._together = 4
+    scorer._max_crops = 4
 
     class Confined(torch.nn.Module):
         def forward(self, part: torch.Tensor) -> torch.Tensor:
@@ -263,4 +271,4 @@ def test_a_preview_without_room_for_all_crops_takes_fewer_at_once_too() -> None:
             return sr
 
     assert np.array_equal(scorer.preview(Confined()), expected)
-    assert scorer._together == 1
+    assert scorer._max_crops == 1

@@ -1,4 +1,4 @@
-"""Files that a run goes on from: whole or refused, never executed, and never half-replaced."""
+"""Checkpoint files: complete or refused, never executed, and replaced atomically."""
 
 import errno
 import json
@@ -63,12 +63,12 @@ def written(tmp_path: Path) -> tuple[Path, TrainState]:
 
 
 def everything(state: TrainState) -> dict[str, torch.Tensor]:
-    """All that decides what comes next, by name."""
-    found = {f"model/{k}": v for k, v in weights_of(state.model).items()}
-    found |= {f"average/{k}": v for k, v in weights_of(state.average.model).items()}
+    """Everything that determines the rest of the training, by name."""
+    tensors = {f"model/{k}": v for k, v in weights_of(state.model).items()}
+    tensors |= {f"average/{k}": v for k, v in weights_of(state.average.model).items()}
     for name, parameter in state.model.named_parameters():
-        found |= {f"adam/{key}/{name}": value for key, value in state.optimizer.state[parameter].items()}
-    return found | {"loss": state.loss_sum, "counts": torch.tensor([state.loss_steps, state.patches])}
+        tensors |= {f"adam/{key}/{name}": value for key, value in state.optimizer.state[parameter].items()}
+    return tensors | {"loss": state.loss_sum, "counts": torch.tensor([state.loss_steps, state.patches])}
 
 
 def test_loading_brings_back_every_bit_that_decides_what_comes_next(written: tuple[Path, TrainState]) -> None:
@@ -79,12 +79,13 @@ def test_loading_brings_back_every_bit_that_decides_what_comes_next(written: tup
     assert digest_of(everything(train(loaded, 4))) == digest_of(everything(train(state, 4)))
 
 
-def test_the_optimiser_goes_on_in_the_types_it_left(written: tuple[Path, TrainState]) -> None:
+def test_the_optimiser_resumes_with_the_same_types(written: tuple[Path, TrainState]) -> None:
     path, state = written
     loaded = fresh()
     load_checkpoint(path, loaded, MARK)
     for one, other in zip(state.model.parameters(), loaded.model.parameters(), strict=True):
-        before, after = state.optimizer.state[one], loaded.optimizer.state[other]
+        before = state.optimizer.state[one]
+        after = loaded.optimizer.state[other]
         assert {k: (v.dtype, v.shape, v.stride()) for k, v in before.items()} == {
             k: (v.dtype, v.shape, v.stride()) for k, v in after.items()
         }
@@ -97,14 +98,14 @@ def test_saving_twice_writes_the_same_bytes(written: tuple[Path, TrainState]) ->
     assert path.read_bytes() == before
 
 
-def test_a_later_owner_may_go_on_from_a_checkpoint(written: tuple[Path, TrainState]) -> None:
+def test_a_later_owner_may_resume_from_a_checkpoint(written: tuple[Path, TrainState]) -> None:
     path, state = written
     later = fresh()
     load_checkpoint(path, later, Mark(MARK.config, MARK.epoch + 1))
     assert later.patches == state.patches > 0
 
 
-# What is refused
+# Refused checkpoints
 
 
 def assert_refused(path: Path, match: str, mark: Mark = MARK, width: int = 4) -> None:
@@ -141,14 +142,14 @@ def test_a_checkpoint_of_a_later_owner_is_not_written_over(written: tuple[Path, 
     assert len(path.read_bytes()) > 20
 
 
-def test_behind_the_fence_of_a_later_owner_no_checkpoint_is_written_even_where_there_is_none(
+def test_behind_the_fence_of_a_later_owner_no_checkpoint_is_written_even_if_there_is_none(
     written: tuple[Path, TrainState],
 ) -> None:
     path, state = written
     path.unlink()
     fence = path.with_name("epoch")
     mark = Mark(MARK.config, MARK.epoch, fence)
-    save_checkpoint(path, state, mark)  # without a fence there is no other owner
+    save_checkpoint(path, state, mark)  # without a fence there cannot be another owner
     for epoch in (MARK.epoch - 1, MARK.epoch):
         put_fence(fence, epoch)
         save_checkpoint(path, state, mark)
@@ -256,15 +257,15 @@ def test_a_kill_before_the_rename_leaves_the_old_checkpoint(
         with pytest.raises(KeyboardInterrupt):
             save_checkpoint(path, train(state, 1), MARK)
     assert path.read_bytes() == before
-    save_checkpoint(path, state, MARK)  # what the kill left aside is in nobody's way
+    save_checkpoint(path, state, MARK)  # the remains of the kill do not prevent it
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_two_writers_of_one_file_with_the_same_process_id_do_not_meet(tmp_path: Path) -> None:
-    # In containers ids are small and equal: a stalled owner and its successor may both be process 7.
+    # Process ids in containers are small, so a stalled owner and its successor may have the same id.
     names = {temporary_name(tmp_path / "weights") for _ in range(100)}
     assert len(names) == 100
-    assert all(fnmatch(name.name, ".*.writing") for name in names)  # what remove_parts looks for
+    assert all(fnmatch(name.name, ".*.writing") for name in names)  # the pattern that remove_parts uses
 
 
 @pytest.mark.parametrize("name", ["ж" * 122 + "_x2.png", "画" * 80 + ".png", "a" * 255, "€" * 85])
@@ -332,7 +333,8 @@ def test_a_file_is_on_the_disk_before_it_takes_the_name_and_its_folder_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
-    sync, replace = os.fsync, Path.replace
+    sync = os.fsync
+    replace = Path.replace
 
     def synced(descriptor: int) -> None:
         kind = "folder" if os.path.samestat(os.fstat(descriptor), tmp_path.stat()) else "file"
@@ -360,7 +362,7 @@ def test_saved_weights_load_as_they_were_and_their_digest_names_them(tmp_path: P
     assert digest == digest_of(loaded) == digest_of(weights_of(model))
 
 
-def test_a_digest_tells_names_types_shapes_and_every_bit_apart() -> None:
+def test_a_digest_depends_on_names_types_shapes_and_every_bit() -> None:
     plain = {"a": torch.zeros(4), "b": torch.ones(2)}
     others = [
         {"a": torch.zeros(4), "c": torch.ones(2)},

@@ -1,4 +1,4 @@
-"""Which settings a study gets: by what was measured, and by what the study's length pays for."""
+"""The choice of settings for a study, from measurements and the length of the study."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,18 +21,22 @@ TRAIN = TrainConfig(batch_size=4, budget_patches=4)
 
 @pytest.fixture(autouse=True)
 def torch_as_it_was() -> Iterator[None]:
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
     yield
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
 
 
 class Bench:
-    """Speeds by decree."""
+    """Stands in for the measurements, with given speeds."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-        self.one, self.all, self.compiled, self.graphed = 1e-2, 9e-3, 7e-3, 5e-3
+        self.one = 1e-2
+        self.all = 9e-3
+        self.compiled = 7e-3
+        self.graphed = 5e-3
         self.contiguous = 2.0  # times as long
         self.warm_up = 40.0
         self.micro_batch = 0
@@ -64,7 +68,8 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 @pytest.mark.parametrize(("one", "both", "threads"), [(1.0, 0.5, 4), (1.0, 0.75, 4), (1.0, 0.9, 1), (1.0, 1.5, 1)])
 def test_one_thread_trains_unless_more_are_faster(bench: Bench, one: float, both: float, threads: int) -> None:
-    bench.one, bench.all = one, both
+    bench.one = one
+    bench.all = both
     assert choose(MODEL, DATA, TRAIN, cores_to_use=4).threads == threads
 
 
@@ -72,25 +77,28 @@ def test_one_thread_trains_unless_more_are_faster(bench: Bench, one: float, both
 def test_one_hiccup_does_not_decide_the_threads(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, all_cores: float, threads: int, slow: int
 ) -> None:
-    """The measurement number `slow`, of one thread and of all cores in turns, takes ten times as long."""
+    """The measurement number `slow` takes ten times as long. One thread and all cores take turns."""
 
-    def speed(*args: Any, **options: Any) -> Speed:
-        found = bench(*args, **options)
-        return replace(found, seconds_per_patch=found.seconds_per_patch * (10.0 if len(bench.tried) == slow + 1 else 1))
+    def measured(*args: Any, **options: Any) -> Speed:
+        speed = bench(*args, **options)
+        factor = 10.0 if len(bench.tried) == slow + 1 else 1
+        return replace(speed, seconds_per_patch=speed.seconds_per_patch * factor)
 
-    monkeypatch.setattr(choice, "measure", speed)
-    bench.one, bench.all = 1.0, all_cores
+    monkeypatch.setattr(choice, "measure", measured)
+    bench.one = 1.0
+    bench.all = all_cores
     assert choose(MODEL, DATA, TRAIN, cores_to_use=4).threads == threads
 
 
 @pytest.mark.parametrize(
-    ("said", "threads"), [("1", 1), ("2", 2), ("3,2", 3), ("64", 4), ("", 4), ("many", 4), ("0", 4)]
+    ("value", "threads"), [("1", 1), ("2", 2), ("3,2", 3), ("64", 4), ("", 4), ("many", 4), ("0", 4)]
 )
 def test_the_threads_that_the_environment_allows_are_the_most(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, said: str, threads: int
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, value: str, threads: int
 ) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", said)
-    bench.one, bench.all = 1.0, 0.5
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    bench.one = 1.0
+    bench.all = 0.5
     assert choose(MODEL, DATA, TRAIN, cores_to_use=4).threads == threads
 
 
@@ -110,14 +118,14 @@ def test_a_short_study_stays_eager_without_trying(bench: Bench) -> None:
     assert "compiled+" not in bench.tried
 
 
-# 3 ms a patch saved, 40 s to compile each shape, to be saved twice: 26,667 patches a shape
+# Each patch saves 3 ms, and compiling a shape takes 40 s, which must be saved twice: 26,667 patches per shape.
 @pytest.mark.parametrize(
     ("patches", "shapes", "engine"),
     [(26_000, 1, "eager"), (27_000, 1, "compiled"), (80_000, 4, "eager"), (107_000, 4, "compiled")],
 )
 def test_compilation_has_to_save_twice_its_time(bench: Bench, patches: int, shapes: int, engine: str) -> None:
-    found = choose(MODEL, DATA, TRAIN, cores_to_use=1, patches=patches, shapes=shapes)
-    assert (found.engine, found.compiled) == (engine, engine == "compiled")
+    chosen = choose(MODEL, DATA, TRAIN, cores_to_use=1, patches=patches, shapes=shapes)
+    assert (chosen.engine, chosen.compiled) == (engine, engine == "compiled")
 
 
 def test_without_a_compiler_a_long_study_stays_eager(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,36 +172,36 @@ def cuda(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return bench
 
 
-def test_a_gpu_gets_a_captured_step_and_bf16_and_a_compiled_one_where_it_pays(cuda: Bench) -> None:
+def test_a_gpu_gets_a_captured_step_and_bf16_and_a_compiled_one_if_it_pays(cuda: Bench) -> None:
     short = choose(MODEL, DATA, TRAIN, device="cuda:0", patches=10_000)
     assert (short.engine, short.compiled, short.precision, short.deterministic) == ("graphed", False, "bf16", False)
     long = choose(MODEL, DATA, TRAIN, device="cuda:0", patches=10**6)
     assert (long.engine, long.compiled) == ("graphed", True)
-    asked = choose(MODEL, DATA, replace(TRAIN, precision="fp32", deterministic=True), device="cuda:0")
-    assert (asked.precision, asked.deterministic, asked.promises_bits) == ("fp32", True, True)
+    named = choose(MODEL, DATA, replace(TRAIN, precision="fp32", deterministic=True), device="cuda:0")
+    assert (named.precision, named.deterministic, named.promises_bits) == ("fp32", True, True)
 
 
-def test_a_gpu_that_only_emulates_bf16_computes_in_fp32_unless_told(cuda: Bench) -> None:
+def test_a_gpu_that_only_emulates_bf16_computes_in_fp32_unless_bf16_is_named(cuda: Bench) -> None:
     cuda.capability = 7, 5
     assert choose(MODEL, DATA, TRAIN, device="cuda:0").precision == "fp32"
     assert choose(MODEL, DATA, replace(TRAIN, precision="bf16"), device="cuda:0").precision == "bf16"
 
 
-def test_tf32_is_taken_where_it_is_named_and_refused_where_there_is_none(cuda: Bench) -> None:
-    asked = replace(TRAIN, precision="tf32")
-    assert choose(MODEL, DATA, asked, device="cuda:0").precision == "tf32"
+def test_tf32_is_used_if_named_and_refused_if_the_gpu_lacks_it(cuda: Bench) -> None:
+    train = replace(TRAIN, precision="tf32")
+    assert choose(MODEL, DATA, train, device="cuda:0").precision == "tf32"
     cuda.capability = 7, 5
     with pytest.raises(ConfigError, match=r"train\.precision tf32 needs a CUDA device of compute capability 8\.0"):
-        choose(MODEL, DATA, asked, device="cuda:0")
+        choose(MODEL, DATA, train, device="cuda:0")
 
 
 def test_a_cpu_has_no_tf32() -> None:
-    with pytest.raises(ConfigError, match="got cpu: take fp32"):
+    with pytest.raises(ConfigError, match="got cpu: use fp32"):
         choose(MODEL, DATA, replace(TRAIN, precision="tf32"))
 
 
-def test_trainings_beside_each_other_are_measured_with_their_share_of_the_free_memory(cuda: Bench) -> None:
-    choose(MODEL, DATA, TRAIN, device="cuda:0", beside=3)
+def test_trainings_on_the_same_device_are_measured_with_their_share_of_the_free_memory(cuda: Bench) -> None:
+    choose(MODEL, DATA, TRAIN, device="cuda:0", trainings_per_device=3)
     assert cuda.shares == [0.225, 1.0], "a third of nine tenths of three quarters, then all again"
 
 
@@ -206,8 +214,8 @@ def test_measuring_leaves_no_trace_in_the_random_state() -> None:
     runtime = resolve(threads=1)
     runtime.apply()
     before = torch.random.get_rng_state()
-    found = measure(MODEL, DATA, TRAIN, runtime)
-    assert 0 < found.seconds_per_patch < 1 and found.micro_batch == 0
+    speed = measure(MODEL, DATA, TRAIN, runtime)
+    assert 0 < speed.seconds_per_patch < 1 and speed.micro_batch == 0
     assert torch.equal(before, torch.random.get_rng_state())
 
 
@@ -241,13 +249,14 @@ def test_below_16_cores_one_thread_and_all_are_compared(
 
 def test_the_environment_s_threads_bound_those_that_are_tried(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    bench.one, bench.all = 1.0, 0.5
+    bench.one = 1.0
+    bench.all = 0.5
     assert choose(MODEL, DATA, TRAIN, cores_to_use=64).threads == 4
 
 
 def test_the_micro_batch_is_looked_for_in_the_memory_that_the_pixels_leave(cuda: Bench) -> None:
     choose(MODEL, DATA, TRAIN, device="cuda:0", pixels=8 << 30)
-    choose(MODEL, DATA, TRAIN, device="cuda:0", beside=2, pixels=8 << 30)
+    choose(MODEL, DATA, TRAIN, device="cuda:0", trainings_per_device=2, pixels=8 << 30)
     choose(MODEL, DATA, TRAIN, device="cuda:0", pixels=25 << 30)
     assert cuda.shares[::2] == [
         round((54 - 8) / 80, 4),
@@ -278,11 +287,14 @@ class Clock:
 
 
 class Scripted:
-    """A captured step: three alone, then the capture, which fails for memory as often as told."""
+    """A captured step: three steps without a graph, then the capture, which runs out of memory `failures` times."""
 
     def __init__(self, clock: Clock, failures: int) -> None:
-        self.clock, self.failures = clock, failures
-        self.micro_batch, self.replays, self.alone = 0, False, 0
+        self.clock = clock
+        self.failures = failures
+        self.micro_batch = 0
+        self.replays = False
+        self.alone = 0
 
     def __call__(self) -> None:
         if self.replays:
@@ -292,7 +304,8 @@ class Scripted:
             self.alone += 1
         elif self.failures:
             self.failures -= 1
-            self.micro_batch, self.alone = 4, 1
+            self.micro_batch = 4
+            self.alone = 1
             self.clock.now += 150.0
         else:
             self.replays = True
@@ -308,17 +321,19 @@ def test_steps_alone_after_a_capture_that_found_no_memory_are_not_timed_as_captu
     monkeypatch.setattr(speed, "_ENOUGH_SECONDS", 100.0)
     monkeypatch.setattr(speed, "start", lambda *_: None)
     monkeypatch.setattr(speed, "Step", lambda *_: Scripted(clock, failures))
-    found = measure(MODEL, DATA, TRAIN, replace(resolve(threads=1), engine="graphed"))
-    assert found.seconds_per_patch == 1.0 / 4
-    assert found.seconds_to_warm_up == warm_up
-    assert found.micro_batch == (4 if failures else 0)
+    measured = measure(MODEL, DATA, TRAIN, replace(resolve(threads=1), engine="graphed"))
+    assert measured.seconds_per_patch == 1.0 / 4
+    assert measured.seconds_to_warm_up == warm_up
+    assert measured.micro_batch == (4 if failures else 0)
 
 
 def test_where_memory_runs_out_later_the_time_is_that_of_the_smaller_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
 
     class Halved:
-        micro_batch, replays, steps = 0, False, 0
+        micro_batch = 0
+        replays = False
+        steps = 0
 
         def __call__(self) -> None:
             self.steps += 1
@@ -330,5 +345,5 @@ def test_where_memory_runs_out_later_the_time_is_that_of_the_smaller_parts(monke
     monkeypatch.setattr(speed, "_ENOUGH_SECONDS", 100.0)
     monkeypatch.setattr(speed, "start", lambda *_: None)
     monkeypatch.setattr(speed, "Step", lambda *_: Halved())
-    found = measure(MODEL, DATA, TRAIN, resolve(threads=1))
-    assert (found.seconds_per_patch, found.micro_batch) == (3.0 / 4, 2)
+    measured = measure(MODEL, DATA, TRAIN, resolve(threads=1))
+    assert (measured.seconds_per_patch, measured.micro_batch) == (3.0 / 4, 2)

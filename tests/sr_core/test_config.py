@@ -1,4 +1,4 @@
-"""Hyperparameters are checked where they are born: a refusal names the field, the rule and the value."""
+"""Hyperparameters are checked on creation. An error names the field, the rule and the value."""
 
 import ast
 import inspect
@@ -83,14 +83,14 @@ def test_every_field_is_among_those_tried_out_of_range() -> None:
 @pytest.mark.parametrize(("section", "name"), EVERY_FIELD)
 def test_what_is_no_number_or_name_of_that_field_is_refused(section: str, name: str, value: object) -> None:
     if name == "deterministic" and value in (True, False, None):
-        SECTIONS[section](**{name: value})  # the one field of which these are the legal values
+        SECTIONS[section](**{name: value})  # the only field with these legal values
         return
     with pytest.raises(ConfigError, match=rf"^{section}\.{name} must be ") as caught:
         SECTIONS[section](**{name: value})
     assert repr(value) in str(caught.value)
 
 
-def test_a_window_smaller_than_an_hr_patch_is_refused_only_where_windows_are_used() -> None:
+def test_a_window_smaller_than_an_hr_patch_is_refused_only_if_windows_are_used() -> None:
     DataConfig(scale=4, lr_patch_size=64, subimage_window=255)
     DataConfig(scale=4, lr_patch_size=64, subimage_window=256, sampling="subimages")
     with pytest.raises(ConfigError, match=r"data\.subimage_window must hold an HR patch of 256 pixels .*255"):
@@ -111,11 +111,11 @@ def test_a_whole_number_is_a_legal_real_one() -> None:
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_a_section_cannot_be_changed_after_its_check(section: str) -> None:
-    made = SECTIONS[section]()
+    section_config = SECTIONS[section]()
     with pytest.raises(FrozenInstanceError):
-        setattr(made, fields(made)[0].name, None)
+        setattr(section_config, fields(section_config)[0].name, None)
     with pytest.raises((AttributeError, TypeError)):
-        made.no_such_field = 1
+        section_config.no_such_field = 1
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -154,9 +154,9 @@ def test_validation_and_its_kernel_stay_matlabs_by_default() -> None:
         ("train", "step_interval"),
     ],
 )
-def test_a_number_that_training_would_take_for_0_is_refused(section: str, name: str) -> None:
+def test_a_number_that_float32_rounds_to_0_is_refused(section: str, name: str) -> None:
     for too_small in (1e-50, 1e-300, 7e-46):
-        with pytest.raises(ConfigError, match=rf"^{section}\.{name} must be at least 1\.4e-45, got .* that is 0$"):
+        with pytest.raises(ConfigError, match=rf"^{section}\.{name} must be at least 1\.4e-45, got .* rounds it to 0$"):
             SECTIONS[section](**{name: too_small})
     SECTIONS[section](**{name: 1.4e-45})
     assert float(np.float32(1.4e-45)) > 0 and float(np.float32(7e-46)) == 0

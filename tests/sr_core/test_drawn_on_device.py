@@ -121,7 +121,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
         made.append(Graph(self, lr, hr))
         return made[-1]
 
-    monkeypatch.setattr(Step, "_beside", alone)
+    monkeypatch.setattr(Step, "_side_stream_context", alone)
     monkeypatch.setattr(Step, "_capture", capture)
     return made
 

@@ -1,4 +1,4 @@
-"""python -m sr_core.evaluate: known scores, its outputs, and what it says when something is wrong."""
+"""python -m sr_core.evaluate: reference scores, outputs and error messages."""
 
 import csv
 import json
@@ -35,7 +35,7 @@ def evaluated(capsys: pytest.CaptureFixture[str], *argv: object) -> dict[str, An
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
-    """The one line on stderr for these arguments, which end with status 2 and leave stdout to a table's head."""
+    """The single line on stderr for these arguments. They end with status 2 and print at most the head of the table."""
     try:
         status = main([*map(str, argv)])
     except SystemExit as exc:
@@ -49,7 +49,7 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
 
 @pytest.fixture
 def benchmark(tmp_path: Path) -> Path:
-    """Three images that no network is needed for, 41x38 pixels."""
+    """Three images of 41x38 pixels, to be scored with bicubic."""
     folder = tmp_path / "bench" / "HR"
     folder.mkdir(parents=True)
     for number, name in enumerate(("a", "b", "c")):
@@ -88,17 +88,17 @@ def test_lr_images_are_found_by_name_below_the_given_folder(
 ) -> None:
     set5 = shared / "data/Set5"
     common = ("--weights", "bicubic", "--benchmark", set5, "--scale", 3)
-    made = evaluated(capsys, *common)
+    downsampled = evaluated(capsys, *common)
     read = evaluated(capsys, *common, "--lr", set5 / "LR_bicubic/X3")
-    assert read["images"] == made["images"]  # the matlab_bicubic kernel makes the very files of the benchmark pack
+    assert read["images"] == downsampled["images"]  # matlab_bicubic makes the files of the benchmark pack
     assert read["protocol"]["lr"] == f"read from {set5 / 'LR_bicubic/X3'}"
-    assert made["protocol"]["lr"] == "made by matlab_bicubic"
+    assert downsampled["protocol"]["lr"] == "made by matlab_bicubic"
     for form in ("{}_LRBI_x3.png", "{}.png"):
         folder = tmp_path / form.strip("{}")
         folder.mkdir()
         for lr in sorted((set5 / "LR_bicubic/X3").iterdir()):
             shutil.copy(lr, folder / form.format(lr.stem.removesuffix("x3")))
-        assert evaluated(capsys, *common, "--lr", folder)["images"] == made["images"]
+        assert evaluated(capsys, *common, "--lr", folder)["images"] == downsampled["images"]
 
 
 def test_the_table_ends_with_the_mean_and_the_next_command(benchmark: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,7 +110,7 @@ def test_the_table_ends_with_the_mean_and_the_next_command(benchmark: Path, caps
     assert mean.split()[0] == "mean"
     assert float(mean.split()[1]) == pytest.approx(np.mean([float(row.split()[1]) for row in rows]), abs=1e-3)
     assert following.startswith("next: python -m sr_core.evaluate --weights FILE.safetensors --benchmark ")
-    assert printed.err == ""  # no terminal, no progress line
+    assert printed.err == ""  # no progress line without a terminal
 
 
 def test_the_csv_holds_the_printed_numbers_unrounded(
@@ -133,7 +133,8 @@ def test_an_infinite_psnr_is_null_in_json(tmp_path: Path, capsys: pytest.Capture
 
 def test_the_kernel_changes_the_score_and_is_named(benchmark: Path, capsys: pytest.CaptureFixture[str]) -> None:
     common = ("--weights", "bicubic", "--benchmark", benchmark, "--scale", 2)
-    default, area = evaluated(capsys, *common), evaluated(capsys, *common, "--kernel", "cv2_area")
+    default = evaluated(capsys, *common)
+    area = evaluated(capsys, *common, "--kernel", "cv2_area")
     assert area["protocol"]["lr"] == "made by cv2_area"
     assert area["mean"] != default["mean"]
 
@@ -151,7 +152,8 @@ def test_the_self_ensemble_of_the_network_is_scored(
     initialise(model, 1)
     torch.save(to_published(model.state_dict()), tmp_path / "tiny.pt")
     common = ("--weights", tmp_path / "tiny.pt", "--benchmark", benchmark, "--scale", 2)
-    alone, together = evaluated(capsys, *common), evaluated(capsys, *common, "--self-ensemble")
+    alone = evaluated(capsys, *common)
+    together = evaluated(capsys, *common, "--self-ensemble")
     assert together["mean"] != alone["mean"]
     assert (alone["protocol"]["self_ensemble"], together["protocol"]["self_ensemble"]) == (
         "none",
@@ -159,7 +161,7 @@ def test_the_self_ensemble_of_the_network_is_scored(
     )
 
 
-def test_a_folder_of_images_is_taken_itself_even_beside_an_hr_folder(
+def test_a_folder_of_images_is_used_itself_even_next_to_an_hr_folder(
     benchmark: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(benchmark / "HR/a.png", benchmark / "top.png")
@@ -274,8 +276,8 @@ def test_sizes_are_checked_before_anything_is_scored(
         ("--weights bicubic --benchmark . --scale 5", "invalid choice: 5"),
         ("--weights bicubic --benchmark . --scale 2 --kernel bicubic", "invalid choice: 'bicubic'"),
         ("--weights bicubic --benchmark . --scale 2 --lr . --kernel nearest", "give one of the two"),
-        ("--weights bicubic --benchmark . --scale 2 --protocol blog --kernel nearest", "leave it out"),
-        ("--weights bicubic --benchmark . --scale 2 --self-ensemble", "for networks"),
+        ("--weights bicubic --benchmark . --scale 2 --protocol blog --kernel nearest", "omit --kernel"),
+        ("--weights bicubic --benchmark . --scale 2 --self-ensemble", "needs a network"),
         ("--weights bicubic --bench . --scale 2", "required: --benchmark"),
     ],
 )
@@ -339,29 +341,29 @@ def test_help_and_usage_errors_answer_within_a_second_without_torch(argv: list[s
 
 @pytest.fixture
 def small_weights(tmp_path: Path) -> Path:
-    """A network that nobody trained."""
+    """An untrained network."""
     model = A2N(ModelConfig(n_feats=4, n_blocks=1), 2)
     initialise(model, 1)
     torch.save(to_published(model.state_dict()), tmp_path / "small.pt")
     return tmp_path / "small.pt"
 
 
-def test_the_device_is_asked_for_by_name_and_one_that_is_not_there_is_refused(
+def test_a_device_is_selected_by_name_and_a_missing_one_is_refused(
     small_weights: Path, benchmark: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ("--weights", small_weights, "--benchmark", benchmark, "--scale", 2)
-    on_cpu = evaluated(capsys, *asked, "--device", "cpu")
+    arguments = ("--weights", small_weights, "--benchmark", benchmark, "--scale", 2)
+    on_cpu = evaluated(capsys, *arguments, "--device", "cpu")
     assert len(on_cpu["images"]) == 3
-    assert "device cuda:99 is not available here" in refused(capsys, *asked, "--device", "cuda:99")
+    assert "device cuda:99 is not available here" in refused(capsys, *arguments, "--device", "cuda:99")
 
 
-def test_a_gpu_scores_where_there_is_one_unless_told_otherwise(
+def test_a_gpu_is_used_if_available_unless_another_device_is_named(
     small_weights: Path, benchmark: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = ("--weights", small_weights, "--benchmark", benchmark, "--scale", 2)
+    arguments = ("--weights", small_weights, "--benchmark", benchmark, "--scale", 2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert "device cuda:0 is not available" in refused(capsys, *asked), "this machine only claims to have one"
-    assert evaluated(capsys, *asked, "--device", "cpu")["mean"]["psnr"] > 0
+    assert "device cuda:0 is not available" in refused(capsys, *arguments), "this machine only claims to have one"
+    assert evaluated(capsys, *arguments, "--device", "cpu")["mean"]["psnr"] > 0
 
 
 def test_a_name_of_several_lines_is_one_row_of_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -372,12 +374,13 @@ def test_a_name_of_several_lines_is_one_row_of_the_table(tmp_path: Path, capsys:
 
 
 def test_the_next_command_scores_under_the_same_conditions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    hr, lr = tmp_path / "hr", tmp_path / "lr"
+    hr = tmp_path / "hr"
+    lr = tmp_path / "lr"
     for folder, side in ((hr, 48), (lr, 24)):
         folder.mkdir()
         write_png(folder / "a.png", np.random.default_rng(side).integers(0, 256, (side, side, 3), dtype=np.uint8))
-    for given in (["--lr", str(lr)], ["--kernel", "pillow_box"], ["--protocol", "blog"]):
-        assert main(["--weights", "bicubic", "--benchmark", str(hr), "--scale", "2", *given]) == 0
+    for conditions in (["--lr", str(lr)], ["--kernel", "pillow_box"], ["--protocol", "blog"]):
+        assert main(["--weights", "bicubic", "--benchmark", str(hr), "--scale", "2", *conditions]) == 0
         last = capsys.readouterr().out.splitlines()[-1]
         assert last.startswith("next: python -m sr_core.evaluate --weights FILE.safetensors")
-        assert last.endswith(" ".join(given))
+        assert last.endswith(" ".join(conditions))

@@ -1,4 +1,4 @@
-"""The training loop: the same seed gives the same bits, whoever listens and however often it was interrupted."""
+"""The training loop: the same seed gives the same bits, whatever the caller does and after any interruption."""
 
 import math
 from collections.abc import Generator, Iterator, Mapping
@@ -35,7 +35,8 @@ MARK = Mark("config", 1)
 
 @pytest.fixture(scope="module", autouse=True)
 def runtime() -> Iterator[Runtime]:
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
     settings = resolve(threads=1)
     settings.apply()
     yield settings
@@ -51,7 +52,8 @@ def tick_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
 def images() -> tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]:
     """LR and HR of two images: HR noise on a slope, LR its 2x2 means, so that there is something to learn."""
     generator = np.random.default_rng(11)
-    lr, hr = [], []
+    lr = []
+    hr = []
     for height, width in ((20, 26), (24, 18)):
         slope = np.linspace(40, 200, 2 * width)[None, :, None] + generator.uniform(-40, 40, (2 * height, 2 * width, 3))
         whole = slope.clip(0, 255)
@@ -62,13 +64,13 @@ def images() -> tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]:
 
 @dataclass
 class Run:
-    """One small training; `asked` notes which patches it took."""
+    """One small training. `drawn` records the patches that it draws."""
 
     runtime: Runtime
     train: TrainConfig = TRAIN
     seed: int = 5
     every: int = EVERY
-    asked: list[int] = field(default_factory=list)
+    drawn: list[int] = field(default_factory=list)
 
     def begin(self) -> TrainState:
         model = A2N(MODEL, DATA.scale)
@@ -85,7 +87,7 @@ class Run:
         patches = HostPatches(["a", "b"], lr, hr, DATA, self.seed)
 
         def batches(first: int, count: int) -> Arrays:
-            self.asked += range(first, first + count)
+            self.drawn += range(first, first + count)
             return patches.batch(first, count)
 
         yield from training.fit(
@@ -99,7 +101,7 @@ class Run:
 
 @torch.no_grad()
 def mean_output(model: nn.Module) -> Mapping[str, float]:
-    """A score that every weight has a part in."""
+    """A score that depends on every weight."""
     assert not model.training
     return {"val/psnr": float(model(torch.linspace(0, 1, 3 * 64).reshape(1, 3, 8, 8)).double().mean())}
 
@@ -112,7 +114,7 @@ def validations(events: list[Tick | Validation]) -> list[Validation]:
     return [event for event in events if isinstance(event, Validation)]
 
 
-# What is trained
+# The result of a training
 
 
 def test_a_budget_that_the_batches_do_not_fill_is_refused_before_the_first_step(runtime: Runtime) -> None:
@@ -141,7 +143,7 @@ def test_global_random_state_has_no_say(runtime: Runtime) -> None:
 def test_the_batch_size_does_not_change_which_patches_are_asked_for(runtime: Runtime, batch: int) -> None:
     run = Run(runtime, replace(TRAIN, batch_size=batch))
     run.whole()
-    assert run.asked == list(range(48))
+    assert run.drawn == list(range(48))
 
 
 def test_training_moves_the_weights_and_the_average_follows(runtime: Runtime) -> None:
@@ -153,14 +155,16 @@ def test_training_moves_the_weights_and_the_average_follows(runtime: Runtime) ->
 
 
 def test_the_average_of_a_run_is_the_weighted_mean_of_its_weights(runtime: Runtime, tick_at_every_step: None) -> None:
-    state, walked = (run := Run(runtime)).begin(), []
+    run = Run(runtime)
+    state = run.begin()
+    history = []
     for _ in run.events(state):
-        walked.append({name: t.double() for name, t in weights_of(state.model).items()})
-    assert len(walked) == 12
+        history.append({name: t.double() for name, t in weights_of(state.model).items()})
+    assert len(history) == 12
     decay = math.exp(-TRAIN.batch_size / TRAIN.ema_horizon_patches)
     shares = [decay ** (12 - i) for i in range(1, 13)]
     for name, average in weights_of(state.average.model).items():
-        direct = sum(share * weights[name] for share, weights in zip(shares, walked, strict=True)) / sum(shares)
+        direct = sum(share * weights[name] for share, weights in zip(shares, history, strict=True)) / sum(shares)
         torch.testing.assert_close(average.double(), direct, rtol=1e-5, atol=1e-7)  # 12 roundings of float32
 
 
@@ -179,13 +183,13 @@ def test_one_batch_can_be_overfitted(runtime: Runtime) -> None:
         )
         if isinstance(event, Validation)
     ]
-    # Noise has nothing in common with other noise: only learning these very samples by heart brings the L1 loss
-    # from 0.29 below one grey level. (Five seeds end between 0.0004 and 0.0016.)
+    # Random samples have nothing in common, so the L1 loss falls from 0.29 below one grey level only if the network
+    # memorises these samples. (Five seeds end between 0.0004 and 0.0016.)
     assert losses[0] > 0.25
     assert losses[-1] < 1 / 255
 
 
-# What is told
+# Events
 
 
 def test_validations_come_at_every_multiple_and_at_the_end_of_the_budget(runtime: Runtime) -> None:
@@ -196,8 +200,10 @@ def test_validations_come_at_every_multiple_and_at_the_end_of_the_budget(runtime
 def test_a_loss_is_the_mean_over_the_steps_since_the_validation_before(
     runtime: Runtime, tick_at_every_step: None
 ) -> None:
-    events = list((run := Run(runtime)).events(run.begin()))
-    single = validations(list((every := Run(runtime, every=4)).events(every.begin())))
+    run = Run(runtime)
+    events = list(run.events(run.begin()))
+    every_step = Run(runtime, every=4)
+    single = validations(list(every_step.events(every_step.begin())))
     losses = [event.loss for event in single]
     assert [e.loss for e in validations(events)] == [pytest.approx(np.mean(losses[i : i + 4])) for i in (0, 4, 8)]
     assert [e.loss for e in events if isinstance(e, Tick)][:3] == [
@@ -205,7 +211,7 @@ def test_a_loss_is_the_mean_over_the_steps_since_the_validation_before(
     ]
 
 
-def test_the_rate_that_is_told_is_that_of_the_last_step(runtime: Runtime) -> None:
+def test_a_validation_reports_the_rate_of_the_last_step(runtime: Runtime) -> None:
     config = replace(TRAIN, schedule="cosine")
     _, events = Run(runtime, config).whole()
     assert [e.learning_rate for e in validations(events)] == [learning_rate(config, p - 4) for p in (16, 32, 48)]
@@ -243,7 +249,7 @@ def test_a_sign_of_life_comes_at_least_every_two_seconds(
         heard.append(clock.now)
     gaps = np.diff(heard)
     assert gaps.max() <= 2.0
-    assert len(heard) <= 2 + clock.now + 4  # and not much oftener than once a second, but for the validations
+    assert len(heard) <= 2 + clock.now + 4  # not much more often than once a second, apart from validations
 
 
 # Divergence
@@ -306,17 +312,18 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     steps: int,
 ) -> None:
     first = Run(runtime)
-    state, told = first.begin(), []
+    state = first.begin()
+    all_events = []
     events = first.events(state)
     for _ in range(steps):
-        told.append(next(events))
+        all_events.append(next(events))
     save_checkpoint(tmp_path / "c", state, MARK)
     second = Run(runtime)
     resumed = second.resume(tmp_path / "c")
     assert bits(resumed) == bits(state)
-    told += second.events(resumed)
-    assert (bits(resumed), validations(told)) == uninterrupted
-    assert first.asked + second.asked == list(range(48))
+    all_events += second.events(resumed)
+    assert (bits(resumed), validations(all_events)) == uninterrupted
+    assert first.drawn + second.drawn == list(range(48))
 
 
 def test_a_run_killed_after_every_single_step_still_arrives_at_the_same_bits(
@@ -325,16 +332,17 @@ def test_a_run_killed_after_every_single_step_still_arrives_at_the_same_bits(
     tick_at_every_step: None,
     tmp_path: Path,
 ) -> None:
-    path, told = tmp_path / "c", []
+    path = tmp_path / "c"
+    events = []
     state = Run(runtime).begin()
     while state.patches < TRAIN.budget_patches:
-        told.append(next(Run(runtime).events(state)))
+        events.append(next(Run(runtime).events(state)))
         save_checkpoint(path, state, MARK)
         state = Run(runtime).resume(path)
-    assert (bits(state), validations(told)) == uninterrupted
+    assert (bits(state), validations(events)) == uninterrupted
 
 
-def test_a_run_that_goes_back_to_an_older_checkpoint_tells_the_same_numbers_again(
+def test_a_run_that_resumes_from_an_older_checkpoint_yields_the_same_numbers_again(
     runtime: Runtime, uninterrupted: tuple[tuple[str, str], list[Validation]], tmp_path: Path
 ) -> None:
     run = Run(runtime)
@@ -353,12 +361,13 @@ def test_taking_checkpoints_changes_no_bit(
     tick_at_every_step: None,
     tmp_path: Path,
 ) -> None:
-    run, told = Run(runtime), []
+    run = Run(runtime)
+    events = []
     state = run.begin()
     for event in run.events(state):
         save_checkpoint(tmp_path / "c", state, MARK)
-        told.append(event)
-    assert (bits(state), validations(told)) == uninterrupted
+        events.append(event)
+    assert (bits(state), validations(events)) == uninterrupted
 
 
 @pytest.mark.parametrize(
@@ -374,7 +383,8 @@ def test_taking_checkpoints_changes_no_bit(
 def test_resumption_is_exact_whatever_is_optimised(
     runtime: Runtime, tick_at_every_step: None, tmp_path: Path, train: TrainConfig
 ) -> None:
-    whole, _ = (run := Run(runtime, train)).whole()
+    run = Run(runtime, train)
+    whole, _ = run.whole()
     state = run.begin()
     events = run.events(state)
     for _ in range(5):
@@ -385,8 +395,9 @@ def test_resumption_is_exact_whatever_is_optimised(
     assert bits(resumed) == bits(whole)
 
 
-def test_a_finished_run_has_nothing_more_to_tell(runtime: Runtime) -> None:
-    state, _ = (run := Run(runtime)).whole()
+def test_a_finished_run_yields_no_more_events(runtime: Runtime) -> None:
+    run = Run(runtime)
+    state, _ = run.whole()
     before = bits(state)
     assert list(run.events(state)) == []
     assert bits(state) == before

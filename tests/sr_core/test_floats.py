@@ -1,4 +1,4 @@
-"""The same floats everywhere: vector math is settled on one thread; all threads flush subnormals, or none does."""
+"""Equal floats on all threads: vector math is initialised on one thread, and all threads flush subnormals or none."""
 
 import os
 import runpy
@@ -46,7 +46,8 @@ needs_flushing = pytest.mark.skipif(not can_flush(), reason="this CPU has no mod
 
 @pytest.fixture(autouse=True)
 def torch_as_it_was() -> Iterator[None]:
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
     yield
     flush_subnormals(False)
     torch.set_num_threads(threads)
@@ -54,7 +55,7 @@ def torch_as_it_was() -> Iterator[None]:
 
 
 def in_a_thread(work: Any) -> Any:
-    """What the work returns in a new thread, which has the defaults and ends with all its OpenMP threads."""
+    """Run the work in a new thread with default settings, and return its result."""
     with OwnThread(lambda: None) as thread:
         return thread(work)
 
@@ -64,7 +65,7 @@ def python_keeps_subnormals() -> bool:
 
 
 class Calls(TorchDispatchMode):
-    """Notes the name of every operation and how many threads torch might use for it."""
+    """Records the name of every operation and the number of threads that torch may use for it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,7 +130,7 @@ def test_a_network_that_only_enlarges_settles_vector_math_too(monkeypatch: pytes
 
 @needs_flushing
 def test_every_thread_of_a_training_flushes_and_the_caller_s_arithmetic_does_not() -> None:
-    torch.ones(1 << 18).mul_(2)  # the caller's own OpenMP threads are there already
+    torch.ones(1 << 18).mul_(2)  # starts the OpenMP threads of the caller
     with OwnThread(resolve(threads=3).apply) as thread:
         assert thread(flushing) == {True}
         assert thread(python_keeps_subnormals) is False
@@ -182,26 +183,27 @@ def test_threads_that_do_not_flush_alike_are_refused() -> None:
 
 @needs_flushing
 def test_settings_are_measured_and_chosen_without_subnormals_and_leave_the_caller_s_alone() -> None:
-    seen: list[set[bool]] = []
+    flushed: list[set[bool]] = []
 
     measured = torch.Tensor.backward
 
     def backward(*args: Any, **kwargs: Any) -> Any:
-        seen.append(flushing())
+        flushed.append(flushing())
         return measured(*args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.Tensor, "backward", backward)
-        data, train = DataConfig(lr_patch_size=8), TrainConfig(batch_size=2, budget_patches=2)
+        data = DataConfig(lr_patch_size=8)
+        train = TrainConfig(batch_size=2, budget_patches=2)
         assert choose(MODEL, data, train, patches=2).flush_subnormals
-    assert seen and all(found == {True} for found in seen)
+    assert flushed and all(modes == {True} for modes in flushed)
     assert python_keeps_subnormals()
 
 
 # A thread with settings of its own
 
 
-def test_an_error_of_the_work_comes_back_and_the_thread_goes_on() -> None:
+def test_an_error_of_the_work_is_raised_and_the_thread_continues() -> None:
     with OwnThread(lambda: None) as thread:
         with pytest.raises(ZeroDivisionError):
             thread(lambda: 1 / 0)
@@ -265,8 +267,8 @@ def test_a_configuration_full_of_subnormals_trains_as_fast_at_its_end_and_to_the
 def test_forty_processes_whose_first_steps_use_two_threads_compute_the_same_bits() -> None:
     command = [sys.executable, str(ROOT / "benchmarks/same_floats.py"), "--forks", "40", "--fresh", "3", "--steps", "1"]
     command += ["--batch", "8", "--cases", "blog", "--threads", "2", "--load", "0"]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert told[1:] == ["blog         2 threads, 43 processes: different SR 1, loss 1, gradients 1, weights 1"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert lines[1:] == ["blog         2 threads, 43 processes: different SR 1, loss 1, gradients 1, weights 1"]
 
 
 @pytest.mark.parametrize("initialised", [True, False])
@@ -283,4 +285,4 @@ def test_a_thread_of_its_own_computes_on_the_gpu_of_the_thread_that_made_it(
     monkeypatch.setattr(torch.cuda, "set_device", set_device)
     with OwnThread(lambda: None):
         pass
-    assert made_current == ([(1, "own settings")] if initialised else []), "a GPU that nobody uses is left alone"
+    assert made_current == ([(1, "own settings")] if initialised else []), "an unused GPU is not initialised"

@@ -26,7 +26,8 @@ def image(height: int, width: int) -> Pixels:
 
 
 def test_the_output_is_the_networks_in_units_of_255_not_rounded_not_clipped() -> None:
-    model, lr = network(3), image(6, 9)
+    model = network(3)
+    lr = image(6, 9)
     with torch.no_grad():
         model.to_rgb.bias[:] = torch.tensor([-400.0, 0.0, 400.0])
         expected = model(torch.from_numpy(lr).permute(2, 0, 1)[None].float() / 255)[0].permute(1, 2, 0).numpy() * 255
@@ -56,7 +57,8 @@ def test_the_result_is_an_ordinary_writable_array_without_gradients() -> None:
 
 
 def test_a_view_of_a_image_gives_what_its_copy_gives() -> None:
-    model, view = network(), image(9, 8)[::-1, ::2]
+    model = network()
+    view = image(9, 8)[::-1, ::2]
     np.testing.assert_array_equal(super_resolve(model, view), super_resolve(model, view.copy()))
 
 
@@ -74,7 +76,8 @@ INVERSES = [SYMMETRIES[i] for i in (0, 3, 2, 1, 4, 5, 6, 7)]
 
 
 def test_the_self_ensemble_is_the_mean_of_eight_views_turned_back() -> None:
-    model, lr = network(), image(6, 9)
+    model = network()
+    lr = image(6, 9)
     views = [back(super_resolve(model, np.asarray(see(lr)))) for see, back in zip(SYMMETRIES, INVERSES, strict=True)]
     ensemble = super_resolve(model, lr, self_ensemble=True)
     assert ensemble.shape == (12, 18, 3)
@@ -84,6 +87,7 @@ def test_the_self_ensemble_is_the_mean_of_eight_views_turned_back() -> None:
 
 @pytest.mark.parametrize("symmetry", SYMMETRIES)
 def test_the_self_ensemble_turns_with_its_input(symmetry: Callable[[Pixels], Pixels]) -> None:
-    model, lr = network(), image(6, 9)
+    model = network()
+    lr = image(6, 9)
     turned = super_resolve(model, symmetry(lr), self_ensemble=True)
     np.testing.assert_allclose(turned, symmetry(super_resolve(model, lr, self_ensemble=True)), atol=1e-3)

@@ -1,4 +1,4 @@
-"""The load of a training's device: for people, so nothing that goes wrong with it may end a trial."""
+"""The load of a training's device. It is only information, so no failure of its measurement may end a trial."""
 
 import logging
 
@@ -9,16 +9,18 @@ from sr_core.training.load import LoadMeter
 
 
 class Driver:
-    """A GPU's management library that answers a number of times, then fails."""
+    """A GPU's management library that responds a number of times, then fails."""
 
     def __init__(self, answers: int, error: Exception) -> None:
-        self.answers, self.error, self.asked = answers, error, 0
+        self.answers = answers
+        self.error = error
+        self.calls = 0
 
     def __call__(self, device: object) -> int:
-        self.asked += 1
-        if self.asked > self.answers:
+        self.calls += 1
+        if self.calls > self.answers:
             raise self.error
-        return 40 + self.asked
+        return 40 + self.calls
 
 
 class NVMLError_GpuIsLost(Exception):  # noqa: N801, N818  # as the library calls it
@@ -27,19 +29,19 @@ class NVMLError_GpuIsLost(Exception):  # noqa: N801, N818  # as the library call
 
 @pytest.fixture
 def meter_of(monkeypatch: pytest.MonkeyPatch) -> object:
-    def made(driver: Driver) -> LoadMeter:
+    def make(driver: Driver) -> LoadMeter:
         monkeypatch.setattr(torch.cuda, "utilization", driver)
         monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3 << 20)
         return LoadMeter("cuda:0")
 
-    return made
+    return make
 
 
 ERRORS = [NVMLError_GpuIsLost("GPU is lost"), RuntimeError("unknown error"), OSError(5, "I/O error"), KeyError("x")]
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_a_gauge_that_fails_is_dropped_with_one_line_and_the_others_go_on(
+def test_a_gauge_that_fails_is_dropped_with_one_line_and_the_others_continue(
     meter_of: object, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     driver = Driver(3, error)
@@ -47,10 +49,11 @@ def test_a_gauge_that_fails_is_dropped_with_one_line_and_the_others_go_on(
     with caplog.at_level(logging.WARNING):
         for _ in range(5):
             meter.sample()
-        load, later = meter.take(), meter.take()
-    assert driver.asked == 4, "it is not asked again"
+        load = meter.take()
+        later = meter.take()
+    assert driver.calls == 4, "it is not asked again"
     assert len(caplog.messages) == 1 and caplog.messages[0].startswith(
-        "gpu_utilization_percentage is not told any more"
+        "gpu_utilization_percentage is no longer measured"
     )
     assert load["gpu_utilization_percentage"] == 42.5, "what it had said before counts"
     assert set(later) == {"cpu_utilization_percentage", "memory_usage_megabytes", "gpu_memory_usage_megabytes"}

@@ -27,7 +27,8 @@ def test_the_same_difference_everywhere_is_the_loss_of_that_difference(loss: str
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_loss_equals_its_formula_in_numpy(loss: str, reduction: str) -> None:
-    sr, hr = batch(1), batch(2)
+    sr = batch(1)
+    hr = batch(2)
     d = sr.numpy() - hr.numpy()
     per_sample = {"l1": np.abs(d), "l2": d**2, "charbonnier": np.sqrt(d**2 + 0.01)}[loss]
     expected = getattr(per_sample, reduction)()
@@ -37,7 +38,8 @@ def test_a_loss_equals_its_formula_in_numpy(loss: str, reduction: str) -> None:
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_sum_is_the_mean_times_every_sample_of_the_batch(loss: str) -> None:
-    sr, hr = batch(1), batch(2)
+    sr = batch(1)
+    hr = batch(2)
     mean, total = (pixel_loss(sr, hr, TrainConfig(loss=loss, loss_reduction=how)) for how in ("mean", "sum"))
     assert total.item() == pytest.approx(4 * 3 * 6 * 5 * mean.item(), rel=1e-12)
 
@@ -53,7 +55,8 @@ def test_charbonnier_of_equal_images_is_the_root_of_eps_and_has_no_slope() -> No
 
 
 def test_charbonnier_comes_near_l1_as_eps_goes_to_zero() -> None:
-    sr, hr = batch(1), batch(2)
+    sr = batch(1)
+    hr = batch(2)
     absolute = pixel_loss(sr, hr, TrainConfig(loss="l1")).item()
     near = pixel_loss(sr, hr, TrainConfig(loss="charbonnier", charbonnier_eps=1e-12)).item()
     assert 0 < near - absolute < 1e-6  # sqrt(d² + eps) - |d| is at most sqrt(eps)
@@ -61,5 +64,6 @@ def test_charbonnier_comes_near_l1_as_eps_goes_to_zero() -> None:
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_which_image_is_the_truth_does_not_change_a_loss(loss: str) -> None:
-    sr, hr = batch(1), batch(2)
+    sr = batch(1)
+    hr = batch(2)
     assert pixel_loss(sr, hr, TrainConfig(loss=loss)).equal(pixel_loss(hr, sr, TrainConfig(loss=loss)))

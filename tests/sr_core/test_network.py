@@ -1,4 +1,4 @@
-"""The network: sizes, cost, exact values of its parts, and what its temperature and input range mean."""
+"""The network: sizes, cost, exact values of its parts, and the effects of temperature and input range."""
 
 import math
 from collections.abc import Iterator
@@ -70,7 +70,8 @@ def counted_multiply_adds(model: nn.Module) -> Iterator[list[int]]:
     ],
 )
 def test_a_1280x720_output_costs_the_published_multiply_adds(config: ModelConfig, scale: Scale, giga: float) -> None:
-    with torch.inference_mode(), counted_multiply_adds(model := A2N(config, scale)) as counts:
+    model = A2N(config, scale)
+    with torch.inference_mode(), counted_multiply_adds(model) as counts:
         sr = model(torch.zeros(1, 3, 4, 4))
     per_output_pixel = sum(counts) / sr[0, 0].numel()
     assert per_output_pixel * 1280 * 720 / 1e9 == pytest.approx(giga, rel=0.005)
@@ -129,7 +130,7 @@ def test_without_detail_the_output_is_the_enlarged_input_plus_a_constant(scale: 
 
 
 def branch_weights(x: Tensor, *, temperature: float, seed: int = 3) -> Tensor:
-    """(N, 2) weights of freshly initialised modules that differ in their temperature alone."""
+    """Branch weights (N, 2) of newly initialised modules that differ only in temperature."""
     module = BranchWeights(ModelConfig(temperature=temperature))
     initialise(module, seed)
     with torch.inference_mode():
@@ -177,13 +178,15 @@ def test_a_range_of_255_is_a_range_of_1_with_other_first_and_last_weights() -> N
 
 
 def test_an_image_does_not_feel_the_others_in_its_batch() -> None:
-    model, lr = network(), image(3, 3, 9, 8)
+    model = network()
+    lr = image(3, 3, 9, 8)
     torch.testing.assert_close(model(lr)[1:2], model(lr[1:2]))
 
 
 def test_every_pixel_feels_the_whole_image_through_the_branch_weights() -> None:
     config = ModelConfig(n_feats=8, n_blocks=1, temperature=1.0)  # at 0.1 the softmax is within an ulp of (1, 0)
-    model, lr = network(config), image(1, 3, 64, 64)
+    model = network(config)
+    lr = image(1, 3, 64, 64)
     changed = lr.clone()
     changed[..., 60:, 60:] = 1
     corner = (slice(None), slice(None), slice(0, 8), slice(0, 8))  # far beyond what the convolutions see
@@ -191,7 +194,8 @@ def test_every_pixel_feels_the_whole_image_through_the_branch_weights() -> None:
 
 
 def test_with_symmetric_kernels_a_flip_of_the_input_flips_the_output() -> None:
-    model, lr = network(scale=3), image(1, 3, 7, 9)
+    model = network(scale=3)
+    lr = image(1, 3, 7, 9)
     assert not torch.allclose(model(lr.flip(3)).flip(3), model(lr), atol=1e-3)  # in general it does not
     with torch.no_grad():
         for layer in model.modules():
@@ -201,7 +205,7 @@ def test_with_symmetric_kernels_a_flip_of_the_input_flips_the_output() -> None:
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
-    """In-place activations must not disturb what autograd keeps."""
+    """In-place activations must not change tensors that autograd has saved."""
     block = AttentionInAttention(ModelConfig(n_feats=3, reduction=1, temperature=0.5)).double()
     stage = EnlargeStage(3, 2, 2).double()
     initialise(block, 1)

@@ -1,4 +1,4 @@
-"""What moves the weights: schedules over patches, Adam's settings, and the average that is scored."""
+"""Learning rate schedules over patches, Adam's settings, and the average of the weights."""
 
 import itertools
 import math
@@ -76,7 +76,8 @@ def test_adam_equals_its_published_formula() -> None:
     weights = model.weight.detach().numpy().copy()
     optimizer = adam(model, config)
     gradients = np.random.default_rng(5).standard_normal((6, 1, 3))
-    mean, square = np.zeros((1, 3)), np.zeros((1, 3))
+    mean = np.zeros((1, 3))
+    square = np.zeros((1, 3))
     for step, gradient in enumerate(gradients, start=1):
         model.weight.grad = torch.from_numpy(gradient)
         optimizer.step()
@@ -94,10 +95,10 @@ def walk(steps: int) -> list[torch.Tensor]:
     return [torch.randn((2, 3), generator=generator, dtype=torch.float64) for _ in range(steps)]
 
 
-def averaged(walked: list[torch.Tensor], config: TrainConfig) -> torch.Tensor:
+def averaged(history: list[torch.Tensor], config: TrainConfig) -> torch.Tensor:
     model = nn.Linear(3, 2, bias=False).double()
     average = WeightAverage(model)
-    for step, weights in enumerate(walked, start=1):
+    for step, weights in enumerate(history, start=1):
         with torch.no_grad():
             model.weight.copy_(weights)
         average.update(averaging_weight(config, step))
@@ -107,13 +108,13 @@ def averaged(walked: list[torch.Tensor], config: TrainConfig) -> torch.Tensor:
 @pytest.mark.parametrize("steps", [1, 2, 7, 200])
 @pytest.mark.parametrize(("batch", "horizon"), [(8, 160.0), (32, 192.0), (8, 4.0), (8, 1e9)])
 def test_the_average_is_the_weighted_mean_of_all_weights_so_far(batch: int, horizon: float, steps: int) -> None:
-    walked = walk(steps)
+    history = walk(steps)
     decay = math.exp(-batch / horizon)
     shares = np.array([decay ** (steps - i) for i in range(1, steps + 1)])
-    direct = np.average([w.numpy() for w in walked], axis=0, weights=shares)
-    found = averaged(walked, train_config(batch_size=batch, ema_horizon_patches=horizon))
+    direct = np.average([w.numpy() for w in history], axis=0, weights=shares)
+    average = averaged(history, train_config(batch_size=batch, ema_horizon_patches=horizon))
     # 200 roundings of float64, on weights of order 1
-    np.testing.assert_allclose(found.numpy(), direct, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(average.numpy(), direct, rtol=0, atol=1e-12)
 
 
 def test_after_one_step_the_average_is_the_weights_themselves() -> None:

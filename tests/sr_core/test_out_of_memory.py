@@ -1,4 +1,4 @@
-"""Every form in which a library says that memory ran out, and what only looks like one."""
+"""All kinds of out-of-memory errors of libraries, and errors that only look like one."""
 
 import errno
 import subprocess
@@ -16,11 +16,11 @@ from sr_core.process.out_of_memory import is_out_of_memory, reason_of
 
 
 class WrappedError(RuntimeError):
-    """As a compiler wraps what it meets."""
+    """An error that wraps another, as a compiler raises it."""
 
 
 def raised(error: BaseException, by: BaseException | None = None, during: BaseException | None = None) -> BaseException:
-    """The error, raised from another or while another was handled."""
+    """The error, raised from another error or while another error was handled."""
     try:
         if by is not None:
             raise error from by
@@ -69,7 +69,7 @@ def test_a_lack_of_memory_is_recognised(error: BaseException) -> None:
     assert is_out_of_memory(error)
 
 
-def test_the_accelerator_s_own_error_is_recognised_where_torch_has_it() -> None:
+def test_the_accelerator_s_own_error_is_recognised_if_torch_has_it() -> None:
     assert is_out_of_memory(torch.AcceleratorError(CUDA))
     assert not is_out_of_memory(torch.AcceleratorError("CUDA error: an illegal memory access was encountered"))
 
@@ -107,8 +107,10 @@ def test_an_error_that_says_that_it_has_nothing_to_do_with_the_one_before_is_tak
 
 
 def test_a_chain_of_errors_that_bites_its_tail_ends() -> None:
-    one, other = KeyError("x"), ValueError("y")
-    one.__cause__, other.__cause__ = other, one
+    one = KeyError("x")
+    other = ValueError("y")
+    one.__cause__ = other
+    other.__cause__ = one
     assert not is_out_of_memory(one)
 
 

@@ -1,4 +1,4 @@
-"""Float32 numbers are multiplied as the record says in training, and with all their digits in every validation."""
+"""Training multiplies float32 numbers as recorded, and every validation multiplies them exactly."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -50,14 +50,16 @@ def older_setting() -> str:
 
 @pytest.fixture(autouse=True)
 def torch_as_it_was() -> Iterator[None]:
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
     yield
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
     torch.set_float32_matmul_precision("highest")
     backends: Any = torch.backends
     backends.fp32_precision = backends.mkldnn.conv.fp32_precision = backends.mkldnn.matmul.fp32_precision = "none"
-    backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision = "tf32", "none"
+    backends.cudnn.conv.fp32_precision = "tf32"
+    backends.cuda.matmul.fp32_precision = "none"
 
 
 def nothing() -> None:
@@ -120,7 +122,7 @@ def test_a_block_computes_with_all_digits_and_leaves_the_callers_settings(
 
 
 class Watched(nn.Module):
-    """A network that notes under which settings it is called, and whether for a training."""
+    """A network that records the settings of each call, and whether it is in training mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -149,7 +151,8 @@ def scorer_of(runtime: Runtime) -> CropScorer:
 
 @pytest.mark.parametrize("caller", CALLERS)
 def test_every_validation_and_enlargement_computes_with_all_digits(caller: Callable[[], None]) -> None:
-    model, scorer = Watched().eval(), scorer_of(resolve(threads=1))
+    model = Watched().eval()
+    scorer = scorer_of(resolve(threads=1))
     caller()
     before = settings()
     NOTED.clear()
@@ -164,11 +167,13 @@ def test_every_validation_and_enlargement_computes_with_all_digits(caller: Calla
 
 
 def test_settings_of_the_caller_change_no_bit_of_a_score_or_an_enlargement() -> None:
-    """On a CPU without bf16 it passes without effort."""
-    model, scorer = A2N(MODEL, 2).eval(), scorer_of(resolve(threads=1))
+    """On a CPU without bf16 the test always passes."""
+    model = A2N(MODEL, 2).eval()
+    scorer = scorer_of(resolve(threads=1))
     initialise(model, 3)
     lr = crops(1)[0].lr
-    expected, enlarged = scorer(model), super_resolve(model, lr)
+    expected = scorer(model)
+    enlarged = super_resolve(model, lr)
     bf16_on_a_cpu()
     assert scorer(model) == expected
     assert np.array_equal(super_resolve(model, lr), enlarged)
@@ -230,7 +235,7 @@ def test_a_variable_that_overrules_the_settings_is_refused_in_one_line(
         ("cpu", "ONEDNN_DEFAULT_FPMATH_MODE", "strict"),
     ],
 )
-def test_a_variable_without_effect_on_the_device_is_nobodys_business(
+def test_a_variable_without_effect_on_the_device_is_allowed(
     monkeypatch: pytest.MonkeyPatch, device: str, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -251,7 +256,7 @@ def test_a_command_meets_such_a_variable_before_its_work(
         settled.apply()
 
 
-# What torch says of it
+# Warnings of torch
 
 
 class Stream:
@@ -265,7 +270,8 @@ class Stream:
 
 def test_steps_alone_and_a_capture_warn_of_nothing_and_are_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Torch's own check of an optimiser runs here, with a device that says whether it captures."""
-    stream, replayed = Stream(), []
+    stream = Stream()
+    replayed = []
 
     @contextmanager
     def graph(_: object) -> Iterator[None]:
@@ -288,7 +294,7 @@ def test_steps_alone_and_a_capture_warn_of_nothing_and_are_not_refused(monkeypat
     monkeypatch.setattr(torch.cuda, "stream", inert)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", graph)
-    monkeypatch.setattr(Step, "_beside", lambda self: inert())
+    monkeypatch.setattr(Step, "_side_stream_context", lambda self: inert())
     runtime = replace(resolve(threads=1), engine="graphed")
     network = A2N(MODEL, 2)
     initialise(network, 3)
@@ -314,7 +320,7 @@ def test_the_compilers_advice_to_round_is_not_shown(monkeypatch: pytest.MonkeyPa
     _warn_tf32_disabled.__wrapped__()  # warnings are errors here
 
 
-# On a GPU: what the settings above come to
+# The same settings on a GPU
 
 
 def on_a_gpu(precision: Any, engine: Any = "eager") -> Runtime:
@@ -360,8 +366,10 @@ def test_on_cuda_no_setting_of_the_caller_changes_a_score(caller: Callable[[], N
     model = runtime.place(A2N(MODEL, 2)).eval()
     assert isinstance(model, A2N)
     initialise(model, 3)
-    scorer, lr = scorer_of(runtime), crops(1)[0].lr
-    expected, enlarged = scorer(model), super_resolve(model, lr)
+    scorer = scorer_of(runtime)
+    lr = crops(1)[0].lr
+    expected = scorer(model)
+    enlarged = super_resolve(model, lr)
     caller()
     assert scorer(model) == expected
     assert np.array_equal(super_resolve(model, lr), enlarged)

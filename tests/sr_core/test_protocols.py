@@ -1,4 +1,4 @@
-"""The two evaluation protocols: the tables' bicubic numbers, and each rule by what breaking it would change."""
+"""The two evaluation protocols: the published bicubic scores, and the effect of each rule."""
 
 import json
 import math
@@ -29,7 +29,7 @@ from sr_core.metrics.psnr import psnr
 from sr_core.metrics.ssim import ssim
 
 HR: Image = skimage.data.chelsea()[60:157, 80:199]
-# Output as a network gives it: unrounded, and beyond 0..255 here and there.
+# The output of a network: unrounded, and partly outside 0..255.
 SR = HR + np.random.default_rng(3).normal(0, 6, HR.shape) + np.where(HR > 150, 110, 0)
 
 
@@ -46,7 +46,7 @@ SR = HR + np.random.default_rng(3).normal(0, 6, HR.shape) + np.where(HR > 150, 1
 def test_bicubic_reaches_its_numbers_of_the_benchmark_tables(
     dataset: str, scale: int, expected: Score, shared: Path
 ) -> None:
-    """Tolerances are those of the table's digits: PROTOCOL.md gives three places of a dB and four of SSIM."""
+    """The tolerances match the digits in PROTOCOL.md: three decimals for PSNR in dB and four for SSIM."""
     scores = []
     for path in list_images(shared / "data" / dataset / "HR"):
         lr, hr = lr_hr_pair(read_image(path), scale, "matlab_bicubic", "canonical")
@@ -81,9 +81,9 @@ def test_a_image_without_three_channels_has_no_luma() -> None:
 def test_canonical_clips_rounds_crops_and_compares_unrounded_luma() -> None:
     sr = np.clip(np.round(SR), 0, 255).astype(np.uint8)[4:-4, 4:-4]
     sr_y, hr_y = (skimage.color.rgb2ycbcr(image)[..., 0] for image in (sr, HR[4:-4, 4:-4]))
-    got = score(SR, HR, scale=4, protocol="canonical")
-    assert got.psnr == pytest.approx(psnr(sr_y, hr_y, border=0), abs=1e-10)
-    assert got.ssim == pytest.approx(ssim(sr_y, hr_y), abs=1e-12)
+    result = score(SR, HR, scale=4, protocol="canonical")
+    assert result.psnr == pytest.approx(psnr(sr_y, hr_y, border=0), abs=1e-10)
+    assert result.ssim == pytest.approx(ssim(sr_y, hr_y), abs=1e-12)
 
 
 def test_canonical_rounds_halves_to_even_as_torch_does() -> None:
@@ -92,9 +92,10 @@ def test_canonical_rounds_halves_to_even_as_torch_does() -> None:
 
 
 def test_blog_clips_but_neither_rounds_nor_crops_for_ssim() -> None:
-    sr_y, hr_y = rgb_to_y(np.clip(SR, 0, 255), BLOG_TYPO), rgb_to_y(HR, BLOG_TYPO)
-    got = score(SR, HR, scale=4, protocol="blog")
-    assert got == Score(psnr(sr_y, hr_y, border=4), ssim(sr_y, hr_y, border=0))
+    sr_y = rgb_to_y(np.clip(SR, 0, 255), BLOG_TYPO)
+    hr_y = rgb_to_y(HR, BLOG_TYPO)
+    result = score(SR, HR, scale=4, protocol="blog")
+    assert result == Score(psnr(sr_y, hr_y, border=4), ssim(sr_y, hr_y, border=0))
 
 
 @pytest.mark.parametrize("protocol", get_args(EvaluationProtocol))
@@ -120,9 +121,9 @@ def test_the_least_side_is_the_least_that_can_be_scored(scale: int, protocol: Ev
 def test_a_network_that_says_nan_scores_nan(protocol: EvaluationProtocol) -> None:
     broken = SR.copy()
     broken[40, 40, 1] = math.nan
-    got = score(broken, HR, scale=2, protocol=protocol)
-    assert math.isnan(got.psnr)
-    assert math.isnan(got.ssim)
+    result = score(broken, HR, scale=2, protocol=protocol)
+    assert math.isnan(result.psnr)
+    assert math.isnan(result.ssim)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -161,6 +162,7 @@ def test_a_protocol_describes_itself_for_a_record(protocol: EvaluationProtocol) 
 
 
 def test_the_two_protocols_describe_the_same_steps_and_differ_in_most() -> None:
-    canonical, blog = describe_protocol("canonical"), describe_protocol("blog")
+    canonical = describe_protocol("canonical")
+    blog = describe_protocol("blog")
     assert canonical.keys() == blog.keys()
     assert [step for step in canonical if canonical[step] == blog[step]] == ["psnr"]

@@ -48,7 +48,10 @@ def test_psnr_pools_the_channels_of_one_image() -> None:
 
 def test_what_lies_in_the_border_does_not_count() -> None:
     sr = CAT + 1
-    sr[:4], sr[-4:], sr[:, :4], sr[:, -4:] = 0, 255, 0, 255
+    sr[:4] = 0
+    sr[-4:] = 255
+    sr[:, :4] = 0
+    sr[:, -4:] = 255
     assert psnr(sr, CAT, border=4) == pytest.approx(20 * math.log10(255))
     assert psnr(sr, CAT, border=3) < 30
     assert ssim(sr, CAT, border=4) == pytest.approx(ssim(sr[4:-4, 4:-4], CAT[4:-4, 4:-4]), abs=1e-15)

@@ -54,8 +54,9 @@ def test_the_second_stage_of_x4_is_named_as_published() -> None:
 
 
 @pytest.mark.parametrize(("made", "asked"), [(2, 4), (3, 4), (4, 2), (4, 3)])
-def test_x4_weights_are_told_from_the_others(made: Scale, asked: Scale) -> None:
-    with pytest.raises(CheckpointError, match=rf"enlarge by {'4' if made == 4 else '2 or 3'}, asked for scale {asked}"):
+def test_x4_weights_are_distinguished_from_the_others(made: Scale, asked: Scale) -> None:
+    factors = "4" if made == 4 else "2 or 3"
+    with pytest.raises(CheckpointError, match=f"enlarge by {factors}, expected weights for scale {asked}"):
         published_config(named_as_published(SMALL, made), asked)
 
 

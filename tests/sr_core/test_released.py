@@ -1,4 +1,4 @@
-"""The weights that lie in experiments/released: what their card says of them is so."""
+"""The weights in experiments/released have the scores on their model card."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ NAMES = [folder.name for folder in RELEASED]
 
 
 def scores_of(folder: Path) -> dict[str, dict[str, float]]:
-    """Set -> PSNR [dB] and SSIM, as published beside the weights."""
+    """PSNR [dB] and SSIM by set, as published with the weights."""
     published: dict[str, dict[str, float]] = json.loads((folder / "scores.json").read_text())
     return published
 

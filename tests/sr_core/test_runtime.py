@@ -1,4 +1,4 @@
-"""Settings that decide bits: resolved, recorded, restored, and named where they cannot be."""
+"""Settings that affect bits: chosen, recorded, restored, and named if they cannot be restored."""
 
 import json
 import os
@@ -16,7 +16,8 @@ from sr_core.training.runtime import Runtime, cores, resolve
 
 @pytest.fixture(autouse=True)
 def torch_as_it_was() -> Iterator[None]:
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
     yield
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
@@ -119,7 +120,7 @@ def test_fp32_of_a_present_record_of_a_gpu_is_fp32() -> None:
     assert Runtime.from_json(now.to_json(), format=2) == now
 
 
-def test_another_version_of_cudnn_is_named_and_one_that_nobody_knows_is_not_taken_for_another(
+def test_another_version_of_cudnn_is_named_and_an_unknown_one_is_not_taken_for_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     then = replace(resolve(threads=1), device="cuda", device_name="a GPU", precision="tf32", cudnn="91900")
@@ -130,7 +131,7 @@ def test_another_version_of_cudnn_is_named_and_one_that_nobody_knows_is_not_take
     assert replace(then, cudnn=None).unknown() == ["cudnn is not in the record, 92000 here"]
 
 
-def test_a_gpus_settings_become_a_cpus_where_there_is_no_gpu() -> None:
+def test_settings_of_a_gpu_become_those_of_a_cpu_if_there_is_no_gpu() -> None:
     then = replace(resolve(threads=1), device="cuda", device_name="a GPU", precision="tf32", cudnn="91900")
     assert (then.here().precision, then.here().cudnn) == ("fp32", "")
     assert then.unmet() == [
@@ -162,7 +163,7 @@ class LaterRuntime(Runtime):
         return replace(self, library="9.1" if self.device == "cuda" else "")
 
 
-def test_a_setting_that_the_record_is_too_old_to_name_is_told_where_it_decides_bits(
+def test_a_setting_that_an_old_record_lacks_is_named_if_it_affects_bits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("sr_core.training.runtime._NOT_RESTORED_EVERYWHERE", ("torch", "library"))
@@ -171,6 +172,8 @@ def test_a_setting_that_the_record_is_too_old_to_name_is_told_where_it_decides_b
     on_gpu = LaterRuntime.from_json({**stored, "device": "cuda"}, format=2)
     assert (on_cpu.unmet(), on_cpu.unknown()) == ([], [])
     assert (on_gpu.unmet(), on_gpu.unknown()) == ([], ["library is not in the record, 9.1 here"])
-    assert LaterRuntime.from_json(on_gpu.to_json(), format=3) == on_gpu  # written as unknown, and so it stays
-    known = replace(on_gpu, library="8.9")
-    assert (known.unmet(), known.unknown()) == (["library 8.9 then, 9.1 here"], [])
+    assert (
+        LaterRuntime.from_json(on_gpu.to_json(), format=3) == on_gpu
+    )  # an unknown value is written and read as unknown
+    recorded = replace(on_gpu, library="8.9")
+    assert (recorded.unmet(), recorded.unknown()) == (["library 8.9 then, 9.1 here"], [])

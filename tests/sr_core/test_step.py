@@ -1,4 +1,4 @@
-"""A training step under every engine: the same step, whatever executes it and in however many parts."""
+"""A training step gives the same result under every engine and in any number of parts."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +29,8 @@ Pixels = NDArray[np.uint8]
 
 @pytest.fixture(scope="module")
 def plain() -> Iterator[Runtime]:
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
     settings = resolve(threads=1)
     settings.apply()
     yield settings
@@ -62,8 +63,9 @@ def digest(state: TrainState) -> tuple[str, str, float]:
 
 
 def gap(one: TrainState, other: TrainState) -> float:
-    """The largest difference of a weight, in learning rates: Adam moves each by about one of them a step."""
-    left, right = weights_of(one.model), weights_of(other.model)
+    """The largest difference of a weight, as a multiple of the learning rate. Adam moves weights by about 1 a step."""
+    left = weights_of(one.model)
+    right = weights_of(other.model)
     return max(float((left[name] - right[name]).abs().max()) for name in left) / TRAIN.learning_rate
 
 
@@ -71,11 +73,13 @@ def gap(one: TrainState, other: TrainState) -> float:
 
 
 @pytest.mark.parametrize("loss_reduction", ["mean", "sum"])
-@pytest.mark.parametrize("micro_batch", [1, 4, 5])  # of six: also parts of unequal size
+@pytest.mark.parametrize("micro_batch", [1, 4, 5])  # of six patches, also in parts of unequal size
 def test_a_batch_in_parts_is_the_same_step_up_to_rounding(
     plain: Runtime, micro_batch: int, loss_reduction: str
 ) -> None:
-    train = replace(TRAIN, loss_reduction=loss_reduction, adam_eps=1e-3)  # eps: a gradient of 1e-9 must not decide
+    train = replace(
+        TRAIN, loss_reduction=loss_reduction, adam_eps=1e-3
+    )  # a larger eps, so that gradients of 1e-9 do not matter
     whole = trained(plain, train)
     parts = trained(replace(plain, micro_batch=micro_batch), train)
     assert parts.mean_loss == pytest.approx(whole.mean_loss, rel=1e-5)
@@ -84,11 +88,12 @@ def test_a_batch_in_parts_is_the_same_step_up_to_rounding(
 
 
 class Small(nn.Module):
-    """A network on a device that holds `room` patches."""
+    """A network on a device with memory for `room` patches."""
 
     def __init__(self, room: int, network: nn.Module) -> None:
         super().__init__()
-        self.network, self.room = network, room
+        self.network = network
+        self.room = room
         self.seen: list[int] = []
 
     def forward(self, lr: Tensor) -> Tensor:
@@ -105,13 +110,13 @@ def confined(plain: Runtime, room: int) -> tuple[TrainState, Small]:
     return start(small, TRAIN, plain), small
 
 
-def test_out_of_memory_goes_on_with_the_same_batch_in_smaller_parts(
+def test_after_running_out_of_memory_the_same_batch_is_computed_in_smaller_parts(
     plain: Runtime, caplog: pytest.LogCaptureFixture
 ) -> None:
     state, small = confined(plain, room=2)
     Step(state, TRAIN, plain, batches)()
     assert small.seen == [6, 3, 2, 2, 2]
-    assert "out of memory with 6 patches at once; from patch 0 on 3 at once" in caplog.text
+    assert "out of memory with 6 patches at once; from patch 0 on, 3 at once" in caplog.text
     expected = trained(replace(plain, micro_batch=2), count=1)
     assert digest_of(weights_of(small.network)) == digest_of(weights_of(expected.model))
     assert state.mean_loss == expected.mean_loss, "what was computed before the failure does not count"
@@ -126,20 +131,20 @@ def test_a_patch_that_does_not_fit_alone_is_the_end(plain: Runtime) -> None:
 def fitted(
     state: TrainState, runtime: Runtime, micro_batch_changes: dict[int, int] | None = None
 ) -> list[Validation | SmallerMicroBatch]:
-    found = fit(
+    events = fit(
         state, TRAIN, runtime, batches=batches, validate=lambda model: {"val/psnr": 1.0}, validate_every=24,
         micro_batch_changes=micro_batch_changes,
     )  # fmt: skip
-    return [event for event in found if isinstance(event, Validation | SmallerMicroBatch)]
+    return [event for event in events if isinstance(event, Validation | SmallerMicroBatch)]
 
 
-def test_a_reduction_is_told_and_a_repetition_makes_it_at_the_same_patch(plain: Runtime) -> None:
+def test_a_smaller_micro_batch_is_an_event_and_a_repetition_changes_it_at_the_same_patch(plain: Runtime) -> None:
     state, small = confined(plain, room=6)
-    told = []
+    events = []
     for event in fit(state, TRAIN, plain, batches=batches, validate=lambda model: {"val/psnr": 1.0}, validate_every=24):
-        told.append(event)
-        small.room = 3  # another process takes its part after the first validation
-    reduced = [event for event in told if isinstance(event, SmallerMicroBatch)]
+        events.append(event)
+        small.room = 3  # another process uses memory after the first validation
+    reduced = [event for event in events if isinstance(event, SmallerMicroBatch)]
     assert reduced == [SmallerMicroBatch(24, 3)]
     again, unconfined = confined(plain, room=6)
     assert [e for e in fitted(again, plain, {24: 3}) if isinstance(e, SmallerMicroBatch)] == []
@@ -147,7 +152,7 @@ def test_a_reduction_is_told_and_a_repetition_makes_it_at_the_same_patch(plain: 
     assert digest_of(weights_of(unconfined)) == digest_of(weights_of(small))
 
 
-def test_a_resumed_run_keeps_the_parts_that_its_record_says(plain: Runtime) -> None:
+def test_a_resumed_run_keeps_the_micro_batch_of_its_record(plain: Runtime) -> None:
     state, small = confined(plain, room=6)
     state.patches = 36
     fitted(state, plain, {6: 3, 24: 2})
@@ -159,29 +164,33 @@ def test_a_resumed_run_keeps_the_parts_that_its_record_says(plain: Runtime) -> N
 
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> list["Graph"]:
-    """CUDA graphs as they behave, on the CPU: what is captured does not happen, then happens at every replay."""
-    made: list[Graph] = []
+    """Emulated CUDA graphs on the CPU: a capture computes nothing, and each replay computes the step."""
+    captured: list[Graph] = []
 
     @contextmanager
     def nothing() -> Iterator[None]:
         yield
 
     def capture(self: Step, lr: Tensor, hr: Tensor) -> Graph:
-        made.append(Graph(self, lr, hr))
-        return made[-1]
+        graph = Graph(self, lr, hr)
+        captured.append(graph)
+        return graph
 
-    monkeypatch.setattr(Step, "_beside", lambda self: nothing())
+    monkeypatch.setattr(Step, "_side_stream_context", lambda self: nothing())
     monkeypatch.setattr(Step, "_capture", capture)
-    return made
+    return captured
 
 
 class Graph:
     def __init__(self, step: Step, lr: Tensor, hr: Tensor) -> None:
-        self.step, self.lr, self.hr, self.replays = step, lr, hr, 0
+        self.step = step
+        self.lr = lr
+        self.hr = hr
+        self.replays = 0
         self.micro_batch = step.micro_batch
 
     def replay(self) -> None:
-        assert self.micro_batch == self.step.micro_batch, "a graph goes on with the parts that it was captured with"
+        assert self.micro_batch == self.step.micro_batch, "a graph keeps the parts that it was captured with"
         self.replays += 1
         state = self.step._state
         state.optimizer.zero_grad(set_to_none=True)
@@ -190,7 +199,7 @@ class Graph:
         state.average.update(self.step._share)
 
 
-def test_a_captured_step_reads_pixels_rates_and_shares_where_it_found_them(plain: Runtime, graphs: list[Graph]) -> None:
+def test_a_captured_step_reads_pixels_rates_and_shares_from_fixed_places(plain: Runtime, graphs: list[Graph]) -> None:
     captured = trained(replace(plain, engine="graphed"))
     eager = trained(plain)
     assert [graph.replays for graph in graphs] == [8 - STEPS_BEFORE_CAPTURE]
@@ -200,7 +209,7 @@ def test_a_captured_step_reads_pixels_rates_and_shares_where_it_found_them(plain
         torch.testing.assert_close(weights, weights_of(eager.average.model)[name], rtol=0, atol=1e-6)
 
 
-def test_parts_that_the_record_makes_smaller_are_warmed_up_and_captured_anew(
+def test_parts_that_the_record_makes_smaller_are_warmed_up_and_captured_again(
     plain: Runtime, graphs: list[Graph]
 ) -> None:
     captured = replace(plain, engine="graphed")
@@ -220,7 +229,7 @@ def test_running_out_of_memory_while_capturing_warms_up_and_captures_smaller_par
 
     def capture(self: Step, lr: Tensor, hr: Tensor) -> object:
         if (self.micro_batch or len(lr)) > 3:
-            raise torch.OutOfMemoryError("no room beside the graph's own")
+            raise torch.OutOfMemoryError("no memory in addition to the graph's own")
         return whole(self, lr, hr)
 
     monkeypatch.setattr(Step, "_capture", capture)
@@ -257,7 +266,8 @@ def test_compiled_steps_learn_the_same_repeat_their_bits_and_serve_other_tempera
 
 
 def test_bf16_arithmetic_keeps_fp32_weights_and_follows_fp32(plain: Runtime) -> None:
-    whole, half = trained(plain), trained(replace(plain, precision="bf16"))
+    whole = trained(plain)
+    half = trained(replace(plain, precision="bf16"))
     assert {t.dtype for t in weights_of(half.model).values()} == {torch.float32}
     assert half.mean_loss == pytest.approx(whole.mean_loss, rel=0.02)
     assert half.mean_loss != whole.mean_loss
@@ -289,7 +299,7 @@ def test_pixels_of_the_host_go_to_a_device_by_way_of_pinned_memory(
     assert not pinned
 
 
-def test_freed_memory_is_kept_where_the_c_library_is_glibc() -> None:
+def test_freed_memory_is_kept_if_the_c_library_is_glibc() -> None:
     import platform
 
     assert keep_freed_memory() is (platform.libc_ver()[0] == "glibc")

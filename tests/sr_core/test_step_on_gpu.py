@@ -31,7 +31,7 @@ from sr_core.training.step import STEPS_BEFORE_CAPTURE, Step, TrainState, start
 GPU = "cuda:0"
 SEED = 5
 
-# How a step is executed, by name: what each adds to the plain settings of its device.
+# The ways to execute a step, by name: the changes to the basic settings of the device.
 ENGINES: dict[str, dict[str, Any]] = {
     "cpu": {},
     "eager": {"precision": "bf16"},
@@ -42,7 +42,7 @@ ENGINES: dict[str, dict[str, Any]] = {
 
 
 def each(*names: str) -> pytest.MarkDecorator:
-    """The test under each of these engines; it belongs to the tests marked `gpu`, except under that of the CPU."""
+    """Run the test under each of these engines. All except the CPU engine are marked `gpu`."""
     return pytest.mark.parametrize(
         "engine", [pytest.param(name, marks=() if name == "cpu" else pytest.mark.gpu) for name in names]
     )
@@ -53,7 +53,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CU
 
 
 class Bench(NamedTuple):
-    """What a training is made of, in a size that suits its device."""
+    """The parts of a training, in a size that suits the device."""
 
     model: ModelConfig
     data: DataConfig
@@ -77,8 +77,8 @@ ON_GPU = Bench(
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> PatchStore:
-    """Smooth images of several sizes, so that there is something to learn."""
-    folder = tmp_path_factory.mktemp("pictures")
+    """Smooth images of several sizes, which a network can learn."""
+    folder = tmp_path_factory.mktemp("images")
     listed = []
     for number, (height, width) in enumerate([(160, 300), (256, 256), (200, 140)]):
         y, x = np.mgrid[:height, :width] / 40
@@ -90,7 +90,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> PatchStore:
 
 @pytest.fixture(autouse=True)
 def _settings_as_they_were() -> Iterator[None]:
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
     cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
     yield
     torch.set_num_threads(threads)
@@ -99,7 +100,7 @@ def _settings_as_they_were() -> Iterator[None]:
 
 
 def runtime_of(engine: str) -> Runtime:
-    """These settings, applied; skips the test if this machine lacks what they need."""
+    """Apply these settings, or skip the test if this machine does not support them."""
     device = None if engine == "cpu" else GPU
     if device and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
@@ -136,7 +137,7 @@ def trained(runtime: Runtime, store: PatchStore, count: int, *, to: TrainState |
 
 
 def differing(one: TrainState, other: TrainState) -> list[str]:
-    """Names of the weights and averages that differ in a bit."""
+    """The names of the weights and averages that are not bitwise equal."""
     pairs = ((one.model, other.model), (one.average.model, other.average.model))
     return [
         name
@@ -148,7 +149,7 @@ def differing(one: TrainState, other: TrainState) -> list[str]:
 
 @contextmanager
 def no_waiting(runtime: Runtime) -> Iterator[None]:
-    """Raises where the host waits for the GPU."""
+    """Raise an error if the host waits for the GPU."""
     if runtime.device == "cpu":
         yield
         return
@@ -197,7 +198,8 @@ def test_a_step_trains_on_the_hosts_patches_wherever_they_are_drawn(store: Patch
 def test_a_step_learns_as_the_eager_one_does(store: PatchStore, engine: str) -> None:
     runtime = runtime_of(engine)
     plain = replace(runtime, engine="eager", compiled=False)
-    found, expected = trained(runtime, store, 12), trained(plain, store, 12)
+    found = trained(runtime, store, 12)
+    expected = trained(plain, store, 12)
     moved = {name: tensor.float().cpu() for name, tensor in weights_of(found.model).items()}
     gap = max(float((moved[n] - t.float().cpu()).abs().max()) for n, t in weights_of(expected.model).items())
     gap /= bench_of(runtime).train.learning_rate
@@ -211,7 +213,8 @@ def test_a_step_learns_as_the_eager_one_does(store: PatchStore, engine: str) -> 
 @every_engine
 def test_two_trainings_have_the_same_bits(store: PatchStore, engine: str) -> None:
     runtime = runtime_of(engine)
-    first, second = trained(runtime, store, 20), trained(runtime, store, 20)
+    first = trained(runtime, store, 20)
+    second = trained(runtime, store, 20)
     assert differing(first, second) == []
     assert first.mean_loss == second.mean_loss
 
@@ -220,7 +223,7 @@ def test_two_trainings_have_the_same_bits(store: PatchStore, engine: str) -> Non
 def test_a_resumed_training_has_the_bits_of_an_uninterrupted_one(
     store: PatchStore, engine: str, tmp_path: Path
 ) -> None:
-    """The resumed one takes its first steps kernel by kernel, where the other replays."""
+    """The resumed run executes its first steps kernel by kernel, while the other run replays a graph."""
     runtime = runtime_of(engine)
     whole = trained(runtime, store, 16)
     save_checkpoint(tmp_path / "checkpoint", trained(runtime, store, 8), Mark("", 0))
@@ -231,11 +234,12 @@ def test_a_resumed_training_has_the_bits_of_an_uninterrupted_one(
     assert differing(resumed, whole) == []
 
 
-@each("cpu", "eager", "graphed")  # parts have another shape, which would be compiled as well
+@each("cpu", "eager", "graphed")  # smaller parts have another shape, which would have to be compiled
 def test_a_batch_in_parts_takes_the_same_step(store: PatchStore, engine: str) -> None:
     runtime = runtime_of(engine)
     parts = replace(runtime, micro_batch=bench_of(runtime).train.batch_size // 2)
-    whole, split = trained(runtime, store, 8), trained(parts, store, 8)
+    whole = trained(runtime, store, 8)
+    split = trained(parts, store, 8)
     assert split.mean_loss == pytest.approx(whole.mean_loss, rel=1e-2)
     assert split.patches == whole.patches
 
@@ -258,7 +262,7 @@ def test_no_step_waits_for_the_device(store: PatchStore, engine: str) -> None:
 
 @contextmanager
 def at_most(more_bytes: float) -> Iterator[None]:
-    """This process gets so much more of the GPU's memory, and no more."""
+    """Limit the additional GPU memory of this process to this many bytes."""
     torch.cuda.empty_cache()
     total = torch.cuda.mem_get_info(GPU)[1]
     torch.cuda.set_per_process_memory_fraction(min(1.0, (torch.cuda.memory_reserved() + more_bytes) / total))
@@ -272,19 +276,19 @@ def at_most(more_bytes: float) -> Iterator[None]:
 @pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize("engine", ["eager", "graphed"])
-def test_memory_that_runs_out_halves_the_parts_and_the_training_goes_on(store: PatchStore, engine: str) -> None:
-    """The full network keeps 54 MB a patch for its backward pass: 32 patches are 1.7 GB, which are not there."""
+def test_memory_that_runs_out_halves_the_parts_and_the_training_continues(store: PatchStore, engine: str) -> None:
+    """The full network needs 54 MB per patch for its backward pass, so 32 patches need 1.7 GB, more than available."""
     runtime = runtime_of(engine)
     state = begin(runtime, ModelConfig())
-    told = []
+    events = []
     train = replace(ON_GPU.train, budget_patches=32 * 12)
     patches = open_patch_source(store, 2, runtime.device, "device").patches(ON_GPU.data, SEED)
     with at_most(1.2e9):
         for event in fit(
             state, train, runtime, batches=patches.batch, validate=lambda model: {"val/psnr": 1.0}, validate_every=384
         ):
-            told.append(event)
-    reduced = [event.micro_batch for event in told if isinstance(event, SmallerMicroBatch)]
+            events.append(event)
+    reduced = [event.micro_batch for event in events if isinstance(event, SmallerMicroBatch)]
     print(f"{engine}: with 1.2 GB, 32 patches go through the network {reduced} at a time")
     assert reduced and 0 < reduced[-1] < 32
     assert reduced == sorted(reduced, reverse=True)

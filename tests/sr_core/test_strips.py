@@ -1,4 +1,4 @@
-"""An image in strips of rows: the whole image's result at any size, strip height, scale and kernel size."""
+"""Computing an image in strips gives the result for the whole image, at any size, strip height, scale and kernel."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ SCALES: tuple[Scale, ...] = (2, 3, 4)
 
 
 def network(scale: Scale = 2, seed: int = 5, **config: Any) -> A2N:
-    """A small network whose branch weights are far from one half, so that a wrong mean shows."""
+    """A small network whose branch weights are far from one half, so that a wrong mean changes the result."""
     settings = {"n_feats": 6, "upsampler_feats": 4, "n_blocks": 2, "temperature": 0.1, "reduction": 2} | config
     model = A2N(ModelConfig(**settings), scale)
     initialise(model, seed)
@@ -33,7 +33,7 @@ def network(scale: Scale = 2, seed: int = 5, **config: Any) -> A2N:
 
 
 def noise(height: int, width: int, n: int = 1, seed: int = 0) -> Tensor:
-    """(n, 3, height, width) in 0..1, float64: there only a real mistake is larger than rounding."""
+    """Random images (n, 3, height, width) in [0, 1], float64, so that errors are much larger than rounding."""
     values = np.random.default_rng(seed).integers(0, 256, (n, 3, height, width))
     return torch.from_numpy(values).double() / 255
 
@@ -62,25 +62,27 @@ def test_strips_of_any_height_give_the_whole_image_s_result(
         nn.utils.convert_conv2d_weight_memory_format(model, torch.channels_last)
     lr = noise(height, width, n, seed=height * 41 + width)
     with torch.inference_mode():
-        expected, found = model(lr), forward_in_strips(model, lr, rows)
-    assert found.dtype == lr.dtype
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
+        expected = model(lr)
+        in_strips = forward_in_strips(model, lr, rows)
+    assert in_strips.dtype == lr.dtype
+    torch.testing.assert_close(in_strips, expected, rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize(("scale", "halo"), [(2, 2), (3, 1), (4, 2)])
-def test_the_tail_s_halo_is_as_large_as_what_it_sees_and_no_larger(scale: Scale, halo: int) -> None:
-    """Measured by gradients: which rows of deep features reach the enlarged row of one LR row."""
+def test_the_tail_s_halo_equals_its_receptive_field(scale: Scale, halo: int) -> None:
+    """Gradients show which rows of deep features affect the enlarged row of one LR row."""
     model = network(scale).double()
     deep = torch.randn(1, 6, 15, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
     rows = model.to_rgb(model.tail(deep))[:, :, scale * 7 : scale * 8]
     (gradient,) = torch.autograd.grad(rows.sum(), deep)
-    seen = gradient.abs().sum((0, 1, 3)).nonzero().flatten()
-    assert (int(seen.min()), int(seen.max())) == (7 - halo, 7 + halo)
+    reached = gradient.abs().sum((0, 1, 3)).nonzero().flatten()
+    assert (int(reached.min()), int(reached.max())) == (7 - halo, 7 + halo)
     assert tail_halo(model) == halo
 
 
 def test_naive_tiles_differ_so_equality_is_no_accident() -> None:
-    model, lr = network().double(), noise(24, 12)
+    model = network().double()
+    lr = noise(24, 12)
     with torch.inference_mode():
         tiles = torch.cat([model(lr[:, :, :12]), model(lr[:, :, 12:])], dim=2)
         assert (tiles - model(lr)).abs().max() > 1e-3
@@ -97,7 +99,8 @@ def test_the_full_network_in_fp32_differs_in_at_most_one_sample_of_ten_thousand_
 
 
 def test_bf16_strips_are_as_near_to_fp32_as_the_whole_image_in_bf16() -> None:
-    model, lr = network(n_feats=16, upsampler_feats=8), image(40, 30)
+    model = network(n_feats=16, upsampler_feats=8)
+    lr = image(40, 30)
     exact = super_resolve(model, lr)
     whole = super_resolve(model, lr, precision="bf16", strip_rows="whole")
     strips = super_resolve(model, lr, precision="bf16", strip_rows=8)
@@ -123,7 +126,8 @@ def test_validation_crops_and_benchmark_images_are_taken_whole_and_large_ones_in
 
 
 def test_a_small_image_s_bits_are_those_of_the_plain_call() -> None:
-    model, lr = network(), image(30, 20)
+    model = network()
+    lr = image(30, 20)
     with torch.inference_mode():
         x = torch.from_numpy(lr).permute(2, 0, 1)[None] / 255
         plain = (model(x)[0] * 255).permute(1, 2, 0).numpy()
@@ -133,12 +137,13 @@ def test_a_small_image_s_bits_are_those_of_the_plain_call() -> None:
 def test_a_large_image_goes_through_strips_by_itself_and_through_each_turn_of_the_ensemble(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model, lr = network(), image(60, 20)
+    model = network()
+    lr = image(60, 20)
     whole = super_resolve(model, lr, self_ensemble=True)
-    seen: list[tuple[int, int, int]] = []
+    shapes: list[tuple[int, int, int]] = []
 
     def spy(model: A2N, x: Tensor, rows: int, **kwargs: Any) -> Tensor:
-        seen.append((*x.shape[2:], rows))
+        shapes.append((*x.shape[2:], rows))
         return forward_in_strips(model, x, rows, **kwargs)
 
     monkeypatch.setattr(inference, "forward_in_strips", spy)
@@ -146,9 +151,9 @@ def test_a_large_image_goes_through_strips_by_itself_and_through_each_turn_of_th
     parts: list[float] = []
     strips = super_resolve(model, lr, self_ensemble=True, progress=parts.append)
     np.testing.assert_allclose(strips, whole, atol=1e-3)
-    assert sorted({shape[:2] for shape in seen}) == [(20, 60), (60, 20)]
-    assert len(seen) == 8
-    assert {rows for _, _, rows in seen} == {8, 10}
+    assert sorted({shape[:2] for shape in shapes}) == [(20, 60), (60, 20)]
+    assert len(shapes) == 8
+    assert {rows for _, _, rows in shapes} == {8, 10}
     assert parts == sorted(parts)
     assert parts[-1] == 1
     assert len(parts) > 8
@@ -165,33 +170,34 @@ def test_a_strip_of_no_rows_is_refused() -> None:
 def test_an_enlargement_that_is_too_large_for_the_device_is_made_in_strips_with_the_same_result(
     scale: Scale, skip: str, channels_last: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, lr = network(scale, skip_interpolation=skip).double(), noise(17, 9)
+    model = network(scale, skip_interpolation=skip).double()
+    lr = noise(17, 9)
     if channels_last:
         lr = lr.contiguous(memory_format=torch.channels_last)
     expected = forward_in_strips(model, lr, 5)
     monkeypatch.setattr(
-        strips, "_MOST_ELEMENTS", {"cpu": 5 * 3 * 9 * scale**2}
+        strips, "_MAX_TENSOR_ELEMENTS", {"cpu": 5 * 3 * 9 * scale**2}
     )  # five rows: three with one on each side
     enlarged: list[int] = []
     whole = A2N.enlarged
     monkeypatch.setattr(A2N, "enlarged", lambda self, part: enlarged.append(part.shape[2]) or whole(self, part))
-    found = forward_in_strips(model, lr, 5)
+    in_strips = forward_in_strips(model, lr, 5)
     assert enlarged == [4, 5, 5, 5, 5, 3]
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
+    torch.testing.assert_close(in_strips, expected, rtol=0, atol=1e-11)
 
 
 class Largest(TorchDispatchMode):
-    """The largest tensor that an operation made which counts its elements itself."""
+    """Records the largest tensor of the operations that use their own element indices."""
 
     def __init__(self) -> None:
         super().__init__()
         self.elements = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
         if "upsample" in str(func) or "convolution" in str(func):
-            self.elements = max(self.elements, made.numel(), args[0].numel())
-        return made
+            self.elements = max(self.elements, result.numel(), args[0].numel())
+        return result
 
 
 @pytest.mark.parametrize(
@@ -203,7 +209,7 @@ class Largest(TorchDispatchMode):
     ],
 )
 def test_no_operation_on_a_gpu_meets_a_tensor_of_2_to_the_31_elements(scale: Scale, height: int, width: int) -> None:
-    """On torch's "meta" device, which computes shapes alone."""
+    """Uses torch's "meta" device, which computes only shapes."""
     with torch.device("meta"):
         model = A2N(ModelConfig(n_blocks=1), scale)
         lr = torch.empty(1, 3, height, width)
@@ -251,7 +257,7 @@ print(peak() - before)
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak memory of a process from /proc")
 def test_strips_take_less_than_half_of_the_whole_image_s_memory() -> None:
-    """Peak resident memory, each in its own process; a larger image and more blocks change nothing about it."""
+    """Peak resident memory, measured in separate processes. It does not depend on image size or number of blocks."""
     whole, strips = (
         int(subprocess.run([sys.executable, "-c", PEAK, str(rows)], check=True, capture_output=True).stdout)
         for rows in (0, 16)

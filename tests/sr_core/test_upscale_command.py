@@ -1,4 +1,4 @@
-"""python -m sr_core.upscale: what is kept of users' own images, where they go, and what happens when some are bad."""
+"""python -m sr_core.upscale: the properties that images keep, the output paths, and bad images."""
 
 import errno
 import json
@@ -48,7 +48,7 @@ def network(scale: Scale = 2) -> A2N:
 
 
 def save_weights(folder: Path, scale: Scale = 2) -> Path:
-    """As a study leaves them."""
+    """Weights as a study writes them."""
     model = network(scale)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(model.state_dict(), folder / "model.safetensors")
@@ -82,24 +82,24 @@ def names(folder: Path) -> list[str]:
 
 
 def off_by_at_most_one(found: np.ndarray, wanted: np.ndarray) -> bool:
-    """A memory format of weights that is not the same adds in another order: here and there a rounding differs."""
+    """Another memory format of the weights changes the order of sums, so a few roundings differ."""
     assert found.shape == wanted.shape
     difference = abs(found.astype(int) - wanted)
     return bool(difference.max() <= 1 and (difference > 0).mean() <= 0.002)
 
 
-def test_a_image_becomes_the_network_s_output_under_a_clear_name(
+def test_an_image_becomes_the_network_s_output_under_a_clear_name(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     PIL.Image.fromarray(PIXELS).save(tmp_path / "photo.tiff")
     upscaled(weights, tmp_path / "out", tmp_path / "photo.tiff")
     assert names(tmp_path / "out") == ["photo_x2.png"]
-    found = opened(tmp_path / "out/photo_x2.png")
-    assert (found.format, found.mode, found.size) == ("PNG", "RGB", (34, 26))
-    assert off_by_at_most_one(np.asarray(found), expected(PIXELS))
+    enlarged = opened(tmp_path / "out/photo_x2.png")
+    assert (enlarged.format, enlarged.mode, enlarged.size) == ("PNG", "RGB", (34, 26))
+    assert off_by_at_most_one(np.asarray(enlarged), expected(PIXELS))
     *_, line, last = capsys.readouterr().out.splitlines()
     assert line == f"{tmp_path / 'photo.tiff'} -> {tmp_path / 'out/photo_x2.png'}"
-    assert last == "1 enlarged 2 times, 0 kept, 0 failed"
+    assert last == "1 enlarged 2 times, 0 skipped, 0 failed"
 
 
 def test_the_ensemble_and_bf16_are_asked_for_by_flags(weights: Path, tmp_path: Path) -> None:
@@ -113,12 +113,12 @@ def test_the_ensemble_and_bf16_are_asked_for_by_flags(weights: Path, tmp_path: P
     assert 0 < abs(bf16.astype(int) - plain).max() <= 4
 
 
-def test_alpha_is_enlarged_by_exact_bicubic_beside_the_colours(weights: Path, tmp_path: Path) -> None:
+def test_alpha_is_enlarged_by_exact_bicubic_along_with_the_colours(weights: Path, tmp_path: Path) -> None:
     write_png(tmp_path / "a.png", np.dstack([PIXELS, ALPHA]))
     upscaled(weights, tmp_path / "out", tmp_path / "a.png")
-    found = np.asarray(opened(tmp_path / "out/a_x2.png"))
-    assert off_by_at_most_one(found[..., :3], expected(PIXELS))
-    np.testing.assert_array_equal(found[..., 3], imresize(ALPHA, 2))
+    enlarged = np.asarray(opened(tmp_path / "out/a_x2.png"))
+    assert off_by_at_most_one(enlarged[..., :3], expected(PIXELS))
+    np.testing.assert_array_equal(enlarged[..., 3], imresize(ALPHA, 2))
 
 
 def test_grey_stays_grey_with_and_without_alpha(weights: Path, tmp_path: Path) -> None:
@@ -160,9 +160,9 @@ def test_a_folder_s_gifs_are_left_out_and_one_line_says_so(
 def test_a_webp_with_alpha_keeps_it(weights: Path, tmp_path: Path) -> None:
     PIL.Image.fromarray(np.dstack([PIXELS, ALPHA])).save(tmp_path / "a.webp", lossless=True, exact=True)
     upscaled(weights, tmp_path / "out", tmp_path / "a.webp")
-    found = np.asarray(opened(tmp_path / "out/a_x2.png"))
-    assert off_by_at_most_one(found[..., :3], expected(PIXELS))
-    np.testing.assert_array_equal(found[..., 3], imresize(ALPHA, 2))
+    enlarged = np.asarray(opened(tmp_path / "out/a_x2.png"))
+    assert off_by_at_most_one(enlarged[..., :3], expected(PIXELS))
+    np.testing.assert_array_equal(enlarged[..., 3], imresize(ALPHA, 2))
 
 
 def test_a_palette_with_a_transparent_entry_becomes_colours_with_alpha(weights: Path, tmp_path: Path) -> None:
@@ -170,10 +170,10 @@ def test_a_palette_with_a_transparent_entry_becomes_colours_with_alpha(weights: 
     image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255, 9, 9, 9])
     image.save(tmp_path / "p.png", transparency=1)
     upscaled(weights, tmp_path / "out", tmp_path / "p.png")
-    found = opened(tmp_path / "out/p_x2.png")
+    enlarged = opened(tmp_path / "out/p_x2.png")
     alpha = np.where(PIXELS[..., 0] // 64 == 1, 0, 255).astype(np.uint8)
-    assert found.mode == "RGBA"
-    np.testing.assert_array_equal(np.asarray(found)[..., 3], imresize(alpha, 2))
+    assert enlarged.mode == "RGBA"
+    np.testing.assert_array_equal(np.asarray(enlarged)[..., 3], imresize(alpha, 2))
 
 
 def test_a_turned_photograph_comes_out_upright_with_its_profile_and_without_the_tag(
@@ -183,10 +183,10 @@ def test_a_turned_photograph_comes_out_upright_with_its_profile_and_without_the_
     exif[ORIENTATION] = 6  # to be turned clockwise
     PIL.Image.fromarray(PIXELS).save(tmp_path / "phone.png", exif=exif, icc_profile=SRGB)
     upscaled(weights, tmp_path / "out", tmp_path / "phone.png")
-    found = opened(tmp_path / "out/phone_x2.png")
-    assert off_by_at_most_one(np.asarray(found), expected(np.rot90(PIXELS, -1)))
-    assert found.info["icc_profile"] == SRGB
-    assert ORIENTATION not in found.getexif()
+    enlarged = opened(tmp_path / "out/phone_x2.png")
+    assert off_by_at_most_one(np.asarray(enlarged), expected(np.rot90(PIXELS, -1)))
+    assert enlarged.info["icc_profile"] == SRGB
+    assert ORIENTATION not in enlarged.getexif()
 
 
 def test_a_profile_for_other_channels_is_not_passed_on(weights: Path, tmp_path: Path) -> None:
@@ -213,8 +213,8 @@ def test_folders_are_taken_at_any_depth_and_outputs_below_them_are_not(weights: 
         write_png(photos / name, PIXELS)
     for _ in range(2):
         upscaled(weights, photos / "large", photos)
-    made = sorted(p.relative_to(photos / "large").as_posix() for p in (photos / "large").rglob("*.*"))
-    assert made == ["2024/a_x2.png", "2024/may/b_x2.png", "a_x2.png"]
+    written = sorted(p.relative_to(photos / "large").as_posix() for p in (photos / "large").rglob("*.*"))
+    assert written == ["2024/a_x2.png", "2024/may/b_x2.png", "a_x2.png"]
 
 
 def test_what_is_there_is_kept_unless_asked_otherwise(
@@ -225,8 +225,9 @@ def test_what_is_there_is_kept_unless_asked_otherwise(
     (tmp_path / "out/a_x2.png").write_bytes(b"mine")
     upscaled(weights, tmp_path / "out", tmp_path / "a.png")
     assert (tmp_path / "out/a_x2.png").read_bytes() == b"mine"
-    assert "1 of 1 are in" in (out := capsys.readouterr().out)
-    assert out.endswith("0 enlarged 2 times, 1 kept, 0 failed\n")
+    out = capsys.readouterr().out
+    assert f"skipping 1 of 1 images that already exist in {tmp_path / 'out'}; --overwrite replaces them" in out
+    assert out.endswith("0 enlarged 2 times, 1 skipped, 0 failed\n")
     upscaled(weights, tmp_path / "out", tmp_path / "a.png", "--overwrite")
     assert opened(tmp_path / "out/a_x2.png").size == (34, 26)
 
@@ -266,8 +267,8 @@ def test_outputs_that_are_one_file_on_some_disks_are_a_fault_of_the_second(
     upscaled(weights, tmp_path / "out", photos, status=2)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {photos / in_order[1]}: {photos / in_order[0]} becomes ")
-    made = [path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*.png")]
-    assert made == [Path(in_order[0]).with_name(f"{Path(in_order[0]).stem}_x2.png")]
+    written = [path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*.png")]
+    assert written == [Path(in_order[0]).with_name(f"{Path(in_order[0]).stem}_x2.png")]
 
 
 def test_entries_that_are_no_files_are_a_line_each_and_block_nothing(
@@ -318,21 +319,21 @@ def test_bad_inputs_are_a_line_each_and_the_others_are_enlarged(
     printed = capsys.readouterr()
     errors = printed.err.splitlines()
     assert all(line.startswith("error: ") for line in errors)
-    told = {
+    reasons = {
         "gone.png": "no such image",
         "empty": "no image below",
         "a.webp": "becomes",
         "b.png": "cannot be decoded",
     }
-    told |= {"text.jpg": "cannot be decoded", "print.jpg": "is a CMYK image"}
-    assert len(errors) == len(told)
-    for name, reason in told.items():
+    reasons |= {"text.jpg": "cannot be decoded", "print.jpg": "is a CMYK image"}
+    assert len(errors) == len(reasons)
+    for name, reason in reasons.items():
         assert any(f"{name}: " in line and reason in line for line in errors), name
     assert names(tmp_path / "out") == ["a_x2.png", "z_x2.png"]
-    assert printed.out.endswith("2 enlarged 2 times, 0 kept, 6 failed\n")
+    assert printed.out.endswith("2 enlarged 2 times, 0 skipped, 6 failed\n")
 
 
-def test_a_image_too_large_for_the_memory_is_told_before_it_is_tried(
+def test_an_image_too_large_for_the_memory_is_refused_before_it_is_tried(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_png(tmp_path / "large.png", np.zeros((300, 300), dtype=np.uint8))
@@ -369,7 +370,7 @@ def test_a_full_disk_ends_the_command_and_leaves_nothing(
     assert names(tmp_path / "out") == []
 
 
-def test_an_output_that_may_not_be_replaced_is_told_and_the_others_are_enlarged(
+def test_an_output_that_may_not_be_replaced_is_reported_and_the_others_are_enlarged(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "in").mkdir()
@@ -392,14 +393,12 @@ def test_an_output_that_may_not_be_replaced_is_told_and_the_others_are_enlarged(
     assert opened(tmp_path / "out" / "b_x2.png").size == (34, 26)
 
 
-def test_released_weights_need_a_scale_where_they_do_not_tell_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_released_x2_and_x3_weights_need_a_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_png(tmp_path / "a.png", PIXELS)
     for scale in (3, 4):
         torch.save(to_published(network(scale).state_dict()), tmp_path / f"x{scale}.pt")
     upscaled(tmp_path / "x3.pt", tmp_path / "out", tmp_path / "a.png", status=2)
-    assert "say with --scale which these are" in capsys.readouterr().err
+    assert "give their scale with --scale" in capsys.readouterr().err
     upscaled(tmp_path / "x3.pt", tmp_path / "out", tmp_path / "a.png", "--scale", 3)
     upscaled(tmp_path / "x4.pt", tmp_path / "out", tmp_path / "a.png")
     assert names(tmp_path / "out") == ["a_x3.png", "a_x4.png"]
@@ -419,9 +418,11 @@ def test_bad_usage_is_one_line(weights: Path, tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.slow
-def test_a_killed_run_leaves_whole_images_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    """The real command, killed while it works: each output is whole, and the second run makes what is missing."""
-    weights, photos, out = save_weights(tmp_path / "trained"), tmp_path / "photos", tmp_path / "out"
+def test_a_killed_run_leaves_whole_images_and_the_same_command_resumes(tmp_path: Path) -> None:
+    """The real command, killed while it works: every output is complete, and a second run adds the missing ones."""
+    weights = save_weights(tmp_path / "trained")
+    photos = tmp_path / "photos"
+    out = tmp_path / "out"
     photos.mkdir()
     for number in range(40):
         write_png(photos / f"{number:02}.png", RNG.integers(0, 256, (200, 150, 3), dtype=np.uint8))
@@ -430,7 +431,7 @@ def test_a_killed_run_leaves_whole_images_and_the_same_command_goes_on(tmp_path:
     assert process.stdout is not None
     process.stdout.readline()
     process.stdout.readline()
-    time.sleep(0.03)  # in the midst of something
+    time.sleep(0.03)  # so that the process is killed while it works
     process.send_signal(signal.SIGKILL)
     process.stdout.close()
     process.wait()
@@ -440,7 +441,7 @@ def test_a_killed_run_leaves_whole_images_and_the_same_command_goes_on(tmp_path:
     assert {opened(out / name).size for name in made} == {(300, 400)}
 
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == f"{40 - len(made)} enlarged 2 times, {len(made)} kept, 0 failed"
+    assert done.stdout.splitlines()[-1] == f"{40 - len(made)} enlarged 2 times, {len(made)} skipped, 0 failed"
     assert names(out) == [f"{number:02}_x2.png" for number in range(40)]
     assert {name: (out / name).stat().st_mtime_ns for name in made} == times
     assert all(opened(path).size == (300, 400) for path in out.iterdir())
@@ -450,13 +451,15 @@ def test_on_a_gpu_the_room_is_what_is_free_and_not_all_that_it_has(monkeypatch: 
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3 << 30, 80 << 30))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5 << 30)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1 << 30)
-    assert enlarge._room(torch.device("cuda:0")) == 7 << 30, "what this process keeps for its next image is free too"
+    assert enlarge._available_bytes(torch.device("cuda:0")) == 7 << 30, (
+        "what this process keeps for its next image is free too"
+    )
 
 
 @pytest.mark.parametrize(
     "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
 )
-def test_a_image_for_which_memory_runs_out_is_one_line_and_the_next_is_enlarged(
+def test_an_image_for_which_memory_runs_out_is_one_line_and_the_next_is_enlarged(
     weights: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -474,8 +477,8 @@ def test_a_image_for_which_memory_runs_out_is_one_line_and_the_next_is_enlarged(
 
     monkeypatch.setattr(enlarge, "super_resolve", confined)
     upscaled(weights, tmp_path / "out", tmp_path / "large.png", tmp_path / "small.png", status=2)
-    told = capsys.readouterr().err
-    assert "large.png: enlarging 40x40 pixels takes more than is free on cpu" in told and told.count("\n") == 1
+    errors = capsys.readouterr().err
+    assert "large.png: enlarging 40x40 pixels takes more than is free on cpu" in errors and errors.count("\n") == 1
     assert names(tmp_path / "out") == ["small_x2.png"]
 
 
@@ -490,7 +493,7 @@ def test_a_name_that_fits_is_written(weights: Path, tmp_path: Path, needs_name: 
     assert names(tmp_path / "out") == [f"{stem}_x2.png"]
 
 
-def test_a_name_that_is_too_long_is_told_and_the_others_are_enlarged(
+def test_a_name_that_is_too_long_is_reported_and_the_others_are_enlarged(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "in"

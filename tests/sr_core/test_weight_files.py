@@ -1,4 +1,4 @@
-"""Weights that are not finite, that other trainers wrote, or that are none."""
+"""Weight files with NaN, from other training tools, or without weights."""
 
 import argparse
 import json
@@ -40,7 +40,7 @@ def released(seed: int = 1) -> dict[str, Tensor]:
 
 
 def own(folder: Path, state: dict[str, Tensor]) -> Path:
-    """A trial's weights, beside their config."""
+    """The weights of a trial, next to their config."""
     folder.mkdir(exist_ok=True)
     save_file(state, folder / "weights.safetensors")
     config = {"model": asdict(RELEASED), "data": {"scale": 2}}
@@ -99,14 +99,15 @@ def test_commands_refuse_weights_that_are_not_finite_in_one_line(
         lambda: upscale([str(images), "--weights", path, "--out", str(tmp_path / "out")]),
     )
     for command in commands:
-        status, printed = command(), capsys.readouterr()
+        status = command()
+        printed = capsys.readouterr()
         assert (status, printed.out, printed.err.count("\n")) == (2, "", 1)
         assert "blocks.1.enter.weight are NaN or infinite" in printed.err
     assert not (tmp_path / "out").exists()
 
 
 def overflowing() -> dict[str, Tensor]:
-    """Finite weights whose products are not."""
+    """Finite weights whose products overflow."""
     return {name: torch.full_like(tensor, 1e25) for name, tensor in network().state_dict().items()}
 
 
@@ -146,9 +147,9 @@ def test_a_mean_over_an_exact_image_is_finite_and_the_image_stays_infinite(
 def test_other_floating_point_types_become_float32(tmp_path: Path, dtype: torch.dtype) -> None:
     state = {name: tensor.to(dtype) for name, tensor in released().items()}
     torch.save(state, tmp_path / "x2.pth")
-    found, _ = read_weights(tmp_path / "x2.pth")
-    assert {tensor.dtype for tensor in found.values()} == {torch.float32}
-    assert equal(to_published(found), {name: tensor.float() for name, tensor in state.items()})
+    tensors, _ = read_weights(tmp_path / "x2.pth")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+    assert equal(to_published(tensors), {name: tensor.float() for name, tensor in state.items()})
     assert next(load_model(tmp_path / "x2.pth", 2).parameters()).dtype == torch.float32
 
 
@@ -224,17 +225,17 @@ WRAPPED: dict[str, tuple[Callable[[dict[str, Tensor], dict[str, Tensor]], Any], 
 
 
 @pytest.mark.parametrize("trainer", WRAPPED)
-def test_an_a2n_in_another_trainers_checkpoint_is_unwrapped_and_that_is_told_in_one_line(
+def test_an_a2n_in_a_checkpoint_of_another_tool_is_unwrapped_and_one_line_says_so(
     tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str], trainer: str
 ) -> None:
-    wrap, told = WRAPPED[trainer]
+    wrap, message = WRAPPED[trainer]
     path = tmp_path / "net.ckpt"
     torch.save(wrap(released(1), released(2)), path)
     notes: list[str] = []
-    found, _ = read_weights(path, note=notes.append)
-    assert equal(to_published(found), released(1))
+    tensors, _ = read_weights(path, note=notes.append)
+    assert equal(to_published(tensors), released(1))
     assert len(notes) == 1
-    assert told in notes[0]
+    assert message in notes[0]
     assert evaluate(["--weights", str(path), "--benchmark", str(images), "--scale", "2", "--json"]) == 0
     assert capsys.readouterr().err == f"note: {notes[0]}\n"
 
@@ -258,7 +259,7 @@ def test_content_decides_what_a_file_is(tmp_path: Path) -> None:
         assert load_model(tmp_path / name, 2).scale == 2
 
 
-def test_our_weights_saved_by_torch_are_loaded_by_the_config_beside_them(tmp_path: Path) -> None:
+def test_our_weights_saved_by_torch_are_loaded_with_the_config_next_to_them(tmp_path: Path) -> None:
     path = own(tmp_path / "trial", network().state_dict())
     torch.save({"state_dict": network().state_dict()}, path.with_suffix(".pth"))
     assert equal(load_model(path.with_suffix(".pth"), None).state_dict(), network().state_dict())
@@ -267,7 +268,7 @@ def test_our_weights_saved_by_torch_are_loaded_by_the_config_beside_them(tmp_pat
         load_model(path.with_suffix(".pth"), None)
 
 
-# Files that hold no A2N
+# Files without an A2N
 
 
 @pytest.mark.parametrize(
@@ -357,7 +358,7 @@ def plain_pickle(path: Path) -> None:
         (Path.mkdir, "name the file in it"),
     ],
 )
-def test_what_is_no_weights_file_is_told_in_one_line(
+def test_a_file_without_weights_is_refused_in_one_line(
     tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str], write: Callable[[Path], None], said: str
 ) -> None:
     path = tmp_path / "weights.pth"
@@ -371,8 +372,10 @@ def test_what_is_no_weights_file_is_told_in_one_line(
     assert not out.exists()
 
 
-@pytest.mark.parametrize(("write", "said"), [(empty, "it is empty"), (pointer, "git lfs pull"), (web_page, "DOCTYPE")])
-def test_what_is_no_safetensors_file_is_told_in_one_line(
+@pytest.mark.parametrize(
+    ("write", "said"), [(empty, "the file is empty"), (pointer, "git lfs pull"), (web_page, "DOCTYPE")]
+)
+def test_a_file_that_is_not_safetensors_is_refused_in_one_line(
     tmp_path: Path, write: Callable[[Path], None], said: str
 ) -> None:
     path = own(tmp_path / "trial", network().state_dict())
@@ -393,7 +396,7 @@ def test_an_unwrapped_network_enlarges_as_the_plain_file_does(tmp_path: Path, im
         np.testing.assert_array_equal(read_image(tmp_path / "plain" / image), read_image(tmp_path / "wrapped" / image))
 
 
-def test_a_zip_archive_with_a_damaged_table_of_contents_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_zip_archive_with_a_damaged_table_of_contents_is_refused_in_one_line(tmp_path: Path) -> None:
     torch.save(released(), tmp_path / "a.pt")
     content = (tmp_path / "a.pt").read_bytes()
     for at in (content.index(b"PK\x01\x02"), content.rindex(b"/data.pkl") + 1):

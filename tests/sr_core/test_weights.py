@@ -1,4 +1,4 @@
-"""Weights from files into networks, and the messages when they do not fit."""
+"""Loading weight files into networks, and the messages for weights that do not fit."""
 
 import json
 import pickle
@@ -40,7 +40,7 @@ def test_own_weights_come_back_bit_for_bit_in_eval_mode(tmp_path: Path) -> None:
     assert all(torch.equal(t, model.state_dict()[name]) for name, t in loaded.state_dict().items())
 
 
-def test_reading_own_weights_gives_tensors_and_the_config_beside_them(tmp_path: Path) -> None:
+def test_reading_own_weights_gives_tensors_and_the_config_next_to_them(tmp_path: Path) -> None:
     state, config = read_weights(write_trial(tmp_path, network()))
     assert state.keys() == network().state_dict().keys()
     assert config is not None
@@ -55,22 +55,25 @@ def test_released_weights_are_read_under_our_names(shared: Path) -> None:
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_weights_in_the_released_form_are_loaded(tmp_path: Path, zipped: bool) -> None:
-    model, path = network(4), tmp_path / "x4.pt"
+    model = network(4)
+    path = tmp_path / "x4.pt"
     torch.save(to_published(model.state_dict()), path, _use_new_zipfile_serialization=zipped)
     lr = torch.rand(1, 3, 6, 6)
     with torch.inference_mode():
         torch.testing.assert_close(load_model(path, 4)(lr), model(lr))
-    with pytest.raises(CheckpointError, match=r"x4\.pt: these released weights enlarge by 4, asked for scale 2"):
+    message = r"x4\.pt: these released weights enlarge by 4, expected weights for scale 2"
+    with pytest.raises(CheckpointError, match=message):
         load_model(path, 2)
 
 
 def test_own_weights_of_another_scale_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"weights\.safetensors: enlarges by 2 .*, asked for scale 3"):
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors: enlarges by 2 .*, expected weights for scale 3"):
         load_model(write_trial(tmp_path, network(2)), 3)
 
 
 def test_a_mismatch_names_what_is_missing_unexpected_and_of_another_shape() -> None:
-    model, state = network(), network().state_dict()
+    model = network()
+    state = network().state_dict()
     state = {name: t for name, t in state.items() if not name.startswith("blocks.1.")}
     state |= {"extra.bias": torch.zeros(3), "head.bias": torch.zeros(9)}
     before = {name: t.clone() for name, t in model.state_dict().items()}
@@ -86,7 +89,8 @@ def test_a_mismatch_names_what_is_missing_unexpected_and_of_another_shape() -> N
 
 
 def test_x4_starts_from_all_of_x2_and_only_its_second_stage_is_fresh() -> None:
-    x2, x4 = network(2, seed=1), network(4, seed=2)
+    x2 = network(2, seed=1)
+    x4 = network(4, seed=2)
     fresh_values = {name: t.clone() for name, t in x4.state_dict().items()}
     report = transfer(x4, x2.state_dict())
     assert report.taken == tuple(x2.state_dict())
@@ -104,7 +108,7 @@ def test_a_tensor_of_another_shape_stays_fresh() -> None:
 
 
 def test_a_transfer_in_which_nothing_matches_is_refused() -> None:
-    with pytest.raises(CheckpointError, match=r"not one of 1 tensors given \(body\.weight\)"):
+    with pytest.raises(CheckpointError, match=r"none of the 1 given tensors \(body\.weight\)"):
         transfer(network(), {"body.weight": torch.zeros(1)})
 
 
@@ -168,7 +172,7 @@ def test_another_networks_released_weights_are_named(tmp_path: Path) -> None:
         load_model(tmp_path / "edsr.pt", 2)
 
 
-def test_own_weights_need_the_config_beside_them(tmp_path: Path) -> None:
+def test_own_weights_need_the_config_next_to_them(tmp_path: Path) -> None:
     path = write_trial(tmp_path, network())
     (tmp_path / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"config\.json: missing"):
