@@ -1,4 +1,4 @@
-"""Preparing a store: the same for any number of workers, resumed after any kill, and nothing is made twice."""
+"""Preparing a store gives the same result for any number of workers, resumes after any kill, and repeats no work."""
 
 import errno
 import fcntl
@@ -199,7 +199,7 @@ def test_the_command_prepares_several_folders_and_says_what_is_there(
     ]
     assert main([*argv, "--verify"]) == 0
     shown = capsys.readouterr().out
-    assert "15 images to train and 6 to validate" in shown and "x2 nearest, x4 nearest" in shown
+    assert "15 training and 6 validation images" in shown and "x2 nearest, x4 nearest" in shown
     store = load_store(out)
     names = [record.name for record in store.manifest]
     assert names[0] == "pictures/train/001.png" and names[-1] == "other/valid/008.png"
@@ -249,7 +249,7 @@ def test_an_out_that_was_never_a_store_is_refused_and_nothing_is_written(
     (tmp_path / "a folder").mkdir()
     (tmp_path / "thesis.txt").write_text("years of work")
     before = sorted(tmp_path.rglob("*"))
-    for name, said in (("a folder", "expected a file, this is a folder"), ("thesis.txt", "choose another name")):
+    for name, said in (("a folder", "expected a file, got a folder"), ("thesis.txt", "choose another name")):
         assert main(["--images", str(folder), "--out", str(tmp_path / name)]) == 2
         error = capsys.readouterr().err
         assert said in error and error.count("\n") == 1
