@@ -108,7 +108,7 @@ def _grid(size: Sequence[int], chunk: tuple[int, int]) -> tuple[int, int]:
 
 
 def _fixed(digest: str) -> np.bytes_:
-    """The digest as fixed-length bytes. A str would go to a heap without checksum, and HDF5 can hang on a damaged one."""
+    """The digest as fixed-length bytes. HDF5 stores a str in a heap without checksum, and can hang if it is damaged."""
     return np.bytes_(digest)
 
 

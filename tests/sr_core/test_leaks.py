@@ -224,7 +224,7 @@ def test_processes_change_nothing_but_the_time(keep: Keep) -> None:
 
 
 def test_many_images_are_compared_across_chunks(keep: Keep, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sr_core.leaks.overlap._CHUNK", 2)
+    monkeypatch.setattr("sr_core.leaks.overlap._CHUNK_IMAGES", 2)
     coins = read_image(EMBEDDED["coins"].path)
     names = ("coins", "text", "page", "coffee", "chelsea")
     images = [*(EMBEDDED[name] for name in names), keep("copy.png", coins), keep("small.png", resized(coins, 0.7))]
