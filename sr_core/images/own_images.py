@@ -28,7 +28,7 @@ from sr_core.images.scan import LeftOut, check_file, is_folder, resolved, scan
 from sr_core.process.names import folded
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-"""Weights of R, G and B for full-range luma (BT.601), as in Pillow. A sample with three equal values keeps its value."""
+"""Weights of R, G and B for full-range luma (BT.601), as in Pillow. A grey sample keeps its value."""
 
 
 @dataclass(frozen=True, slots=True)

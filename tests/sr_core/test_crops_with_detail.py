@@ -123,12 +123,12 @@ def test_a_blank_page_with_a_frame_gives_crops_of_its_frame() -> None:
 def test_a_dither_of_one_level_is_no_detail() -> None:
     image = page()
     image[(np.indices(image.shape[:2]).sum(axis=0) % 2).astype(bool)] += 1
-    with pytest.raises(ImageError, match="no validation image has detail"):
+    with pytest.raises(ImageError, match="no validation image has enough detail"):
         crops_of({"dither": image})
 
 
 def test_where_no_image_has_detail_the_error_names_them() -> None:
-    with pytest.raises(ImageError, match=r"no validation image has detail to score \(p0, p1, p2, …\).*50 dB"):
+    with pytest.raises(ImageError, match=r"no validation image has enough detail \(p0, p1, p2, …\).*50 dB"):
         crops_of({f"p{number}": page() for number in range(5)})
 
 

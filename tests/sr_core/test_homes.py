@@ -103,7 +103,7 @@ def test_hr_is_held_once_for_all_kernels_and_a_missing_kernel_is_named(
     assert not np.array_equal(np.asarray(a[0]), np.asarray(b[0]))
     with pytest.raises(StoreError, match="no train LR for x2 cv2_area"):
         opened.patches(DataConfig(lr_patch_size=16, train_kernel="cv2_area"), 1)
-    with pytest.raises(ImageError, match="no training image holds a square"):
+    with pytest.raises(ImageError, match="no training image is large enough: expected a side"):
         opened.patches(DataConfig(lr_patch_size=200, train_kernel="nearest"), 1)
 
 
@@ -126,7 +126,7 @@ def test_the_first_home_with_room_is_chosen_and_the_log_says_so(
     assert choose_by_size(41, 41, device_free=0, host_free=80) == "disk"
     with caplog.at_level(logging.INFO):
         assert open_patch_source(store, 2, "cpu").name == "host"
-    assert "home host" in caplog.text and "available in host memory" in caplog.text
+    assert "source host" in caplog.text and "available in host memory" in caplog.text
     hr = sum(3 * height * width for height, width in SIZES)
     lr = sum(3 * (height // 3) * (width // 3) for height, width in SIZES)
     assert pixel_bytes(store, 3) == hr + 2 * lr

@@ -132,7 +132,9 @@ def test_a_file_cut_off_anywhere_is_refused_or_still_whole(suffix: str, tmp_path
 def test_a_damaged_file_is_refused_with_its_cause(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(b"not a picture")
-    with pytest.raises(ImageError, match=r"a\.png: cannot be decoded as an image: it is no PNG.*replace it") as caught:
+    with pytest.raises(
+        ImageError, match=r"a\.png: cannot be decoded as an image: expected a PNG.*replace it"
+    ) as caught:
         read_image(path)
     assert isinstance(caught.value.__cause__, PIL.UnidentifiedImageError)
 
@@ -167,9 +169,9 @@ def test_a_missing_folder_a_file_and_a_folder_without_images_are_told_apart(tmp_
     with pytest.raises(ImageError, match="no such folder"):
         list_images(tmp_path / "missing")
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(ImageError, match="expected a folder of images, this is a file"):
+    with pytest.raises(ImageError, match="expected a folder of images, got a file"):
         list_images(tmp_path / "notes.txt")
-    with pytest.raises(ImageError, match=r"no image below this folder; expected \.bmp, "):
+    with pytest.raises(ImageError, match=r"no image in this folder; expected \.bmp, "):
         list_images(tmp_path)
 
 
@@ -226,5 +228,5 @@ def test_an_image_that_this_user_may_not_read_is_not_called_damaged(
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "read_bytes", refused)
-    with pytest.raises(ImageError, match="may not be read by this user"):
+    with pytest.raises(ImageError, match="this user may not read it"):
         read_image(path)

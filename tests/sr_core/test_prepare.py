@@ -135,7 +135,7 @@ def test_a_damaged_part_is_removed_and_made_again(tmp_path: Path, folder: Path) 
     data[-1] ^= 1
     damaged[1].write_bytes(data)
     write_png(images.valid[-1].path, np.zeros((40, 40, 3), np.uint8))
-    with pytest.raises(StoreError, match="was damaged and is removed; run again"):
+    with pytest.raises(StoreError, match="was damaged and has been deleted; run again"):
         prepare_store(path, images, X2, workers=1)
     prepare_store(path, images, X2, workers=1)
     assert contents(path) and not (tmp_path / "s.h5.parts").exists()

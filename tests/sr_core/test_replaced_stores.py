@@ -85,7 +85,7 @@ def test_a_path_that_holds_other_images_of_the_same_size_is_refused_and_not_call
 ) -> None:
     store = prepared(tmp_path / "s.h5", images(tmp_path / "images", (1, 2)))
     prepared(tmp_path / "other.h5", images(tmp_path / "others", (7, 8))).path.replace(store.path)
-    replaced = r"s\.h5: was replaced by a store of other images"
+    replaced = r"s\.h5: was replaced by a store with other images"
     for layer in (HR, Layer(2, "nearest")):
         with pytest.raises(StoreError, match=replaced):
             next(store.images("train", layer))

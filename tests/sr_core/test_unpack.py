@@ -105,7 +105,7 @@ def test_what_is_half_unpacked_is_no_image_yet_and_is_used_again(archive: Path, 
 
     with pytest.raises(KeyboardInterrupt):
         run(archive, to, interrupt)
-    with pytest.raises(ImageError, match="no image below this folder"):
+    with pytest.raises(ImageError, match="no image in this folder"):
         list_images(to)
     (half / "a" / "7.png").write_bytes(b"half a picture")
     (half / "a" / "from_before.png").write_bytes(b"of another edition")

@@ -70,7 +70,7 @@ def test_a_image_that_fills_the_square_gives_one_crop_however_many_are_asked_for
 
 
 def test_a_image_too_small_to_be_scored_is_named() -> None:
-    with pytest.raises(ImageError, match=r"p1: .* at least 16 pixels a side at x2, this one has 200x14"):
+    with pytest.raises(ImageError, match=r"p1: .* at least 16 pixels a side at x2, got 200x14"):
         validation_crops(*images((96, 96), (7, 100)), scale=2, crops=2, lr_crop_size=96)
     with pytest.raises(ImageError, match="no validation image"):
         validation_crops([], [], [], scale=2, crops=2, lr_crop_size=96)
