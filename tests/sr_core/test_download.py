@@ -1,4 +1,4 @@
-"""The download command, end to end: archives from a real server on localhost, unpacked, checked, continued."""
+"""The download command from end to end: archives from a server on localhost are unpacked, checked and resumed."""
 
 import errno
 import fcntl
@@ -26,7 +26,7 @@ from sr_core.images.scan import list_images
 from sr_core.store.sources import folder_images
 
 PNG = np.random.default_rng(5).bytes(300)
-"""Stands for an image; nothing here looks into one."""
+"""The content of every image file, because no test here decodes one."""
 BENCHMARK = {"Set5": 5, "Set14": 14, "B100": 100, "Urban100": 100}
 
 
@@ -65,7 +65,7 @@ def benchmark_names() -> list[str]:
 
 @pytest.fixture
 def mirror(server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Serves packs of the right numbers of files, DIV2K's as a common archive has them: 900 in the training folder."""
+    """A server of packs with the right numbers of files. DIV2K has 900 in the training folder."""
     server.files["/DIV2K_train_HR.zip"] = zipped(images(1, 900), "DIV2K_train_HR/")
     server.files["/DIV2K_valid_HR.zip"] = zipped(images(801, 900), "DIV2K_valid_HR/")
     server.files["/benchmark.tar"] = tarred(benchmark_names())
@@ -238,7 +238,7 @@ def test_a_folder_from_elsewhere_is_left_alone(run: Run, mirror: Any, tmp_path: 
     )
     assert expected in err
     (own / "0801.png").unlink()
-    assert run("div2k")[0] == 0  # an empty folder is nobody's
+    assert run("div2k")[0] == 0  # an empty folder may be used
 
 
 def test_two_downloads_into_one_folder_do_not_meet(run: Run, tmp_path: Path) -> None:

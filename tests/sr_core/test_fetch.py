@@ -1,4 +1,4 @@
-"""A file over HTTP, against a real server that cuts connections, changes its mind and serves wrong bytes."""
+"""Download of a file from a real server that cuts connections, changes the file and sends wrong bytes."""
 
 import hashlib
 import re
@@ -202,7 +202,7 @@ MISBEHAVIOUR = st.fixed_dictionaries(
 
 
 def as_answer(plan: dict[str, Any]) -> dict[str, Any]:
-    """Another version has another name, or none: a server that lies about it can be found out by a checksum alone."""
+    """Another version has another name or none. Only a checksum can reveal a server that gives a wrong name."""
     version = plan.get("version", "1")
     rest = {name: value for name, value in plan.items() if name != "version"}
     return {"body": VERSIONS[version], "etag": f'"{version}"', **rest}

@@ -1,4 +1,4 @@
-"""What ends a download, at once or in the end: one line, and what has come stays."""
+"""Failures that end a download, at once or after retries: one line is shown, and the downloaded part stays."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The same floats everywhere: vector math is settled on one thread; all threads flush subnormals, or none does."""
+"""Equal floats in all threads: vector math is initialised on one thread, and either all threads flush or none does."""
 
 import os
 import runpy
@@ -54,7 +54,7 @@ def torch_as_it_was() -> Iterator[None]:
 
 
 def in_a_thread(work: Any) -> Any:
-    """What the work returns in a new thread, which has the defaults and ends with all its OpenMP threads."""
+    """The result of the work in a new thread, which has default settings and ends with all its OpenMP threads."""
     with OwnThread(lambda: None) as thread:
         return thread(work)
 
@@ -64,7 +64,7 @@ def python_keeps_subnormals() -> bool:
 
 
 class Calls(TorchDispatchMode):
-    """Notes the name of every operation and how many threads torch might use for it."""
+    """Records the name of every operation and the number of threads that torch may use for it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -283,4 +283,4 @@ def test_a_thread_of_its_own_computes_on_the_gpu_of_the_thread_that_made_it(
     monkeypatch.setattr(torch.cuda, "set_device", set_device)
     with OwnThread(lambda: None):
         pass
-    assert made_current == ([(1, "own settings")] if initialised else []), "a GPU that nobody uses is left alone"
+    assert made_current == ([(1, "own settings")] if initialised else []), "an unused GPU is left alone"

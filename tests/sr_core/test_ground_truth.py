@@ -1,4 +1,4 @@
-"""Which images of a folder are ground truth, and which LR image belongs to which."""
+"""Detection of the ground truth in a folder, and matching of LR images to HR images."""
 
 import shutil
 from pathlib import Path
@@ -26,7 +26,7 @@ def images(folder: Path, *names: str, height: int = 48, width: int = 40) -> None
 
 
 def truth(folder: Path, scale: int | None = None) -> tuple[list[str], str]:
-    """The ground truth with its place below the folder, and the line on what is left out."""
+    """The ground truth with its relative path, and the line about the entries that are left out."""
     found = ground_truth(folder, scale=scale)
     return [path.relative_to(folder).with_suffix("").as_posix() for path in found.paths], found.left_out.line()
 
@@ -262,7 +262,7 @@ def evaluated(capsys: pytest.CaptureFixture[str]) -> Any:
 
 @pytest.fixture
 def photographs() -> dict[str, Any]:
-    """Three photographs with both sides a multiple of 12, and their LR."""
+    """Three photographs whose sides are multiples of 12, and their LR."""
     import skimage.data
 
     from sr_core.images.resize import imresize

@@ -1,4 +1,4 @@
-"""The three homes of the pixels: one stream of patches, whichever is chosen."""
+"""The three patch sources give the same stream of patches."""
 
 import errno
 import fcntl
@@ -35,7 +35,7 @@ from sr_core.training.inputs import Inputs
 from sr_core.training.runtime import resolve
 
 SIZES = [(131, 300), (64, 64), (257, 130), (40, 700), (200, 199)]
-"""Of which some hold a chunk, some several, some end in a part of one."""
+"""Sizes of images: some are one chunk, some several, and some end in a part of a chunk."""
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> PatchStore:
 
 @pytest.fixture(autouse=True)
 def own_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder instead of /dev/shm, so that tests beside this one do not meet."""
+    """A folder instead of /dev/shm, so that concurrent tests do not share pixels."""
     folder = tmp_path / "shm"
     folder.mkdir()
     monkeypatch.setattr(shared_pixels, "FOLDER", folder)
@@ -147,7 +147,7 @@ def test_a_home_that_was_chosen_is_opened_whatever_there_is_room_for(
 ) -> None:
     with caplog.at_level(logging.INFO):
         assert open_patch_source(store, 2, "cpu", "disk").name == "disk"
-    assert "pixels" not in caplog.text, "whoever chose it has told"
+    assert "pixels" not in caplog.text, "the process that chose the source has logged it"
 
 
 def test_a_chunk_that_changed_on_the_disk_is_refused_before_a_patch_comes_out(
@@ -206,7 +206,7 @@ sys.stdin.readline()
 
 
 class Holder:
-    """Another process that holds shared pixels until it is told to leave."""
+    """Another process that uses shared pixels until it gets the signal to end."""
 
     def __init__(self, folder: Path) -> None:
         command = [sys.executable, "-c", HOLDER, str(folder)]

@@ -1,4 +1,4 @@
-"""Each rule of `read_image` for a kind of file: converted exactly as stated, or refused in one line."""
+"""Each rule of `read_image`: a kind of file is converted exactly as documented, or refused in one line."""
 
 import struct
 import subprocess
@@ -27,7 +27,7 @@ GREY_PNG, RGB_PNG, PALETTE_PNG, GREY_ALPHA_PNG, RGBA_PNG = 0, 2, 3, 4, 6  # colo
 
 
 def png(samples: NDArray[np.unsignedinteger], colour_type: int, *extra: tuple[bytes, bytes], bits: int = 0) -> bytes:
-    """A PNG of (H, W) or (H, W, C) samples, unfiltered; extra chunks come before the pixels."""
+    """An unfiltered PNG of (H, W) or (H, W, C) samples. Extra chunks come before the pixels."""
     bits = bits or samples.itemsize * 8
     rows = samples.reshape(len(samples), -1)
     if bits < 8:

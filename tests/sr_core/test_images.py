@@ -1,4 +1,4 @@
-"""What is read exactly, what is turned upright or converted, and what is refused in one line."""
+"""Image files that are read exactly, turned upright, converted, or refused in one line."""
 
 import struct
 from pathlib import Path
@@ -131,7 +131,7 @@ def test_a_file_cut_off_anywhere_is_refused_or_still_whole(suffix: str, tmp_path
 
 def test_a_damaged_file_is_refused_with_its_cause(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    path.write_bytes(b"not a picture")
+    path.write_bytes(b"not an image")
     with pytest.raises(
         ImageError, match=r"a\.png: cannot be decoded as an image: expected a PNG.*replace it"
     ) as caught:
@@ -175,7 +175,7 @@ def test_a_missing_folder_a_file_and_a_folder_without_images_are_told_apart(tmp_
         list_images(tmp_path)
 
 
-@pytest.mark.parametrize("picture", [RGB, RGB[:, ::2], RGB.swapaxes(0, 1)], ids=["whole", "strided", "transposed"])
+@pytest.mark.parametrize("image", [RGB, RGB[:, ::2], RGB.swapaxes(0, 1)], ids=["whole", "strided", "transposed"])
 def test_a_written_image_comes_back(image: Image, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     write_png(path, image)
@@ -207,7 +207,7 @@ def test_the_sides_in_the_header_are_those_of_the_pixels(suffix: str, orientatio
 
 def test_a_file_without_a_header_is_refused_as_when_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "broken.png"
-    for content in (b"", b"no picture", b"\x89PNG\r\n\x1a\n"):
+    for content in (b"", b"no image", b"\x89PNG\r\n\x1a\n"):
         path.write_bytes(content)
         with pytest.raises(ImageError) as of_sides:
             image_sides(path)

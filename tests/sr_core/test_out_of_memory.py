@@ -1,4 +1,4 @@
-"""Every form in which a library says that memory ran out, and what only looks like one."""
+"""Every form of a library's error about a lack of memory, and errors that only look similar."""
 
 import errno
 import subprocess
@@ -16,11 +16,11 @@ from sr_core.process.out_of_memory import is_out_of_memory, reason_of
 
 
 class WrappedError(RuntimeError):
-    """As a compiler wraps what it meets."""
+    """An error as a compiler wraps it."""
 
 
 def raised(error: BaseException, by: BaseException | None = None, during: BaseException | None = None) -> BaseException:
-    """The error, raised from another or while another was handled."""
+    """The error, raised from another error or while another error was handled."""
     try:
         if by is not None:
             raise error from by

@@ -1,4 +1,4 @@
-"""What a user names as an output is written as a shell would write it, and whole where that is possible."""
+"""An output that a user names is written as a shell would write it, and atomically if possible."""
 
 import fcntl
 import os

@@ -46,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, Layer]]:
-    """Counts how often each layer of each image is made, in this process."""
+    """The number of times that each layer of each image is made in this process."""
     counted: Counter[tuple[str, Layer]] = Counter()
 
     def counting(task: PartTask) -> object:
@@ -126,7 +126,7 @@ def test_a_file_is_read_again_exactly_if_it_changed(tmp_path: Path, folder: Path
 
 def test_a_damaged_part_is_removed_and_made_again(tmp_path: Path, folder: Path) -> None:
     path, images = tmp_path / "s.h5", folder_images(folder)
-    images.valid[-1].path.write_bytes(b"no picture")
+    images.valid[-1].path.write_bytes(b"no image")
     with pytest.raises(Exception, match="cannot be decoded"):
         prepare_store(path, images, X2, workers=1)
     damaged = sorted((tmp_path / "s.h5.parts").glob("*.part"))
@@ -142,7 +142,7 @@ def test_a_damaged_part_is_removed_and_made_again(tmp_path: Path, folder: Path) 
 
 
 def kill_and_resume(command: list[str], out: Path, seconds: float, times: int) -> int:
-    """Starts the command and kills it at a random moment, `times` times, then lets it finish; how many were killed."""
+    """Start the command and kill it at a random moment, `times` times, then let it finish. Returns the kills."""
     choose, killed = random.Random(5), 0
     for _ in range(times):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

@@ -1,4 +1,4 @@
-"""A store that another command brings up to date, or replaces, while a training reads it."""
+"""A store that another command updates or replaces while a training reads it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,7 +38,7 @@ def prepared(path: Path, given: ImageSet, scales: Sequence[int] = (2,), more: Se
 
 @pytest.fixture(autouse=True)
 def own_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder instead of /dev/shm, so that no test meets another's pixels."""
+    """A folder instead of /dev/shm, so that concurrent tests do not share pixels."""
     folder = tmp_path / "shm"
     folder.mkdir()
     monkeypatch.setattr(shared_pixels, "FOLDER", folder)

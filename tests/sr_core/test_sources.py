@@ -1,4 +1,4 @@
-"""Which images train, validate and test."""
+"""The choice of training, validation and test images."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ from sr_core.store.sources import SourceImage, embedded_images, folder_images, h
 
 
 def add_images(folder: Path, *names: str) -> None:
-    """Small images whose content depends on the name alone."""
+    """Write small images whose content depends only on the name."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         rng = np.random.default_rng(list(name.encode()))

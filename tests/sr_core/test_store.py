@@ -1,4 +1,4 @@
-"""The patch store: round trip, damage, kills."""
+"""The patch store: round trips, damage and kills."""
 
 import os
 import subprocess

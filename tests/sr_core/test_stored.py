@@ -1,4 +1,4 @@
-"""Records outlive code: a field that a record lacks is what older code did, and is hashed only where it differs."""
+"""A field missing from an older record has the value that older code used, and is hashed only if it differs from it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields

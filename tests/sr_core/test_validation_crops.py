@@ -11,7 +11,7 @@ from sr_core.patches.validation import crop_places, validation_crops
 
 
 def images(*sizes: tuple[int, int], scale: int = 2) -> tuple[list[str], list[Image], list[Image]]:
-    """Names, LR that is noise, and HR whose every scale x scale block repeats an LR pixel."""
+    """Names, LR images of noise, and HR images in which every scale x scale block repeats an LR pixel."""
     rng = np.random.default_rng(5)
     lr = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
     hr = [image.repeat(scale, axis=0).repeat(scale, axis=1) for image in lr]
