@@ -55,7 +55,8 @@ def _bases(stem: str) -> list[tuple[str, Iterable[int]]]:
     scales: Iterable[int] = _SCALES
     match = _OF_A_SCALE.fullmatch(stem)
     if match:
-        stem, scales = match["before"], [int(match["n"])]
+        stem = match["before"]
+        scales = [int(match["n"])]
         bases.append((stem, scales))
     match = _OF_ANY_SCALE.fullmatch(stem)
     if match:

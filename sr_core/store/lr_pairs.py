@@ -100,7 +100,8 @@ def _stems(hr: str, scale: int) -> list[str]:
     stems = [f"{hr}x{scale}", f"{hr}_LRBI_x{scale}"]
     marked = _MARKED.fullmatch(hr)
     if marked:
-        before, after = marked["before"], marked["after"]
+        before = marked["before"]
+        after = marked["after"]
         for mark in ("LR", "LQ", "LRBI", f"LR{scale}"):
             stems.append(before + (mark if marked["mark"].isupper() else mark.lower()) + after)
         scene = (before + after).strip("_-. ")

@@ -230,7 +230,7 @@ def _split(place: Path, names: Sequence[str], of_div2k: Sequence[str]) -> Path |
     Raises:
         ImageError: several folders of these names hold images.
     """
-    present = [child for name in names if (child := _subfolder(place, name)) is not None]
+    present = _existing(place, names)
     filled = [child for child in present if holds_image(child)]
     if len(filled) > 1:
         listed = " and ".join(child.name for child in filled)
@@ -238,8 +238,13 @@ def _split(place: Path, names: Sequence[str], of_div2k: Sequence[str]) -> Path |
             f"{place}: expected one of the folders {', '.join(names)}, found {listed}; rename or move the folders that "
             "should not be used"
         )
-    others = [child for name in of_div2k if (child := _subfolder(place, name)) is not None]
-    return next(iter((*filled, *present, *others)), None)
+    return next(iter((*filled, *present, *_existing(place, of_div2k))), None)
+
+
+def _existing(place: Path, names: Sequence[str]) -> list[Path]:
+    """The subfolders of these names that exist, in the order of the names."""
+    children = [_subfolder(place, name) for name in names]
+    return [child for child in children if child is not None]
 
 
 def _unused(folder: Path, used: Collection[Path | None], taken: Collection[str]) -> LeftOut:

@@ -1,4 +1,4 @@
-"""A web server on localhost that misbehaves on demand, and a download from it."""
+"""Shared fixtures: a web server on localhost that fails on demand, a download from it, and private shared memory."""
 
 import hashlib
 import re
@@ -19,6 +19,7 @@ import pytest
 from sr_core.download import fetch
 from sr_core.download.fetch_record import Content
 from sr_core.errors import DownloadError
+from sr_core.patches import shared_pixels
 
 
 @dataclass
@@ -173,3 +174,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def download(server: Server, tmp_path: Path, quick: None) -> Download:
     return Download(server, tmp_path)
+
+
+@pytest.fixture
+def own_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder instead of /dev/shm, so that concurrent tests do not share pixels."""
+    folder = tmp_path / "shm"
+    folder.mkdir()
+    monkeypatch.setattr(shared_pixels, "FOLDER", folder)
+    return folder
