@@ -1,8 +1,8 @@
-"""What can be wrong with the input. Each of these is one clear line for the user, never a traceback."""
+"""The errors that users can cause and mend. Each is shown as one clear line, without a traceback."""
 
 
 class SuiteError(Exception):
-    """Bad input or usage: the message says what was expected, what came, where, and what to do."""
+    """The input or usage is wrong. The message says what was expected, what came, where, and what to do."""
 
 
 class ConfigError(SuiteError, ValueError):
@@ -14,11 +14,11 @@ class ImageError(SuiteError):
 
 
 class DownloadError(SuiteError):
-    """A file cannot be fetched or unpacked, or is not the one that was published."""
+    """A file cannot be downloaded or unpacked, or differs from the published one."""
 
 
 class StoreError(SuiteError):
-    """A patch store is truncated, foreign, or does not match its checksums."""
+    """A patch store is truncated, is not a patch store of this suite, or does not match its checksums."""
 
 
 class CheckpointError(SuiteError):
@@ -26,8 +26,8 @@ class CheckpointError(SuiteError):
 
 
 class TakenOverError(CheckpointError):
-    """A checkpoint or a study belongs to a later owner by now, so whoever finds that is the one that was replaced."""
+    """Another process has taken over the checkpoint or study, so this process must end."""
 
 
 class DivergedError(Exception):
-    """A training loss or score stopped being finite; ends one trial, not the study."""
+    """A training loss or score is no longer finite. This ends the trial, not the study."""

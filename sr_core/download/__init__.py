@@ -1,1 +1,1 @@
-"""Fetch the field's images where there is a network: python -m sr_core.download --help."""
+"""Download the image sets of the field: python -m sr_core.download --help."""

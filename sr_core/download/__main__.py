@@ -1,4 +1,4 @@
-"""Fetch the field's images where there is a network: python -m sr_core.download --help."""
+"""Download the image sets of the field: python -m sr_core.download --help."""
 
 import re
 import shlex
@@ -21,33 +21,35 @@ from sr_core.process.progress import ProgressBar, bytes_text
 
 PROG = "python -m sr_core.download"
 STATE = ".download"
-"""Folder below DIR for archives on their way and what is known of them; hidden, so that nothing there trains."""
+"""Folder below DIR for archives and their download records. It is hidden, so no image in it is used for training."""
 
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """One file to fetch, and what is wanted of it."""
+    """An archive to download, and the images to unpack from it."""
 
     url: str
     published: Content
     images: Mapping[str, int]
-    """Folder below DIR -> how many images it gets."""
+    """Number of images by folder below DIR."""
     wanted: re.Pattern[str]
-    """Matches the name of a wanted member; its last group is the path below DIR."""
+    """Matches the names of the members to unpack. Its last group is the path below DIR."""
 
     @property
     def name(self) -> str:
+        """The file name at the end of the URL."""
         return PurePosixPath(self.url).name
 
     @property
     def folders(self) -> list[str]:
-        """The folders that appear in DIR."""
+        """The top-level folders that this archive adds to DIR."""
         return [folder.split("/")[0] for folder in self.images]
 
 
-# DIV2K: https://data.vision.ee.ethz.ch/cvl/DIV2K/. Sizes and SHA-256 are those that TensorFlow Datasets publishes
-# (tensorflow_datasets/url_checksums/div2k.txt); other projects pin the same.
-# Training is 0001-0800; repacked archives are about whose DIV2K_train_HR holds the validation images 0801-0900 too.
+# DIV2K: https://data.vision.ee.ethz.ch/cvl/DIV2K/. TensorFlow Datasets publishes these sizes and SHA-256 checksums
+# (tensorflow_datasets/url_checksums/div2k.txt). Other projects pin the same values.
+# Images 0001-0800 are for training. Some repacked archives also hold the validation images 0801-0900 in
+# DIV2K_train_HR.
 DIV2K = (
     Archive(
         "https://data.vision.ee.ethz.ch/cvl/DIV2K/DIV2K_train_HR.zip",
@@ -63,8 +65,8 @@ DIV2K = (
     ),
 )
 
-# The benchmark pack of EDSR (Lim et al. 2017), whose README names the address but no checksum. Size and SHA-256 are
-# those that YeapJieShen/single-image-super-resolution found there and pins (tests/utils/test_imresize.py).
+# The benchmark pack of EDSR (Lim et al. 2017). Its README gives the address but no checksum. The size and SHA-256
+# are those that YeapJieShen/single-image-super-resolution pins (tests/utils/test_imresize.py).
 BENCHMARK = (
     Archive(
         "https://cv.snu.ac.kr/research/EDSR/benchmark.tar",
@@ -78,31 +80,34 @@ PACKS = {"div2k": DIV2K, "benchmark": BENCHMARK}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 everything is there and right, 2 bad usage, no network or wrong data, 130 interrupted."""
+    """Download a pack and return the exit status.
+
+    0: all images are complete. 2: bad usage, no network or wrong data. 130: interrupted.
+    """
     args = _parse(argv)
     return run_command(lambda: _download(args))
 
 
 def _parse(argv: Sequence[str] | None) -> Namespace:
-    parser = Parser(PROG, description="Fetch images to train on or to be measured with. Run again, it continues.")
+    parser = Parser(PROG, description="Download training or benchmark images. Run it again to resume.")
     add = parser.add_argument
     add(
         "pack",
         choices=PACKS,
-        help="div2k: 800 training and 100 validation images, 4.0 GB. "
-        "benchmark: Set5, Set14, B100 and Urban100 with their LR, 0.25 GB",
+        help="div2k: 800 training and 100 validation images, 4.0 GB; "
+        "benchmark: Set5, Set14, B100 and Urban100 with their LR images, 0.25 GB",
     )
-    add("--to", required=True, type=Path, metavar="DIR", help="folder for them, then used as --data DIR")
-    add("--url-base", metavar="URL", help="a mirror that has the archives under their published names")
+    add("--to", required=True, type=Path, metavar="DIR", help="folder for the images; use it as --data DIR later")
+    add("--url-base", metavar="URL", help="URL of a mirror that serves the archives under their published names")
     add(
         "--any-edition",
         action="store_true",
-        help="take an archive that was packed anew: its size and SHA-256 are not compared with the published ones, "
-        "but with those of its first download",
+        help="accept a repacked archive: compare its size and SHA-256 with those of the first download instead of the "
+        "published ones",
     )
     args = parser.parse_args(argv)
     if args.url_base and not re.fullmatch(r"https?://\S+", args.url_base):
-        parser.error(f"--url-base {args.url_base}: expected an address that begins with http:// or https://")
+        parser.error(f"--url-base {args.url_base}: expected a URL that begins with http:// or https://")
     return args
 
 
@@ -126,26 +131,31 @@ def _download(args: Namespace) -> int:
 
 
 def _missing(archive: Archive, to: Path, path: Path) -> list[str]:
-    """The folders still to come; raises DownloadError where one is there that is not as this command leaves it."""
+    """The folders of the archive that are not yet installed.
+
+    Raises:
+        DownloadError: a folder exists but was not written by this command, or was changed since.
+    """
     unpacked = DownloadRecord.of(path).unpacked or {}
     missing = []
     for folder in archive.folders:
-        known = {name: content for name, content in unpacked.items() if name.startswith(f"{folder}/")}
+        installed = {name: content for name, content in unpacked.items() if name.startswith(f"{folder}/")}
         if not (to / folder).exists() or ((to / folder).is_dir() and not any((to / folder).iterdir())):
             missing.append(folder)
             continue
-        if not known:
+        if not installed:
             raise DownloadError(
-                f"{to / folder}: is there, and not from this command; move it away or choose another --to"
+                f"{to / folder}: already exists and was not downloaded by this command; "
+                "move it away or choose another --to"
             )
         with ProgressBar(f"checking {folder}", text=bytes_text) as progress:
-            wrong = damaged(to, known, progress.at)
+            wrong = damaged(to, installed, progress.at)
         if wrong:
             raise DownloadError(
-                f"{to / wrong[0]}: is missing or changed, {len(wrong)} of {len(known)} files are; "
+                f"{to / wrong[0]}: {len(wrong)} of {len(installed)} files are missing or changed; "
                 f"move {to / folder} away and run again"
             )
-        print(f"{folder}: there, {len(known)} files as they were downloaded")
+        print(f"{folder}: already downloaded, all {len(installed)} files are unchanged")
     return missing
 
 
@@ -154,22 +164,27 @@ def _install(
 ) -> None:
     url = archive.url if url_base is None else f"{url_base.rstrip('/')}/{archive.name}"
     published = None if any_edition else archive.published
-    print(f"{archive.name}: from {url}", flush=True)
+    print(f"{archive.name}: downloading from {url}", flush=True)
     with ProgressBar(archive.name, text=bytes_text) as progress:
         fetch(url, path, published, progress=progress.at, say=_say)
-    origin = "published" if published else f"recorded, {DownloadRecord.of(path).sha256}"
-    _say(f"{archive.name}: {bytes_text(path.stat().st_size)}, SHA-256 as {origin}; unpacking")
+    if published:
+        checksum = "SHA-256 matches the published one"
+    else:
+        checksum = f"SHA-256 recorded: {DownloadRecord.of(path).sha256}"
+    _say(f"{archive.name}: {bytes_text(path.stat().st_size)}, {checksum}; unpacking")
 
     def place(name: str) -> str | None:
-        found = archive.wanted.fullmatch(name)
-        return found[1] if found and found[1].split("/")[0] in folders else None
+        match = archive.wanted.fullmatch(name)
+        if match and match[1].split("/")[0] in folders:
+            return match[1]
+        return None
 
     try:
         with ProgressBar(f"unpacking {archive.name}", text=bytes_text) as progress:
             unpack(path, to, place, partial(_check, archive, folders), progress=progress.at)
     except BadArchiveError:
         if published is None:
-            DownloadRecord.forget(path)  # what it was must not be expected from the next download
+            DownloadRecord.forget(path)  # the next download need not equal this one
         raise
     with writing(path):
         path.unlink()
@@ -181,10 +196,10 @@ def _install(
 def _check(archive: Archive, folders: Collection[str], paths: Collection[str]) -> None:
     for folder, count in archive.images.items():
         if folder.split("/")[0] in folders:
-            found = sum(str(PurePosixPath(path).parent) == folder for path in paths)
-            if found != count:
+            images = sum(str(PurePosixPath(path).parent) == folder for path in paths)
+            if images != count:
                 raise BadArchiveError(
-                    f"{archive.name}: holds {found} images for {folder}, expected {count}; it is another archive"
+                    f"{archive.name}: expected {count} images for {folder}, got {images}; this is a different archive"
                 )
 
 
@@ -195,15 +210,18 @@ def _say(line: str) -> None:
 
 @contextmanager
 def _alone(state: Path) -> Iterator[None]:
-    """Keeps a second download out of the folder; the kernel lets go however this process ends."""
+    """Hold the lock of the folder, so that no second download runs there.
+
+    The kernel releases the lock when this process ends, for any reason.
+    """
     with writing(state / "lock"):
         file = (state / "lock").open("a")
     with file:
-        held = lock(file)
-        if held == "theirs":
-            raise DownloadError(f"{state.parent}: another download into this folder is running; wait for it")
-        if held == "unsupported":
-            _say(f"{state.parent}: this file system has no locks; start no second download into this folder")
+        owner = lock(file)
+        if owner == "theirs":
+            raise DownloadError(f"{state.parent}: another download into this folder is running; wait until it ends")
+        if owner == "unsupported":
+            _say(f"{state.parent}: this file system has no locks; do not start a second download into this folder")
         yield
 
 

@@ -1,4 +1,4 @@
-"""Out of an archive into folders that appear only when all of them are complete."""
+"""Unpacking of an archive. Its folders appear only when all of them are complete."""
 
 import os
 import shutil
@@ -18,15 +18,15 @@ from sr_core.errors import DownloadError
 from sr_core.process.durable import name_digest
 from sr_core.process.progress import bytes_text
 
-_BLOCK = 2**20
-_LONGEST_NAME = 128
-"""In bytes; even file systems that encrypt names take a few more."""
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError)
-"""What the two modules raise on a damaged, encrypted or exotic archive."""
+_BLOCK_BYTES = 2**20
+_MAX_NAME_BYTES = 128
+"""Longest file name that gets a suffix. File systems that encrypt names allow only a few bytes more."""
+_ARCHIVE_ERRORS = (tarfile.TarError, zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError)
+"""What `tarfile` and `zipfile` raise for a damaged, encrypted or unusual archive."""
 
 
 class BadArchiveError(DownloadError):
-    """An archive is damaged, or holds other files than expected; nothing of it has appeared."""
+    """An archive is damaged, or holds other files than expected. None of its files have appeared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Member:
 
     size: int
     crc32: int | None
-    """As the archive states it; a tar does not."""
+    """CRC-32 as stated by the archive; None for a tar."""
     open: Callable[[], IO[bytes]]
 
 
@@ -47,19 +47,18 @@ def unpack(
     *,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Puts the files that `place` gives a path below `to`, and notes in the archive's record what they are.
+    """Unpack the members selected by `place` below `to`, and store their sizes and checksums in the archive's record.
 
-    They are collected beside the archive and move into `to`, folder by folder, when the last one is there, so that a
-    folder under its name is a whole one. Of what an interrupted call left, files are used again where their checksum
-    shows that they are right.
+    The files are first collected next to the archive. The folders move into `to` when the last file is unpacked, so
+    that every folder in `to` is complete. A file that an interrupted call left is reused if its checksum is right.
 
     Args:
-        place: a member's path below `to`, with forward slashes, or None to leave it out.
-        check: raises BadArchiveError unless these paths are all that there should be.
-        progress: is told (bytes unpacked, bytes in all).
+        place: returns a member's path below `to`, with forward slashes, or None to skip the member.
+        check: raises BadArchiveError unless the paths are exactly the expected ones.
+        progress: called with (bytes unpacked, bytes in total).
     Raises:
-        BadArchiveError: also if a member would leave the folder.
-        DownloadError: a folder is there already, or the disk is full.
+        BadArchiveError: the archive is damaged, or a member would be placed outside the folder.
+        DownloadError: a folder already exists, or the disk is full.
     """
     collected = archive.parent / "unpacked"
     unpacked: dict[str, tuple[int, int]] = {}
@@ -67,7 +66,8 @@ def unpack(
         members = _placed(archive, everything, place)
         check(members)
         folders = sorted({path.split("/")[0] for path in members})
-        done, total = 0, sum(member.size for member in members.values())
+        done = 0
+        total = sum(member.size for member in members.values())
         _check_room(collected, members, total)
         for path, member in members.items():
             unpacked[path] = (member.size, _extract(archive, path, member, collected / path))
@@ -79,15 +79,17 @@ def unpack(
         with writing(to / folder):
             for file in (collected / folder).rglob("*"):
                 if file.is_file() and file.relative_to(collected).as_posix() not in members:
-                    file.unlink()  # of an interrupted call
-            (collected / folder).replace(to / folder)  # an error if something has been put there
+                    file.unlink()  # left by an interrupted call
+            (collected / folder).replace(to / folder)  # fails if the target exists and is not empty
     with writing(collected):
         shutil.rmtree(collected)
 
 
 def damaged(to: Path, unpacked: Mapping[str, tuple[int, int]], progress: Callable[[int, int], None]) -> list[str]:
-    """Those of the unpacked files that are missing or no longer what they were."""
-    wrong, done, total = [], 0, sum(size for size, _ in unpacked.values())
+    """The names of unpacked files that are missing or have changed."""
+    total = sum(size for size, _ in unpacked.values())
+    done = 0
+    wrong = []
     for name, (size, crc) in unpacked.items():
         if not _is_right(to / name, size, crc):
             wrong.append(name)
@@ -98,7 +100,11 @@ def damaged(to: Path, unpacked: Mapping[str, tuple[int, int]], progress: Callabl
 
 @contextmanager
 def _members(archive: Path) -> Iterator[dict[str, Member]]:
-    """The archive's files by name: plain files whose names stay inside the folder."""
+    """The archive's files by name.
+
+    Raises:
+        BadArchiveError: the archive is damaged, or a member is not a regular file inside the folder.
+    """
     try:
         with ExitStack() as stack:
             if zipfile.is_zipfile(archive):
@@ -106,24 +112,27 @@ def _members(archive: Path) -> Iterator[dict[str, Member]]:
             elif tarfile.is_tarfile(archive):
                 listed = _tar_members(stack.enter_context(tarfile.open(archive)))
             else:
-                raise BadArchiveError(f"{archive}: is no zip and no tar; try another mirror")
+                raise BadArchiveError(f"{archive}: expected a zip or tar archive; try another mirror")
             members: dict[str, Member] = {}
             for name, member in listed:
                 if member is None or not _stays_inside(name):
-                    raise BadArchiveError(f"{archive}: refused, its member {name!r} is no file inside the folder")
+                    raise BadArchiveError(
+                        f"{archive}: the member {name!r} is not a file inside the folder; nothing was unpacked"
+                    )
                 members[name] = member
             yield members
-    except _BROKEN as exc:
+    except _ARCHIVE_ERRORS as exc:
         raise BadArchiveError(f"{archive}: cannot be unpacked ({exc}); try another mirror") from exc
 
 
 def _zip_members(file: zipfile.ZipFile) -> Iterator[tuple[str, Member | None]]:
     for info in file.infolist():
-        kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where no Unix made the archive
+        kind = stat.S_IFMT(info.external_attr >> 16)  # 0 if the archive was not made on Unix
         if kind == stat.S_IFDIR or (kind == 0 and info.is_dir()):
             continue
-        member = Member(info.file_size, info.CRC, partial(file.open, info)) if kind in (0, stat.S_IFREG) else None
-        yield info.orig_filename, member  # the other name ends at a zero byte
+        regular = kind in (0, stat.S_IFREG)
+        member = Member(info.file_size, info.CRC, partial(file.open, info)) if regular else None
+        yield info.orig_filename, member  # `filename` is cut off at a zero byte
 
 
 def _tar_members(file: tarfile.TarFile) -> Iterator[tuple[str, Member | None]]:
@@ -145,10 +154,12 @@ def _stays_inside(name: str) -> bool:
 def _placed(archive: Path, members: Mapping[str, Member], place: Callable[[str], str | None]) -> dict[str, Member]:
     placed: dict[str, Member] = {}
     for name, member in members.items():
-        if (path := place(name)) is not None:
-            if path in placed:
-                raise BadArchiveError(f"{archive}: refused, it holds {path} twice")
-            placed[path] = member
+        path = place(name)
+        if path is None:
+            continue
+        if path in placed:
+            raise BadArchiveError(f"{archive}: holds {path} twice; nothing was unpacked")
+        placed[path] = member
     return placed
 
 
@@ -157,36 +168,40 @@ def _check_room(collected: Path, members: Mapping[str, Member], total: int) -> N
     free = shutil.disk_usage(collected.parent).free
     if free < total - here:
         raise DownloadError(
-            f"{collected}: {bytes_text(total - here)} are to be unpacked, only {bytes_text(free)} are free; make room"
+            f"{collected}: expected {bytes_text(total - here)} of free space for unpacking, got {bytes_text(free)}; "
+            "make room"
         )
 
 
 def _extract(archive: Path, name: str, member: Member, to: Path) -> int:
-    """Puts one member at `to`, unless it is there already; its CRC-32."""
+    """Unpack one member to `to`, unless the file is already there, and return its CRC-32."""
     if member.crc32 is not None and _is_right(to, member.size, member.crc32):
         return member.crc32
     aside = to.with_name(f".{_short(to)}.partial")
-    crc = size = 0
+    crc = 0
+    size = 0
     with writing(to):
         to.parent.mkdir(parents=True, exist_ok=True)
         target = aside.open("wb", buffering=0)
     with member.open() as source, target:
-        while block := source.read(_BLOCK):
+        while block := source.read(_BLOCK_BYTES):
             crc = zlib.crc32(block, crc)
             size += len(block)
             append(target, block)
         with writing(to):
             os.fsync(target.fileno())
     if size != member.size or member.crc32 not in (None, crc):
-        raise BadArchiveError(f"{archive}: its member {name} is damaged; try another mirror")
+        raise BadArchiveError(f"{archive}: the member {name} is damaged; try another mirror")
     with writing(to):
         aside.replace(to)
     return crc
 
 
 def _short(path: Path) -> str:
-    """The file's name, or what stands for it if there is no room for more characters."""
-    return path.name if len(os.fsencode(path.name)) <= _LONGEST_NAME else name_digest(path)
+    """The file's name, or a digest of it if the name is too long for a suffix."""
+    if len(os.fsencode(path.name)) <= _MAX_NAME_BYTES:
+        return path.name
+    return name_digest(path)
 
 
 def _is_right(path: Path, size: int, crc32: int) -> bool:
@@ -195,7 +210,7 @@ def _is_right(path: Path, size: int, crc32: int) -> bool:
             if os.fstat(file.fileno()).st_size != size:
                 return False
             crc = 0
-            while block := file.read(_BLOCK):
+            while block := file.read(_BLOCK_BYTES):
                 crc = zlib.crc32(block, crc)
             return crc == crc32
     except OSError:

@@ -1,1 +1,1 @@
-"""One image: bytes, pixels and the kernels that make LR images."""
+"""Single images: their files, their pixels, and the kernels that make LR images."""

@@ -1,22 +1,23 @@
-"""RGB to the luma that super-resolution is scored on."""
+"""Conversion of RGB to the luma on which super-resolution is scored."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 BT601_STUDIO = (65.481 / 255, 128.553 / 255, 24.966 / 255)
-"""Weights of R, G, B in 0..255 for Y in 16..235 (ITU-R BT.601 studio range; MATLAB's rgb2ycbcr)."""
+"""Weights of R, G and B in 0..255 for Y in 16..235 (ITU-R BT.601 studio range; MATLAB's rgb2ycbcr)."""
 BLOG_TYPO = (65.738 / 256, 129.057 / 256, 25.046 / 256)
-"""The rounded copy in wide use, with the 25.064 of blue misread as 25.046 (+0.001 dB); only for the blog protocol."""
+"""Rounded weights in wide use, with 25.046 instead of 25.064 for blue (+0.001 dB). Only for the blog protocol."""
 
 
 def rgb_to_y(
     rgb: NDArray[np.uint8] | NDArray[np.floating],
     weights: tuple[float, float, float] = BT601_STUDIO,
 ) -> NDArray[np.float64]:
-    """Luma Y = 16 + weights · (R, G, B), neither rounded nor clipped: 16 for black, 235 for white.
+    """The luma Y = 16 + weights · (R, G, B), not rounded or clipped: 16 for black, 235 for white.
 
     Args:
         rgb: (..., 3), gamma-encoded, 0..255.
+        weights: of R, G and B.
     Returns:
         The shape of `rgb` without its last axis.
     Raises:

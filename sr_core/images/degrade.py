@@ -1,4 +1,4 @@
-"""LR from HR: every downsampling kernel of `sr_core.config.Kernel` by name."""
+"""LR images from HR images: all downsampling kernels of `sr_core.config.Kernel`."""
 
 from typing import assert_never
 
@@ -13,54 +13,55 @@ from sr_core.images.files import Image
 from sr_core.images.resize import imresize
 
 BLUR_RADIUS = 3
-"""Pixels on each side of the centre in `blur_subsample`: a 7x7 window."""
+"""Pixels on each side of the centre in `blur_subsample`. The window is 7x7."""
 BLUR_SIGMA = 1.6
 """Standard deviation of `blur_subsample`, in HR pixels."""
 
 
 def crop_to_multiple(hr: Image, scale: int) -> Image:
-    """The largest top left part whose sides are multiples of `scale`; a view, not a copy.
+    """The largest top left part whose sides are multiples of `scale`, as a view.
 
     Raises:
-        ValueError: a side is shorter than `scale`, so that nothing would be left.
+        ValueError: a side is shorter than `scale`, so nothing would be left.
     """
     height, width = _multiple(hr, scale)
     return hr[:height, :width]
 
 
 def resize_to_multiple(hr: Image, scale: int) -> Image:
-    """The image resized by Pillow bicubic to the next smaller multiples of `scale` (the "blog" protocol).
+    """The image resized by Pillow's bicubic to the next smaller multiples of `scale` (the "blog" protocol).
 
-    Unlike a crop this smooths the image and moves it by up to scale - 1 pixels at the far edge; an image whose
-    sides are multiples already stays as it is.
+    Unlike a crop, this smooths the image and shifts it by up to scale - 1 pixels at the far edge. An image whose sides
+    are multiples already is unchanged.
 
     Raises:
-        ValueError: a side is shorter than `scale`, so that nothing would be left.
+        ValueError: a side is shorter than `scale`, so nothing would be left.
     """
     return _pillow(hr, _multiple(hr, scale), Resampling.BICUBIC)
 
 
 def downsample(hr: Image, scale: int, kernel: Kernel) -> Image:
-    """The LR image that one kernel makes of an HR image, (H / scale, W / scale[, C]), 0..255.
+    """The LR image of an HR image, (H / scale, W / scale[, C]), uint8 in 0..255.
 
-    matlab_bicubic   MATLAB imresize: a = -0.5, antialiased, mirrored edge. The LR of benchmark tables.
-    pillow_bicubic   a = -0.5, antialiased, the kernel cut off at the edge, rows before columns. In the interior within
-                     1 level of MATLAB but for one sample in a thousand, where the first pass rounds or clips apart.
+    matlab_bicubic   MATLAB imresize: a = -0.5, antialiased, mirrored edge. Benchmark tables use this LR.
+    pillow_bicubic   a = -0.5, antialiased, kernel cut off at the edge, rows before columns. In the interior it is
+                     within 1 level of MATLAB, except one sample in a thousand for which the first pass rounds or clips
+                     differently.
     pillow_bilinear  triangle two LR pixels wide.
-    pillow_lanczos   windowed sinc, three lobes.
+    pillow_lanczos   windowed sinc with three lobes.
     pillow_box       mean of the scale x scale pixels under an LR pixel.
-    cv2_cubic        a = -0.75, *not* antialiased: four pixels a side at any scale. At odd scales an LR pixel lies
-                     on an HR pixel, and this is `nearest`.
-    cv2_area         mean of the scale x scale pixels, OpenCV's rounding.
+    cv2_cubic        a = -0.75, *not* antialiased: four pixels a side at any scale. At odd scales an LR pixel is at
+                     the position of an HR pixel, and this equals `nearest`.
+    cv2_area         mean of the scale x scale pixels, with OpenCV's rounding.
     nearest          the sample at scale // 2 in each direction: the centre at odd scales, half a pixel right of and
-                     below it at even ones (MATLAB's and Pillow's choice; OpenCV takes the top left sample).
+                     below it at even scales (as MATLAB and Pillow; OpenCV takes the top left sample).
     blur_subsample   "BD": Gaussian 7x7, sigma 1.6 HR pixels, edge pixels repeated, rounded half up; then the same
-                     samples as `nearest`. The benchmark of that name has scale 3 only.
+                     samples as `nearest`. The benchmark of that name has only scale 3.
 
     Args:
         hr: (H, W) or (H, W, C), uint8, both sides multiples of `scale`; see `crop_to_multiple`.
     Raises:
-        ValueError: a side is no multiple of `scale`, or is zero.
+        ValueError: a side is not a multiple of `scale`, or is zero.
     """
     height, width = hr.shape[:2]
     if _multiple(hr, scale) != (height, width):
@@ -94,7 +95,8 @@ def downsample(hr: Image, scale: int, kernel: Kernel) -> Image:
 def _multiple(hr: Image, scale: int) -> tuple[int, int]:
     if scale < 1:
         raise ValueError(f"scale must be at least 1, got {scale}")
-    height, width = hr.shape[0] // scale * scale, hr.shape[1] // scale * scale
+    height = hr.shape[0] // scale * scale
+    width = hr.shape[1] // scale * scale
     if height == 0 or width == 0:
         raise ValueError(f"an image of {hr.shape[1]}x{hr.shape[0]} is smaller than one LR pixel at x{scale}")
     return height, width
@@ -122,6 +124,6 @@ def _blur_subsample(hr: Image, scale: int) -> Image:
 
 
 def _weighted_every(lines: NDArray[np.float64], weights: NDArray[np.float64], step: int) -> NDArray[np.float64]:
-    """Weighted sums along the first axis, computed only at positions step // 2, step // 2 + step, …"""
+    """The weighted sums along the first axis, computed only at positions step // 2, step // 2 + step, …"""
     windows = np.lib.stride_tricks.sliding_window_view(lines, len(weights), axis=0)[step // 2 :: step]
     return np.asarray(windows @ weights)

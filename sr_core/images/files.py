@@ -1,4 +1,4 @@
-"""Files to pixels and back: what is read is 8-bit RGB by a stated rule, or refused with a reason."""
+"""Reading and writing of image files. Each file is read as 8-bit RGB by a documented rule, or refused with a reason."""
 
 import io
 import re
@@ -22,13 +22,22 @@ from sr_core.errors import ImageError
 from sr_core.images.metadata import without_metadata
 
 Image = NDArray[np.uint8]
-"""(H, W, 3) RGB or (H, W) grey, 0..255, gamma-encoded as stored."""
+"""Pixels (H, W, 3) RGB or (H, W) grey, 0..255, gamma-encoded as stored."""
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
-"""Known by content, whatever the suffix; Pillow's forty others stay shut (one of them starts Ghostscript)."""
+"""Supported formats, recognised by content and not by suffix. Pillow's forty others stay disabled (one of them starts
+Ghostscript)."""
 
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _FILL_ORDER, _PLANAR, _SAMPLE_FORMAT = 258, 262, 266, 284, 339  # TIFF tags
-_SIGNED, _FLOAT = 2, 3  # values of the last
+# TIFF tags
+_BITS_PER_SAMPLE = 258
+_PHOTOMETRIC = 262
+_FILL_ORDER = 266
+_PLANAR = 284
+_SAMPLE_FORMAT = 339
+# Values of _SAMPLE_FORMAT
+_SIGNED = 2
+_FLOAT = 3
+
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -39,67 +48,67 @@ _UPRIGHT = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
-"""Orientation tag -> what turns the stored image upright (EXIF 2.3, table 6)."""
+"""The operation that turns a stored image upright, by orientation tag (EXIF 2.3, table 6)."""
 
-# Pillow's plugins raise all of these, not only OSError, on damaged headers and chunks.
+# Pillow's plugins raise all of these for damaged headers and chunks.
 _DECODER_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError, MemoryError,
     struct.error, zlib.error,
 )  # fmt: skip
 
-# A file that cannot be used raises: what Pillow warns of on the way (odd EXIF, a large image) is no line for users.
+# A file that cannot be used raises an error. Pillow's warnings (odd EXIF, a large image) do not help users.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def read_image(path: Path) -> Image:
-    """Pixels of one image, upright: (H, W, 3) RGB, 0..255, at least one pixel.
+    """The pixels of one image, upright: (H, W, 3) RGB, 0..255, at least one pixel.
 
-    Whatever a PNG, JPEG, BMP, TIFF or WebP file holds is converted by one of these rules, or refused:
+    The content of a PNG, JPEG, BMP, TIFF or WebP file is converted by one of these rules, or refused:
 
-    | the file holds | what is read |
+    | content | result |
     |---|---|
-    | 8-bit RGB | the samples as stored (JPEG and lossy WebP: as libjpeg-turbo and libwebp decode them) |
+    | 8-bit RGB | the stored samples (JPEG and lossy WebP: as decoded by libjpeg-turbo and libwebp) |
     | 1, 2, 4 or 8-bit grey | three equal channels; fewer than 8 bits are stretched to 0..255 |
     | a palette | its colours |
-    | 16-bit RGB or grey (PNG, TIFF) | round(v / 257), so what once was 8-bit comes back exactly |
-    | 16-bit samples that are all below 16384 | refused: data of 14 bits or fewer that nothing scaled |
+    | 16-bit RGB or grey (PNG, TIFF) | round(v / 257), so samples that were converted from 8 bits are exact |
+    | 16-bit samples that are all below 16384 | refused: unscaled data of 14 bits or fewer |
     | alpha, or a transparent colour | dropped if opaque everywhere, else refused: the colour below is undefined |
     | an orientation (EXIF, XMP) | the image, turned upright |
-    | a colour profile, gamma, chromaticities | samples as stored: they are not applied, as in the field's benchmarks |
+    | a colour profile, gamma, chromaticities | the stored samples; they are not applied, as in the field's benchmarks |
     | channels that a TIFF leaves unspecified | left out |
     | CMYK, Lab, uncompressed YCbCr | refused: RGB depends on a profile or on the writer |
-    | floats, signed samples, 12 or 32 bits | refused: which value is white is not said |
+    | floats, signed samples, 12 or 32 bits | refused: the value of white is unknown |
     | 16-bit samples that a TIFF stores plane by plane, inverted or with a spare channel | refused |
     | several images | the first of a camera's MPO; animations and multi-page files are refused |
     | more than 178,956,970 pixels | refused |
 
-    A damaged PNG is refused, by the checksum of each of the chunks that its pixels need; so is any file that was cut
-    off, unless all pixels are there. The other formats hold no checksum: a flipped bit is refused as far as the decoder
-    notices it. Metadata decides nothing: text and profiles may be of any size, and an orientation that cannot be read
+    A damaged PNG is refused because of the checksums of the chunks that its pixels need. A truncated file is refused
+    unless all pixels are there. The other formats have no checksums, so a flipped bit is refused only if the decoder
+    notices it. Metadata has no influence: text and profiles may have any size, and an orientation that cannot be read
     leaves the pixels as stored.
 
     Raises:
-        ImageError: the file is missing, empty, damaged, truncated or no such image, or refused by a rule.
+        ImageError: the file is missing, empty, damaged, truncated, not an image, or refused by a rule.
     """
     with naming_faults(path):
         return _rgb(read_upright(path))
 
 
 def read_upright(path: Path) -> PIL.Image.Image:
-    """The image as Pillow holds it, upright, of 8 bits, in mode 1, L, LA, P, PA, RGB or RGBA: alpha is kept.
+    """The upright 8-bit image as a Pillow image in mode 1, L, LA, P, PA, RGB or RGBA, with its alpha.
 
-    Otherwise by the rules of `read_image`; to be called under `naming_faults`. Of its `info`, "icc_profile" holds the
-    colour profile if there is one.
+    All other rules are those of `read_image`. Call it under `naming_faults`. `info["icc_profile"]` holds the colour
+    profile if there is one.
     """
     data = path.read_bytes()
     if not data:
-        raise ImageError(f"{path}: the file is empty; replace it or take it out of the folder")
+        raise ImageError(f"{path}: the file is empty; replace it or remove it from the folder")
     return _decoded(data)
 
 
 @contextmanager
 def naming_faults(path: Path) -> Iterator[None]:
-    """Whatever goes wrong while this image is read becomes an ImageError that names it."""
+    """Turn every error in the block, in which an image is read, into an ImageError that names the image."""
     try:
         yield
     except _RefusedError as exc:
@@ -107,27 +116,29 @@ def naming_faults(path: Path) -> Iterator[None]:
     except FileNotFoundError as exc:
         raise ImageError(f"{path}: no such image; check the path") from exc
     except PermissionError as exc:
-        raise ImageError(f"{path}: may not be read by this user ({exc.strerror}); change its permissions") from exc
+        raise ImageError(f"{path}: this user may not read it ({exc.strerror}); change its permissions") from exc
     except PIL.UnidentifiedImageError as exc:
         raise ImageError(
-            f"{path}: cannot be decoded as an image: it is no PNG, JPEG, BMP, TIFF or WebP file, or of a rare kind, "
-            "or damaged; replace it or take it out of the folder"
+            f"{path}: cannot be decoded as an image: expected a PNG, JPEG, BMP, TIFF or WebP file, but it is of "
+            "another or a rare kind, or damaged; replace it or remove it from the folder"
         ) from exc
     except PIL.Image.DecompressionBombError as exc:
         limit = 2 * (PIL.Image.MAX_IMAGE_PIXELS or 0)
-        raise ImageError(f"{path}: holds more than {limit:,} pixels, or says so; cut it into several") from exc
+        raise ImageError(
+            f"{path}: expected at most {limit:,} pixels, but its header states more; cut it into several images"
+        ) from exc
     except _DECODER_ERRORS as exc:
         raise ImageError(
             f"{path}: cannot be decoded as an image ({exc or type(exc).__name__}); it is damaged, truncated or of "
-            "another kind: replace it or take it out of the folder"
+            "another kind: replace it or remove it from the folder"
         ) from exc
 
 
 def image_sides(path: Path) -> tuple[int, int]:
-    """The shorter and the longer side of an image in pixels, from its header, which may be all that is right of it.
+    """The shorter and the longer side of an image in pixels, from its header. The rest of the file may be damaged.
 
     Raises:
-        ImageError: as `read_image` does, where not even the header can be read.
+        ImageError: the header cannot be read, and `read_image` fails too.
     """
     try:
         width, height = stated_size(path)
@@ -137,18 +148,18 @@ def image_sides(path: Path) -> tuple[int, int]:
 
 
 def stated_size(path: Path) -> tuple[int, int]:
-    """Width and height as stored, by the header; to be called under `naming_faults`."""
+    """The stored width and height in pixels, from the header. Call it under `naming_faults`."""
     try:
         with PIL.Image.open(path, formats=FORMATS) as image:
             return image.size
-    except (*_DECODER_ERRORS, Warning):  # perhaps metadata that comes first
+    except (*_DECODER_ERRORS, Warning):  # damaged metadata may precede the header
         data, _ = without_metadata(path.read_bytes())
         with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return image.size
 
 
 class _RefusedError(Exception):
-    """A whole image of a kind that is not read; the message is what comes after the path."""
+    """An intact image of a kind that is not supported. The message follows the path of the file."""
 
     def __init__(self, reason: str, remedy: str = "convert it") -> None:
         super().__init__(f"{reason}; expected an RGB or grey image of 8 or 16 bits: {remedy} first")
@@ -157,12 +168,12 @@ class _RefusedError(Exception):
 def _decoded(file: bytes) -> PIL.Image.Image:
     data, metadata = without_metadata(file)
     with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        deep = _is_deep(image)  # before load(), which forgets how many bits the file has
+        deep = _is_deep(image)  # before load(), which loses the number of bits
         if image.format == "TIFF":
             _forget_subdirectories(image)
         image.load()
         image.info.update(metadata)
-        is_upright = image.format == "TIFF"  # since load(), which also removed its tag
+        is_upright = image.format == "TIFF"  # load() has turned it and removed its tag
         upright = None if is_upright else _UPRIGHT.get(_orientation(image.info))
         shallow = _rounded(image, data) if deep else image
         if deep and "icc_profile" in image.info:
@@ -171,9 +182,9 @@ def _decoded(file: bytes) -> PIL.Image.Image:
 
 
 def _orientation(info: Mapping[str | tuple[int, int], Any]) -> int:
-    """The orientation by an image's EXIF, or else by its XMP; 1 (as stored) if neither has one that can be read."""
-    xmp_alone = {name: value for name, value in info.items() if name in ("xmp", "XML:com.adobe.xmp")}
-    sources: list[dict[Any, Any]] = [dict(info), dict(xmp_alone)]
+    """The orientation from an image's EXIF, else from its XMP; 1 (as stored) if neither can be read."""
+    xmp_only = {name: value for name, value in info.items() if name in ("xmp", "XML:com.adobe.xmp")}
+    sources: list[dict[Any, Any]] = [dict(info), dict(xmp_only)]
     for metadata in sources:
         reader = PIL.Image.Image()
         reader.info = metadata
@@ -185,7 +196,7 @@ def _orientation(info: Mapping[str | tuple[int, int], Any]) -> int:
 
 
 def _forget_subdirectories(image: PIL.Image.Image) -> None:
-    """Let Pillow not follow a TIFF's references to EXIF, GPS and the like, which may be damaged."""
+    """Remove a TIFF's references to EXIF, GPS and similar, so that Pillow does not read them if they are damaged."""
     exif = image.getexif()
     for tag in PIL.TiffTags.TAGS_V2_GROUPS:
         if tag in exif:
@@ -193,9 +204,13 @@ def _forget_subdirectories(image: PIL.Image.Image) -> None:
 
 
 def _is_deep(image: PIL.ImageFile.ImageFile) -> bool:
-    """Whether the samples have 16 bits; raises _RefusedError if nothing here can read them."""
+    """True if the samples have 16 bits.
+
+    Raises:
+        _RefusedError: the samples are of a kind that is not supported.
+    """
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-        raise _RefusedError("is animated or multi-page", "take out one image")
+        raise _RefusedError("is animated or multi-page", "extract one image")
     tags = getattr(image, "tag_v2", {})
     formats = tags.get(_SAMPLE_FORMAT, ())
     if image.mode == "F" or _FLOAT in formats:
@@ -203,7 +218,7 @@ def _is_deep(image: PIL.ImageFile.ImageFile) -> bool:
     if image.mode == "I" or _SIGNED in formats:
         raise _RefusedError("holds signed or 32-bit samples")
 
-    # A layout is Pillow's name for the samples in the file, e.g. "RGB;16B". A BMP's "BGR;16" is 5-6-5 bits.
+    # A layout is Pillow's name for the samples in the file, e.g. "RGB;16B". "BGR;16" in a BMP has 5-6-5 bits.
     layouts = {_layout(tile.args) for tile in image.tile} if image.format in ("PNG", "TIFF") else set()
     bits = set(tags.get(_BITS_PER_SAMPLE, ()))
     if image.mode.startswith("I;16") or any(";16" in layout for layout in layouts) or any(n > 8 for n in bits):
@@ -218,7 +233,7 @@ def _is_deep(image: PIL.ImageFile.ImageFile) -> bool:
         if "transparency" in image.info:
             raise _RefusedError("has more than 8 bits per channel and a transparent colour", "flatten it")
         return True
-    if layouts & {"L;2", "L;4"} and "transparency" in image.info:  # Pillow would compare before and after stretching
+    if layouts & {"L;2", "L;4"} and "transparency" in image.info:  # Pillow would mix values before and after stretching
         raise _RefusedError("has a transparent shade among fewer than 8 bits of grey", "flatten it")
     if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
         raise _RefusedError(f"is a {image.mode} image")
@@ -230,22 +245,24 @@ def _layout(args: object) -> str:
 
 
 def _rounded(image: PIL.ImageFile.ImageFile, data: bytes) -> PIL.Image.Image:
-    """The 8-bit image nearest to a 16-bit one, which has been loaded."""
+    """The 8-bit image that is nearest to a loaded 16-bit image."""
     samples = np.asarray(image).astype(np.uint32)
-    if not image.mode.startswith("I;16"):  # Pillow read the high bytes alone: the low ones are those it swaps with
+    if not image.mode.startswith(
+        "I;16"
+    ):  # Pillow read only the high bytes; in the other byte order it reads the low ones
         with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as swapped:
             swapped.tile = [tile._replace(args=_swapped(tile.args)) for tile in swapped.tile]
             samples = samples * 256 + np.asarray(swapped)
     if samples.max() < 16384:
         raise _RefusedError(
-            f"has 16 bits per channel, and no sample above {samples.max()} of 65535, as if made of fewer bits",
+            f"has 16 bits per channel, but no sample above {samples.max()} of 65535, as if made from fewer bits",
             "stretch and convert it",
         )
     return PIL.Image.fromarray(((samples + 128) // 257).astype(np.uint8))
 
 
 def _swapped(args: tuple[object, ...] | str | None) -> tuple[object, ...] | str:
-    """A tile's decoder arguments with the other byte order."""
+    """The decoder arguments of a tile with the other byte order."""
     if isinstance(args, tuple):
         return (_swapped(str(args[0])), *args[1:])
     layout = str(args)
@@ -255,7 +272,7 @@ def _swapped(args: tuple[object, ...] | str | None) -> tuple[object, ...] | str:
 
 
 def _rgb(image: PIL.Image.Image) -> Image:
-    if image.has_transparency_data:  # an alpha channel, or a transparent colour or palette entry
+    if image.has_transparency_data:  # an alpha channel, a transparent colour or a transparent palette entry
         image = image.convert("RGBA")
         least = np.asarray(image)[..., 3].min()
         if least < 255:
@@ -264,30 +281,39 @@ def _rgb(image: PIL.Image.Image) -> Image:
 
 
 def png_bytes(image: Image) -> bytes:
-    """A PNG file of (H, W, 3) RGB or (H, W) grey pixels, lossless."""
+    """The bytes of a lossless PNG file of (H, W, 3) RGB or (H, W) grey pixels."""
     file = io.BytesIO()
     PIL.Image.fromarray(image).save(file, format="PNG")
     return file.getvalue()
 
 
 def webp_bytes(image: Image, quality: int | None = None) -> bytes:
-    """A WebP file of (H, W, 3) RGB pixels: lossless, or of a quality of 0..100; losses are hard to see at 90."""
-    file, whole = io.BytesIO(), quality is None
-    # Method 2, effort 0: a twentieth larger than the smallest lossless file, in a quarter of its time.
-    PIL.Image.fromarray(image).save(file, "WEBP", lossless=whole, method=2 if whole else 4, quality=quality or 0)
+    """The bytes of a WebP file of (H, W, 3) RGB pixels.
+
+    Args:
+        quality: 0..100; losses are hardly visible at 90. None: lossless.
+    """
+    file = io.BytesIO()
+    lossless = quality is None
+    # Method 2 with effort 0 gives files 5% larger than the smallest lossless ones, in a quarter of the time.
+    PIL.Image.fromarray(image).save(file, "WEBP", lossless=lossless, method=2 if lossless else 4, quality=quality or 0)
     return file.getvalue()
 
 
 def webp_preview(path: Path) -> bytes:
-    """A small lossy WebP file of an image, for a page that shows many. Raises ImageError as `read_image` does."""
+    """The bytes of a small lossy WebP file of an image, for pages with many images.
+
+    Raises:
+        ImageError: as by `read_image`.
+    """
     return webp_bytes(read_image(path), 90)
 
 
 def write_png(path: Path, image: Image) -> None:
-    """Writes (H, W, 3) RGB or (H, W) grey pixels, lossless; the folder must exist, an old file is replaced.
+    """Write (H, W, 3) RGB or (H, W) grey pixels as a lossless PNG file. An existing file is replaced.
 
     Raises:
-        ImageError: the file cannot be written.
+        ImageError: the file cannot be written, for example because its folder is missing.
     """
     try:
         PIL.Image.fromarray(image).save(path, format="PNG")

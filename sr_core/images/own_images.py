@@ -1,14 +1,14 @@
-"""Users' own images, to be enlarged: which file becomes which, and what is kept beside the colours.
+"""Users' own images for upscaling: the names of the outputs, and the properties that are kept in addition to colour.
 
-The colours as stored go through the network, as the field's benchmarks do it. Beside them are kept
+The network processes the stored colours, as in the field's benchmarks. Other properties are treated as follows:
 
-| what | how |
+| property | treatment |
 |---|---|
-| alpha, a transparent colour or palette entry | as an alpha channel, enlarged by MATLAB's bicubic (`imresize`) |
-| grey | one channel, the luma 0.299 R + 0.587 G + 0.114 B of what the network makes of three equal ones |
-| an orientation (EXIF, XMP) | in the pixels, which are upright; the tag is gone, and with it all other metadata |
-| an ICC profile | unchanged, if it is one for RGB or grey as the image is; samples are not converted |
-| 16 bits per channel | rounded to 8, as everywhere here |
+| alpha, a transparent colour or palette entry | becomes an alpha channel, upscaled by MATLAB's bicubic (`imresize`) |
+| grey | one channel: the luma 0.299 R + 0.587 G + 0.114 B of the network's output for three equal channels |
+| an orientation (EXIF, XMP) | the pixels are turned upright; this tag and all other metadata are removed |
+| an ICC profile | kept if it fits the image (RGB or grey); samples are not converted |
+| 16 bits per channel | rounded to 8 bits, as everywhere in this suite |
 """
 
 import io
@@ -28,23 +28,27 @@ from sr_core.images.scan import LeftOut, check_file, is_folder, resolved, scan
 from sr_core.process.names import folded
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-"""Of R, G, B, full range (BT.601), as Pillow's grey; a colourless sample keeps its value."""
+"""Weights of R, G and B for full-range luma (BT.601), as in Pillow. A grey sample keeps its value."""
 
 
 @dataclass(frozen=True, slots=True)
 class OwnImage:
-    """An image as read, upright."""
+    """An upright image as read from its file."""
 
     rgb: Image
-    """(H, W, 3); three equal channels where the file is grey."""
+    """(H, W, 3); three equal channels if the file is grey."""
     alpha: Image | None
-    """(H, W)."""
+    """(H, W); None if the image is opaque."""
     is_grey: bool
     icc_profile: bytes | None
 
 
 def read_own_image(path: Path) -> OwnImage:
-    """One image with its alpha; raises ImageError as `read_image` does, but not for what is transparent."""
+    """One image with its alpha channel.
+
+    Raises:
+        ImageError: as by `read_image`, except for transparent images.
+    """
     check_file(path)
     with naming_faults(path):
         image = read_upright(path)
@@ -59,12 +63,12 @@ def read_own_image(path: Path) -> OwnImage:
 
 
 def enlarged_png(image: OwnImage, sr: NDArray[np.float32], scale: int) -> bytes:
-    """A PNG file of the enlarged image.
+    """The bytes of a PNG file of the upscaled image.
 
     Args:
-        sr: (s*H, s*W, 3), what the network made of `image.rgb`, in 0..255; clipped and rounded here, in place:
-            as float it is the largest thing in memory by now.
-        scale: by how much.
+        sr: (s*H, s*W, 3), the network's output for `image.rgb`, in 0..255. It is clipped and rounded in place,
+            because it is the largest array in memory.
+        scale: the factor s.
     """
     colours = sr @ _LUMA if image.is_grey else sr
     pixels = np.rint(np.clip(colours, 0, 255, out=colours), out=colours).astype(np.uint8)
@@ -76,7 +80,7 @@ def enlarged_png(image: OwnImage, sr: NDArray[np.float32], scale: int) -> bytes:
 
 
 def count_pixels(path: Path) -> int:
-    """Pixels of an image by its header; 0 where that cannot be read."""
+    """The number of pixels of an image according to its header; 0 if the header cannot be read."""
     try:
         with naming_faults(path):
             width, height = stated_size(path)
@@ -87,46 +91,47 @@ def count_pixels(path: Path) -> int:
 
 @dataclass(frozen=True, slots=True)
 class OutputPlan:
-    """What is to be enlarged."""
+    """The images to upscale and their outputs."""
 
     sources: dict[Path, Path]
-    """Source by output."""
+    """Input path by output path."""
     faults: list[str]
-    """What is wrong with inputs, a line each."""
+    """The problems with the inputs, one line each."""
     left_out: LeftOut
-    """What the folders among the inputs hold and is not enlarged."""
+    """The entries of input folders that are not upscaled."""
 
 
 def plan_outputs(inputs: Iterable[Path], out: Path, scale: int) -> OutputPlan:
-    """Which file each image becomes.
+    """The output path of each input image.
 
-    `a.jpg` becomes `out/a_x2.png`; an image `DIR/b/a.jpg` of a folder DIR that was given, `out/b/a_x2.png`. Hidden
-    images and those below `out` are left out of a folder, so that a second run does not enlarge the first one's.
-    Outputs of which the names differ in upper and lower case alone are one file on some disks, so they are one here.
+    `a.jpg` becomes `out/a_x2.png`. An image `DIR/b/a.jpg` of an input folder DIR becomes `out/b/a_x2.png`. Hidden
+    images and images in `out` are left out of a folder, so that a second run does not upscale the outputs of the first.
+    Two outputs whose names differ only in case are the same file on some disks, so they count as one here.
     """
     faults: list[str] = []
-    found: list[tuple[Path, Path]] = []
+    planned: list[tuple[Path, Path]] = []
     left_out = LeftOut()
-    for given in inputs:
+    for path in inputs:
         try:
-            images, others = _found(given, out, faults)
+            images, others = _images_of(path, out, faults)
         except ImageError as exc:
             faults.append(str(exc))
         else:
-            found += images
+            planned += images
             left_out += others
+
     sources: dict[Path, Path] = {}
     first: dict[str, Path] = {}
     originals: dict[str, set[Path]] = {}
-    for source, _ in found:
+    for source, _ in planned:
         originals.setdefault(folded(str(resolved(source))), set()).add(resolved(source))
-    for source, relative in found:
+    for source, relative in planned:
         output = out / relative.with_name(f"{relative.stem}_x{scale}.png")
         before = first.setdefault(folded(str(output)), source)
         if resolved(before) != resolved(source):
             faults.append(
-                f"{source}: {before} becomes {output.name} in {output.parent} too, at least on disks that do not tell "
-                "upper from lower case; rename one of the two"
+                f"{source}: {before} would also become {output.name} in {output.parent}, at least on disks that ignore "
+                "case; rename one of the two"
             )
         elif _is_one_of(output, originals):
             faults.append(f"{source}: would become {output}, which is an input; choose another --out")
@@ -137,37 +142,38 @@ def plan_outputs(inputs: Iterable[Path], out: Path, scale: int) -> OutputPlan:
 
 
 def _is_one_of(output: Path, originals: Mapping[str, set[Path]]) -> bool:
-    """Whether a file is one of these, perhaps by another of its names on this disk."""
+    """True if the output is one of the original files, possibly under another name on this disk."""
     place = resolved(output)
     alike = originals.get(folded(str(place)), set())
     return place in alike or (output.exists() and any(output.samefile(original) for original in alike))
 
 
-def _found(given: Path, out: Path, faults: list[str]) -> tuple[list[tuple[Path, Path]], LeftOut]:
-    """Images, their paths below the output folder but for the name, and what is left out; faults are added."""
-    if not is_folder(given):
-        if not os.path.lexists(given):
-            raise ImageError(f"{given}: no such image or folder; check the path")
-        check_file(given)
-        return [(given, Path(given.name))], LeftOut()
-    if resolved(given) == resolved(out):
-        raise ImageError(f"{given}: is --out as well; choose another folder, or one below it, for the enlarged images")
-    found = scan(given)
-    outputs = _below(given, out)
+def _images_of(path: Path, out: Path, faults: list[str]) -> tuple[list[tuple[Path, Path]], LeftOut]:
+    """The images of one input, each with its relative path, and the entries that are left out. Adds to `faults`."""
+    if not is_folder(path):
+        if not os.path.lexists(path):
+            raise ImageError(f"{path}: no such image or folder; check the path")
+        check_file(path)
+        return [(path, Path(path.name))], LeftOut()
+    if resolved(path) == resolved(out):
+        raise ImageError(f"{path}: is also --out; choose another folder, or a subfolder of it, for the outputs")
+    entries = scan(path)
+    outputs = _below(path, out)
 
     def is_output(name: str) -> bool:
         return outputs is not None and Path(name).is_relative_to(outputs)
 
-    unusable = {name: fault for name, fault in {**found.unusable, **found.closed}.items() if not is_output(name)}
+    unusable = {name: fault for name, fault in {**entries.unusable, **entries.closed}.items() if not is_output(name)}
     faults += [unusable[name] for name in sorted(unusable)]
-    images = [Path(name) for name in found.images if not is_output(name)]
-    if not found.images and not unusable:
-        raise found.nothing()
-    left_out = LeftOut(tuple(entry for entry in found.left_out.entries if not is_output(entry[1])))
-    return [(given / name, name) for name in images], left_out.below(given)
+    images = [Path(name) for name in entries.images if not is_output(name)]
+    if not entries.images and not unusable:
+        raise entries.nothing()
+    left_out = LeftOut(tuple(entry for entry in entries.left_out.entries if not is_output(entry[1])))
+    return [(path / name, name) for name in images], left_out.below(path)
 
 
 def _below(folder: Path, out: Path) -> Path | None:
-    """The output folder's path below a folder of inputs, if it is there."""
-    place, top = resolved(out), resolved(folder)
+    """The path of the output folder relative to an input folder; None if it is not below it."""
+    place = resolved(out)
+    top = resolved(folder)
     return place.relative_to(top) if place.is_relative_to(top) else None

@@ -1,4 +1,4 @@
-"""MATLAB's imresize(uint8, scale, 'bicubic'), sample for sample: what benchmark LR images are made with."""
+"""MATLAB's imresize(uint8, scale, 'bicubic'), equal in every sample. Benchmark LR images are made with it."""
 
 import math
 
@@ -9,25 +9,25 @@ from sr_core.images.files import Image
 
 Float64Array = NDArray[np.float64]
 
-_LARGEST_EXACT = 6
-"""Up to this reduction every sum is exact in float32: 255 · 16 · 6^4 · 1.3 (the sum of |weights|) < 2^23."""
-_BLOCK_SAMPLES = 1 << 16  # that stay in the L2 cache while the taps add up
+_MAX_EXACT_FACTOR = 6
+"""Largest reduction for which every sum is exact in float32: 255 · 16 · 6^4 · 1.3 (the sum of |weights|) < 2^23."""
+_BLOCK_SAMPLES = 1 << 16  # these stay in the L2 cache while the taps are summed
 
 
 def imresize(image: Image, scale: float) -> Image:
-    """The image resized by `scale` as MATLAB does it: 1/2 halves each side, 2 doubles it.
+    """The image resized by `scale` as by MATLAB: 1/2 halves each side, 2 doubles it.
 
-    Keys' cubic with a = -0.5, stretched by 1/scale when reducing (antialiasing), weights normalised to sum 1, the
-    image mirrored at its edges, each column resized first and then each row, with rounding half up and clipping
-    to 0..255 after each of the two passes.
+    The kernel is Keys' cubic with a = -0.5 (IEEE TASSP 29, 1981). For a reduction it is stretched by 1/scale
+    (antialiasing). Weights are normalised to sum 1, and the image is mirrored at its edges. First each column is
+    resized, then each row. After each pass, samples are rounded half up and clipped to 0..255.
 
     Args:
-        image: (H, W) or (H, W, C), 0..255, of any size: the mirror repeats as often as the kernel needs.
+        image: (H, W) or (H, W, C), uint8 in 0..255, of any size. The mirror repeats as often as the kernel needs.
         scale: > 0.
     Returns:
-        (ceil(H * scale), ceil(W * scale)[, C]), the products in floating point as MATLAB takes them.
+        (ceil(H * scale), ceil(W * scale)[, C]), uint8. The products are computed in floating point as in MATLAB.
     Raises:
-        ValueError: the image is not uint8, has no pixel or not two or three axes, or the scale is not positive.
+        ValueError: the image is not uint8, is empty, or has not two or three axes, or the scale is not positive.
     """
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.size == 0:
         raise ValueError(f"expected uint8 pixels (H, W) or (H, W, C), got {image.dtype} {image.shape}")
@@ -37,7 +37,7 @@ def imresize(image: Image, scale: float) -> Image:
 
 
 def _transposed(image: Image) -> Image:
-    """Rows and columns exchanged, contiguous. Whole pixels are moved: five times as fast as sample by sample."""
+    """The image with rows and columns exchanged, contiguous. Moving whole pixels is five times as fast as samples."""
     pixels = np.ascontiguousarray(image).view(np.dtype((np.void, image[0, 0].nbytes)))
     turned = np.ascontiguousarray(pixels.reshape(image.shape[:2]).T)
     return turned.view(np.uint8).reshape(image.shape[1], image.shape[0], *image.shape[2:])
@@ -46,11 +46,12 @@ def _transposed(image: Image) -> Image:
 def _resize_first_axis(image: Image, scale: float) -> Image:
     lines = np.ascontiguousarray(image).reshape(len(image), -1)
     sources, weights = _taps(len(lines), scale)
-    unit, half = 1.0, 0.5  # the half of "round half up"
+    unit = 1.0
+    half = 0.5  # the half of "round half up"
     factor = round(1 / scale)
-    if scale < 1 and factor <= _LARGEST_EXACT and scale == 1 / factor:
-        # The weights are whole numbers of 1 / (16 factor^4), and the sums stay below 2^23: float32 holds them exactly,
-        # in half the time. Half a unit more keeps the division away from the edge that a quotient must not cross.
+    if scale < 1 and factor <= _MAX_EXACT_FACTOR and scale == 1 / factor:
+        # The weights are multiples of 1 / (16 factor^4), and the sums stay below 2^23. So float32 is exact, in half the
+        # time. Half a unit more keeps the quotient away from a whole number, where rounding could change the result.
         unit = 16.0 * factor**4
         half = 0.5 * unit + 0.5
         weights = np.rint(weights * unit).astype(np.float32)
@@ -63,16 +64,16 @@ def _resize_first_axis(image: Image, scale: float) -> Image:
         for tap in range(sources.shape[1]):
             np.multiply(weights[block, tap, None], lines[sources[block, tap]], out=product)
             total += product
-        total /= unit  # correctly rounded, so off by at most 2^-17: less than half a unit
+        total /= unit  # correctly rounded: the error is at most 2^-17, less than half a unit
         resized[block] = np.clip(np.floor(total, out=total), 0, 255, out=total)
     return resized.reshape(len(sources), *image.shape[1:])
 
 
 def _taps(length: int, scale: float) -> tuple[NDArray[np.intp], Float64Array]:
-    """For every output position the input positions it reads and their weights, each (outputs, taps)."""
+    """The input positions and weights for every output position, each (outputs, taps)."""
     stretch = min(scale, 1.0)
     support = 4.0 / stretch
-    centre = (np.arange(math.ceil(length * scale)) + 0.5) / scale - 0.5  # in input pixels, pixel 0 at 0
+    centre = (np.arange(math.ceil(length * scale)) + 0.5) / scale - 0.5  # in input pixels; the first pixel is at 0
     first = np.floor(centre - support / 2).astype(np.intp)
     positions = first[:, None] + np.arange(math.ceil(support) + 2)
     weights = _cubic((centre[:, None] - positions) * stretch)

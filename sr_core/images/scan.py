@@ -1,6 +1,6 @@
-"""What lies below a folder: images, what is left out and why, and what looks like an image and cannot be one.
+"""Listing of a folder: its images, the entries that are left out, and entries that look like images but are unusable.
 
-No file is opened here, so a large folder is listed quickly and a named pipe blocks nothing.
+No file is opened here, so a large folder is listed quickly and a named pipe cannot block.
 """
 
 import errno
@@ -17,7 +17,7 @@ from sr_core.process.names import printable
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".mpo", ".bmp", ".dib", ".tif", ".tiff", ".webp"}
 )
-"""Names of the formats that are read, in any case. The content decides what a file is."""
+"""Suffixes of the supported formats, in any case. The content decides the format of a file."""
 
 _OTHER_FORMATS = """
     apng gif heic heics heif hif avif avifs jxl jxr wdp hdp jp2 j2k j2c jpc jpf jpx jpm
@@ -27,18 +27,18 @@ _OTHER_FORMATS = """
     exr hdr rgbe fits fit fts dcm npy npz
 """
 OTHER_FORMATS = frozenset(f".{suffix}" for suffix in _OTHER_FORMATS.split())
-"""Names of image formats that are not read."""
+"""Suffixes of image formats that are not supported."""
 
 HIDDEN = "hidden image"
 LINKED_FOLDER = "linked folder"
 BROKEN_LINK = "broken link"
 
 _SYSTEM_FOLDERS = {"lost+found", "$RECYCLE.BIN", "System Volume Information", "#recycle", "@eaDir", "__MACOSX"}
-"""What systems and their disks keep in a folder, thumbnails among it; taken for hidden."""
+"""Folders in which operating systems keep data such as thumbnails. They count as hidden."""
 
 _NAMES_SHOWN = {"folder": 3, "link": 3}
-_LOOKED_AT = 20_000
-"""Entries that `holds_image` looks at before it gives up."""
+_MAX_ENTRIES = 20_000
+"""Number of entries after which `holds_image` stops its search."""
 _KINDS = (
     (stat.S_ISFIFO, "a named pipe"),
     (stat.S_ISSOCK, "a socket"),
@@ -49,10 +49,10 @@ _KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """What a command does not read, to be counted and named in one line."""
+    """The entries that a command does not read. `line` counts and names them in one line."""
 
     entries: tuple[tuple[str, str], ...] = ()
-    """(what it is, as a noun in the singular; its name), in order."""
+    """(kind as a noun in the singular, name) of each entry, in order."""
 
     def __bool__(self) -> bool:
         return bool(self.entries)
@@ -61,26 +61,26 @@ class LeftOut:
         return LeftOut(self.entries + other.entries)
 
     def below(self, place: Path | str) -> "LeftOut":
-        """The same with names that begin with this place."""
+        """The same entries with names relative to the folder above `place`."""
         return LeftOut(tuple((noun, Path(place, name).as_posix()) for noun, name in self.entries))
 
     def without(self, names: Callable[[str], bool]) -> "LeftOut":
-        """The same less entries of certain names."""
+        """The same entries without those for whose names the function returns True."""
         return LeftOut(tuple((noun, name) for noun, name in self.entries if not names(name)))
 
     def names(self) -> dict[str, list[str]]:
-        """Names by what they are."""
-        named: dict[str, list[str]] = {}
+        """The names of the entries by kind."""
+        by_noun: dict[str, list[str]] = {}
         for noun, name in self.entries:
-            named.setdefault(noun, []).append(name)
-        return named
+            by_noun.setdefault(noun, []).append(name)
+        return by_noun
 
     def summary(self) -> dict[str, dict[str, int | str]]:
-        """How many there are of each kind and the name of the first, as values that JSON holds."""
+        """The count and the first name of each kind, as JSON values."""
         return {noun: {"count": len(names), "first": printable(names[0])} for noun, names in self.names().items()}
 
     def line(self) -> str:
-        """E.g. "left out: 2 linked folders (a, b), 3 GIF files (c.gif, …)"; empty if nothing is left out."""
+        """One line such as "left out: 2 linked folders (a, b), 3 GIF files (c.gif, …)"; empty if there are none."""
         if not self:
             return ""
         return "left out: " + ", ".join(_counted(noun, names) for noun, names in self.names().items())
@@ -105,55 +105,55 @@ def _plural(noun: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What lies below a folder; names are relative to it, with forward slashes."""
+    """The content of a folder. Names are relative to the folder, with forward slashes."""
 
     folder: Path
     images: tuple[str, ...]
-    """Regular files that are named as images, sorted."""
+    """Regular files with the suffix of an image, sorted."""
     left_out: LeftOut = NOTHING
     unusable: Mapping[str, str] = field(default_factory=dict)
-    """Names as of an image that no file is behind, and what to say of them."""
+    """Error message by name, for entries with the suffix of an image that are not files."""
     closed: Mapping[str, str] = field(default_factory=dict)
-    """Subfolders that cannot be listed, and what to say of them."""
+    """Error message by name, for subfolders that cannot be listed."""
 
     def check(self) -> None:
-        """Raises ImageError that says what the first unusable entry is, by name."""
+        """Raise ImageError for the first unusable entry in order of names, if there is one."""
         faults = {**self.unusable, **self.closed}
         if faults:
             raise ImageError(faults[min(faults)])
 
     def nothing(self) -> ImageError:
-        """The error that no image lies here."""
+        """The error for a folder without images."""
         others = f" ({self.left_out.line()})" if self.left_out else ""
         expected = ", ".join(sorted(SUFFIXES))
-        return ImageError(f"{self.folder}: no image below this folder; expected {expected} files{others}")
+        return ImageError(f"{self.folder}: no image in this folder; expected {expected} files{others}")
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Every image file at any depth below a folder, sorted by its relative path with forward slashes.
+    """All image files in a folder and its subfolders, sorted by relative path with forward slashes.
 
     Raises:
-        ImageError: the folder is missing or is a file, no image lies below it, or an entry cannot be used.
+        ImageError: the folder is missing or is a file, holds no image, or an entry cannot be used.
     """
-    found = scan(folder)
-    found.check()
-    if not found.images:
-        raise found.nothing()
-    return [folder / name for name in found.images]
+    entries = scan(folder)
+    entries.check()
+    if not entries.images:
+        raise entries.nothing()
+    return [folder / name for name in entries.images]
 
 
 def scan(folder: Path) -> Scan:
-    """What lies at any depth below a folder.
+    """The content of a folder and all its subfolders.
 
-    | an entry | is |
+    | entry | treatment |
     |---|---|
     | a regular file, or a link to one, with a suffix of `SUFFIXES` in any case | an image |
-    | any other entry with such a suffix: a link to nothing, a pipe, a device | unusable |
-    | a subfolder, whatever its name | entered; unusable if it cannot be listed |
-    | a link to a folder | left out, because it may lead in a circle or to images that were listed already |
-    | hidden, or below a hidden folder or one that a system keeps for itself | left out if it is an image |
+    | any other entry with such a suffix: a broken link, a pipe, a device | unusable |
+    | a subfolder of any name | listed; unusable if it cannot be listed |
+    | a link to a folder | left out, because it may lead in a circle or to images that are listed already |
+    | hidden, or in a hidden folder or a folder of the operating system | left out if it is an image |
     | a file with a suffix of `OTHER_FORMATS` | left out |
-    | a link to nothing, with another name | left out |
+    | a broken link with another name | left out |
     | anything else | not mentioned |
 
     Raises:
@@ -166,7 +166,7 @@ def scan(folder: Path) -> Scan:
     except OSError as exc:
         raise ImageError(f"{folder}: cannot be read ({exc.strerror}); check the path and its permissions") from exc
     if not stat.S_ISDIR(mode):
-        raise ImageError(f"{folder}: expected a folder of images, this is {_kind(mode) or 'a file'}")
+        raise ImageError(f"{folder}: expected a folder of images, got {_kind(mode) or 'a file'}")
     walk = _Walk(folder)
     walk.everything()
     if "" in walk.closed:
@@ -176,15 +176,16 @@ def scan(folder: Path) -> Scan:
 
 
 def holds_image(folder: Path, *, below: bool = True) -> bool:
-    """Whether an image lies in a folder, as far as can be told soon; what cannot be read is passed over.
+    """True if a folder holds an image. The search stops after `_MAX_ENTRIES` entries and skips unreadable ones.
 
     Args:
-        below: look into its subfolders too.
+        below: search its subfolders too.
     """
-    waiting, looked_at = deque([folder]), 0
-    while waiting and looked_at < _LOOKED_AT:
+    waiting = deque([folder])
+    examined = 0
+    while waiting and examined < _MAX_ENTRIES:
         for entry in _entries_or_none(waiting.popleft()):
-            looked_at += 1
+            examined += 1
             if _is_hidden(entry.name):
                 continue
             if entry.is_dir(follow_symlinks=False):
@@ -196,20 +197,20 @@ def holds_image(folder: Path, *, below: bool = True) -> bool:
 
 
 def images_in(folder: Path) -> list[str]:
-    """Names of the images right in a folder, sorted; what cannot be read is passed over."""
+    """The names of the images directly in a folder, sorted. Unreadable entries are skipped."""
     names = [entry.name for entry in _entries_or_none(folder) if is_image_name(entry.name) and not _is_folder(entry)]
     return [name for name in names if not _is_hidden(name)]
 
 
 def check_file(path: Path) -> None:
-    """Raises ImageError unless this is a file that can be opened without waiting: no pipe, no device, no folder."""
+    """Raise ImageError if the path is not a regular file. A pipe or device could block when it is opened."""
     fault = _fault(path)
     if fault:
         raise ImageError(fault)
 
 
 def is_folder(path: Path) -> bool:
-    """Whether this is a folder, or a link to one, as far as can be told."""
+    """True if the path is a folder or a link to one, False if that is unknown."""
     try:
         return path.is_dir()
     except OSError:  # no permission
@@ -217,12 +218,12 @@ def is_folder(path: Path) -> bool:
 
 
 def resolved(path: Path) -> Path:
-    """The path without links; a link that leads in a circle stays, to be told when it is opened."""
+    """The path without links. A link that leads in a circle stays, and is reported when it is opened."""
     return Path(os.path.realpath(path))
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file of this name is taken for an image."""
+    """True if the name has the suffix of a supported image format."""
     return _suffix(name) in SUFFIXES
 
 
@@ -257,7 +258,7 @@ class _Walk:
                     self._file(entry, name)
 
     def _hidden_file(self, entry: "os.DirEntry[str]", name: str) -> None:
-        # macOS writes ._NAME next to every file of a foreign disk
+        # macOS writes a file ._NAME next to every file on a foreign disk.
         if is_image_name(entry.name) and not entry.name.startswith("._") and entry.is_file(follow_symlinks=False):
             self.left_out.append((HIDDEN, name))
 
@@ -297,20 +298,20 @@ def _leads_somewhere(entry: "os.DirEntry[str]") -> bool:
 
 
 def _fault(path: Path) -> str:
-    """Why this path is no file that can be read; empty if it is one."""
+    """The reason why a path is not a readable regular file; empty if it is one."""
     try:
         mode = path.stat().st_mode
     except OSError as exc:
         if path.is_symlink():
             circle = exc.errno == errno.ELOOP
             why = "which leads in a circle" if circle else f"which cannot be followed ({exc.strerror})"
-            return f"{path}: is a link to {path.readlink()}, {why}; mend the link or take it out of the folder"
+            return f"{path}: is a link to {path.readlink()}, {why}; fix the link or remove it from the folder"
         if isinstance(exc, FileNotFoundError):
             return f"{path}: no such image; check the path"
-        return f"{path}: cannot be looked at ({exc.strerror}); make it readable or take it out of the folder"
+        return f"{path}: cannot be read ({exc.strerror}); make it readable or remove it from the folder"
     if stat.S_ISREG(mode):
         return ""
-    return f"{path}: expected an image file, this is {_kind(mode) or 'a folder'}; take it out of the folder"
+    return f"{path}: expected an image file, got {_kind(mode) or 'a folder'}; remove it from the folder"
 
 
 def _kind(mode: int) -> str:
@@ -319,8 +320,8 @@ def _kind(mode: int) -> str:
 
 def _closed(folder: Path, exc: OSError) -> str:
     return (
-        f"{folder}: this folder cannot be read ({exc.strerror}), so images would be missing; make it readable, or take "
-        "it out of the folder above"
+        f"{folder}: this folder cannot be read ({exc.strerror}), so images would be missing; make it readable, or "
+        "remove it from the folder above"
     )
 
 
@@ -341,5 +342,5 @@ def _suffix(name: str) -> str:
 
 
 def subfolders(folder: Path) -> Iterable[Path]:
-    """Folders in a folder, links to folders among them, sorted by name; hidden ones are passed over."""
+    """The subfolders of a folder, including links to folders, sorted by name. Hidden ones are skipped."""
     return [Path(entry.path) for entry in _entries_or_none(folder) if not _is_hidden(entry.name) and _is_folder(entry)]

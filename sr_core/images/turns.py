@@ -7,9 +7,9 @@ from sr_core.images.files import Image
 
 
 def turned(patch: Image, turn: int) -> Image:
-    """View of a square patch (p, p, C) under one of the eight flips and quarter turns.
+    """A view of a square patch (p, p, C) after one of the eight flips and quarter turns.
 
-    Bit 0 of `turn` flips left and right, bit 1 up and down, bit 2 then swaps rows and columns.
+    Bit 0 of `turn` flips left and right, bit 1 flips up and down, and bit 2 then swaps rows and columns.
     """
     if turn & 1:
         patch = patch[:, ::-1]
@@ -19,7 +19,7 @@ def turned(patch: Image, turn: int) -> Image:
 
 
 def copy_turned(patch: Image, turn: int, out: Image) -> None:
-    """Writes `turned(patch, turn)` into `out`, contiguous (p, p, 3), twenty times as fast as NumPy copies the view."""
+    """Write `turned(patch, turn)` into `out`, contiguous (p, p, 3). It is twenty times as fast as a NumPy copy."""
     match turn:
         case 0:
             np.copyto(out, patch)

@@ -1,1 +1,1 @@
-"""Training images that also occur in held-out sets."""
+"""Detection of training images that also occur in held-out sets."""

@@ -1,4 +1,4 @@
-"""Images that train and are held out too, as the same pixels or as the same photograph in another guise."""
+"""Detection of images that occur in both training and held-out sets, as the same pixels or as an edited copy."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ from sr_core.store.known import KnownImages, file_key
 from sr_core.store.sources import SourceImage
 
 RULE = 1
-"""Version of what counts as a leak or duplicate, here and in `sr_core.leaks.recognition`."""
+"""Version of the rules for leaks and duplicates, here and in `sr_core.leaks.recognition`."""
 
 Kind = Literal["same pixels", "near duplicate"]
 ReportProgress = Callable[[int, int], None]
 T = TypeVar("T")
 
-_ALIKE = 0.98
-"""Correlation of the thumbnails of duplicates: that of an image and its copy at 0.3 of the size, as JPEG 50."""
-_CHUNK = 256
-"""Images whose traces may wait to be compared."""
+_MIN_DUPLICATE_CORRELATION = 0.98
+"""Minimum correlation of two thumbnails of duplicates: that of an image and its copy at 0.3 of the size, as JPEG 50."""
+_CHUNK_IMAGES = 256
+"""Maximum number of images whose traces wait in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +33,18 @@ class Leak:
 
     kind: Kind
     training: str
-    """Its name."""
+    """Name of the training image."""
     held_out: str
-    """Its name."""
+    """Name of the held-out image."""
     set_name: str
-    """Of the held-out images, e.g. "Set5"."""
+    """Name of the set that holds the held-out image, e.g. "Set5"."""
     evidence: str
-    """How that is known, in words."""
+    """Why the two are considered the same, in words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """A training image that is there already, whole; harmless, but it trains twice as often as others."""
+    """A training image that shows the whole of an earlier one. It is harmless, but is used twice as often as others."""
 
     kind: Kind
     first: str
@@ -54,6 +54,8 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
+    """The leaks and duplicates of a training set."""
+
     leaks: tuple[Leak, ...]
     duplicates: tuple[Duplicate, ...]
 
@@ -66,41 +68,47 @@ def examine(
     known: KnownImages | None = None,
     workers: int | None = None,
 ) -> Findings:
-    """`find_leaks` and `find_duplicates` with every image read once.
+    """Find leaks and duplicates, and read every image only once.
 
-    In memory stay up to 3000 keypoints of each held-out image (3 MB) and 1 kB of each training image. Held-out
-    images of more than 2^20 pixels and training images of more than 2^18 are first reduced to that.
+    Memory holds up to 3000 keypoints of each held-out image (3 MB) and 1 kB of each training image. Held-out
+    images are first reduced to at most 2^20 pixels, training images to at most 2^18.
 
     Args:
-        progress: is told (images, all images) after each.
-        known: learns what the images are, so that nobody else need read them for that.
-        workers: processes; by default one per core where there is enough to do.
+        held_out: validation and benchmark images by the name of their set.
+        progress: called with (images done, images in total) after each image.
+        known: stores the size and pixel digest of each image, so that they need not be read again for that.
+        workers: number of processes; by default one per core if there is enough to do.
     Raises:
         ImageError: an image cannot be read.
     """
     labels = [(name, image) for name, images in held_out.items() for image in images]
-    kept = [image for _, image in labels]
-    keys = [file_key(image.path) for image in (*kept, *train)]  # before reading: a change meanwhile shows
+    held_out_images = [image for _, image in labels]
+    all_images = (*held_out_images, *train)
+    keys = [file_key(image.path) for image in all_images]  # taken before reading, so that a later change shows
     total = len(keys)
     leaks: list[Leak] = []
     sketches: list[Sketch] = []
-    with Workers(workers or share_out(image.path for image in (*kept, *train))) as pool:
-        told = _counted(total, progress)
-        held = list(_in_order(pool, partial(_trace, pixels=1 << 20, keypoints=(2000, 1000)), kept, told))
-        gallery, kept_sketches = Gallery(held), [trace.sketch for trace in held]
-        digests = [sketch.digest for sketch in kept_sketches]
-        del held  # the gallery has what it needs
-        traces = _in_order(pool, partial(_trace, pixels=1 << 18, keypoints=(500,)), train, told)
+    with Workers(workers or share_out(image.path for image in all_images)) as pool:
+        count_one = _counted(total, progress)
+        trace_held_out = partial(_trace, pixels=1 << 20, keypoints=(2000, 1000))
+        held_out_traces = list(_in_order(pool, trace_held_out, held_out_images, count_one))
+        gallery = Gallery(held_out_traces)
+        held_out_sketches = [trace.sketch for trace in held_out_traces]
+        digests = [sketch.digest for sketch in held_out_sketches]
+        del held_out_traces  # the gallery has a copy of what it needs
+
+        traces = _in_order(pool, partial(_trace, pixels=1 << 18, keypoints=(500,)), train, count_one)
         for image, trace in zip(train, traces, strict=True):
             sketches.append(trace.sketch)
-            seen = gallery.recognise(trace)
+            evidence = gallery.recognise(trace)
             for number, (set_name, other) in enumerate(labels):
                 if digests[number] == trace.sketch.digest:
                     leaks.append(Leak("same pixels", image.name, other.name, set_name, _same(trace.sketch)))
-                elif number in seen:
-                    leaks.append(Leak("near duplicate", image.name, other.name, set_name, seen[number]))
+                elif number in evidence:
+                    leaks.append(Leak("near duplicate", image.name, other.name, set_name, evidence[number]))
+
     if known is not None:
-        for image, key, sketch in zip((*kept, *train), keys, (*kept_sketches, *sketches), strict=True):
+        for image, key, sketch in zip(all_images, keys, (*held_out_sketches, *sketches), strict=True):
             known.learn(image, key, (*sketch.size, sketch.digest))
     return Findings(tuple(leaks), tuple(_duplicates(train, sketches)))
 
@@ -108,15 +116,15 @@ def examine(
 def find_leaks(
     train: Sequence[SourceImage], held_out: Mapping[str, Sequence[SourceImage]], progress: ReportProgress | None = None
 ) -> list[Leak]:
-    """Every pair of a training and a held-out image that show the same, by training image, then by set.
+    """All pairs of a training and a held-out image that show the same, ordered by training image, then by set.
 
-    A near duplicate may be resized to 0.5 to 1.5 times the size, cropped to 80 % of each side, mirrored left to right,
-    turned and saved as JPEG of quality 50 or better; smaller parts are found as long as they hold keypoints. Of
-    images without texture only whole ones are found, not turned; of plain areas only the same pixels.
+    A near duplicate may be resized to 0.5 to 1.5 times the size, cropped to 80% of each side, mirrored left to right,
+    rotated and saved as JPEG of quality 50 or better. Smaller parts are found if they hold enough keypoints.
+    Images without texture are found only whole and not rotated. Plain areas are found only as the same pixels.
 
     Args:
         held_out: validation and benchmark images by the name of their set.
-        progress: is told (images, all images) after each.
+        progress: called with (images done, images in total) after each image.
     Raises:
         ImageError: an image cannot be read.
     """
@@ -124,7 +132,7 @@ def find_leaks(
 
 
 def find_duplicates(images: Sequence[SourceImage], progress: ReportProgress | None = None) -> list[Duplicate]:
-    """Every image that shows, as a whole, what an earlier one shows; each once, with the first that it resembles.
+    """All images that show the whole of an earlier image. Each is listed once, with the first image that it resembles.
 
     Raises:
         ImageError: an image cannot be read.
@@ -148,15 +156,15 @@ def _counted(total: int, progress: ReportProgress | None) -> Callable[[], None]:
 
 
 def _in_order(
-    pool: Workers, work: Callable[[SourceImage], T], images: Sequence[SourceImage], told: Callable[[], None]
+    pool: Workers, work: Callable[[SourceImage], T], images: Sequence[SourceImage], count_one: Callable[[], None]
 ) -> Iterator[T]:
-    """What the work gives for each image; a chunk at a time, else all that is done would wait in memory."""
-    for start in range(0, len(images), _CHUNK):
+    """The result of the work for each image, in order. Chunks bound the number of results that wait in memory."""
+    for start in range(0, len(images), _CHUNK_IMAGES):
         waiting: dict[int, T] = {}
         turn = 0
-        for number, result in pool.results(work, images[start : start + _CHUNK]):
+        for number, result in pool.results(work, images[start : start + _CHUNK_IMAGES]):
             waiting[number] = result
-            told()
+            count_one()
             while turn in waiting:
                 yield waiting.pop(turn)
                 turn += 1
@@ -164,16 +172,16 @@ def _in_order(
 
 def _duplicates(images: Sequence[SourceImage], sketches: Sequence[Sketch]) -> Iterator[Duplicate]:
     first: dict[str, int] = {}
-    for start in range(0, len(sketches), _CHUNK):
-        block = sketches[start : start + _CHUNK]
+    for start in range(0, len(sketches), _CHUNK_IMAGES):
+        block = sketches[start : start + _CHUNK_IMAGES]
         before = np.stack([sketch.thumbnail for sketch in sketches[: start + len(block)]])
-        alike = np.tril(before[start:] @ before.T, k=start - 1)  # each with those before it
+        alike = np.tril(before[start:] @ before.T, k=start - 1)  # each image with the earlier ones
         for number, (sketch, row) in enumerate(zip(block, alike, strict=True), start):
             earlier = first.setdefault(sketch.digest, number)
             if earlier < number:
                 yield Duplicate("same pixels", images[earlier].name, images[number].name, _same(sketch))
-            elif row.max(initial=0) >= _ALIKE:
-                earlier = int(np.argmax(row >= _ALIKE))
+            elif row.max(initial=0) >= _MIN_DUPLICATE_CORRELATION:
+                earlier = int(np.argmax(row >= _MIN_DUPLICATE_CORRELATION))
                 evidence = f"correlation {row[earlier]:.3f} at thumbnail size"
                 yield Duplicate("near duplicate", images[earlier].name, images[number].name, evidence)
 

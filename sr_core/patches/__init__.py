@@ -1,1 +1,1 @@
-"""From the store to training batches and validation crops."""
+"""Training batches and validation crops from the images of a store."""

@@ -1,8 +1,8 @@
-"""Pixels that stay on the disk: patches are read from the store's chunks as they are needed.
+"""Training patches from pixels on the disk, read from the store's chunks as they are needed.
 
-HDF5 takes longer to look up a hyperslab than to read it, so the bytes are fetched from where they are known to lie. The
-system's page cache keeps what is read often; this process keeps nothing but a patch. (A memory map would count as
-resident memory whatever it touched.)
+HDF5 takes longer to look up a hyperslab than to read it, so the bytes are read directly from their known positions.
+The system's page cache keeps pixels that are read often, and this process keeps only one patch. (With a memory map, all
+pages that were ever read would count as resident memory.)
 """
 
 import zlib
@@ -20,18 +20,20 @@ from sr_core.store.manifest import ManifestEntry
 
 
 class DiskReader:
-    """The training images of a store, on the disk; the file is held open (`HeldStore`)."""
+    """The training images of a store on the disk. The file stays open (`HeldStore`)."""
 
     name = "disk"
 
     def __init__(self, store: PatchStore, scale: int) -> None:
-        self._store, self._scale = HeldStore(store), scale
+        self._store = HeldStore(store)
+        self._scale = scale
         self._records = store.records("train")
         self._readers: dict[Layer, _ChunkReader] = {}
 
     def patches(self, config: DataConfig, seed: int) -> GatheredPatches:
-        """The stream of training patches of a seed; raises ImageError where no image holds one."""
-        lr, hr = self._reader(Layer(self._scale, config.train_kernel)), self._reader(HR)
+        """The stream of training patches of a seed. Raises ImageError if no image is large enough for a patch."""
+        lr = self._reader(Layer(self._scale, config.train_kernel))
+        hr = self._reader(HR)
         return GatheredPatches(sampler_for(self._records, config, seed), config, lr, hr)
 
     def _reader(self, layer: Layer) -> "_ChunkReader":
@@ -40,27 +42,29 @@ class DiskReader:
         return self._readers[layer]
 
     def read(self, size: int, start: int) -> bytes:
-        """That many bytes of the store from there on."""
+        """Read `size` bytes of the store, beginning at byte `start`. Raises StoreError if the file is too short."""
         data = self._store.read(size, start)
         if len(data) != size:
-            raise StoreError(f"{self._store.path}: ends before it should; delete it and run again to build it anew")
+            raise StoreError(f"{self._store.path}: is truncated; delete it and run again to build a new one")
         return data
 
     def damaged(self, image: str) -> StoreError:
+        """The error for a chunk of this image that does not match its checksum."""
         return StoreError(
-            f"{self._store.path}: a part of image {image} does not match its checksum; delete it and run again to "
-            "build it anew"
+            f"{self._store.path}: a part of image {image} does not match its checksum; delete the store and run again "
+            "to build a new one"
         )
 
 
 class _ChunkReader:
-    """Squares of the images of one layer, put together from the chunks below them.
+    """Cuts squares out of the images of one layer, from the chunks that they cover.
 
-    A chunk is compared with its checksum the first time that it is touched.
+    A chunk is compared with its checksum when it is used for the first time.
     """
 
-    def __init__(self, home: DiskReader, chunks: Sequence[Chunks], records: Sequence[ManifestEntry]) -> None:
-        self._home, self._chunks = home, chunks
+    def __init__(self, disk: DiskReader, chunks: Sequence[Chunks], records: Sequence[ManifestEntry]) -> None:
+        self._disk = disk
+        self._chunks = chunks
         self._names = [record.name for record in records]
         self._checked = [bytearray(c.crc32.size) for c in chunks]
 
@@ -71,16 +75,18 @@ class _ChunkReader:
         crop = np.empty((side, side, 3), np.uint8)
         for row in range(y // height, (y + side - 1) // height + 1):
             above = row * height
-            top, bottom = max(y, above), min(y + side, above + height)
+            top = max(y, above)
+            bottom = min(y + side, above + height)
             for column in range(x // width, (x + side - 1) // width + 1):
                 number = row * columns + column
                 if not checked[number]:
                     self._check(image, number)
                 before = column * width
-                left, right = max(x, before), min(x + side, before + width)
-                data = self._home.read(
-                    (bottom - top) * width * 3, start + (number * height + top - above) * width * 3
-                )  # only the rows needed
+                left = max(x, before)
+                right = min(x + side, before + width)
+
+                # Read only the rows of the chunk that the square covers.
+                data = self._disk.read((bottom - top) * width * 3, start + (number * height + top - above) * width * 3)
                 part = np.frombuffer(data, np.uint8).reshape(bottom - top, width, 3)
                 crop[top - y : bottom - y, left - x : right - x] = part[:, left - before : right - before]
         return crop
@@ -88,6 +94,6 @@ class _ChunkReader:
     def _check(self, image: int, number: int) -> None:
         start, (height, width), crc32 = self._chunks[image]
         size = height * width * 3
-        if zlib.crc32(self._home.read(size, start + number * size)) != crc32.flat[number]:
-            raise self._home.damaged(self._names[image])
+        if zlib.crc32(self._disk.read(size, start + number * size)) != crc32.flat[number]:
+            raise self._disk.damaged(self._names[image])
         self._checked[image][number] = True

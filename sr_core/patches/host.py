@@ -1,4 +1,4 @@
-"""Pixels in the memory of the host, once for all processes of a machine."""
+"""Training patches from pixels in host memory, which all processes of a machine share."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +12,13 @@ from sr_core.store.layers import HR, Layer
 
 
 class HostCache:
-    """The training images of a store, resident in host memory: HR once, LR of each kernel asked for."""
+    """The training images of a store in host memory: the HR, and the LR of each requested kernel."""
 
     name = "host"
 
     def __init__(self, store: PatchStore, scale: int) -> None:
-        self._store, self._scale = HeldStore(store), scale
+        self._store = HeldStore(store)
+        self._scale = scale
         self._records = store.records("train")
         self._fingerprint = store.fingerprint
         self._layers: dict[Layer, list[Image]] = {}
@@ -25,12 +26,13 @@ class HostCache:
 
     @property
     def shared(self) -> bool:
-        """Whether other processes use the same memory; not so where it had to be private."""
+        """True if other processes can use the same memory, False if it had to be private."""
         return all(memory.shared for memory in self._memory)
 
     def patches(self, config: DataConfig, seed: int) -> HostPatches:
-        """The stream of training patches of a seed; raises ImageError where no image holds one."""
-        lr, hr = self._layer(Layer(self._scale, config.train_kernel)), self._layer(HR)
+        """The stream of training patches of a seed. Raises ImageError if no image is large enough for a patch."""
+        lr = self._layer(Layer(self._scale, config.train_kernel))
+        hr = self._layer(HR)
         return HostPatches([record.name for record in self._records], lr, hr, config, seed)
 
     def _layer(self, layer: Layer) -> list[Image]:

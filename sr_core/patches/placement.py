@@ -1,6 +1,6 @@
-"""Where the pixels of a training live: on its device, in the memory of the host, or on the disk.
+"""The choice of a patch source: pixels on the training device, in host memory or on the disk.
 
-The same patches come out of all three, bit for bit, so the choice is one of speed and is made here by size alone.
+All three sources give the same patches, bit for bit. The choice only affects speed, and is made by size.
 """
 
 import logging
@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 PatchSourceName = Literal["device", "host", "disk"]
 
 DEVICE_SHARE = 0.4
-"""Of an accelerator's free memory, how much pixels may take: what is left holds a training's activations."""
+"""Maximum share of an accelerator's free memory for pixels. The rest is for the activations of the training."""
 HOST_SHARE = 0.5
-"""Of the host's available memory, how much pixels may take."""
+"""Maximum share of the host's available memory for pixels."""
 
 
 class Patches(Protocol):
@@ -32,7 +32,7 @@ class Patches(Protocol):
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """Names of the images too small to train on."""
+        """Names of the images that are too small for training."""
 
     def batch(self, first_k: int, n: int) -> tuple[Any, Any]:
         """Patches first_k … first_k + n − 1: LR (n, 3, p, p) and HR (n, 3, s p, s p), uint8; arrays or tensors."""
@@ -42,16 +42,17 @@ class PatchSource(Protocol):
     """The training images of one store at one scale."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The kind of the source: "device", "host" or "disk"."""
 
     def patches(self, config: DataConfig, seed: int) -> Patches:
-        """The patches of a seed, in [0, 2^63); raises ImageError where no image holds one."""
+        """The patches of a seed in [0, 2^63). Raises ImageError if no image is large enough for a patch."""
 
 
 def open_patch_source(store: PatchStore, scale: int, device: str, name: PatchSourceName | None = None) -> PatchSource:
-    """The home of that name for these pixels, by default the one of `choose_patch_source`.
+    """The patch source of that name for the store, by default the one that `choose_patch_source` names.
 
-    Pixels are read when the first patches are asked for.
+    Pixels are read when the first patches are requested.
 
     Raises:
         StoreError: the store cannot be read.
@@ -68,12 +69,16 @@ def open_patch_source(store: PatchStore, scale: int, device: str, name: PatchSou
 def choose_patch_source(
     store: PatchStore, scale: int, device: str, *, slots: int = 1, slots_per_device: int = 1
 ) -> PatchSourceName:
-    """The first home with room for the pixels of HR and all LR of this scale; told in one line of the log.
+    """The first patch source that has room for the HR and all LR of this scale. The choice is logged in one line.
 
-    On an accelerator it is its own memory, if they fit into `DEVICE_SHARE` of what is free there as often as slots
-    share it; else the host's, if they fit into `HOST_SHARE` of what is available there, once if it can be shared and
-    once per slot otherwise; else the disk. Of several slots the second would find less memory free than the first, so
-    whoever opens them chooses, and tells each.
+    The source is the memory of the accelerator if the pixels, once per slot that shares it, fit into `DEVICE_SHARE` of
+    its free memory. Else it is host memory if the pixels fit into `HOST_SHARE` of the available memory: once if they
+    can be shared, once per slot otherwise. Else it is the disk. With several slots, the process that opens them makes
+    the choice and passes it to each, because the second slot would find less free memory than the first.
+
+    Args:
+        slots: number of slots on this machine.
+        slots_per_device: number of slots that share one device.
     """
     size = pixel_bytes(store, scale)
     device_free = torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else 0
@@ -82,20 +87,29 @@ def choose_patch_source(
     name = choose_by_size(size * slots_per_device, on_host, device_free=device_free, host_free=host_free)
     room = f"{device_free / 1e9:.1f} GB free on {device}, " if device_free else ""
     logger.info(
-        "pixels: %.2f GB, home %s (%s%.1f GB available in host memory)", size / 1e9, name, room, host_free / 1e9
+        "pixels: %.2f GB, source %s (%s%.1f GB available in host memory)", size / 1e9, name, room, host_free / 1e9
     )
     return name
 
 
 def choose_by_size(on_device: int, on_host: int, *, device_free: int, host_free: int) -> PatchSourceName:
-    """The first home with room for the bytes that the pixels take there; what is no accelerator has 0 bytes free."""
+    """The first patch source that has room for the pixels.
+
+    Args:
+        on_device: bytes that the pixels take on the device.
+        on_host: bytes that the pixels take in host memory.
+        device_free: free bytes on the device; 0 if it is not an accelerator.
+        host_free: available bytes of host memory.
+    """
     if on_device <= device_free * DEVICE_SHARE:
         return "device"
-    return "host" if on_host <= host_free * HOST_SHARE else "disk"
+    if on_host <= host_free * HOST_SHARE:
+        return "host"
+    return "disk"
 
 
 def pixel_bytes(store: PatchStore, scale: int) -> int:
-    """Bytes of the training images: HR, and LR of this scale by every kernel that the store has."""
+    """The size of the training images in bytes: HR, and LR of this scale for every kernel in the store."""
     layers = [HR, *(Layer(s, kernel) for split, s, kernel in store.lr if split == "train" and s == scale)]
     shapes = (layer.shape(record) for record in store.records("train") for layer in layers)
     return sum(height * width * channels for height, width, channels in shapes)

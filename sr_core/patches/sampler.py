@@ -1,7 +1,7 @@
-"""Training patch k of seed s: its image, position and turn depend on (s, k) alone.
+"""The choice of training patches: the image, position and turn of patch k of seed s depend only on (s, k).
 
-Not on batch size, workers, device or resumption: numbers come from a counter, not from a generator's state.
-Everything here is integer arithmetic, so every machine draws the same patches.
+They do not depend on batch size, workers, device or resumption, because the numbers come from a counter and not from
+the state of a generator. All arithmetic is on integers, so every machine draws the same patches.
 """
 
 import copy
@@ -24,11 +24,12 @@ Indices = NDArray[np.int64]
 Integers = TypeVar("Integers", Indices, "torch.Tensor")
 
 BITS = 31
-"""A draw lies in [0, 2^31): small enough that its product with a count below 2^32 fits int64."""
+"""Bits of a draw. Its product with a count below 2^32 fits into int64."""
 
 IMAGE, ROW, COLUMN, TURN, WINDOW_ROW, WINDOW_COLUMN = range(6)
-"""The lanes of a patch: each of its properties has its own draws."""
+"""The lanes of a patch. Each of its properties has its own draws."""
 LANES = 8
+"""Number of lanes reserved for each patch."""
 
 # splitmix64 (Steele, Lea, Flood 2014), its three constants as int64
 _GAMMA = 0x9E3779B97F4A7C15 - (1 << 64)
@@ -39,13 +40,14 @@ _MIX_2 = 0x94D049BB133111EB - (1 << 64)
 def draw(seed: int, k: Integers, lane: Integers | int) -> Integers:
     """Uniform integers in [0, 2^31): the top 31 bits of output number 8 k + lane of splitmix64 started at `seed`.
 
-    Written with operators that NumPy and torch share (int64 products and sums wrap in both), so both give the
-    same bits, on any device.
+    The code uses operators that NumPy and torch share (int64 products and sums wrap in both), so both give the same
+    bits on any device. splitmix64: Steele, Lea and Flood, OOPSLA 2014.
 
     Args:
         seed: 0 ≤ seed < 2^63.
-        k: int64 array of at least one dimension (NumPy warns where a scalar wraps), or int64 tensor; k ≥ 0.
-        lane: 0 … 7, which of the patch's numbers; lanes of shape (lanes, 1) give draws of shape (lanes, n).
+        k: numbers of patches, ≥ 0: int64 array of at least one dimension (a wrapping scalar makes NumPy warn), or
+            int64 tensor.
+        lane: 0 … 7, the property of the patch. Lanes of shape (lanes, 1) give draws of shape (lanes, n).
     """
     z = (k * LANES + (lane + 1)) * _GAMMA + seed
     z = (z ^ _shift(z, 30)) * _MIX_1
@@ -54,17 +56,17 @@ def draw(seed: int, k: Integers, lane: Integers | int) -> Integers:
 
 
 def _shift(z: Integers, by: int) -> Integers:
-    """Logical shift right: int64's own repeats the sign bit, the mask takes the copies away."""
+    """Logical shift right. The shift of int64 repeats the sign bit, and the mask removes the copies."""
     return (z >> by) & ((1 << (64 - by)) - 1)
 
 
 def bounded(r: Integers, n: Integers | int) -> Integers:
-    """Draws in [0, 2^31) mapped to 0 … n − 1, n < 2^32; no value is likelier than another by more than 2^-31."""
+    """Draws in [0, 2^31) mapped to 0 … n − 1, n < 2^32. The probabilities of two values differ by at most 2^-31."""
     return (r * n) >> BITS
 
 
 class Places(NamedTuple, Generic[Integers]):
-    """Where patches lie; one entry per patch."""
+    """The positions of patches, one entry per patch."""
 
     image: Integers
     """Index of the image, in the order given to the sampler."""
@@ -73,40 +75,41 @@ class Places(NamedTuple, Generic[Integers]):
     x: Integers
     """Left edge, in LR pixels."""
     turn: Integers
-    """0 … 7, as `turned` reads it."""
+    """0 … 7, as defined by `turned`."""
 
 
 class PatchSampler:
-    """Finds patch k of one seed, from the images' sizes alone.
+    """Finds the position of patch k of one seed, given only the sizes of the images.
 
-    How a patch finds its place (`data.sampling`):
+    `data.sampling` decides how a position is drawn:
 
     - "images": the image is uniform over the images, the position uniform inside it.
-    - "pixels": the image is drawn in proportion to its LR pixels, the position is uniform inside it.
-    - "subimages": uniform over all windows of all images, the position uniform inside the window. Along each
-      axis of the HR image (cropped to a multiple of the scale) windows start at 0, step, 2 step, … while they
-      fit; if anything remains behind the last one, one more lies flush with the edge. Each start is then rounded
-      down to a multiple of the scale. (The usual extraction script does the same, with its threshold at 0.)
+    - "pixels": the image is drawn with a probability proportional to its LR pixels, the position uniform inside it.
+    - "subimages": the window is uniform over all windows of all images, the position uniform inside the window. Along
+      each axis of the HR image (cropped to a multiple of the scale), windows start at 0, step, 2 step, … as long as
+      they fit. If pixels remain after the last one, one more window ends at the edge. Each start is then rounded down
+      to a multiple of the scale. (The usual extraction script does the same with a threshold of 0.)
 
-    An image that holds no patch, or no window, is left out.
+    An image that is too small for a patch or a window is left out.
     """
 
     left_out: tuple[str, ...]
-    """Names of the images too small to train on."""
+    """Names of the images that are too small for training."""
 
     def __init__(
         self, names: Sequence[str], lr_sizes: Sequence[tuple[int, int]], config: DataConfig, seed: int
     ) -> None:
-        """Prepares the tables that `locate` reads.
+        """Prepare the tables for `locate`.
 
         Args:
-            names: of the images, for messages.
-            lr_sizes: (height, width) of each image's LR.
-            seed: of this stream of patches, in [0, 2^63); see `child_seed`.
+            names: names of the images, for messages.
+            lr_sizes: (height, width) of the LR of each image, in pixels.
+            seed: seed of this stream of patches, in [0, 2^63); see `child_seed`.
         Raises:
             ImageError: no image is large enough.
         """
-        self._config, self._seed = config, seed
+        self._config = config
+        self._seed = seed
         self._sizes: Indices = np.array(lr_sizes, dtype=np.int64).reshape(-1, 2)
         by_window = config.sampling == "subimages"
         hr_side = config.subimage_window if by_window else config.lr_patch_size * config.scale
@@ -130,9 +133,9 @@ class PatchSampler:
         self._xp: Any = np
 
     def on(self, device: "str | torch.device") -> "PatchSampler":
-        """The same sampler with its tables on a torch device: there `locate` takes and gives tensors.
+        """The same sampler with its tables on a torch device. Its `locate` takes and returns tensors.
 
-        It only queues work on that device and waits for none of it.
+        It queues work on the device and never waits for it.
         """
         import torch
 
@@ -143,9 +146,10 @@ class PatchSampler:
         return moved
 
     def locate(self, k: Integers) -> Places[Integers]:
-        """The place of each patch number in `k` (int64, one dimension, ≥ 0)."""
-        config, xp = self._config, self._xp
-        # Both axes and all lanes in the same operations: on a GPU each is a kernel, whatever its size.
+        """The position of each patch number in `k` (int64, one dimension, ≥ 0)."""
+        config = self._config
+        xp = self._xp
+        # Each operation handles both axes and all lanes, because on a GPU each operation is one kernel.
         draws = draw(self._seed, k, self._lanes)
         image = xp.searchsorted(self._thresholds, draws[IMAGE], side="right")
         sides = self._sizes[image].T  # (2, n): heights, widths
@@ -161,70 +165,78 @@ class PatchSampler:
         return Places(image, y, x, turn)
 
     def _window_start(self, number: Any, lr_side: Any) -> Any:
-        """First LR pixel of the window of that number along each axis."""
+        """The first LR pixel of the window of that number, along each axis."""
         config = self._config
         last = lr_side * config.scale - config.subimage_window
         return self._xp.minimum(number * config.subimage_step, last) // config.scale
 
 
 def sampler_for(records: Sequence[ManifestEntry], config: DataConfig, seed: int) -> PatchSampler:
-    """The sampler for images that a store's manifest describes; raises ImageError as `PatchSampler` does."""
+    """The sampler for the images in a store's manifest. Raises ImageError as `PatchSampler` does."""
     sizes = [(record.height // config.scale, record.width // config.scale) for record in records]
     return PatchSampler([record.name for record in records], sizes, config, seed)
 
 
 def _thresholds(weights: Indices) -> Indices:
-    """Upper ends of the images' shares of [0, 2^31), so that `searchsorted(…, side="right")` finds the image.
+    """The upper ends of the images' shares of [0, 2^31), so that `searchsorted(…, side="right")` finds the image.
 
-    Share i is [cumulated weights before i, up to i) · 2^31 / total, its ends rounded up: exact in whole numbers
-    (Python's, as the products pass 2^63 for large sets). A weight of 0 has an empty share.
+    Share i is [sum of the weights before i, sum up to i) · 2^31 / total, with its ends rounded up. Python's integers
+    keep it exact, because the products exceed 2^63 for large sets. A weight of 0 gives an empty share.
     """
-    total, upto, ends = int(weights.sum()), 0, []
+    total = int(weights.sum())
+    cumulative = 0
+    ends = []
     for weight in weights.tolist():
-        upto += weight
-        ends.append(-(-(upto << BITS) // total))
+        cumulative += weight
+        ends.append(-(-(cumulative << BITS) // total))
     return np.array(ends, dtype=np.int64)
 
 
 def _nothing_fits(names: Sequence[str], hr_sizes: Indices, hr_side: int, config: DataConfig) -> str:
     if config.sampling == "subimages":
-        need, remedy = "data.subimage_window", "lower data.subimage_window"
+        need = "data.subimage_window"
+        remedy = "lower data.subimage_window"
     else:
-        need, remedy = "data.lr_patch_size × data.scale", "lower data.lr_patch_size"
+        need = "data.lr_patch_size × data.scale"
+        remedy = "lower data.lr_patch_size"
     if not len(names):
         return "there is no training image; expected at least one"
     largest = int(hr_sizes.min(axis=1).argmax())
     height, width = hr_sizes[largest].tolist()
     return (
-        f"no training image holds a square of {hr_side} HR pixels ({need}); the largest, {names[largest]}, "
-        f"has {width}x{height}: use larger images, or {remedy}"
+        f"no training image is large enough: expected a side of at least {hr_side} HR pixels ({need}), got "
+        f"{width}x{height} for the largest, {names[largest]}; use larger images, or {remedy}"
     )
 
 
 class Crops(Protocol):
-    """Where a gatherer gets its pixels from."""
+    """A function that cuts squares out of images."""
 
     def __call__(self, image: int, y: int, x: int, side: int, /) -> Image:
-        """The square of an image whose upper left pixel is (y, x): (side, side, 3), to be copied before the next."""
+        """The square (side, side, 3) with its top left pixel at (y, x). Copy it before the next call."""
 
 
 class GatheredPatches:
-    """Batches of training patches, put together one by one by the processor."""
+    """Batches of training patches, which the CPU cuts one by one."""
 
     def __init__(self, sampler: PatchSampler, config: DataConfig, lr: Crops, hr: Crops) -> None:
-        self._sampler, self._config, self._lr, self._hr = sampler, config, lr, hr
+        self._sampler = sampler
+        self._config = config
+        self._lr = lr
+        self._hr = hr
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """Names of the images too small to train on."""
+        """Names of the images that are too small for training."""
         return self._sampler.left_out
 
     def batch(self, first_k: int, n: int) -> tuple[Image, Image]:
         """Patches first_k … first_k + n − 1: LR (n, 3, p, p) and HR (n, 3, s p, s p), uint8.
 
-        Channels lie innermost in memory, as in the images and in torch's channels_last.
+        Channels are innermost in memory, as in the images and in torch's channels_last.
         """
-        p, s = self._config.lr_patch_size, self._config.scale
+        p = self._config.lr_patch_size
+        s = self._config.scale
         lr_batch = np.empty((n, p, p, 3), np.uint8)
         hr_batch = np.empty((n, p * s, p * s, 3), np.uint8)
         places = self._sampler.locate(np.arange(first_k, first_k + n, dtype=np.int64))
@@ -236,19 +248,19 @@ class GatheredPatches:
 
 
 class HostPatches(GatheredPatches):
-    """Batches of training patches from images that are resident in host memory."""
+    """Batches of training patches from images in host memory."""
 
     def __init__(
         self, names: Sequence[str], lr: Sequence[Image], hr: Sequence[Image], config: DataConfig, seed: int
     ) -> None:
-        """Keeps references to the images, copies nothing.
+        """Keep references to the images without copying them.
 
         Args:
-            lr: (h, w, 3), uint8.
-            hr: (scale · h, scale · w, 3), uint8, in the same order, or larger at the bottom and right.
-            seed: of this stream of patches, in [0, 2^63); see `child_seed`.
+            lr: (h, w, 3) each, uint8.
+            hr: (scale · h, scale · w, 3) each or larger at the bottom and right, uint8, in the same order.
+            seed: seed of this stream of patches, in [0, 2^63); see `child_seed`.
         Raises:
-            ImageError: no image holds a patch; the message says what is needed.
+            ImageError: no image is large enough for a patch.
         """
         sampler = PatchSampler(names, [(image.shape[0], image.shape[1]) for image in lr], config, seed)
         super().__init__(sampler, config, _views(lr), _views(hr))

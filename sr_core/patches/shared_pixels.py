@@ -1,8 +1,9 @@
-"""Read-only memory that all processes of one user on one machine share, and that goes when the last of them goes.
+"""Read-only memory that all processes of one user on one machine share. It is freed when the last of them ends.
 
-It is a file in a folder that lives in memory, named after what it holds. Who uses it holds a shared lock on it, which
-the kernel takes back however a process ends; who fills it holds the exclusive lock, and who gets that at its end is
-alone and removes the file. What killed processes left behind, the next one to come uses, or removes.
+The memory is a file in a folder in memory. Its name identifies its content. A process that uses the file has a shared
+lock on it, which the kernel releases when the process ends for any reason. The process that fills the file has the
+exclusive lock. A process that gets the exclusive lock at its end is the last user and removes the file. If killed
+processes left a file, the next process uses or removes it.
 """
 
 import errno
@@ -25,38 +26,42 @@ logger = logging.getLogger(__name__)
 
 FOLDER = Path("/dev/shm")
 _COMPLETE = b"complete"
-"""Follows the pixels of a file that is filled."""
+"""The mark after the pixels of a complete file."""
 
 
 class SharedPixels:
-    """One flat array, filled by the first process that asks for its name; private memory where none can be shared."""
+    """One flat array, filled by the first process that requests its name. It is private if memory cannot be shared."""
 
     pixels: NDArray[np.uint8]
     """(size,), read-only."""
     shared: bool
+    """False if the memory is private to this process."""
 
     def __init__(self, name: str, size: int, fill: Callable[[NDArray[np.uint8]], None]) -> None:
-        """Waits while another process fills it.
+        """Attach to the memory, or fill it. Waits while another process fills it.
 
         Args:
-            name: says everything about the content: the same name is the same bytes.
-            fill: writes the content into an array of that size; what it raises, this raises.
+            name: identifies the content. Equal names must mean equal bytes.
+            size: in bytes.
+            fill: writes the content into an array of that size. Its exceptions are passed on.
         """
         remove_abandoned()
         try:
             file, path = _attach(name, size, fill)
-        except OSError as exc:  # no such folder, or too small: in a container it often is
+        except OSError as exc:  # the folder is missing or too small, as in many containers
             logger.info("pixels are not shared between processes: %s", exc)
-            self.pixels, self.shared = np.empty(size, np.uint8), False
+            self.pixels = np.empty(size, np.uint8)
+            self.shared = False
             fill(self.pixels)
             self.pixels.flags.writeable = False
         else:
-            self.pixels, self.shared = _mapped(file, size, mmap.ACCESS_READ), True
+            self.pixels = _mapped(file, size, mmap.ACCESS_READ)
+            self.shared = True
             weakref.finalize(self, _leave, file, path)
 
 
 def shareable_memory() -> int:
-    """Bytes that processes could share; 0 where they cannot share any."""
+    """The number of bytes that processes can share; 0 if they cannot share memory."""
     try:
         return shutil.disk_usage(FOLDER).free
     except OSError:
@@ -64,7 +69,7 @@ def shareable_memory() -> int:
 
 
 def remove_abandoned() -> None:
-    """Removes this user's shared pixels that no living process uses."""
+    """Remove this user's shared pixels that no running process uses."""
     for path in FOLDER.glob(f"{_prefix()}*"):
         with suppress(OSError):
             file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -76,32 +81,34 @@ def _prefix() -> str:
 
 
 def _attach(name: str, size: int, fill: Callable[[NDArray[np.uint8]], None]) -> tuple[int, Path]:
-    """The open file, complete and with a shared lock, and its path."""
+    """The descriptor of the complete file, with a shared lock, and the path of the file."""
     path = FOLDER / (_prefix() + hashlib.sha256(f"{name} {size}".encode()).hexdigest()[:32])
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             if os.fstat(file).st_uid != os.getuid():
-                raise PermissionError(f"{path} is another user's")
-            alone = lock(file)
-            if alone == "unsupported":
+                raise PermissionError(f"{path} belongs to another user")
+            owner = lock(file)
+            if owner == "unsupported":
                 path.unlink(missing_ok=True)
                 raise OSError(errno.ENOLCK, "the folder has no locks", str(path))
-            if alone == "ours" and _is_at(file, path) and not _is_complete(file, size):
+            if owner == "ours" and _is_at(file, path) and not _is_complete(file, size):
                 _fill(file, path, size, fill)
-            lock(file, shared=True, wait=True)  # if another process fills it, until that is done
+            lock(file, shared=True, wait=True)  # waits while another process fills the file
             if _is_at(file, path) and _is_complete(file, size):
                 return file, path
         except BaseException:
             os.close(file)
             raise
-        os.close(file)  # removed meanwhile, or its filler died: once more
+        os.close(file)  # the file was removed meanwhile, or the process that filled it died: try again
 
 
 def _fill(file: int, path: Path, size: int, fill: Callable[[NDArray[np.uint8]], None]) -> None:
     try:
         os.ftruncate(file, 0)
-        os.posix_fallocate(file, 0, size + len(_COMPLETE))  # now, or a write to the map would end the process
+        os.posix_fallocate(
+            file, 0, size + len(_COMPLETE)
+        )  # otherwise, a full folder would end the process at a write to the map
         fill(_mapped(file, size, mmap.ACCESS_WRITE))
         os.pwrite(file, _COMPLETE, size)
     except BaseException:
@@ -118,17 +125,17 @@ def _is_complete(file: int, size: int) -> bool:
 
 
 def _is_at(file: int, path: Path) -> bool:
-    """Whether the path still leads to this file, and not to a newer one of that name."""
+    """True if the path still leads to this file and not to a newer one of that name."""
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(file), os.stat(path, follow_symlinks=False))  # noqa: PTH116
     return False
 
 
 def _leave(file: int, path: Path) -> None:
-    """Closes the file, and removes it if no other process has it."""
+    """Close the file, and remove it if no other process uses it."""
     try:
         if lock(file) == "ours" and _is_at(file, path):
             path.unlink()
-        unlock(file)  # the memory map keeps the file open beyond the next line
+        unlock(file)  # the memory map keeps the file open after the next line
     finally:
         os.close(file)

@@ -1,4 +1,4 @@
-"""The fixed crops that every trial is scored on while it trains."""
+"""The fixed validation crops on which every trial is scored during training."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,19 +14,20 @@ from sr_core.metrics.evaluate import bicubic_baseline, bicubic_psnr
 from sr_core.process.names import printable
 
 LEAST_LR_SIDE = 8
-"""Smaller squares leave no full 11x11 SSIM window inside the border at x2."""
+"""Minimum side of a square, in LR pixels. A smaller one has no full 11x11 SSIM window inside the border at x2."""
 
 MAX_BICUBIC_PSNR = 50.0
-"""dB. A square that bicubic enlargement restores better than this is all but uniform: a few samples that are one level
-off would move its PSNR, and with it the objective, more than any hyperparameter does."""
+"""Maximum PSNR of bicubic enlargement for a crop, in dB. A square above it is nearly uniform. A few samples that are
+one level off would change its PSNR, and so the objective, more than any hyperparameter does."""
 
 PEAK = 255.0
+"""Largest sample value."""
 
 _MAX_CANDIDATES = 1 << 18
-"""Places of one image that are compared; a finer grid is replaced by one of about 64 steps an axis."""
+"""Maximum number of places of one image to compare. A finer grid is replaced by one of about 64 steps per axis."""
 _COARSE_STEPS = 64
-_ROWS = 256
-"""LR rows of an image whose error is computed at a time."""
+_ROWS_AT_A_TIME = 256
+"""Number of LR rows of an image whose error is computed at a time, to bound memory."""
 
 CropPlace = tuple[int, int]
 """(y, x) of a square's top left LR pixel."""
@@ -37,7 +38,7 @@ class Crop:
     """One square of a validation image."""
 
     name: str
-    """Of the image."""
+    """Name of the image."""
     lr: Image
     """(side, side, 3), contiguous."""
     hr: Image
@@ -46,14 +47,14 @@ class Crop:
 
 @dataclass(frozen=True)
 class Squares:
-    """Which squares of which images the crops are."""
+    """The squares of the images that are used as crops."""
 
     side: int
-    """In LR pixels."""
+    """Side of a square, in LR pixels."""
     places: tuple[tuple[int, CropPlace], ...]
-    """Number of the image and place, for each crop."""
+    """The number of the image and the place in it, for each crop."""
     without_detail: tuple[str, ...] = ()
-    """Names of the images that would have given crops, and have no place with detail."""
+    """Names of the images that have no place with detail and therefore give no crops."""
 
     def cut(self, names: Sequence[str], lr: Sequence[Image], hr: Sequence[Image], scale: int) -> list[Crop]:
         """The crops as copies, so that the images can be freed."""
@@ -74,7 +75,7 @@ def validation_crops(
     lr_crop_size: int,
     max_bicubic_psnr: float | None = MAX_BICUBIC_PSNR,
 ) -> list[Crop]:
-    """The crops of `choose_squares`, cut out of the images."""
+    """The crops at the squares of `choose_squares`. Arguments and errors are those of `choose_squares`."""
     squares = choose_squares(
         names, lr, hr, scale=scale, crops=crops, lr_crop_size=lr_crop_size, max_bicubic_psnr=max_bicubic_psnr
     )
@@ -91,22 +92,21 @@ def choose_squares(
     lr_crop_size: int,
     max_bicubic_psnr: float | None = MAX_BICUBIC_PSNR,
 ) -> Squares:
-    """`crops` squares of equal size, spread evenly over the images; the same ones for the same images.
+    """Choose `crops` squares of equal size, spread evenly over the images. Equal images give equal squares.
 
-    The side is `lr_crop_size`, or that of the largest square which every image holds. With at least as many
-    crops as images they go to the images in turn; with fewer, to images at even distances in the list.
-    Within an image the places are those of `crop_places`, without the places that have no detail; an image that has
-    fewer places than its share gives what it has, so that no crop comes twice. If an image has no place with detail,
-    the crops are shared out among the others.
+    The side is `lr_crop_size`, or less if a smaller square is the largest that fits into every image. If there are at
+    least as many crops as images, the images get crops in turn. Otherwise the crops go to images at even distances in
+    the list. Within an image, the places are those of `crop_places` that have detail. An image with fewer places than
+    its share gives fewer crops, so that no crop occurs twice. If an image has no place with detail, its crops go to
+    the other images.
 
     Args:
-        lr: (h, w, 3), uint8.
-        hr: (scale · h, scale · w, 3), uint8, in the same order.
-        max_bicubic_psnr: a place has detail if the PSNR of bicubic enlargement [dB, canonical] is below this there.
-            None takes every place, on a grid as fine as version 0.1 had it: the crops of studies that recorded no
-            bound.
+        lr: (h, w, 3) each, uint8.
+        hr: (scale · h, scale · w, 3) each, uint8, in the same order.
+        max_bicubic_psnr: a place has detail if the PSNR of bicubic enlargement [dB, canonical] is below this.
+            None accepts every place, on the fine grid of version 0.1. Studies that recorded no bound use it.
     Raises:
-        ImageError: there is no image, one that is too small to be scored, or none with detail.
+        ImageError: there is no image, an image is too small to be scored, or no image has detail.
     """
     side = min(lr_crop_size, crop_side(names, [image.shape[:2] for image in lr], scale))
     usable = list(range(len(names)))
@@ -124,22 +124,25 @@ def choose_squares(
         usable = [image for image in usable if image not in uniform]
         if not usable:
             raise _no_detail(names, max_bicubic_psnr)
-    found = []
-    given: Counter[int] = Counter()
+
+    squares = []
+    used: Counter[int] = Counter()
     for image in owners:
-        if given[image] < len(places[image]):
-            found.append((image, places[image][given[image]]))
-        given[image] += 1
-    left_out = tuple(name for image, name in enumerate(names) if image in searched and not places[image])
-    return Squares(side, tuple(found), left_out)
+        if used[image] < len(places[image]):
+            squares.append((image, places[image][used[image]]))
+        used[image] += 1
+    without_detail = tuple(name for image, name in enumerate(names) if image in searched and not places[image])
+    return Squares(side, tuple(squares), without_detail)
 
 
 def check_detail(images: Iterable[tuple[str, Image, Image]], *, scale: int, side: int, max_bicubic_psnr: float) -> None:
-    """Raises ImageError if no image has a place with detail; the first image that has one ends the search.
+    """Check that at least one image has a place with detail. The search ends at the first such image.
 
     Args:
-        images: name, LR and HR of each.
-        side: of a square, in LR pixels.
+        images: name, LR and HR of each image.
+        side: side of a square, in LR pixels.
+    Raises:
+        ImageError: no image has detail.
     """
     names = []
     for name, lr, hr in images:
@@ -159,56 +162,62 @@ def _owners(images: Sequence[int], crops: int) -> list[int]:
 def _no_detail(names: Sequence[str], max_bicubic_psnr: float | None) -> ImageError:
     some = ", ".join(printable(name) for name in names[:3]) + (", …" if len(names) > 3 else "")
     return ImageError(
-        f"no validation image has detail to score ({some}): bicubic enlargement restores every square of them to "
-        f"{max_bicubic_psnr:g} dB or better, expected less in some place; replace them by photographs"
+        f"no validation image has enough detail ({some}): bicubic enlargement reaches {max_bicubic_psnr:g} dB or more "
+        "in every square, expected less in at least one; replace the images by photographs"
     )
 
 
 def crop_side(names: Sequence[str], sizes: Sequence[tuple[int, ...]], scale: int) -> int:
-    """Side of the largest LR square that every image holds.
+    """The side of the largest LR square that fits into every image, in pixels.
 
     Args:
-        sizes: (h, w) of each image's LR.
+        sizes: (h, w) of the LR of each image.
     Raises:
-        ImageError: there is no image, or one that is too small to be scored.
+        ImageError: there is no image, or an image is too small to be scored.
     """
     if not names:
         raise ImageError("there is no validation image; expected at least one")
     (height, width), name = min(zip(sizes, names, strict=True), key=lambda sized: min(sized[0]))
     if min(height, width) < LEAST_LR_SIDE:
         raise ImageError(
-            f"{name}: a validation image needs at least {LEAST_LR_SIDE * scale} pixels a side at x{scale}, this one "
-            f"has {width * scale}x{height * scale}; replace it by a larger one"
+            f"{name}: expected a validation image of at least {LEAST_LR_SIDE * scale} pixels a side at x{scale}, got "
+            f"{width * scale}x{height * scale}; replace it by a larger one"
         )
     return min(height, width)
 
 
 def crop_places(height: int, width: int, side: int, count: int) -> list[CropPlace]:
-    """(y, x) of at most `count` distinct squares of one image, well spread; fewer crops are a prefix of more.
+    """(y, x) of at most `count` distinct, well spread squares of one image. A smaller count gives a prefix of the list.
 
-    The first is centred. Each next one is that which overlaps the earlier ones least (in pixels, summed), among
-    those the one farthest from the nearest earlier one, among those the topmost, then the leftmost. Its place is
-    sought on a grid: along each axis every eighth of a side from 0, and flush with the far edge. If that grid has more
-    than 262,144 places, it has about 64 steps along each axis instead.
+    The first square is centred. Each next one has the least overlap with the earlier ones (in pixels, summed). Ties go
+    to the one farthest from its nearest earlier square, then to the topmost, then to the leftmost. Candidates are on a
+    grid: along each axis every eighth of a side from 0, and the place at the far edge. If that grid has more than
+    262,144 places, it has about 64 steps along each axis instead.
     """
     spread = _Spread(height, width, side)
     places: list[CropPlace] = []
-    while len(places) < count and (place := spread.best()) is not None:
+    while len(places) < count:
+        place = spread.best()
+        if place is None:
+            break
         places.append(place)
         spread.take(place)
     return places
 
 
 def _places(lr: Image, hr: Image, side: int, count: int, scale: int, max_psnr: float | None) -> list[CropPlace]:
-    """As `crop_places`, of the places at which bicubic enlargement stays below `max_psnr`.
+    """The places of `crop_places` at which bicubic enlargement stays below `max_psnr`.
 
-    A place is enlarged when its turn comes, which for a photograph is all there is to do. Once one is refused, the
-    error of the whole image says which others are worth a try.
+    Each place is enlarged and scored in turn, which is enough for most photographs. After the first refusal, the error
+    of the whole image shows which other places to try.
     """
     spread = _Spread(lr.shape[0], lr.shape[1], side, coarse=max_psnr is not None)
     places: list[CropPlace] = []
     narrowed = False
-    while len(places) < count and (place := spread.best()) is not None:
+    while len(places) < count:
+        place = spread.best()
+        if place is None:
+            break
         if max_psnr is None or bicubic_psnr(*_cut(lr, hr, place, side, scale), scale) < max_psnr:
             places.append(place)
             spread.take(place)
@@ -232,7 +241,7 @@ class _Spread:
     def __init__(self, height: int, width: int, side: int, *, coarse: bool = True) -> None:
         """
         Args:
-            coarse: use a coarser grid if the usual one has too many places.
+            coarse: use a coarser grid if the fine one has too many places.
         """
         self._side = side
         self._centre: CropPlace | None = ((height - side) // 2, (width - side) // 2)
@@ -247,14 +256,14 @@ class _Spread:
         )
         shape = len(self.ys), len(self.xs)
         self._overlap = np.zeros(shape, np.int64)
-        """Pixels that a candidate shares with the squares taken, summed."""
+        """Pixels that each candidate shares with the chosen squares, summed over the squares."""
         self._nearest = np.full(shape, np.iinfo(np.int64).max)
-        """Squared distance to the nearest square taken."""
+        """Squared distance of each candidate to the nearest chosen square."""
         self._open = np.ones(shape, bool)
         self._taken = False
 
     def best(self) -> CropPlace | None:
-        """The next place; None if there is none left."""
+        """The next place, or None if no place is left."""
         if self._centre is not None:
             return self._centre
         if not self._open.any():
@@ -262,7 +271,7 @@ class _Spread:
         if self._taken:
             least = self._overlap[self._open].min()
             rank = np.where(self._open & (self._overlap == least), self._nearest, -1)
-        else:  # the centre was refused: the place nearest to it
+        else:  # the centre was refused: use the place nearest to it
             rank = np.where(self._open, -self._distance(self._middle), np.iinfo(np.int64).min)
         row, column = divmod(int(rank.argmax()), rank.shape[1])
         return int(self.ys[row]), int(self.xs[column])
@@ -278,16 +287,16 @@ class _Spread:
         self._open &= self._nearest > 0
 
     def refuse(self, place: CropPlace) -> None:
-        """Never name this place again."""
+        """Exclude this place."""
         self._centre = None
         self._open &= self._distance(place) > 0
 
     def keep(self, good: NDArray[np.bool_]) -> None:
-        """Name no other places of the grid than these; the centre, which need not lie on it, was named before."""
+        """Exclude all places of the grid except these. The centre may be off the grid, but was already used."""
         self._open &= good
 
     def _distance(self, place: CropPlace) -> NDArray[np.int64]:
-        """Squared, of each candidate."""
+        """The squared distance of each candidate to a place."""
         down: NDArray[np.int64] = (self.ys - place[0]) ** 2
         return down[:, None] + (self.xs - place[1]) ** 2
 
@@ -295,22 +304,25 @@ class _Spread:
 def _errors(
     lr: Image, hr: Image, ys: NDArray[np.int64], xs: NDArray[np.int64], side: int, scale: int
 ) -> NDArray[np.float64]:
-    """(len(ys), len(xs)): mean squared error of the whole image's bicubic enlargement in each square, less its border.
+    """The mean squared error of the image's bicubic enlargement inside the border of each square, (len(ys), len(xs)).
 
-    A square that is enlarged by itself differs in a few pixels at its edges.
+    It may differ from the error of a square that is enlarged separately, in a few pixels at the edges.
     """
     height, width = lr.shape[:2]
     table = np.zeros((height + 1, width + 1))
-    """Sums of the squared error over all that lies above and to the left of an LR pixel."""
+    """Sums of the squared error over all pixels above and to the left of an LR pixel."""
     sr = bicubic_baseline(lr, scale)
-    for top in range(0, height, _ROWS):
-        rows = slice(top * scale, (top + _ROWS) * scale)
+    for top in range(0, height, _ROWS_AT_A_TIME):
+        rows = slice(top * scale, (top + _ROWS_AT_A_TIME) * scale)
         error = np.square(rgb_to_y(sr[rows], BT601_STUDIO) - rgb_to_y(hr[rows], BT601_STUDIO))
-        table[top + 1 : top + _ROWS + 1, 1:] = error.reshape(-1, scale, width, scale).sum(axis=(1, 3))
+        table[top + 1 : top + _ROWS_AT_A_TIME + 1, 1:] = error.reshape(-1, scale, width, scale).sum(axis=(1, 3))
     table.cumsum(axis=0, out=table)
     table.cumsum(axis=1, out=table)
-    above, bottom = ys + 1, ys + side - 1  # `scale` pixels of HR, which the protocol drops, are one of LR
-    left, right = xs + 1, xs + side - 1
+    # The border that the protocol drops, `scale` HR pixels, is one LR pixel.
+    above = ys + 1
+    bottom = ys + side - 1
+    left = xs + 1
+    right = xs + side - 1
     sums = table[bottom][:, right] - table[above][:, right] + table[above][:, left] - table[bottom][:, left]
     errors: NDArray[np.float64] = sums / ((side - 2) * scale) ** 2
     return errors

@@ -1,1 +1,1 @@
-"""What a process needs around its work: terminals, locks, durable files, memory and the machine."""
+"""Support for processes: terminals, locks, durable files, memory and the machine."""

@@ -1,4 +1,4 @@
-"""What every command shares: usage errors, expected errors and interrupts as one line and an exit status."""
+"""Shared behaviour of all commands: usage errors, expected errors and interrupts become one line and an exit status."""
 
 import argparse
 import errno
@@ -15,23 +15,23 @@ from sr_core.process.out_of_memory import is_out_of_memory, reason_of
 from sr_core.process.streams import make_streams_safe
 
 BAD_INPUT = 2
-"""Exit status of bad usage or input."""
+"""Exit status for bad usage or input."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 READER_GONE = 141
-"""Exit status where stdout was closed early, as `| head` does: what a shell reports for SIGPIPE."""
+"""Exit status if stdout was closed early, as by `| head`. A shell reports the same for SIGPIPE."""
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose usage error is one line that names --help; exit status 2. Flags are never abbreviated.
+    """An argument parser that reports a usage error as one line with exit status 2 and accepts no abbreviated flags.
 
     Args:
-        prog: what the user types, e.g. "python -m sr_core.evaluate".
+        prog: the command as the user types it, e.g. "python -m sr_core.evaluate".
     """
 
     def __init__(self, prog: str, **kwargs: Any) -> None:
-        make_streams_safe()  # the first thing that a command does
+        make_streams_safe()  # must come before any output of a command
         super().__init__(prog, allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
@@ -39,17 +39,17 @@ class Parser(argparse.ArgumentParser):
 
 
 def run_command(body: Callable[[], int]) -> int:
-    """The exit status of a command's work.
+    """Run a command's work and return its exit status.
 
-    A SuiteError, a lack of memory and a full disk become one line on stderr and 2, Ctrl-C becomes 130, a reader that
-    closed stdout ends it quietly. SIGTERM and SIGHUP end it as a shell reports them (143, 129), after unfinished files
-    are removed. Anything else is a bug and keeps its traceback.
+    A SuiteError, a lack of memory and a full disk become one line on stderr and status 2. Ctrl-C becomes 130. If the
+    reader of stdout has closed it, the command ends quietly. SIGTERM and SIGHUP become 143 and 129, as a shell reports
+    them, after unfinished files are removed. Any other exception is a bug and keeps its traceback.
     """
     make_streams_safe()
     try:
         with _unwinding():
             status = body()
-        sys.stdout.flush()  # a closed pipe shows here rather than in the interpreter's exit
+        sys.stdout.flush()  # a closed pipe shows here and not at the exit of the interpreter
     except SuiteError as exc:
         show_progress("")
         print(f"error: {_one_line(str(exc))}", file=sys.stderr)
@@ -90,9 +90,9 @@ def _can_flush_stdout() -> bool:
 
 
 def _drop_stdout() -> None:
-    """Send what is still to be written to the null device, or the exit would meet the same error."""
+    """Send unwritten output to the null device. Otherwise the exit would raise the same error again."""
     null = os.open(os.devnull, os.O_WRONLY)
-    with suppress(OSError):  # in memory, as under a notebook
+    with suppress(OSError):  # stdout is in memory, as in a notebook
         os.dup2(null, sys.stdout.fileno())
     os.close(null)
 
@@ -107,14 +107,14 @@ class _EndedError(BaseException):
 
 @contextmanager
 def _unwinding() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the block instead of ending the process where it stands.
+    """Let SIGTERM and SIGHUP unwind the block instead of ending the process at once.
 
-    A second SIGTERM does end it there. A signal that is ignored, as SIGHUP by nohup, stays ignored, and one that has a
-    handler keeps it.
+    A second SIGTERM ends it at once. A signal that is ignored (SIGHUP under nohup) stays ignored, and a signal with a
+    handler keeps its handler.
     """
 
     def end(number: int, frame: object) -> None:
-        signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else signal.SIG_DFL)  # that comes twice
+        signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else signal.SIG_DFL)  # SIGHUP comes twice
         raise _EndedError(number)
 
     ours: list[int] = []
@@ -130,18 +130,18 @@ def _unwinding() -> Iterator[None]:
 
 
 def has_status_line() -> bool:
-    """Whether stderr is a terminal on which a line can be replaced."""
+    """True if stderr is a terminal on which a line can be replaced."""
     return sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
 
 
 def show_progress(text: str) -> None:
-    """Replace the terminal's status line, "" to clear it; nothing where there is none."""
+    """Replace the status line of the terminal; "" clears it. Does nothing if stderr is not a terminal."""
     if has_status_line():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def say_note(text: str) -> None:
-    """One line on stderr that is no error: what a command did that its reader may not expect."""
+    """Print one note on stderr, about something that the user may not expect but that is not an error."""
     show_progress("")
     print(f"note: {_one_line(text)}", file=sys.stderr, flush=True)
 

@@ -1,4 +1,4 @@
-"""Modules under the names that they had before: experiment files and notebooks of other versions import them so."""
+"""Imports of modules under their former names, for experiment files and notebooks of earlier versions."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ _Names = Mapping[str, str | None]
 
 
 class _FormerNames(MetaPathFinder, Loader):
-    """Finds modules that no longer exist under their names, after every other finder."""
+    """An import finder for former module names. It comes after every other finder."""
 
     def __init__(self, names: _Names) -> None:
         self._names = names
@@ -24,19 +24,19 @@ class _FormerNames(MetaPathFinder, Loader):
         return ModuleSpec(name, self, is_package=self._names[name] is None)
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """The usual empty module: a former folder stays one, anything else is exchanged when it is executed."""
+        """Return None for the default empty module. A former folder keeps it; a former module is replaced later."""
 
     def exec_module(self, module: ModuleType) -> None:
         name = module.__name__
         present = self._names[name]
         if present is not None:
-            sys.modules[name] = import_module(present)  # import takes the module from here when this is done
+            sys.modules[name] = import_module(present)  # import returns the module from here
 
 
 def keep(names: _Names) -> None:
-    """Let `import former` give the present module, the same object under both names.
+    """Let `import former` return the present module. Both names give the same object.
 
     Args:
-        names: former module -> present one; None for a folder that is gone.
+        names: present module name by former one; None for a former folder.
     """
     sys.meta_path.append(_FormerNames(names))

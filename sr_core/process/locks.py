@@ -1,8 +1,8 @@
-"""Locks between processes, and what stands in for them on file systems that have none.
+"""Locks between processes, and replacements for file systems without locks.
 
-Lustre without its `flock` option, some NFS and some FUSE mounts refuse `flock`. Every caller of `lock` therefore gets
-one of three answers, and has a rule for the third. Every file system can create a file exclusively and tell its own
-time: claims and leases rest on these two.
+Lustre without its `flock` option, some NFS and some FUSE mounts refuse `flock`. `lock` therefore has three answers, and
+every caller has a rule for the third. Every file system can create a file exclusively and report its own time. Claims
+and leases rely on these two.
 """
 
 import errno
@@ -19,26 +19,28 @@ from typing import IO, Literal
 from sr_core.process.durable import sync_folder
 
 Lock = Literal["ours", "theirs", "unsupported"]
-"""Whose a lock is after asking for it; the file system may have none."""
+"""The owner of a lock after a request for it; "unsupported" if the file system has no locks."""
 
 _NO_SUCH_OPERATION = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _NO_LOCKS = _NO_SUCH_OPERATION | {errno.ENOLCK}
 _NO_HARD_LINKS = _NO_SUCH_OPERATION | {errno.EPERM, errno.EACCES, errno.EMLINK, errno.EINVAL}
 CANNOT_EXCLUDE = _NO_SUCH_OPERATION | {errno.EPERM, errno.EINVAL}
-"""Errors of creating a file if the file system cannot do so exclusively."""
+"""Errors that show that the file system cannot create a file exclusively."""
 REMEDIES = (
     "choose a folder on a local disk, or mount the file system with locks "
     "(Lustre: option flock or localflock; NFS: without nolock, with a running lock service)"
 )
-"""What a user can do on a file system that cannot keep processes apart."""
+"""The remedy for messages about a file system without locks."""
 
 
 def lock(file: int | IO[str], *, shared: bool = False, wait: bool = False) -> Lock:
-    """Take the lock of an open file; the kernel gives it back when the file is closed, however the process ends.
+    """Take the lock of an open file. The kernel releases it when the file is closed or the process ends for any reason.
 
     Args:
-        shared: with others who share it.
-        wait: until it is ours, if another process has it.
+        shared: other processes may share the lock.
+        wait: wait if another process has the lock.
+    Raises:
+        OSError: the lock fails for another reason than a missing lock service.
     """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
@@ -53,13 +55,13 @@ def lock(file: int | IO[str], *, shared: bool = False, wait: bool = False) -> Lo
 
 
 def unlock(file: int | IO[str]) -> None:
-    """Give a lock back before the file is closed."""
+    """Release a lock before the file is closed."""
     with suppress(OSError):
         fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def has_effect(path: Path) -> bool:
-    """Whether the lock that this process holds on the file keeps out a second one: some mounts only say yes."""
+    """True if the lock that this process holds on the file excludes a second one. Some mounts only pretend to lock."""
     try:
         with path.open("r") as second:
             return lock(second, shared=True) == "theirs"
@@ -68,16 +70,16 @@ def has_effect(path: Path) -> bool:
 
 
 def unique_name(path: Path) -> Path:
-    """A hidden name in the same folder that no other process uses, also not one with this number on another host."""
+    """A hidden name in the same folder that no other process uses, even on another host with the same process id."""
     host = re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname())[:40]
     return path.with_name(f".{path.name}-{host}-{os.getpid()}-{secrets.token_hex(4)}")
 
 
 def create_exclusively(path: Path, content: bytes) -> bool:
-    """Create the file unless there is one; True for one process alone, however many try from however many hosts.
+    """Create a file unless it exists. If several processes or hosts try at the same time, only one gets True.
 
-    The name appears together with the content where the file system has hard links, else before it. When this returns
-    True both are on the disk.
+    If the file system has hard links, the name appears together with the content, else before it. When this function
+    returns True, both are on the disk.
 
     Raises:
         OSError: the file cannot be written, or the file system cannot create a file exclusively.
@@ -98,18 +100,18 @@ def create_exclusively(path: Path, content: bytes) -> bool:
     if created:
         try:
             sync_folder(path.parent)
-        except OSError:  # a full disk: a file that may not last is none
+        except OSError:  # a full disk: the file may not survive a power cut
             path.unlink(missing_ok=True)
             raise
     return created
 
 
 def _linked(aside: Path, path: Path) -> bool | None:
-    """Whether the file got its second name from this call; None where the file system has no hard links."""
+    """True if this call gave the file its second name; None if the file system has no hard links."""
     try:
         os.link(aside, path)
     except FileExistsError:
-        # NFS: the answer to a first attempt that succeeded may be lost, and the client asks again.
+        # On NFS, the answer to a successful attempt may be lost, and the client then tries again.
         return _same_file(aside, path)
     except OSError as exc:
         if exc.errno in _NO_HARD_LINKS:
@@ -125,10 +127,15 @@ def _same_file(one: Path, other: Path) -> bool:
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Write a new file; it is on the disk when this returns. Raises FileExistsError if there is one."""
-    opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    """Write a new file. It is on the disk when this returns.
+
+    Raises:
+        FileExistsError: the file exists.
+        OSError: the file cannot be written.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        with os.fdopen(opened, "wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -141,32 +148,32 @@ def write_new(path: Path, content: bytes) -> None:
 def age(path: Path) -> float:
     """Seconds since the file was written or touched, by the clock of its file system.
 
-    This machine's clock may be minutes off. A file that is created next to it for a moment tells the server's time.
+    The clock of this machine may be minutes off. A temporary file in the same folder shows the time of the server.
     """
-    with path.open("rb") as file:  # opened, for an NFS client then asks the server
-        then = os.fstat(file.fileno()).st_mtime
-    return _now(path) - then
+    with path.open("rb") as file:  # opening it makes an NFS client ask the server
+        modified = os.fstat(file.fileno()).st_mtime
+    return _now(path) - modified
 
 
 def _now(path: Path) -> float:
-    """The present time of the file system that the path is on; this machine's if nothing can be written there."""
+    """The present time of the file system at the path, or of this machine if no file can be created there."""
     probe = unique_name(path)
     try:
-        opened = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
+        descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
     except OSError:
         return time.time()
     try:
-        return os.fstat(opened).st_mtime
+        return os.fstat(descriptor).st_mtime
     finally:
-        os.close(opened)
+        os.close(descriptor)
         with suppress(OSError):
             probe.unlink()
 
 
 def newest_epoch(folder: Path) -> int:
-    """The highest of the numbers that files in the folder are named by; 0 if there is none, or no folder.
+    """The highest number that is the name of a file in the folder; 0 if there is none or no folder.
 
-    The folder is touched first: a client of a network file system then learns of names that other hosts made.
+    The folder is touched first, so that the client of a network file system sees names that other hosts created.
     """
     try:
         with suppress(OSError):  # read-only

@@ -1,8 +1,8 @@
-"""Cores and memory that this process may use: the machine's, or what a container or batch job leaves of them.
+"""The cores and memory that this process may use, with the limits of containers and batch jobs.
 
-A control group limits the processes in it and in the groups below it. So the limits of a process are those of its own
-group and of every group above that it can see. Version 2 has one tree of groups, version 1 one for each resource, and a
-machine may have both.
+A control group limits the processes in it and in the groups below it. The limits of a process are therefore those of
+its own group and of every visible group above. Version 2 has one tree of groups, version 1 has one tree for each
+resource, and a machine may have both.
 """
 
 import math
@@ -16,10 +16,10 @@ _ROOT = Path("/")
 
 
 def cores(root: Path = _ROOT) -> int:
-    """CPU cores that this process may use, at least 1; a quota of one and a half counts as 2.
+    """The number of CPU cores that this process may use, at least 1. Fractional quotas are rounded up.
 
     Args:
-        root: of the file system that says what the groups allow; another one than / is for tests.
+        root: root of the file system that describes the groups. Tests give another one than /.
     """
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [_cpu_quota(group) for group in _groups(root, "cpu")]
@@ -27,26 +27,26 @@ def cores(root: Path = _ROOT) -> int:
 
 
 def available_memory(root: Path = _ROOT) -> int:
-    """Bytes that this process could take without making the machine swap, or its container or job end it.
+    """The memory in bytes that this process can take without swapping and without being ended by its container or job.
 
-    File contents that the kernel keeps in spare memory, and can drop at once, count as available.
+    The kernel's cache of file contents counts as available, because the kernel can drop it at once.
 
     Args:
-        root: as of `cores`.
+        root: see `cores`.
     """
-    left = [_free_memory(root)]
+    limits = [_free_memory(root)]
     for group in _groups(root, "memory"):
-        rest = _memory_left(group)
-        if rest is not None:
-            left.append(rest)
-    return max(0, min(left))
+        remaining = _memory_left(group)
+        if remaining is not None:
+            limits.append(remaining)
+    return max(0, min(limits))
 
 
 def has_amx(root: Path = _ROOT) -> bool:
-    """Whether the CPU multiplies matrices of bf16 in units of its own (Intel's AMX).
+    """True if the CPU has special units for bf16 matrix products (Intel AMX).
 
     Args:
-        root: as of `cores`.
+        root: see `cores`.
     """
     flags = re.search(r"^flags\s*:(.*)$", _text(root / "proc/cpuinfo"), re.MULTILINE)
     return flags is not None and {"amx_tile", "amx_bf16"} <= set(flags[1].split())
@@ -54,7 +54,7 @@ def has_amx(root: Path = _ROOT) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """A control group, as a folder of the file system."""
+    """A control group, given as a folder of the file system."""
 
     version: int
     folder: Path
@@ -62,7 +62,7 @@ class _Group:
 
 @dataclass(frozen=True, slots=True)
 class _Mount:
-    """A tree of groups that is visible, or a part of one."""
+    """A visible tree of groups, or a visible part of one."""
 
     version: int
     top: str
@@ -74,11 +74,11 @@ def _free_memory(root: Path) -> int:
     match = re.search(r"^MemAvailable:\s*(\d+) kB", _text(root / "proc/meminfo"), re.MULTILINE)
     if match:
         return int(match[1]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2  # nothing better is known
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2  # the best available estimate
 
 
 def _memory_left(group: _Group) -> int | None:
-    """What the group leaves to its processes; None if it limits nothing."""
+    """The memory in bytes that the group has left for its processes; None if it has no limit."""
     statistics: dict[str, str] = {}
     for line in _text(group.folder / "memory.stat").splitlines():
         name, _, value = line.partition(" ")
@@ -88,7 +88,7 @@ def _memory_left(group: _Group) -> int | None:
         used = _number(group.folder / "memory.current")
         droppable = statistics.get("inactive_file", "")
     else:
-        above = statistics.get("hierarchical_memory_limit", "")  # a container does not see the groups above its own
+        above = statistics.get("hierarchical_memory_limit", "")  # a container cannot see the groups above its own
         limits = [_number(group.folder / "memory.limit_in_bytes"), _whole(above)]
         used = _number(group.folder / "memory.usage_in_bytes")
         droppable = statistics.get("total_inactive_file", "")
@@ -99,10 +99,11 @@ def _memory_left(group: _Group) -> int | None:
 
 
 def _cpu_quota(group: _Group) -> float | None:
-    """Cores whose time the group may use; None for any number."""
+    """The number of cores whose time the group may use; None if it has no limit."""
     if group.version == 2:
         quota_text, _, period_text = _text(group.folder / "cpu.max").strip().partition(" ")
-        quota, period = _whole(quota_text), _whole(period_text)
+        quota = _whole(quota_text)
+        period = _whole(period_text)
     else:
         quota = _number(group.folder / "cpu.cfs_quota_us")
         period = _number(group.folder / "cpu.cfs_period_us")
@@ -110,7 +111,7 @@ def _cpu_quota(group: _Group) -> float | None:
 
 
 def _groups(root: Path, controller: str) -> Iterator[_Group]:
-    """The process's own group of each tree that has this controller, and the groups above it, as far as visible."""
+    """Yield the process's own group in each tree that has this controller, and the visible groups above it."""
     paths = _own_paths(root, controller)
     mounts = list(_mounts(root, controller))
     for version, path in paths.items():
@@ -122,7 +123,7 @@ def _groups(root: Path, controller: str) -> Iterator[_Group]:
 
 
 def _own_paths(root: Path, controller: str) -> dict[int, str]:
-    """This process's group in each tree that has the controller, by version."""
+    """The path of this process's group in each tree that has the controller, by version."""
     lines = _text(root / "proc/self/cgroup").splitlines()
     if not lines:
         return {1: "/", 2: "/"}
@@ -139,12 +140,13 @@ def _own_paths(root: Path, controller: str) -> dict[int, str]:
 
 def _mounts(root: Path, controller: str) -> Iterator[_Mount]:
     lines = _text(root / "proc/self/mountinfo").splitlines()
-    if not lines:  # then where every distribution has them
+    if not lines:  # use the places that are common to all distributions
         yield _Mount(2, "/", root / "sys/fs/cgroup")
         yield _Mount(1, "/", root / "sys/fs/cgroup" / controller)
     for line in lines:
         before, _, after = line.partition(" - ")
-        fields, kind = before.split(" "), after.split(" ")
+        fields = before.split(" ")
+        kind = after.split(" ")
         if len(fields) < 5 or len(kind) < 3:
             continue
         point = root / _unescaped(fields[4]).lstrip("/")
@@ -155,13 +157,14 @@ def _mounts(root: Path, controller: str) -> Iterator[_Mount]:
 
 
 def _below(path: str, top: str) -> str | None:
-    """The group's path relative to the one at a mount point; None if it is not below that, as far as can be seen.
+    """The group's path relative to the group at a mount point; None if it is not visibly below that.
 
-    A process that was put into a container from outside reads a path with "..", or one of the machine outside.
+    A process that was moved into a container from outside reads a path with "..", or a path of the machine outside.
     """
     if ".." in path.split("/") or ".." in top.split("/"):
         return None
-    inner, outer = path.strip("/"), top.strip("/")
+    inner = path.strip("/")
+    outer = top.strip("/")
     if not outer:
         return inner
     if inner == outer or inner.startswith(f"{outer}/"):
@@ -176,12 +179,12 @@ def _parents(inner: str) -> Iterator[str]:
 
 
 def _unescaped(text: str) -> str:
-    """A path as mountinfo writes it, which has octal numbers in place of spaces."""
+    """The path that mountinfo writes with octal escapes for spaces."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 
 def _text(path: Path) -> str:
-    """A file's content; empty if it cannot be read."""
+    """The content of a file; empty if it cannot be read."""
     try:
         return path.read_text("utf-8", errors="surrogateescape")
     except OSError:
@@ -193,6 +196,6 @@ def _number(path: Path) -> int | None:
 
 
 def _whole(text: str) -> int | None:
-    """The number; None for another word, such as "max", and below 0, which in version 1 stands for no limit."""
+    """The number in the text; None for a word such as "max", and for a negative number, which means "no limit"."""
     stripped = text.strip()
     return int(stripped) if stripped.isascii() and stripped.isdecimal() else None

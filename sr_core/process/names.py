@@ -1,33 +1,33 @@
-"""File names as text that every encoding can hold."""
+"""File names as text that every encoding can represent."""
 
 import re
 import unicodedata
 
 
 def printable(name: str) -> str:
-    """The name with each byte that is not UTF-8 written as \\xNN, so that it can be printed, drawn and stored.
+    """The name with each byte that is not valid UTF-8 written as \\xNN, so that it can be printed, drawn and stored.
 
-    Python keeps such bytes of a file name as lone surrogates, which no UTF-8 file, terminal or figure takes. The
-    name itself still opens the file; this is the text to show for it.
+    Python represents such bytes by lone surrogates, which cannot be written to a UTF-8 file, terminal or figure. Use
+    the original name to open the file, and this text to show it.
     """
     escaped = re.sub("[\udc80-\udcff]", lambda byte: f"\\x{ord(byte[0]) - 0xDC00:02x}", name)
     return escaped.encode("utf-8", "backslashreplace").decode()
 
 
 def folded(name: str) -> str:
-    """The same text for all names that some file system takes for one: upper and lower case, composed or not."""
+    """One common text for all names that some file system treats as equal: in any case, composed or decomposed."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 _INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufffe\uffff]")
-"""Controls, line ends, marks that turn the direction of a line, and what no XML file may hold."""
+"""Control characters, line ends, marks of text direction, and characters that XML forbids."""
 
 
 def visible(name: str, longest: int = 0) -> str:
-    """The name as `printable` gives it, on one line: each control character is written as an escape, \\n for example.
+    """The result of `printable` on one line, with control characters as escapes, for example \\n.
 
     Args:
-        longest: characters; of a longer name the middle gives way to "…". 0: no limit.
+        longest: maximum number of characters; the middle of a longer name is replaced by "…". 0: no limit.
     """
     text = _INVISIBLE.sub(lambda one: one[0].encode("unicode_escape").decode(), printable(name))
     if not longest or len(text) <= longest:
@@ -37,5 +37,5 @@ def visible(name: str, longest: int = 0) -> str:
 
 
 def utf8(text: str) -> bytes:
-    """The text as a file holds it, names in it as `printable` gives them."""
+    """The text encoded as UTF-8, after `printable`."""
     return printable(text).encode()

@@ -1,4 +1,4 @@
-"""Recognises that memory ran out, or that a GPU is taken, in whichever form a library says so."""
+"""Detection of errors about a lack of memory or a GPU in use, in the forms that the libraries use."""
 
 import errno
 import sys
@@ -6,43 +6,48 @@ import sys
 _TEXTS = (
     "out of memory",  # CUDA, its driver, HIP, Triton
     "can't allocate memory",  # torch's allocator for the CPU on Linux and macOS
-    "not enough memory",  # the same on Windows
-    "cannot allocate memory",  # the C library's words for ENOMEM, as torch and HDF5 quote them
+    "not enough memory",  # torch's allocator on Windows
+    "cannot allocate memory",  # the C library's text for ENOMEM, quoted by torch and HDF5
     "unable to allocate",  # NumPy's and HDF5's
     "bad_alloc",  # C++
     "insufficient memory",  # OpenCV
-    "outofmemoryerror",  # OpenCV before 4, and compilers that quote another error by its name
+    "outofmemoryerror",  # OpenCV before 4, and compilers that quote the name of another error
     "cudaerrormemoryallocation",
     "cuda_error_out_of_memory",
     "_alloc_failed",  # cuBLAS, cuSOLVER, cuFFT, cuDNN before 9
     "allocation_failed",  # cuDNN since 9
 )
-"""Parts of messages, in lower case."""
+"""Parts of messages about a lack of memory, in lower case."""
 
 _TAKEN = ("busy or unavailable", "cudaerrordevicesunavailable", "cudaerrordevicealreadyinuse")
-"""The same for a GPU that another process has."""
+"""Parts of messages about a GPU that another process uses, in lower case."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory of the host or of a GPU ran out: in this exception, or in one that led to it.
+    """True if this exception, or one that caused it, says that memory of the host or of a GPU ran out.
 
-    An error while memory is short has others in its wake. A CUDA graph whose capture ran out of memory says at its end
-    that the capture is invalid, and a compiler wraps what it met.
+    A lack of memory often causes other errors. For example, a CUDA graph whose capture ran out of memory reports an
+    invalid capture, and a compiler wraps the original error.
     """
-    seen: set[int] = set()
+    visited: set[int] = set()
     link: BaseException | None = error
-    while link is not None and id(link) not in seen:
+    while link is not None and id(link) not in visited:
         if _says_so(link):
             return True
-        seen.add(id(link))
-        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+        visited.add(id(link))
+        if link.__cause__ is not None:
+            link = link.__cause__
+        elif link.__suppress_context__:
+            link = None
+        else:
+            link = link.__context__
     return False
 
 
 def is_taken(error: BaseException) -> bool:
-    """Whether a GPU that lets in one process at a time (`nvidia-smi -c 3`) has let in another one.
+    """True if the error says that a GPU in exclusive mode (`nvidia-smi -c 3`) is used by another process.
 
-    Says so of the error of a library, and of one that it led to.
+    The error may come directly from a library or be caused by such an error.
     """
     link: BaseException | None = error
     while link is not None and not isinstance(link, RuntimeError):
@@ -52,7 +57,7 @@ def is_taken(error: BaseException) -> bool:
 
 
 def reason_of(error: BaseException) -> str:
-    """One line that says what ran out of memory."""
+    """One line that describes what ran out of memory."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else "the machine is out of memory"
 
@@ -60,14 +65,14 @@ def reason_of(error: BaseException) -> str:
 def _says_so(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
-    torch = sys.modules.get("torch")  # who raises an error of torch has loaded it
+    torch = sys.modules.get("torch")  # an error of torch can only exist if torch is loaded
     if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return True
     if isinstance(error, OSError):
         if error.errno is not None:
             return error.errno == errno.ENOMEM
     elif not (isinstance(error, RuntimeError) or _is_opencv(error)):
-        return False  # a file may be called "out of memory.png"
+        return False  # a file may be named "out of memory.png"
     text = str(error).lower()
     return any(part in text for part in _TEXTS)
 

@@ -1,4 +1,4 @@
-"""Which processes are alive; none that this suite starts outlives the one that started it."""
+"""Checks whether processes are alive, and the rule that a child process ends together with its parent."""
 
 import ctypes
 import multiprocessing
@@ -9,19 +9,19 @@ import sys
 import threading
 
 _PR_SET_PDEATHSIG = 1
-"""Of prctl(2): the signal that the kernel sends when the thread that started this process has ended."""
+"""Option of prctl(2): the signal that the kernel sends when the thread that started this process has ended."""
 
 
 def end_with_parent() -> None:
-    """In a process that multiprocessing started: end at once when the parent ends, however it does.
+    """Let this process, which multiprocessing started, end at once when its parent ends for any reason.
 
-    On Linux the kernel sees to it, also while this process computes or is stopped; elsewhere a thread does.
+    On Linux the kernel ends it, even while it computes or is stopped. On other systems a thread ends it.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # Also on Linux: the parent may have ended before the line above.
+    # The thread is needed on Linux too, because the parent may have ended before the line above.
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
 
 
@@ -31,16 +31,16 @@ def _follow(parent: multiprocessing.process.BaseProcess) -> None:
 
 
 def is_dead(pid: str) -> bool:
-    """Whether this text, from a file name, is the number of a process of this host that has ended.
+    """True if the text, from a file name, is the id of a process of this host that has ended.
 
-    Anybody may choose a file name in a shared folder, so a text that is no process number is not taken for a dead one.
+    Any user may create files in a shared folder, so a text that is not a process id gives False.
     """
-    if os.name != "posix" or not (pid.isascii() and pid.isdecimal()):  # elsewhere os.kill(pid, 0) ends the process
+    if os.name != "posix" or not (pid.isascii() and pid.isdecimal()):  # on Windows os.kill(pid, 0) ends the process
         return False
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:
         return True
-    except (OSError, OverflowError):  # alive and another user's; no number that a process can have
+    except (OSError, OverflowError):  # a live process of another user; a number that is too large for a process id
         return False
     return False

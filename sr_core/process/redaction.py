@@ -1,11 +1,11 @@
-"""Passwords and tokens in what is printed: replaced by stars, and nothing else is."""
+"""Redaction of printed text: passwords and tokens are replaced by stars, and everything else is kept."""
 
 import re
 from collections.abc import Iterator
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 _START = re.compile(r"(?<![\w+.:/@%-])[A-Za-z][A-Za-z0-9+.-]*://")
-"""The start of an address; `://` inside an address, as in a password, is not one."""
+"""The start of a URL. A `://` inside a URL, as in a password, does not count."""
 _HOST = re.compile(r"(?:\[[^\]]*\]|[^:@\s]*)(?::\d{0,5})?")
 _SECRET_KEY = re.compile(r"(?i)[\w.-]*(?:pass\w*|pwd|token|secret|key|credentials?|signature|\bsig)")
 _PAIR = re.compile(
@@ -13,16 +13,16 @@ _PAIR = re.compile(
     r"(?:\s*=\s*|%(?:25)*3D|[\"']\s*:\s*[\"']))(?:\"[^\"]*\"|'[^']*'|\{[^}]*\}|[^&\s\"']+)"
 )
 _AUTHORIZATION = re.compile(r"(?i)\b(Basic|Bearer) +[\w.~+/=-]{6,}")
-_SHORTEST = 3
-"""Characters of a password that is looked for in other text; a shorter one would star half of it."""
+_MIN_SECRET_CHARACTERS = 3
+"""Shortest password that is searched for in other text. A shorter one would match too many places."""
 
 
 def redact(text: str) -> str:
-    """Returns the text with whatever opens a door in its addresses (user and password, token) replaced by stars.
+    """The text with the credentials in its URLs (user and password, token) replaced by stars.
 
-    An address without a password stays as it is, so that it can be pasted; the path of a file may hold any character.
+    A URL without a password is unchanged, so that it can be pasted. The path of a file may contain any character.
     """
-    starts = [found.start() for found in _START.finditer(text)]
+    starts = [match.start() for match in _START.finditer(text)]
     if not starts:
         return _without_pairs(text)
     ends = [*starts[1:], len(text)]
@@ -33,17 +33,17 @@ def redact(text: str) -> str:
 
 
 def redact_with(uri: str, text: str) -> str:
-    """Returns a text about an address without that address's passwords, however the text quotes them."""
+    """A text about a URL without the passwords of that URL, in any quoted form."""
     for secret in sorted(set(_secrets(uri)), key=len, reverse=True):
         text = text.replace(secret, "***")
     return redact(text)
 
 
 def _address(text: str, *, alone: bool) -> str:
-    """Redact a text that starts with an address.
+    """Redact a text that starts with a URL.
 
     Args:
-        alone: the text is the address, so that blanks in it are the address's own.
+        alone: the text is only the URL, so blanks belong to the URL.
     """
     scheme, _, rest = text.partition("://")
     if _is_file(scheme, rest):
@@ -53,7 +53,8 @@ def _address(text: str, *, alone: bool) -> str:
     token = line if alone else re.match(r"\S*", line)[0]  # type: ignore[index]
     end = _end_of_credentials(scheme, token, line)
     shown = "***@" if end else ""
-    rest, token = rest[end:], token[end:] if end <= len(token) else re.match(r"\S*", rest[end:])[0]  # type: ignore[index]
+    rest = rest[end:]
+    token = token[end:] if end <= len(token) else re.match(r"\S*", rest)[0]  # type: ignore[index]
     path, mark, query = token.partition("?")
     return f"{scheme}://{shown}{path}{mark}{_query(query)}{_without_pairs(rest[len(token) :])}"
 
@@ -63,9 +64,9 @@ def _is_file(scheme: str, rest: str) -> bool:
 
 
 def _end_of_credentials(scheme: str, token: str, line: str) -> int:
-    """Returns where the credentials end that an address has after `://`; 0 if it has none.
+    """The offset after `://` at which the credentials of a URL end; 0 if it has none.
 
-    SQLAlchemy takes a password that holds `/`, `?`, `@` or a blank, unquoted: everything from the first `:` to an `@`.
+    SQLAlchemy accepts unquoted passwords with `/`, `?`, `@` or a blank: everything from the first `:` to an `@`.
     """
     web = scheme.lower() in ("http", "https", "ftp", "ftps", "ws", "wss")
     host = re.split(r"[/?#]", token, maxsplit=1)[0]
@@ -85,7 +86,7 @@ def _end_of_credentials(scheme: str, token: str, line: str) -> int:
 
 
 def _query(query: str) -> str:
-    """Redact `key=value&key=value`; also a value that is itself a list of pairs, quoted."""
+    """Redact `key=value&key=value`, including a value that is itself a quoted list of pairs."""
     shown = []
     for pair in query.split("&"):
         key, mark, _ = pair.partition("=")
@@ -101,17 +102,17 @@ def _without_pairs(text: str) -> str:
 
 
 def _secrets(uri: str) -> Iterator[str]:
-    """Yields the passwords and tokens of an address, as they are and as a message may quote them."""
+    """Yield the passwords and tokens of a URL, as they are and in the forms in which a message may quote them."""
     scheme, mark, rest = uri.partition("://")
     if not mark or _is_file(scheme, rest):
         return
     end = _end_of_credentials(scheme, rest, rest)
     user, colon, password = rest[: max(end - 1, 0)].partition(":")
-    found = [password if colon else user]
+    secrets = [password if colon else user]
     for pair in rest[end:].partition("?")[2].split("&"):
         key, _, value = pair.partition("=")
         if _SECRET_KEY.fullmatch(unquote_plus(key)):
-            found.append(value)
-    for secret in found:
+            secrets.append(value)
+    for secret in secrets:
         forms = (secret, unquote(secret), unquote_plus(secret), quote(secret, safe=""), quote_plus(unquote(secret)))
-        yield from (form for form in forms if len(form) >= _SHORTEST)
+        yield from (form for form in forms if len(form) >= _MIN_SECRET_CHARACTERS)

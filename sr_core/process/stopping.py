@@ -1,4 +1,4 @@
-"""Ending a session from outside: by Ctrl-C, SIGTERM, a terminal that is closed (SIGHUP), or a time limit."""
+"""Stopping a session from outside: by Ctrl-C, SIGTERM, a closed terminal (SIGHUP) or a time limit."""
 
 import signal
 import sys
@@ -10,43 +10,45 @@ from typing import Literal
 
 
 class Terminated(BaseException):
-    """SIGTERM or SIGHUP while nothing was running that a checkpoint could keep."""
+    """SIGTERM or SIGHUP came while no work was running that a checkpoint could save."""
 
 
 @dataclass(slots=True)
 class StopSignal:
-    """Set from outside, by a signal handler or a clock, to end the session at the next event."""
+    """The request, from a signal handler or a clock, to end the session at the next event."""
 
     reason: Literal["interrupted", "terminated", "timeout"] | None = None
     deadline: float | None = None
-    """On the monotonic clock, in seconds."""
+    """The end of the session's time, in seconds on the monotonic clock."""
 
     searching: bool = False
-    """Whether trials run: then a signal waits for a checkpoint, before it ends the process at once."""
+    """True while trials run. A signal then waits for a checkpoint; otherwise it ends the process at once."""
 
     def given(self) -> bool:
+        """True if the session should end at the next event."""
         if self.reason is None and self.deadline is not None and time.monotonic() > self.deadline:
             self.reason = "timeout"
         return self.reason is not None
 
     def check(self) -> None:
-        """Raises StoppedError if a signal asks the session to end; the end of its time does not count here."""
+        """Raise StoppedError if a signal asks the session to end. A time limit has no effect here."""
         if self.reason in ("interrupted", "terminated"):
             raise StoppedError
 
 
 class StoppedError(Exception):
-    """A signal asked for the end of the session during work that can be continued later."""
+    """A signal stopped the session during work that can be resumed later."""
 
 
 @contextmanager
 def signals(stop: StopSignal) -> Iterator[None]:
-    """While trials run, SIGTERM, SIGHUP and a first Ctrl-C end the session at the next event, a second Ctrl-C at once.
+    """Handle stop signals in the block.
 
-    SIGHUP comes when an ssh connection drops or a terminal is closed. If it was ignored, as by nohup, it stays ignored.
+    While trials run, SIGTERM, SIGHUP and a first Ctrl-C end the session at the next event. A second Ctrl-C ends it at
+    once. SIGHUP comes when an ssh connection drops or a terminal is closed. If it is ignored (nohup), it stays ignored.
 
     Raises:
-        KeyboardInterrupt, Terminated: in the block, where there is nothing to wait for.
+        KeyboardInterrupt, Terminated: in the block, if no trial runs.
     """
 
     def interrupted(number: int, frame: object) -> None:
@@ -60,7 +62,7 @@ def signals(stop: StopSignal) -> Iterator[None]:
     def terminated(number: int, frame: object) -> None:
         nonlocal is_ending
         if is_ending:
-            return  # a terminal that closes sends SIGHUP twice: the shell does and the kernel does
+            return  # when a terminal closes, SIGHUP comes twice: from the shell and from the kernel
         if not stop.searching:
             is_ending = True
             raise Terminated

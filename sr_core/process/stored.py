@@ -1,14 +1,14 @@
-"""Records outlive code: what a stored section says where it was written before one of its fields existed.
+"""Reading of stored sections that were written before some of their fields existed.
 
-A field that came after format 1 of the journal is declared with `since`. It names the format in which the field
-appeared, and the value that older code implied. That is what the older code *did*, which need not be today's default:
+A field that was added after format 1 of the journal is declared with `since`. It states the format in which the field
+appeared, and the value that older code implied. That is what the older code *did*, which may differ from the default:
 
     flush_subnormals: bool = since(2, implied=False, default=False)
 
 Two kinds of sections are stored:
 
-- Hyperparameters (`sr_core.config`) are hashed. A newer field is written only where its value differs from what older
-  code implied (`written`), so that the digests of older trials and studies stay as they are.
+- Hyperparameters (`sr_core.config`) are hashed. A newer field is written only if its value differs from what older
+  code implied (`written`), so that the digests of older trials and studies do not change.
 - Settings of a machine (`sr_core.training.runtime`) are always written in full.
 
 Reading (`fill`) adds exactly the newer fields that are missing. It refuses an unknown field, and it refuses a section
@@ -30,29 +30,31 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Since:
-    """When a field appeared, and what its absence from an older record says."""
+    """The format in which a field appeared, and the meaning of its absence from an older record."""
 
     format: int
     """The first journal format that has the field."""
     implied: Any
-    """The value under which older code computed: a value, or a function of the other stored values of the section.
-    None in a setting of a machine says that nobody knows the value any more."""
+    """The value that older code used: a value, or a function of the other stored values of the section.
+    None in a setting of a machine means that the value is unknown."""
 
     def value(self, others: Mapping[str, Any]) -> Any:
-        """The value that an older record implies whose section holds these other values."""
+        """The value implied by an older record with these other values in the section."""
         return self.implied(others) if callable(self.implied) else self.implied
 
 
 def since(format: int, *, implied: _T | Callable[[Mapping[str, Any]], _T], default: _T) -> _T:
     """A dataclass field that appeared in this format of the journal.
 
-    A function for `implied` is given the section's values by name. It may read original fields, and newer ones that
-    are declared above this one.
+    If `implied` is a function, it gets the section's values by name. It may read original fields, and newer fields
+    that are declared above this one.
 
     Args:
-        format: raise `study.record.events.FORMAT` to it in the release that adds the field.
-        implied: what older code did, which later versions must never change.
-        default: of a new section; later versions may change it.
+        format: the release that adds the field must raise `study.record.events.FORMAT` to this number.
+        implied: the value that older code used. Later versions must never change it.
+        default: the default in a new section. Later versions may change it.
+    Raises:
+        ValueError: the format is not above the first one.
     """
     if format <= FIRST_FORMAT:
         raise ValueError(f"expected a format above {FIRST_FORMAT}, got {format}: a field of that one has no `since`")
@@ -61,36 +63,36 @@ def since(format: int, *, implied: _T | Callable[[Mapping[str, Any]], _T], defau
 
 
 _newer: dict[type[Any], Mapping[str, Since]] = {}
-"""What `newer_fields` found, for it is asked for each line of a journal."""
+"""Results of `newer_fields`, which is called for each line of a journal."""
 
 
 def newer_fields(kind: type[Any]) -> Mapping[str, Since]:
-    """The fields of a dataclass that came after the first format, in the order of their declaration."""
+    """The fields of a dataclass that were added after the first format, in the order of their declaration."""
     if kind not in _newer:
         _newer[kind] = {f.name: f.metadata[_KEY] for f in fields(kind) if _KEY in f.metadata}
     return _newer[kind]
 
 
 def is_newer(kind: type[Any]) -> bool:
-    """Whether the whole section came after the first format, so that an older record has none of it."""
+    """True if the whole section was added after the first format, so an older record does not have it."""
     return len(newer_fields(kind)) == len(fields(kind))
 
 
 def fill(kind: type[Any], stored: Mapping[str, Any], where: str, *, format: int | None = None) -> dict[str, Any]:
-    """The stored values of every field, completed by what older code implied for the newer fields that are missing.
+    """The stored values of all fields, with the values that older code implied for missing newer fields.
 
     Args:
-        where: what is read, for the message.
-        format: of the record. If it is given, a field that this format writes in full may not be missing.
+        where: the place that is read, for messages.
+        format: the format of the record. If it is given, the fields of this format must not be missing.
     Raises:
-        ConfigError: a field is unknown, or one is missing that the record should have.
+        ConfigError: a field is unknown, or a required field is missing.
     """
     newer = newer_fields(kind)
-    known = {f.name for f in fields(kind)}
+    names = {f.name for f in fields(kind)}
     may_lack = {name for name, appeared in newer.items() if format is None or appeared.format > format}
     if not isinstance(stored, Mapping):
-        raise ConfigError(f"{where}: missing or unknown all of it")
-    odd = sorted((set(stored) - known) | (known - may_lack - set(stored)))
+        raise ConfigError(f"{where}: expected a section of values, got {type(stored).__name__}")
+    odd = sorted((set(stored) - names) | (names - may_lack - set(stored)))
     if odd:
         raise ConfigError(f"{where}: missing or unknown {', '.join(map(str, odd))}")
     values = dict(stored)
@@ -101,17 +103,18 @@ def fill(kind: type[Any], stored: Mapping[str, Any], where: str, *, format: int 
 
 
 def written(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that a hashed record holds: all but those of newer fields that equal what older code implied.
+    """The values that a hashed record holds: all except newer fields whose value equals what older code implied.
 
     Args:
-        values: of every field of the section.
+        values: the values of all fields of the section.
     """
     newer = newer_fields(kind)
-    return {
-        name: value
-        for name, value in values.items()
-        if name not in newer or not _same(value, newer[name].value(values), _declared(kind, name))
-    }
+    recorded: dict[str, Any] = {}
+    for name, value in values.items():
+        if name in newer and _same(value, newer[name].value(values), _declared(kind, name)):
+            continue
+        recorded[name] = value
+    return recorded
 
 
 def _declared(kind: type[Any], name: str) -> "Field[Any]":
@@ -119,7 +122,7 @@ def _declared(kind: type[Any], name: str) -> "Field[Any]":
 
 
 def _same(value: Any, implied: Any, declared: "Field[Any]") -> bool:
-    # True equals 1, but a record that holds one of them has another hash; a float may be written as a whole number.
+    # True equals 1, but the two give records with different hashes. A float may be stored as a whole number.
     if declared.type is float and isinstance(implied, int):
         implied = float(implied)
     return type(value) is type(implied) and bool(value == implied)

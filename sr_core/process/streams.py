@@ -1,4 +1,4 @@
-"""Standard streams that can always be written to: closed ones, poor encodings and terminals that went away."""
+"""Standard streams that accept any output, even if they are closed, have a limited encoding or lost their terminal."""
 
 import errno
 import io
@@ -9,15 +9,15 @@ from typing import Any, TextIO
 
 
 def make_streams_safe() -> None:
-    """Let no message end the work because it cannot be shown.
+    """Prevent that a message ends the work because it cannot be shown.
 
-    - A stream that was closed by the starter (`2>&-`, as some daemons and cron do it) becomes the null device. Its
-      number is taken too, or the next data file to be opened would get it, and with it what libraries print there.
+    - A stream that is closed from the start (`2>&-`, as under some daemons and cron) becomes the null device. Its
+      descriptor is reserved too. Otherwise the next data file would get it, and libraries would print into that file.
     - A character that the encoding lacks is written as an escape.
-    - What is printed on a terminal that is gone is lost, and so is what stderr cannot take for any reason. Only
-      stdout tells that the reader of its pipe is gone: see `sr_core.process.cli.run_command`.
+    - Output to a terminal that is gone is lost, and so is everything that stderr cannot accept. Only stdout reports
+      that the reader of its pipe is gone: see `sr_core.process.cli.run_command`.
 
-    A second call changes nothing.
+    A second call has no effect.
     """
     for number in (0, 1, 2):
         _take_number(number)
@@ -28,16 +28,16 @@ def make_streams_safe() -> None:
 
 
 def _take_number(number: int) -> None:
-    """Open the null device under this number if nothing is open there; child processes inherit it."""
+    """Open the null device under this descriptor if it is unused. Child processes inherit it."""
     try:
         os.fstat(number)
     except OSError:
-        opened = os.open(os.devnull, os.O_RDWR)
-        if opened == number:
+        descriptor = os.open(os.devnull, os.O_RDWR)
+        if descriptor == number:
             os.set_inheritable(number, True)
         else:
-            os.dup2(opened, number)
-            os.close(opened)
+            os.dup2(descriptor, number)
+            os.close(descriptor)
 
 
 def _safe(stream: TextIO | None, number: int) -> TextIO:
@@ -57,7 +57,7 @@ def _safe(stream: TextIO | None, number: int) -> TextIO:
 def _is_open_as(stream: io.TextIOWrapper, number: int) -> bool:
     try:
         return stream.fileno() == number
-    except OSError:  # in memory
+    except OSError:  # a stream in memory
         return False
 
 
@@ -66,7 +66,7 @@ def _null(mode: str) -> TextIO:
 
 
 class _Forgiving(io.TextIOWrapper):
-    """A stream, written line by line, on which some errors only lose what was to be shown."""
+    """A line-buffered stream on which some errors only lose the output."""
 
     def __init__(self, number: int, encoding: str, forgiven: Collection[int]) -> None:
         device = io.BufferedWriter(_Device(number, forgiven))

@@ -1,6 +1,5 @@
-"""A large file that appears under its name only when it is complete, and that HDF5 survives writing on a full disk."""
+"""Large files that appear under their name only when complete. HDF5 does not crash if the disk is full."""
 
-import fcntl
 import io
 import os
 import platform
@@ -11,27 +10,29 @@ from pathlib import Path
 from typing import Any
 
 from sr_core.process.durable import host_name, name_digest, sync_folder, temporary_name
+from sr_core.process.locks import lock
 from sr_core.process.output import keep_mode
 
 
 class PartialFile(io.FileIO):
-    """An unbuffered file that keeps its first write error to itself until `check` is asked.
+    """An unbuffered file that hides its first write error until `check` is called.
 
-    HDF5 (seen with 2.0) crashes the process at exit if a write has failed, as it cannot get rid of what it has cached.
-    Here it never learns of the failure: later writes are dropped, and what was never written reads as 0.
+    HDF5 (seen with 2.0) crashes the process at exit after a failed write, because it cannot write its cache. This file
+    therefore hides the failure from HDF5. Later writes are dropped, and unwritten bytes read as 0.
     """
 
     error: OSError | None = None
 
     def check(self) -> None:
-        """Raises the first write error, if there was one."""
+        """Raise the first write error, if there was one."""
         if self.error is not None:
             raise self.error
 
     def write(self, data: Any, /) -> int:
         view = memoryview(data).cast("B")
-        size, done = len(view), 0
-        while done < size and self.error is None:  # the system may take less than it is given
+        size = len(view)
+        done = 0
+        while done < size and self.error is None:  # a write may take only a part of the bytes
             try:
                 done += super().write(view[done:]) or 0
             except OSError as exc:
@@ -41,7 +42,10 @@ class PartialFile(io.FileIO):
     def readinto(self, buffer: Any, /) -> int:
         view = memoryview(buffer).cast("B")
         done = 0
-        while done < len(view) and (count := super().readinto(view[done:])):
+        while done < len(view):
+            count = super().readinto(view[done:])
+            if not count:
+                break
             done += count
         view[done:] = bytes(len(view) - done)
         return len(view)
@@ -56,20 +60,21 @@ class PartialFile(io.FileIO):
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[PartialFile]:
-    """A file to write; it is on the disk under its name when the block ends, and absent if anything goes wrong.
+    """A file to write, which gets its name when the block ends without an error and is deleted otherwise.
 
-    Until then it has a hidden name in the same folder. What killed processes left there is removed first. A file that
-    is replaced leaves its mode and, if possible, its owner to the new one.
+    Until then it has a hidden name in the same folder. Unfinished files of killed processes are removed first. A file
+    that replaces another one gets its mode and, if possible, its owner. The file is on the disk when the block ends.
 
     Raises:
-        OSError: the file cannot be written; a write error in the block comes out of `check`, at the latest at its end.
+        OSError: the file cannot be written. A write error in the block is raised by `check` or at the end of the block.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path)
     unfinished = temporary_name(path, "partial")
     try:
         with PartialFile(unfinished, "x+") as file:
-            _try_lock(file.fileno())
+            with suppress(OSError):  # the lock only protects the file from `_remove_abandoned`
+                lock(file.fileno())
             try:
                 yield file
             finally:
@@ -86,11 +91,11 @@ def whole_file(path: Path) -> Iterator[PartialFile]:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Removes this host's unfinished copies of a file whose writers are dead."""
-    if os.name != "posix":  # elsewhere os.kill(pid, 0) is no harmless question
+    """Remove unfinished copies of a file whose writers, on this host, are dead."""
+    if os.name != "posix":  # on Windows os.kill(pid, 0) ends the process
         return
     host = re.escape(host_name())
-    earlier = rf"{re.escape(f'.{path.name}.{platform.node()}.')}(\d+)"  # as versions before 0.2 named them
+    earlier = rf"{re.escape(f'.{path.name}.{platform.node()}.')}(\d+)"  # the names of versions before 0.2
     ours = re.compile(rf"(?:\.{name_digest(path)}\.{host}-(\d+)-[0-9a-f]+|{earlier})\.partial")
     for unfinished in path.parent.iterdir():
         name = ours.fullmatch(unfinished.name)
@@ -104,27 +109,16 @@ def _is_alive(pid: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        pass  # alive, another user's
+        pass  # a live process of another user
     return True
 
 
 def _is_locked(unfinished: Path) -> bool:
-    """Whether a process writes it that cannot be asked for by its id: one in another container of the same name."""
+    """True if another process writes the file, for example one in a container that has the same host name."""
     try:
         with unfinished.open("rb") as file:
-            return not _try_lock(file.fileno())
+            return lock(file.fileno()) == "theirs"
     except FileNotFoundError:
         return False
     except OSError:
         return True
-
-
-def _try_lock(descriptor: int) -> bool:
-    """Whether the file is this process's alone now. Where there are no locks it always is."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass
-    return True

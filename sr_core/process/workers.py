@@ -1,4 +1,4 @@
-"""Processes that share out work on images: each has one image at a time, and none outlives who started it."""
+"""Worker processes for work on images. Each has one image at a time, and all end together with their parent."""
 
 import multiprocessing
 import os
@@ -17,19 +17,19 @@ from sr_core.process.parent import end_with_parent
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-_WORTH_A_PROCESS = 8 << 20
+_BYTES_PER_PROCESS = 8 << 20
 """Bytes of image files that take about as long to read as a process takes to start."""
 
-_WINDOW = 4
-"""Tasks per process that are handed over at a time: enough that none waits, and few results lie in memory."""
+_TASKS_PER_PROCESS = 4
+"""Tasks per process that are submitted at a time: enough that no process waits, and few results are in memory."""
 
 
 class Workers:
-    """Some processes, or this one alone."""
+    """A pool of worker processes. With a count of 1, the work runs in this process."""
 
     def __init__(self, count: int) -> None:
         self._pool: ProcessPoolExecutor | None = None
-        self._at_once = _WINDOW * count
+        self._at_once = _TASKS_PER_PROCESS * count
         if count > 1:
             spawn = multiprocessing.get_context("spawn")  # a fork would copy the locks of running threads
             self._pool = ProcessPoolExecutor(count, mp_context=spawn, initializer=_begin)
@@ -42,7 +42,12 @@ class Workers:
             self._pool.shutdown(cancel_futures=True)
 
     def results(self, work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
-        """(number of the task, what the work gave) as it comes; raises what the work raises."""
+        """Yield (number of the task, result) in order of completion.
+
+        Raises:
+            SuiteError: a worker process was ended from outside.
+            Exception: any error that the work raises.
+        """
         if self._pool is None:
             yield from ((number, work(task)) for number, task in enumerate(tasks))
             return
@@ -58,18 +63,18 @@ class Workers:
                     yield pending.pop(future), future.result()
         except BrokenProcessPool as exc:
             raise SuiteError(
-                "a worker process was ended from outside, perhaps for want of memory; run again, with fewer --workers"
+                "a worker process was ended from outside, perhaps for lack of memory; run again with fewer --workers"
             ) from exc
 
 
 def share_out(files: Iterable[Path]) -> int:
-    """How many processes these image files are worth: one per core, fewer for a few small files."""
+    """The number of processes for work on these image files: one per core, fewer for a few small files."""
     size = sum(path.stat().st_size for path in files if path.exists())
-    return max(1, min(cores(), size // _WORTH_A_PROCESS))
+    return max(1, min(cores(), size // _BYTES_PER_PROCESS))
 
 
 def _begin() -> None:
-    """In a new worker: Ctrl-C and SIGHUP are the starter's business, and if the starter dies so does this process."""
+    """Prepare a new worker: it ignores Ctrl-C and SIGHUP, which its parent handles, and ends if its parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.environ["OPENCV_FOR_THREADS_NUM"] = "1"  # read when cv2 is imported, with the first task

@@ -1,1 +1,1 @@
-"""A set of images, kept as HR and LR: where they are from, what they are, one file of their pixels."""
+"""A set of images, stored as HR and LR: their sources, their manifest, and one file of their pixels."""

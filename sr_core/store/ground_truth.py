@@ -1,19 +1,19 @@
-"""Which images of a folder are ground truth (HR), and which are LR images or results of the same scenes.
+"""Detection of the ground truth (HR) in a folder that also holds LR images or results of the same scenes.
 
-Downloads mix them in a few ways that recur. These are known:
+Downloads mix them in a few usual ways. These are supported:
 
 | in the folder | ground truth |
 |---|---|
 | `HR`, `GT`, `GTmod12`, `original` or `target`, next to other folders | the first of these; of `GTmodN` the largest N |
 | folders of the same names and sizes (by a factor) next to it, such as `HR/a.png` and `results/a.png` | `HR/a.png` |
-| subfolders `LR*`, `LQ*`, `*_LR_*`, `X2`, `lowres`, … | what is outside of them |
+| subfolders `LR*`, `LQ*`, `*_LR_*`, `X2`, `lowres`, … | the images outside them |
 | `a_HR.png` (or `a_GT.png`) next to `a_LR.png`, `a_bicubic.png`, … | `a_HR.png` |
 | `HR_a.png` next to `LR_a.png` | `HR_a.png` |
 | `a.png` next to `ax2.png`, `a_x2.png`, `a_LRBI_x2.png`, `a_lr.png` smaller or larger by that factor | `a.png` |
-| `a_SRF_2_HR.png` and `a_SRF_3_HR.png`, cropped for each scale | that of the scale asked for, else the smallest |
+| `a_SRF_2_HR.png` and `a_SRF_3_HR.png`, cropped for each scale | the one of the given scale, else the smallest |
 
-Whatever else is there of the same scenes is left out and told.
-Only names below the folder decide, so a folder of LR images that is asked for by its own name is taken as it is.
+All other images of the same scenes are left out and reported.
+Only names below the folder decide. A folder of LR images that is given by its own path is therefore used as it is.
 """
 
 import re
@@ -43,7 +43,7 @@ _SCALE_NAMED = re.compile(
     re.IGNORECASE,
 )
 _CAPITALS = (re.compile(r"(?<=[a-z0-9])(?=[A-Z])"), re.compile(r"(?<=[A-Z])(?=[A-Z][a-z])"))
-"""Where a word begins without a separator: `matlabLRx4`, `LRImages`."""
+"""The beginnings of words that follow without a separator: `matlabLRx4`, `LRImages`."""
 _CONTAINERS = (
     r"hr|high[_ -]?res(?:olution)?",
     r"gt|ground[_ -]?truth",
@@ -59,11 +59,11 @@ class GroundTruth:
     """The HR images of a folder."""
 
     folder: Path
-    """The folder asked for, or the one in it that holds the HR images."""
+    """The given folder, or its subfolder that holds the HR images."""
     names: tuple[str, ...]
-    """Relative to `folder`, with forward slashes, sorted."""
+    """Paths relative to `folder`, with forward slashes, sorted."""
     left_out: LeftOut
-    """Named relative to the folder asked for."""
+    """The entries that are not used, named relative to the given folder."""
 
     @property
     def paths(self) -> list[Path]:
@@ -71,24 +71,23 @@ class GroundTruth:
 
 
 def ground_truth(folder: Path, *, scale: int | None = None) -> GroundTruth:
-    """The HR images of a benchmark or of another folder that holds one set.
+    """The HR images of a benchmark, or of another folder that holds one set.
 
     Args:
-        scale: for sets that hold HR images cropped for each scale.
+        scale: selects among HR images that were cropped for each scale.
     Raises:
-        ImageError: there is no such folder, no ground truth in it or no telling which it is, or an entry is unusable.
+        ImageError: there is no such folder, its ground truth is missing or ambiguous, or an entry cannot be used.
     """
     container = None if not is_folder(folder) or images_in(folder) else container_of(folder)
     if container is None:
         return ground_truth_among(scan(folder), scale=scale)
-    found = ground_truth_among(scan(container), scale=scale)
-    return GroundTruth(
-        container, found.names, found.left_out.below(container.name) + unused_folders(folder, [container])
-    )
+    inside = ground_truth_among(scan(container), scale=scale)
+    left_out = inside.left_out.below(container.name) + unused_folders(folder, [container])
+    return GroundTruth(container, inside.names, left_out)
 
 
 def unused_folders(folder: Path, used: Collection[Path]) -> LeftOut:
-    """The subfolders that hold images and are not used."""
+    """The subfolders that hold images but are not used."""
     others = [child for child in subfolders(folder) if child not in used]
     return LeftOut(
         tuple(
@@ -100,53 +99,56 @@ def unused_folders(folder: Path, used: Collection[Path]) -> LeftOut:
 
 
 def container_of(folder: Path) -> Path | None:
-    """The subfolder that by its name holds the HR images (`HR`, `GT`, `GTmod12`, `original`, …), or None."""
+    """The subfolder named as the place of HR images (`HR`, `GT`, `GTmod12`, `original`, …), or None."""
     named = [child for child in subfolders(folder) if _container_rank(child.name) is not None]
     holding = [child for child in named if holds_image(child)]
     return min(holding or named, key=lambda child: _rank(child.name), default=None)
 
 
 def ground_truth_among(
-    found: Scan, *, scale: int | None = None, ignored: Callable[[tuple[str, ...]], bool] = lambda parts: False
+    entries: Scan, *, scale: int | None = None, ignored: Callable[[tuple[str, ...]], bool] = lambda parts: False
 ) -> GroundTruth:
     """The HR images among those of a folder.
 
     Args:
-        ignored: whether something is no part of the set, from its path below the folder, part by part. If that is so
-            of every image, the result is empty.
+        entries: all entries of the folder.
+        ignored: returns True if an entry does not belong to the set, given the parts of its path below the folder.
+            If every image is ignored, the result is empty.
     Raises:
-        ImageError: there are none or no telling which, or an entry that may be one cannot be used.
+        ImageError: there is no ground truth, it is ambiguous, or an entry that may belong to it cannot be used.
     """
 
     def belongs(name: str) -> bool:
         return not ignored(PurePosixPath(name).parts)
 
-    names = [name for name in sorted((*found.images, *found.unusable)) if belongs(name)]
-    folders = _folders_left_out(found.folder, names)
+    names = [name for name in sorted((*entries.images, *entries.unusable)) if belongs(name)]
+    folders = _folders_left_out(entries.folder, names)
     below_left_out = _is_below(folders)
-    kept = [name for name in names if not below_left_out(name)]
-    faults = {name: found.unusable[name] for name in kept if name in found.unusable}
-    faults |= {name: fault for name, fault in found.closed.items() if belongs(name) and not below_left_out(f"{name}/")}
+    truths = [name for name in names if not below_left_out(name)]
+    faults = {name: entries.unusable[name] for name in truths if name in entries.unusable}
+    for name, fault in entries.closed.items():
+        if belongs(name) and not below_left_out(f"{name}/"):
+            faults[name] = fault
     if faults:
         raise ImageError(faults[min(faults)])
 
-    counterparts = counterparts_among(found.folder, kept)
-    kept = [name for name in kept if name not in counterparts]
-    cropped = of_other_scales(kept, scale)
-    kept = [name for name in kept if name not in cropped]
+    counterparts = counterparts_among(entries.folder, truths)
+    truths = [name for name in truths if name not in counterparts]
+    cropped = of_other_scales(truths, scale)
+    truths = [name for name in truths if name not in cropped]
     left_out = LeftOut(
-        tuple(entry for entry in found.left_out.entries if belongs(entry[1]) and not below_left_out(entry[1]))
+        tuple(entry for entry in entries.left_out.entries if belongs(entry[1]) and not below_left_out(entry[1]))
         + tuple((noun, name) for name, noun in folders.items())
         + tuple((COUNTERPART, name) for name in sorted(counterparts))
         + tuple((OTHER_SCALE, name) for name in sorted(cropped))
     )
-    if not kept and (names or not found.images):
-        raise _no_ground_truth(found, left_out, folders)
-    return GroundTruth(found.folder, tuple(kept), left_out)
+    if not truths and (names or not entries.images):
+        raise _no_ground_truth(entries, left_out, folders)
+    return GroundTruth(entries.folder, tuple(truths), left_out)
 
 
 def is_lr_folder(name: str) -> bool:
-    """Whether a folder of this name holds LR images, such as `LR_bicubic`, `DIV2K_train_LR_x8`, `X2`, `low-res`."""
+    """True if the name is that of a folder of LR images, e.g. `LR_bicubic`, `DIV2K_train_LR_x8`, `X2`, `low-res`."""
     if _SCALE_FOLDER.fullmatch(name) or _LOW_RESOLUTION.search(name):
         return True
     tokens = re.split(r"[\W_]+", name)
@@ -158,17 +160,17 @@ def is_lr_folder(name: str) -> bool:
 
 
 def scales_named(folder: str) -> set[int]:
-    """The scales in a folder's name: 2 of `X2`, `2x`, `LRbicx2`, `DIV2K_train_LR_bicubic_X2` and `image_SRF_2`."""
+    """The scales in a folder's name: 2 for `X2`, `2x`, `LRbicx2`, `DIV2K_train_LR_bicubic_X2` and `image_SRF_2`."""
     return {int(before or after) for before, after in _SCALE_NAMED.findall(folder)}
 
 
-def _no_ground_truth(found: Scan, left_out: LeftOut, folders: Mapping[str, str]) -> ImageError:
+def _no_ground_truth(entries: Scan, left_out: LeftOut, folders: Mapping[str, str]) -> ImageError:
     if not folders:
-        return found.nothing()
-    example = found.folder / min(folders)
+        return entries.nothing()
+    example = entries.folder / min(folders)
     return ImageError(
-        f"{found.folder}: expected HR images, and by their names all below it are LR images or results "
-        f"({left_out.line()}); if some are ground truth, name their folder itself, such as {example}"
+        f"{entries.folder}: expected HR images, but by their names all images in it are LR images or results "
+        f"({left_out.line()}); if some are ground truth, give the path of their folder, such as {example}"
     )
 
 
@@ -190,7 +192,7 @@ def _rank(name: str) -> tuple[tuple[int, int], bool, str]:
 
 
 def _folders_left_out(root: Path, names: Sequence[str]) -> dict[str, str]:
-    """Folders that hold no ground truth by their names, and what they are."""
+    """The folders that hold no ground truth according to their names, each with its kind."""
     direct: dict[str, list[str]] = {}
     for name in names:
         direct.setdefault(PurePosixPath(name).parent.as_posix(), []).append(name)
@@ -227,7 +229,7 @@ def _folders_left_out(root: Path, names: Sequence[str]) -> dict[str, str]:
 
 
 def _shows_the_same(root: Path, folder: str, container: str, direct: Mapping[str, Sequence[str]]) -> bool:
-    """Whether all below a folder are results of images at the same places below an HR folder, by names and sizes."""
+    """True if, by name and size, each image in a folder is a result of the image at the same place in an HR folder."""
 
     def below(top: str) -> list[tuple[PurePosixPath, str]]:
         return [
@@ -245,20 +247,25 @@ def _shows_the_same(root: Path, folder: str, container: str, direct: Mapping[str
 
 
 def _all_marked(folder: str, names: Iterable[str]) -> bool:
-    """Whether every image below a folder says in its own name that it is ground truth."""
+    """True if the name of every image in a folder marks it as ground truth."""
     stems = [PurePosixPath(name).stem for name in names if name.startswith(f"{folder}/")]
     return all(truth_of(stem) is not None for stem in stems)
 
 
 def _check_different(root: Path, place: str, direct: Iterable[str], container: str, names: Iterable[str]) -> None:
-    """Raises ImageError if images next to an HR folder have the names of images in it."""
+    """Check that the images next to an HR folder have other names than those in it.
+
+    Raises:
+        ImageError: an image of the same name is in both places.
+    """
     inside = {scene_of(name) for name in names if name.startswith(f"{container}/")}
     both = [PurePosixPath(name).name for name in direct if scene_of(name) in inside]
     if both:
+        more = ", …" if len(both) > 1 else ""
         raise ImageError(
-            f"{root / place}: holds images of its own, and images of the same names in its folder "
-            f"{PurePosixPath(container).name} ({printable(both[0])}{', …' if len(both) > 1 else ''}), so it is not "
-            f"clear which are ground truth; name their folder itself, such as {root / container}"
+            f"{root / place}: this folder and its subfolder {PurePosixPath(container).name} hold images of the same "
+            f"names ({printable(both[0])}{more}), so the ground truth is ambiguous; give the path of the folder with "
+            f"the ground truth, such as {root / container}"
         )
 
 

@@ -1,4 +1,4 @@
-"""What image files were when they were last read, so that a large set need not be read again to be known."""
+"""Sizes and digests of image files that were read before, so that a large set is not read again to identify it."""
 
 import json
 import os
@@ -13,15 +13,16 @@ from sr_core.store.manifest import Manifest, ManifestEntry, in_order, manifest_e
 from sr_core.store.sources import ImageSet, SourceImage
 
 _Key = tuple[int, int]
-"""Size in bytes and time of the last change in ns: a file with both as they were is taken to be as it was."""
+"""Size in bytes and time of the last change in ns. If both are equal, the file is considered unchanged."""
 
 
 class KnownImages:
-    """Sizes and digests of image files by absolute path; kept in a JSON file if there is a place for it."""
+    """Sizes and digests of image files by absolute path, stored in a JSON file if a path is given."""
 
     def __init__(self, path: Path | None = None) -> None:
-        """Reads what is there; a file that is missing or damaged knows nothing."""
-        self._path, self._new = path, False
+        """Read the JSON file. A missing or damaged file counts as empty."""
+        self._path = path
+        self._new = False
         self._known: dict[str, tuple[_Key, tuple[int, int, str]]] = {}
         try:
             stored = json.loads(path.read_text("utf-8")) if path is not None else {}
@@ -33,7 +34,7 @@ class KnownImages:
             pass
 
     def record(self, split: str, image: SourceImage) -> ManifestEntry | None:
-        """What the image is, unless its file has changed or was never read."""
+        """The record of the image; None if its file has changed or was never read."""
         key, content = self._known.get(_name(image), (None, None))
         if content is None or key != file_key(image.path):
             return None
@@ -41,12 +42,16 @@ class KnownImages:
         return ManifestEntry(split, image.name, height, width, sha256)  # type: ignore[arg-type]  # a split
 
     def learn(self, image: SourceImage, key: _Key, content: tuple[int, int, str]) -> None:
-        """Height, width and digest of an image when its file had this key; `save` keeps it."""
+        """Note the height, width and digest of an image whose file had this key. `save` stores them."""
         self._known[_name(image)] = key, content
         self._new = True
 
     def save(self) -> None:
-        """Writes the file, if there is a place for it and anything new. Raises StoreError where it cannot."""
+        """Write the JSON file if a path was given and there is anything new.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
         if self._path is None or not self._new:
             return
         text = json.dumps({name: [*key, *content] for name, (key, content) in self._known.items()}, indent=0)
@@ -63,18 +68,20 @@ class KnownImages:
         workers: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Manifest:
-        """The manifest that a store of these images has; reads only those that are not known. Writes nothing.
+        """The manifest of a store of these images. Reads only images that are new or changed, and writes nothing.
 
         Args:
-            workers: processes that read; by default one per core where there is enough to read.
-            progress: is told (images, all images) after each.
+            workers: number of processes that read; by default one per core if there is enough to read.
+            progress: called with (images done, images in total) after each image.
         Raises:
             ImageError: an image cannot be read.
         """
         listed = list(in_order(images))
         records = [self.record(split, image) for split, image in listed]
         unknown = [number for number, record in enumerate(records) if record is None]
-        keys = [file_key(listed[number][1].path) for number in unknown]  # before reading: a change meanwhile shows
+        keys = [
+            file_key(listed[number][1].path) for number in unknown
+        ]  # taken before reading, so that a later change shows
         tasks = [listed[number] for number in unknown]
         done = len(listed) - len(unknown)
         with Workers(workers or share_out(image.path for _, image in tasks)) as pool:
@@ -84,13 +91,14 @@ class KnownImages:
                 if progress is not None:
                     progress(done, len(listed))
         for (_, image), key, number in zip(tasks, keys, unknown, strict=True):
-            if (now := records[number]) is not None:
-                self.learn(image, key, (now.height, now.width, now.sha256))
+            read = records[number]
+            if read is not None:
+                self.learn(image, key, (read.height, read.width, read.sha256))
         return tuple(record for record in records if record is not None)
 
 
 def file_key(path: Path) -> _Key:
-    """What changes when a file does; (-1, -1) where there is none."""
+    """Size in bytes and time of the last change in ns of a file; (-1, -1) if it does not exist."""
     try:
         status = path.stat()
     except OSError:

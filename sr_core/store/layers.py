@@ -1,4 +1,4 @@
-"""The kinds of pixels that a patch store holds, and the shapes they come in."""
+"""The kinds of pixels in a patch store, and their shapes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,30 +13,31 @@ from sr_core.store.manifest import ManifestEntry, Split
 
 
 class Layer(NamedTuple):
-    """One kind of pixels that every image of a split has."""
+    """One kind of pixels that every image of a split has: HR, or LR of one scale and kernel."""
 
     scale: int
     kernel: str
-    """By which it was reduced; "" for HR."""
+    """The downsampling kernel; "" for HR."""
 
     @property
     def path(self) -> str:
-        """Of its dataset in an image's group."""
+        """Path of the dataset in the group of an image."""
         return f"lr/x{self.scale}/{self.kernel}" if self.kernel else "hr"
 
     def shape(self, record: ManifestEntry) -> tuple[int, int, int]:
+        """(height, width, 3) of this layer of an image, in pixels."""
         return record.height // self.scale, record.width // self.scale, 3
 
 
 HR = Layer(1, "")
 
 Lr = tuple[Split, int, Kernel]
-"""LR that a store has or should have: of which split, at which scale, by which kernel."""
+"""The LR images of one split, scale and kernel, which a store has or should have."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One image on its way into a store."""
+    """One image to be written to a store."""
 
     record: ManifestEntry
     layers: Mapping[Layer, Image]
@@ -44,7 +45,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class PixelLayers:
-    """All images of one split, resident in host memory."""
+    """All images of one split, in host memory."""
 
     names: list[str]
     lr: list[Image]
@@ -54,10 +55,10 @@ class PixelLayers:
 
 
 class Chunks(NamedTuple):
-    """Where one image's pixels lie in the file: `crc32.size` chunks, row by row from `start`, without gaps."""
+    """Position of one image's pixels in the file: `crc32.size` chunks, row by row from byte `start`, without gaps."""
 
     start: int
     shape: tuple[int, int]
-    """Of a chunk, in pixels (rows, columns)."""
+    """(rows, columns) of a chunk, in pixels."""
     crc32: NDArray[np.uint32]
     """(rows of chunks, columns of chunks)."""

@@ -1,4 +1,4 @@
-"""Which LR image belongs to which HR image, by their paths."""
+"""Matching of LR images to HR images by their paths."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,42 +15,43 @@ _Fits = Callable[[PurePosixPath], bool]
 
 
 def matched(hr: Mapping[str, str], lr: Sequence[str], folder: Path, scale: int) -> dict[str, str]:
-    """The LR image of each HR image, by the name that it goes by here.
+    """The path of the LR image of each HR image, by the name of the HR image.
 
-    For `000/0001.png` that is the first of these: an image of its name (or `0001x2`, `0001_LRBI_x2` and the like) in
-    `000`; then in a folder of the scale, such as `X2/000` or `000/LRbicx2`; then the only one of its name anywhere but
-    in folders of other scales. No LR image belongs to two HR images.
+    For `000/0001.png`, the first match counts. First comes an image of its name (or `0001x2`, `0001_LRBI_x2` and
+    similar) in `000`. Next comes one in a folder of the scale, such as `X2/000` or `000/LRbicx2`. Last comes the only
+    image of its name anywhere outside folders of other scales. No LR image is used for two HR images.
 
     Args:
-        hr: paths of HR images relative to their folder, by the names that they go by.
-        lr: paths of LR images relative to theirs.
-        folder: of the LR images, to name it.
+        hr: paths of HR images relative to their folder, by name.
+        lr: paths of LR images relative to their folder.
+        folder: the folder of the LR images, for messages.
     Raises:
-        ImageError: an HR image has no LR image or several, or has to share one.
+        ImageError: an HR image has no LR image, has several, or shares one with another HR image.
     """
-    known = _Known(lr, scale)
-    found: dict[str, str] = {}
-    for stage in (known.at_the_same_place, known.in_a_folder_of_the_scale):
+    lr_images = _LrImages(lr, scale)
+    pairs: dict[str, str] = {}
+    for stage in (lr_images.at_the_same_place, lr_images.in_a_folder_of_the_scale):
         for name, path in hr.items():
-            if name not in found:
-                found |= _one(stage(path), name, folder)
-    taken = set(found.values())
+            if name not in pairs:
+                pairs |= _one(stage(path), name, folder)
+
+    taken = set(pairs.values())
     places = {PurePosixPath(path).parent.as_posix() for path in hr.values()}
     for name, path in hr.items():
-        if name in found:
-            _check_rivals(known, path, found[name], taken, places, folder)
+        if name in pairs:
+            _check_rivals(lr_images, path, pairs[name], taken, places, folder)
             continue
-        candidates = [candidate for candidate in known.anywhere(path) if candidate not in taken]
-        found |= _one(candidates, name, folder)
-        if name not in found:
+        candidates = [candidate for candidate in lr_images.anywhere(path) if candidate not in taken]
+        pairs |= _one(candidates, name, folder)
+        if name not in pairs:
             wanted = ", ".join(printable(stem) for stem in _stems(PurePosixPath(path).stem, scale))
             raise ImageError(f"{folder}: no LR image of {name}; expected a file named {wanted} at scale {scale}")
-    _check_own(found, folder)
-    return found
+    _check_own(pairs, folder)
+    return pairs
 
 
-class _Known:
-    """LR images by name, to be found at a scale."""
+class _LrImages:
+    """LR images by name, for look-up at one scale."""
 
     def __init__(self, images: Iterable[str], scale: int) -> None:
         self._scale = scale
@@ -85,7 +86,7 @@ class _Known:
         return [image for image in self._by_stem[folded(stem)] if PurePosixPath(image).stem == stem]
 
     def _first(self, hr: str, fits: _Fits) -> list[str]:
-        """The images that fit, under the first of the possible names that any has."""
+        """The images that fit, for the first possible name that has any."""
         for stem in _stems(PurePosixPath(hr).stem, self._scale):
             alike = [image for image in self._by_stem.get(folded(stem), ()) if fits(PurePosixPath(image))]
             exact = [image for image in alike if PurePosixPath(image).stem == stem]
@@ -95,11 +96,12 @@ class _Known:
 
 
 def _stems(hr: str, scale: int) -> list[str]:
-    """Names that the LR image of an HR image may have, without suffix, the most telling first."""
+    """Possible names of the LR image of an HR image, without suffix, the most specific first."""
     stems = [f"{hr}x{scale}", f"{hr}_LRBI_x{scale}"]
     marked = _MARKED.fullmatch(hr)
     if marked:
-        before, after = marked["before"], marked["after"]
+        before = marked["before"]
+        after = marked["after"]
         for mark in ("LR", "LQ", "LRBI", f"LR{scale}"):
             stems.append(before + (mark if marked["mark"].isupper() else mark.lower()) + after)
         scene = (before + after).strip("_-. ")
@@ -117,22 +119,27 @@ def _one(candidates: Sequence[str], name: str, folder: Path) -> dict[str, str]:
 def _several(candidates: Sequence[str], name: str, folder: Path) -> ImageError:
     places = sorted({PurePosixPath(image).parent.as_posix() for image in candidates} - {"."})
     remedy = (
-        f"give --lr the folder of those that are meant, such as {folder / places[0]}"
+        f"give --lr the folder of the right ones, such as {folder / places[0]}"
         if places
-        else "move those that are not meant to another folder"
+        else "move the wrong ones to another folder"
     )
     listed = ", ".join(printable(str(folder / image)) for image in candidates)
     return ImageError(f"{folder}: {len(candidates)} LR images of {name}: {listed}; {remedy}")
 
 
-def _check_rivals(known: _Known, hr: str, lr: str, taken: set[str], places: set[str], folder: Path) -> None:
-    """Raises ImageError if another image of the same name lies further down and belongs to no HR image."""
-    place, stem = PurePosixPath(hr).parent, PurePosixPath(lr).stem
+def _check_rivals(lr_images: _LrImages, hr: str, lr: str, taken: set[str], places: set[str], folder: Path) -> None:
+    """Check that no other image of the same name is in a subfolder without belonging to an HR image.
+
+    Raises:
+        ImageError: there is such an image, so the LR image is ambiguous.
+    """
+    place = PurePosixPath(hr).parent
+    stem = PurePosixPath(lr).stem
     if PurePosixPath(lr).parent != place:
         return
     rivals = [
         image
-        for image in known.named(stem)
+        for image in lr_images.named(stem)
         if image not in taken
         and PurePosixPath(image).parent.is_relative_to(place)
         and PurePosixPath(image).parent.as_posix() not in places
@@ -143,13 +150,17 @@ def _check_rivals(known: _Known, hr: str, lr: str, taken: set[str], places: set[
         raise _several([lr, *rivals], printable(name), folder)
 
 
-def _check_own(found: Mapping[str, str], folder: Path) -> None:
-    """Raises ImageError if one LR image would serve two HR images."""
+def _check_own(pairs: Mapping[str, str], folder: Path) -> None:
+    """Check that every HR image has an LR image of its own.
+
+    Raises:
+        ImageError: one LR image matches two HR images.
+    """
     owners: dict[str, str] = {}
-    for name, lr in found.items():
+    for name, lr in pairs.items():
         first = owners.setdefault(lr, name)
         if first != name:
             raise ImageError(
-                f"{folder / lr}: is the only LR image for both {first} and {name}; expected one for each, at the "
-                "same place below its folder as the HR image below its own"
+                f"{folder / lr}: is the only LR image for both {first} and {name}; expected one LR image for each, at "
+                "the same relative path as the HR image"
             )

@@ -1,7 +1,7 @@
-"""One prepared image as a file of its own, so that a preparation that is killed goes on where it was.
+"""One prepared image in a file of its own (a part), so that an interrupted preparation can be resumed.
 
-A line of JSON says what follows: the image's record and the layers, whose samples come next, one layer behind the
-other. A part gets its name when it is whole, and its name says what it was made from.
+A part begins with a line of JSON: the image's record and its layers. The samples follow, layer by layer. A part gets
+its name when it is complete, and the name identifies what it was made from.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from sr_core.store.sources import SourceImage
 
 @dataclass(frozen=True, slots=True)
 class PartTask:
-    """A part that is to be made."""
+    """The description of a part to make."""
 
     split: Split
     image: SourceImage
@@ -34,16 +34,17 @@ class PartTask:
     layers: tuple[Layer, ...]
     folder: Path
     stored: tuple[Path, Split, int] | None = None
-    """A store that has this image already, and where: HR is then taken from there."""
+    """Path of a store that already has this image, with its split and number there. HR is then read from it."""
 
     @property
     def path(self) -> Path:
+        """The file of the part. Its name is a digest of what the part is made from."""
         identity = (self.split, self.image.name, self.key, sorted(self.layers), self.stored is None)
         return self.folder / f"{hashlib.sha256(repr(identity).encode()).hexdigest()[:32]}.part"
 
 
 def make_part(task: PartTask) -> ManifestEntry:
-    """Writes the part, unless it is there, and returns the image's record.
+    """Write the part, unless it exists, and return the image's record.
 
     Raises:
         ImageError: the image cannot be read, or is smaller than one LR pixel.
@@ -64,15 +65,15 @@ def make_part(task: PartTask) -> ManifestEntry:
     _check_size(task.image, hr, max(layer.scale for layer in task.layers))
     images = {layer: _layer_of(hr, layer) for layer in task.layers}
     content = [(*layer, pixel_digest(image)) for layer, image in images.items()]
-    beside = task.path.with_suffix(f".{os.getpid()}")
+    unfinished = task.path.with_suffix(f".{os.getpid()}")
     try:
-        with beside.open("wb") as file:
+        with unfinished.open("wb") as file:
             file.write(json.dumps({"record": astuple(record), "layers": content}).encode() + b"\n")
             for image in images.values():
                 file.write(np.ascontiguousarray(image).data)
-        beside.replace(task.path)
+        unfinished.replace(task.path)
     except OSError as exc:
-        beside.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         raise StoreError(
             f"{task.folder.with_suffix('')}: the patch store cannot be written ({exc.strerror}); make room or use "
             "another folder"
@@ -81,7 +82,7 @@ def make_part(task: PartTask) -> ManifestEntry:
 
 
 def record_in(path: Path) -> ManifestEntry | None:
-    """The record in a part; None where there is no part, or one that lost its end when the power went."""
+    """The record in a part; None if there is no part, or it is truncated after a power cut."""
     try:
         with path.open("rb") as file:
             header = json.loads(file.readline())
@@ -98,7 +99,7 @@ def read_part(path: Path) -> dict[Layer, Image]:
     """The layers of a part.
 
     Raises:
-        StoreError: they are not what was written; the part is then gone, and is made again by the next run.
+        StoreError: the part is damaged. It is then deleted, and the next run makes it again.
     """
     try:
         with path.open("rb") as file:
@@ -114,15 +115,15 @@ def read_part(path: Path) -> dict[Layer, Image]:
             return images
     except (OSError, ValueError, KeyError, TypeError) as exc:
         path.unlink(missing_ok=True)
-        raise StoreError(f"{path}: was damaged and is removed; run again to make it anew") from exc
+        raise StoreError(f"{path}: was damaged and has been deleted; run again to make it again") from exc
 
 
 def _check_size(image: SourceImage, hr: Image, scale: int) -> None:
     height, width = hr.shape[:2]
     if min(height, width) < scale:
         raise ImageError(
-            f"{image.path}: an image needs at least {scale}x{scale} pixels at x{scale}, this one has "
-            f"{width}x{height}; remove it from the folder"
+            f"{image.path}: expected an image of at least {scale}x{scale} pixels at x{scale}, got {width}x{height}; "
+            "remove it from the folder"
         )
 
 

@@ -1,7 +1,7 @@
-"""From image files to a patch store: in parallel, a few images in memory at a time, and never the same work twice.
+"""Preparation of a patch store from image files: in parallel, with few images in memory, and without repeated work.
 
-Every finished image lies as a part beside the store until all are there; then the parts become the store. An image
-that an existing store has, by its pixels, is taken from there, with whatever LR it has.
+Each finished image is kept as a part next to the store. When all parts are there, they are combined into the store.
+If an existing store has an image with the same pixels, its HR and LR are reused.
 """
 
 import os
@@ -23,7 +23,7 @@ from sr_core.store.parts import PartTask, layers_for, make_part, read_part, reco
 from sr_core.store.sources import ImageSet, SourceImage
 
 Where = tuple[Split, int]
-"""An image of a store: its split, and its number there."""
+"""The place of an image in a store: its split, and its number there."""
 
 
 def prepare_store(
@@ -35,18 +35,18 @@ def prepare_store(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PatchStore:
-    """Brings a store up to date: it then has these images, with this LR and what LR it had before.
+    """Update a store, so that it has these images with this LR and the LR that it had before.
 
-    Whatever happens on the way, the path holds the new store or what was there before, and a later call goes on with
-    what was finished. Another process that prepares the same store is waited for.
+    The path always holds either the new store or the previous file. A later call resumes an interrupted one. If
+    another process prepares the same store, this call waits for it.
 
     Args:
-        known: the files read before; learns those that are read here.
-        workers: processes; by default one per core where there is enough to do.
-        progress: is told (pixels done, estimated pixels in all) after each image that had to be made.
+        known: the image files that were read before; files that are read here are added.
+        workers: number of processes; by default one per core if there is enough to do.
+        progress: called with (pixels done, estimated pixels in total) after each image that had to be made.
     Raises:
         ImageError: an image cannot be read, or is smaller than one LR pixel.
-        StoreError: the store cannot be written, or what lies there is damaged or no store.
+        StoreError: the store cannot be written, or the existing file is damaged or not a store.
     """
     known = known or KnownImages()
     with _parts_folder(path) as folder:
@@ -65,21 +65,22 @@ def prepare_store(
             _task(split, image, wanted, old, where, folder)
             for (split, image), where in zip(listed, places, strict=True)
         ]
-        made = _make_parts([task for task in tasks if task.layers], known, workers, progress)
-        write_store(path, _entries(tasks, made, wanted, old), wanted)
+        records = _make_parts([task for task in tasks if task.layers], known, workers, progress)
+        write_store(path, _entries(tasks, records, wanted, old), wanted)
         return load_store(path)
 
 
 def _task(
     split: Split, image: SourceImage, wanted: frozenset[Lr], old: PatchStore | None, where: Where | None, folder: Path
 ) -> PartTask:
-    """What has to be made for an image: no layer where the old store has all."""
+    """The part to make for an image. It has no layer if the old store has all of them."""
     layers = layers_for(split, wanted)
     task = PartTask(split, image, file_key(image.path), tuple(layers), folder)
     if old is None or where is None:
         return task
-    there = layers_for(where[0], old.lr)
-    return replace(task, layers=tuple(n for n in layers if n not in there), stored=(old.path, *where))
+    stored = layers_for(where[0], old.lr)
+    missing = tuple(layer for layer in layers if layer not in stored)
+    return replace(task, layers=missing, stored=(old.path, *where))
 
 
 def _make_parts(
@@ -88,40 +89,46 @@ def _make_parts(
     workers: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> dict[Path, ManifestEntry]:
-    """The record of every part by its path, once all are there."""
-    made = {task.path: record for task in tasks if (record := record_in(task.path)) is not None}
-    todo = [task for task in tasks if task.path not in made]
-    bytes_in_all = sum(task.key[0] for task in tasks)
-    bytes_done = sum(task.key[0] for task in tasks if task.path in made)
-    pixels_done = sum(record.height * record.width for record in made.values())
+    """Make all parts that are missing, and return the record of every part by its path."""
+    records: dict[Path, ManifestEntry] = {}
+    for task in tasks:
+        finished = record_in(task.path)
+        if finished is not None:
+            records[task.path] = finished
 
-    def tell() -> None:
+    todo = [task for task in tasks if task.path not in records]
+    total_bytes = sum(task.key[0] for task in tasks)
+    bytes_done = sum(task.key[0] for task in tasks if task.path in records)
+    pixels_done = sum(record.height * record.width for record in records.values())
+
+    def report() -> None:
         if progress is not None and bytes_done:
-            progress(pixels_done, round(pixels_done * bytes_in_all / bytes_done))
+            progress(pixels_done, round(pixels_done * total_bytes / bytes_done))
 
-    tell()
+    report()
     try:
         with Workers(workers or share_out(task.image.path for task in todo)) as pool:
             for number, record in pool.results(make_part, todo):
-                made[todo[number].path] = record
+                records[todo[number].path] = record
                 bytes_done += todo[number].key[0]
                 pixels_done += record.height * record.width
-                tell()
-    finally:  # what was read need not be read again, even if the next image is damaged
+                report()
+    finally:  # images that were read are not read again, even if a later image is damaged
         for task in todo:
-            if (record := made.get(task.path)) is not None:
-                known.learn(task.image, task.key, (record.height, record.width, record.sha256))
+            new = records.get(task.path)
+            if new is not None:
+                known.learn(task.image, task.key, (new.height, new.width, new.sha256))
         known.save()
-    return made
+    return records
 
 
 def _entries(
-    tasks: list[PartTask], made: dict[Path, ManifestEntry], wanted: frozenset[Lr], old: PatchStore | None
+    tasks: list[PartTask], records: dict[Path, ManifestEntry], wanted: frozenset[Lr], old: PatchStore | None
 ) -> Iterator[Entry]:
-    """The images of the new store, each put together from its part and from the old store."""
+    """Yield the images of the new store, each combined from its part and from the old store."""
     for task in tasks:
         images: dict[Layer, Image] = read_part(task.path) if task.layers else {}
-        record = made.get(task.path)
+        record = records.get(task.path)
         if old is not None and task.stored is not None:
             _, split, number = task.stored
             before = old.records(split)[number]
@@ -142,14 +149,14 @@ def _numbered(store: PatchStore) -> Iterator[tuple[Where, ManifestEntry]]:
 
 @contextmanager
 def _parts_folder(path: Path) -> Iterator[Path]:
-    """The folder for a store's parts, held by this process alone; it goes when the block ends well.
+    """The folder for a store's parts, locked by this process. It is deleted if the block ends without an error.
 
-    Without locks it is a folder that no other process knows; then it goes however the block ends.
+    On a file system without locks, the folder has a unique name and is deleted in any case.
     """
     folder = path.with_name(f"{path.name}.parts")
     try:
-        held = _hold(folder)
-        if held is None:
+        lock_file = _locked_folder(folder)
+        if lock_file is None:
             folder = unique_name(folder)
             folder.mkdir(parents=True)
     except OSError as exc:
@@ -158,14 +165,17 @@ def _parts_folder(path: Path) -> Iterator[Path]:
         yield folder
         shutil.rmtree(folder, ignore_errors=True)
     finally:
-        if held is None:
+        if lock_file is None:
             shutil.rmtree(folder, ignore_errors=True)
         else:
-            os.close(held)
+            os.close(lock_file)
 
 
-def _hold(folder: Path) -> int | None:
-    """Makes the folder and waits for its lock, which ends with the file; None where there are no locks."""
+def _locked_folder(folder: Path) -> int | None:
+    """Create the folder, wait for its lock, and return the descriptor of the lock file; None if locks are missing.
+
+    Closing the descriptor releases the lock.
+    """
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:

@@ -1,4 +1,4 @@
-"""Which images train, which validate, which test: from scikit-image's wheel or from a folder of one's own."""
+"""The images for training, validation and tests, from scikit-image's wheel or from the user's folder."""
 
 import hashlib
 import importlib.metadata
@@ -21,7 +21,7 @@ EMBEDDED_TRAIN = (
     "hubble_deep_field.jpg",
     "ihc.png",
     "moon.png",
-    "motorcycle_left.png",  # a stereo pair: both views of the scene on one side of the split
+    "motorcycle_left.png",  # a stereo pair: both views of the scene belong to the same split
     "motorcycle_right.png",
     "page.png",
     "retina.jpg",
@@ -30,13 +30,13 @@ EMBEDDED_TRAIN = (
 EMBEDDED_VALID = ("chelsea.png", "coffee.png", "rocket.jpg", "camera.png")
 
 BENCHMARKS = ("Set5", "Set14", "B100", "BSD100", "Urban100", "Manga109")
-"""Folders of these names never train, asked for or not."""
+"""Folders of these names are never used for training."""
 TRAIN_FOLDERS = ("train", "train_HR")
 VALID_FOLDERS = ("valid", "val", "validation", "valid_HR", "val_HR", "validation_HR")
-"""Names of which only one may be there."""
+"""Names of training and validation folders. Only one of each kind may hold images."""
 DIV2K_TRAIN = ("DIV2K_train_HR",)
 DIV2K_VALID = ("DIV2K_valid_HR", "DIV2K_val_HR")
-"""Names that count if none of the others is there."""
+"""Names that are used if none of the others exists."""
 
 _UNUSED_IMAGE = "unused image"
 _DIV2K_VALIDATION = "DIV2K validation image"
@@ -48,31 +48,31 @@ class SourceImage:
     """One image file, not yet read."""
 
     name: str
-    """Posix path relative to the folder, or the embedded image's name: stays when the folder moves."""
+    """Posix path relative to the folder, or the name of the embedded image. It does not change if the folder moves."""
     path: Path
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """What a study is trained, validated and tested on."""
+    """The training, validation and test images of a study."""
 
     origin: str
-    """Where the images are from, for people."""
+    """The source of the images, as text for users."""
     train: tuple[SourceImage, ...]
     valid: tuple[SourceImage, ...]
     benchmarks: Mapping[str, tuple[SourceImage, ...]] = field(default_factory=dict)
     left_out: LeftOut = NOTHING
-    """What of the folder is not used."""
+    """Entries of the folder that are not used."""
 
 
 def embedded_images() -> ImageSet:
-    """The 18 photographs that lie inside scikit-image's wheel: 14 train, 4 validate, nothing is downloaded.
+    """The 18 photographs in scikit-image's wheel: 14 for training and 4 for validation. Nothing is downloaded.
 
-    Left out of the folder are drawings, charts and phantoms, one photograph that is motion blur all over
-    (clock_motion) and one of 102 pixels (microaneurysms). No scene is on both sides (judged by eye).
+    Drawings, charts and phantoms are left out, and so are a photograph with motion blur everywhere (clock_motion) and
+    one of 102 pixels (microaneurysms). No scene is in both splits (checked by eye).
 
     Raises:
-        ImageError: scikit-image is not installed, or another release left out one of the images.
+        ImageError: scikit-image is not installed, or its release lacks one of the images.
     """
     spec = importlib.util.find_spec("skimage")
     if spec is None or not spec.submodule_search_locations:
@@ -93,28 +93,28 @@ def embedded_images() -> ImageSet:
 
 
 def folder_images(folder: Path, benchmarks: Sequence[str] = ()) -> ImageSet:
-    """The images below `folder`, split by the names of its subfolders (upper and lower case are alike).
+    """The images in `folder`, split by the names of its subfolders (case does not matter).
 
-    - `train` (or `train_HR`) trains, or else `DIV2K_train_HR`, recursively. Without any, every image below the
-      folder trains, less the validation folder and less every folder named after a benchmark (those of `BENCHMARKS`
-      and those asked for). DIV2K's training set is 0001-0800: from a folder `DIV2K_train_HR` 0801-0900 are
-      left out, because a common archive adds the validation images there.
-    - `valid` (or `val`, `validation`, each also with `_HR`) validates, or else `DIV2K_valid_HR`. Without any, part of
-      the training images is held out and validates: see `held_out`.
-    - `<set>/HR` (or `<set>/GT`, `<set>/GTmod12`) is the benchmark `<set>`. Only those asked for are returned.
-    - If these folders are in `HR` or `GT` rather than in the folder itself, as in `HR/train`, they are found there.
+    - Training uses `train` (or `train_HR`), else `DIV2K_train_HR`, recursively. If there is none, it uses every image
+      in the folder, except those in the validation folder and in folders named after a benchmark (those of
+      `BENCHMARKS` and the requested ones). DIV2K's training set is 0001-0800. Images 0801-0900 in a folder
+      `DIV2K_train_HR` are left out, because a common archive adds the validation images there.
+    - Validation uses `valid` (or `val`, `validation`, each also with `_HR`), else `DIV2K_valid_HR`. If there is none,
+      some of the training images are held out for validation: see `held_out`.
+    - `<set>/HR` (or `<set>/GT`, `<set>/GTmod12`) is the benchmark `<set>`. Only requested benchmarks are returned.
+    - These folders may also be in a subfolder `HR` or `GT`, as in `HR/train`.
 
-    Everywhere only ground truth counts: LR images and results are left out as ground_truth.py says.
+    Only ground truth is used. LR images and results are left out as described in ground_truth.py.
 
     Args:
-        benchmarks: names of the test sets wanted; the mapping returned has these keys.
+        benchmarks: names of the requested test sets. The returned mapping has these keys.
     Raises:
-        ImageError: no such folder, a benchmark asked for is absent, two folders have a claim to validate, an entry
-            cannot be used, or nothing is left to train or to validate on.
+        ImageError: there is no such folder, a requested benchmark is missing, two folders could be the validation
+            folder, an entry cannot be used, or no image is left for training or validation.
     """
     folder = resolved(folder)
     if not is_folder(folder):
-        raise ImageError(f"{folder}: expected a folder of images, and there is no such folder")
+        raise ImageError(f"{folder}: expected a folder of images, but there is no such folder")
     tests, left_out = _benchmarks(folder, benchmarks)
     taken = {name.lower() for name in (*BENCHMARKS, *benchmarks)}
     place = _place_of_splits(folder)
@@ -122,7 +122,7 @@ def folder_images(folder: Path, benchmarks: Sequence[str] = ()) -> ImageSet:
     valid_folder = _split(place, VALID_FOLDERS, DIV2K_VALID)
 
     if train_folder is not None:
-        material, others = _images(folder, train_folder)
+        candidates, others = _images(folder, train_folder)
         left_out += others + _unused(folder, {train_folder, valid_folder, place}, taken)
         if place != folder:
             left_out += _unused(place, {train_folder, valid_folder}, taken).below(place.name)
@@ -133,12 +133,13 @@ def folder_images(folder: Path, benchmarks: Sequence[str] = ()) -> ImageSet:
                 return True
             return valid_folder is not None and (folder / Path(*parts)).is_relative_to(valid_folder)
 
-        material, others = _images(folder, folder, ignored)
+        candidates, others = _images(folder, folder, ignored)
         left_out += others
-    div2k_validation = [p.name for p in material if _is_div2k_validation(p.path)]
+
+    div2k_validation = [image.name for image in candidates if _is_div2k_validation(image.path)]
     left_out += LeftOut(tuple((_DIV2K_VALIDATION, name) for name in div2k_validation))
-    material = [p for p in material if not _is_div2k_validation(p.path)]
-    if not material:
+    candidates = [image for image in candidates if not _is_div2k_validation(image.path)]
+    if not candidates:
         raise ImageError(
             f"{train_folder or folder}: no image to train on; expected {folder}/train, {folder}/DIV2K_train_HR "
             f"or images anywhere below {folder}, outside folders named after a benchmark"
@@ -146,31 +147,33 @@ def folder_images(folder: Path, benchmarks: Sequence[str] = ()) -> ImageSet:
 
     if valid_folder is not None:
         valid, others = _images(folder, valid_folder)
-        return ImageSet(str(folder), tuple(material), tuple(valid), tests, left_out + others)
-    train, valid = held_out(material)
+        return ImageSet(str(folder), tuple(candidates), tuple(valid), tests, left_out + others)
+
+    train, valid = held_out(candidates)
     if not train:
         raise ImageError(
-            f"{train_folder or folder}: one image cannot both train and validate; "
-            f"add a second (different) image, or put images to validate on in {folder}/valid"
+            f"{train_folder or folder}: one image cannot be used for both training and validation; "
+            f"add a second (different) image, or put validation images in {folder}/valid"
         )
     used = {image.name for image in (*train, *valid)}
-    left_out += LeftOut(tuple((_COPY, image.name) for image in material if image.name not in used))
+    left_out += LeftOut(tuple((_COPY, image.name) for image in candidates if image.name not in used))
     return ImageSet(str(folder), tuple(train), tuple(valid), tests, left_out)
 
 
 def present_benchmarks(folder: Path, names: Sequence[str] = BENCHMARKS) -> tuple[str, ...]:
-    """Those of the benchmarks that lie below the folder, as `<set>/HR` or `<set>/GT`."""
+    """The names of those benchmarks that are in the folder, as `<set>/HR` or `<set>/GT`."""
     return tuple(name for name in names if _hr_of(_subfolder(folder, name)) is not None)
 
 
 def held_out(images: Sequence[SourceImage]) -> tuple[list[SourceImage], list[SourceImage]]:
-    """The images that train and those held out to validate, both in their order, chosen by file content alone.
+    """Split images into those for training and those held out for validation, by file content only.
 
-    Of N different contents (SHA-256 of the file's bytes), N / 20 rounded are held out, but at least 4, at most 10
-    and at most N − 1: those with the smallest digests. So names, folders and order have no say; an image that
-    is added enters the held-out part only if its digest is that small, then pushing at most one other out, or
-    fills the place that a larger N opened. Of files with the same content either all train, or the first
-    validates and the others are dropped: no copy of a validation image trains.
+    Both lists keep the order of the images. Of N different contents (SHA-256 of the file's bytes), those with the
+    smallest digests are held out: N / 20 rounded, but at least 4, at most 10 and at most N − 1. Names, folders and
+    order therefore do not matter. An added image is held out only if its digest is small enough, and then replaces at
+    most one other image or fills the place that a larger N opens. If files have the same content, either all are used
+    for training, or the first is used for validation and the others are dropped. So no copy of a validation image is
+    used for training.
 
     Raises:
         ImageError: a file cannot be read.
@@ -180,8 +183,13 @@ def held_out(images: Sequence[SourceImage]) -> tuple[list[SourceImage], list[Sou
     count = min(max(4, round(len(contents) / 20)), 10, len(contents) - 1)
     chosen = set(contents[:count])
     first = dict(zip(reversed(digests), reversed(images), strict=True))
-    train = [p for p, digest in zip(images, digests, strict=True) if digest not in chosen]
-    valid = [p for p, digest in zip(images, digests, strict=True) if digest in chosen and first[digest] is p]
+    train: list[SourceImage] = []
+    valid: list[SourceImage] = []
+    for image, digest in zip(images, digests, strict=True):
+        if digest not in chosen:
+            train.append(image)
+        elif first[digest] is image:
+            valid.append(image)
     return (train, valid) if valid else ([], list(images))
 
 
@@ -194,7 +202,7 @@ def _file_digest(path: Path) -> str:
 
 
 def _subfolder(folder: Path, name: str) -> Path | None:
-    """The subfolder of that name in any case; where there are several, the exact one, else the first by name."""
+    """The subfolder of that name in any case. If there are several, the exact one, else the first by name."""
     alike = [child for child in subfolders(folder) if child.name.lower() == name.lower()]
     return min(alike, key=lambda child: (child.name != name, child.name), default=None)
 
@@ -204,7 +212,7 @@ def _hr_of(benchmark: Path | None) -> Path | None:
 
 
 def _place_of_splits(folder: Path) -> Path:
-    """The folder in which to look for those that train and validate: itself, or its HR folder if only that has them."""
+    """The folder that holds the training and validation folders: the folder itself, or its HR folder."""
 
     def has_splits(place: Path) -> bool:
         names = {name.lower() for name in (*TRAIN_FOLDERS, *DIV2K_TRAIN)}
@@ -217,25 +225,30 @@ def _place_of_splits(folder: Path) -> Path:
 
 
 def _split(place: Path, names: Sequence[str], of_div2k: Sequence[str]) -> Path | None:
-    """The folder that trains, or validates; None if there is none.
+    """The training or validation folder of these names; None if there is none.
 
     Raises:
-        ImageError: several hold images and might be it.
+        ImageError: several folders of these names hold images.
     """
-    present = [child for name in names if (child := _subfolder(place, name)) is not None]
+    present = _existing(place, names)
     filled = [child for child in present if holds_image(child)]
     if len(filled) > 1:
         listed = " and ".join(child.name for child in filled)
         raise ImageError(
-            f"{place}: expected one of the folders {', '.join(names)}, found {listed}; rename those that are not to be "
-            "used, or move them elsewhere"
+            f"{place}: expected one of the folders {', '.join(names)}, found {listed}; rename or move the folders that "
+            "should not be used"
         )
-    others = [child for name in of_div2k if (child := _subfolder(place, name)) is not None]
-    return next(iter((*filled, *present, *others)), None)
+    return next(iter((*filled, *present, *_existing(place, of_div2k))), None)
+
+
+def _existing(place: Path, names: Sequence[str]) -> list[Path]:
+    """The subfolders of these names that exist, in the order of the names."""
+    children = [_subfolder(place, name) for name in names]
+    return [child for child in children if child is not None]
 
 
 def _unused(folder: Path, used: Collection[Path | None], taken: Collection[str]) -> LeftOut:
-    """Images, and folders with images, that are next to those that are used; benchmarks are expected there."""
+    """Unused images, and unused folders with images, in a folder. Benchmarks are expected there and do not count."""
     expected = [child for child in subfolders(folder) if child in used or child.name.lower() in taken]
     images = LeftOut(tuple((_UNUSED_IMAGE, name) for name in images_in(folder)))
     return unused_folders(folder, expected) + images
@@ -244,9 +257,9 @@ def _unused(folder: Path, used: Collection[Path | None], taken: Collection[str])
 def _images(
     root: Path, folder: Path, ignored: Callable[[tuple[str, ...]], bool] = lambda parts: False
 ) -> tuple[list[SourceImage], LeftOut]:
-    found = ground_truth_among(scan(folder), ignored=ignored)
-    images = [SourceImage(path.relative_to(root).as_posix(), path) for path in found.paths]
-    return images, found.left_out.below(folder.relative_to(root))
+    truth = ground_truth_among(scan(folder), ignored=ignored)
+    images = [SourceImage(path.relative_to(root).as_posix(), path) for path in truth.paths]
+    return images, truth.left_out.below(folder.relative_to(root))
 
 
 def _is_div2k_validation(path: Path) -> bool:
@@ -262,7 +275,7 @@ def _benchmarks(folder: Path, names: Sequence[str]) -> tuple[dict[str, tuple[Sou
         raise ImageError(
             f"{folder}: expected the HR images of a benchmark in "
             + ", ".join(str(folder / name / "HR") for name in absent)
-            + ", and there is no such folder; put them there, or take the benchmark out of the experiment"
+            + ", but there is no such folder; put them there, or remove the benchmark from the experiment"
         )
     tests: dict[str, tuple[SourceImage, ...]] = {}
     left_out = LeftOut()

@@ -1,4 +1,4 @@
-"""A web server on localhost that misbehaves on demand, and a download from it."""
+"""Shared fixtures: a web server on localhost that fails on demand, a download from it, and private shared memory."""
 
 import hashlib
 import re
@@ -19,31 +19,32 @@ import pytest
 from sr_core.download import fetch
 from sr_core.download.fetch_record import Content
 from sr_core.errors import DownloadError
+from sr_core.patches import shared_pixels
 
 
 @dataclass
 class Answer:
-    """How one request is answered; as a good server would, but for what is said here."""
+    """The answer to one request: that of a correct server, except for the fields set here."""
 
     status: int | None = None
     body: bytes | None = None
-    """Instead of the file."""
+    """The content to send instead of the file."""
     drop: int | None = None
-    """The connection is cut after so many bytes of the body."""
+    """Number of bytes of the body after which the connection is cut."""
     reset: bool = False
-    """Cut so that the reader gets an error, not an end."""
+    """True if the reader gets an error at the cut, and not the end of the data."""
     stall: float = 0.0
-    """Seconds of silence in place of the cut."""
+    """Seconds of silence instead of the cut."""
     ranges: bool = True
     if_range: bool = True
-    """Whether If-Range is respected: a part only of the version named there."""
+    """True if If-Range is respected, so that a part is sent only for the version named there."""
     etag: str | None = '"1"'
     length: int | Literal["none"] | None = None
     headers: dict[str, str] = field(default_factory=dict)
 
 
 class Server:
-    """Serves `files`, and answers the next requests as `plan` says."""
+    """A server of `files` that answers the next requests according to `plan`."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -165,7 +166,7 @@ class Download:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tries again at once, and takes 1,000 bytes for progress."""
+    """Settings that retry at once and count 1,000 bytes as progress."""
     monkeypatch.setattr(fetch, "BACKOFF_SECONDS", 0.001)
     monkeypatch.setattr(fetch, "WORTHWHILE", 1000)
 
@@ -173,3 +174,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def download(server: Server, tmp_path: Path, quick: None) -> Download:
     return Download(server, tmp_path)
+
+
+@pytest.fixture
+def own_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder instead of /dev/shm, so that concurrent tests do not share pixels."""
+    folder = tmp_path / "shm"
+    folder.mkdir()
+    monkeypatch.setattr(shared_pixels, "FOLDER", folder)
+    return folder

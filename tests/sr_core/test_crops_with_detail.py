@@ -1,4 +1,4 @@
-"""Validation crops: places without detail are passed over, and crops of photographs stay where they are."""
+"""Validation crops skip places without detail, and the crops of photographs do not move."""
 
 import hashlib
 import math
@@ -45,14 +45,14 @@ def page(height: int = 400, width: int = 500, *, level: int = FLAT) -> Image:
 
 
 def speckled() -> Image:
-    """A page with a sample in a hundred one level off."""
+    """A page in which one sample in a hundred is one level off."""
     image = page()
     image[np.random.default_rng(3).random(image.shape) < 0.01] += 1
     return image
 
 
 def dusty(count: int) -> Image:
-    """A page of which so many pixels near the centre are one level off."""
+    """A page in which this number of pixels near the centre are one level off."""
     image = page()
     for number in range(count):
         image[200 + 7 * number, 250 - 5 * number] += 1
@@ -123,12 +123,12 @@ def test_a_blank_page_with_a_frame_gives_crops_of_its_frame() -> None:
 def test_a_dither_of_one_level_is_no_detail() -> None:
     image = page()
     image[(np.indices(image.shape[:2]).sum(axis=0) % 2).astype(bool)] += 1
-    with pytest.raises(ImageError, match="no validation image has detail"):
+    with pytest.raises(ImageError, match="no validation image has enough detail"):
         crops_of({"dither": image})
 
 
 def test_where_no_image_has_detail_the_error_names_them() -> None:
-    with pytest.raises(ImageError, match=r"no validation image has detail to score \(p0, p1, p2, …\).*50 dB"):
+    with pytest.raises(ImageError, match=r"no validation image has enough detail \(p0, p1, p2, …\).*50 dB"):
         crops_of({f"p{number}": page() for number in range(5)})
 
 
@@ -159,7 +159,7 @@ def test_a_large_page_is_not_enlarged_place_by_place(monkeypatch: pytest.MonkeyP
 
 
 def test_the_objective_does_not_hang_on_two_samples_of_a_flat_image() -> None:
-    """Six crops under the released network; without the bound two samples one level off move the mean by 0.1 dB."""
+    """Six crops under the released network. Without the bound, two samples one level off change the mean by 0.1 dB."""
     network = load_model(Path(experiments.__path__[0]) / "released/a2n_small_x2/weights.safetensors", None)
 
     def objective(flat: Image, bound: float | None) -> float:

@@ -1,4 +1,4 @@
-"""Every downsampling kernel: where its samples lie, and what it is, by an independent reference or in closed form."""
+"""Every downsampling kernel: the positions of its samples, and its values by a reference or in closed form."""
 
 from collections.abc import Callable
 

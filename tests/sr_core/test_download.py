@@ -1,4 +1,4 @@
-"""The download command, end to end: archives from a real server on localhost, unpacked, checked, continued."""
+"""The download command from end to end: archives from a server on localhost are unpacked, checked and resumed."""
 
 import errno
 import fcntl
@@ -26,7 +26,7 @@ from sr_core.images.scan import list_images
 from sr_core.store.sources import folder_images
 
 PNG = np.random.default_rng(5).bytes(300)
-"""Stands for an image; nothing here looks into one."""
+"""The content of every image file, because no test here decodes one."""
 BENCHMARK = {"Set5": 5, "Set14": 14, "B100": 100, "Urban100": 100}
 
 
@@ -65,7 +65,7 @@ def benchmark_names() -> list[str]:
 
 @pytest.fixture
 def mirror(server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Serves packs of the right numbers of files, DIV2K's as a common archive has them: 900 in the training folder."""
+    """A server of packs with the right numbers of files. DIV2K has 900 in the training folder."""
     server.files["/DIV2K_train_HR.zip"] = zipped(images(1, 900), "DIV2K_train_HR/")
     server.files["/DIV2K_valid_HR.zip"] = zipped(images(801, 900), "DIV2K_valid_HR/")
     server.files["/benchmark.tar"] = tarred(benchmark_names())
@@ -110,12 +110,12 @@ def test_a_second_run_checks_every_image_and_asks_for_nothing(run: Run, mirror: 
     asked = len(mirror.asked)
     status, out, _ = run("benchmark")
     assert status == 0 and len(mirror.asked) == asked
-    assert "B100: there, 100 files as they were downloaded" in out
+    assert "B100: already downloaded, all 100 files are unchanged" in out
     (tmp_path / "data" / "B100" / "HR" / "7.png").write_bytes(PNG)
     (tmp_path / "data" / "B100" / "HR" / "8.png").unlink()
     status, out, err = run("benchmark")
     assert status == 2 and len(err.splitlines()) == 1
-    assert "7.png: is missing or changed, 2 of 100 files are; move" in err
+    assert "7.png: 2 of 100 files are missing or changed; move" in err
 
 
 def test_the_benchmark_pack_gives_each_set_its_hr_and_lr(run: Run, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_without_any_edition_the_published_checksum_counts(mirror: Any, tmp_path
     status = download.main(["benchmark", "--to", str(tmp_path), "--url-base", mirror.url])
     assert status == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "is another file" in line and "expected 250,112,000" in line
+    assert "this is a different file" in line and "expected 250,112,000" in line
     assert [path.name for path in tmp_path.iterdir()] == [".download"]
 
 
@@ -193,7 +193,7 @@ def test_a_member_that_would_leave_the_folder_refuses_the_archive(
     status, _, err = run("div2k")
     assert status == 2
     (line,) = err.splitlines()
-    assert "DIV2K_train_HR.zip: refused, its member " in line and "is no file inside the folder" in line
+    assert "DIV2K_train_HR.zip: the member " in line and "is not a file inside the folder; nothing was unpacked" in line
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
     assert sorted(path.name for path in (tmp_path / "data").rglob("*")) == [
         ".download", "DIV2K_train_HR.zip.json", "lock"
@@ -206,12 +206,12 @@ TRAIN = zipped(images(1, 800), "DIV2K_train_HR/")
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"<html>no such file</html>", "is no zip and no tar"),
-        (zipped(images(1, 799), "DIV2K_train_HR/"), "holds 799 images for DIV2K_train_HR, expected 800"),
-        (zipped([*images(1, 800), "x/DIV2K_train_HR/0001.png"], "DIV2K_train_HR/"), "it holds .*0001.png twice"),
+        (b"<html>no such file</html>", "expected a zip or tar archive"),
+        (zipped(images(1, 799), "DIV2K_train_HR/"), "expected 800 images for DIV2K_train_HR, got 799"),
+        (zipped([*images(1, 800), "x/DIV2K_train_HR/0001.png"], "DIV2K_train_HR/"), "holds .*0001.png twice"),
         (TRAIN.replace(PNG, PNG[::-1], 1), "cannot be unpacked .Bad CRC-32"),
-        (TRAIN[:-30], "is no zip and no tar"),
-        (tarred([f"DIV2K_train_HR/{name}" for name in images(1, 800)])[:200_000], "holds 195 images"),
+        (TRAIN[:-30], "expected a zip or tar archive"),
+        (tarred([f"DIV2K_train_HR/{name}" for name in images(1, 800)])[:200_000], "got 195;"),
     ],
 )
 def test_an_archive_that_is_not_the_right_one_leaves_nothing_and_no_claim(
@@ -233,9 +233,12 @@ def test_a_folder_from_elsewhere_is_left_alone(run: Run, mirror: Any, tmp_path: 
     (own / "0801.png").write_bytes(PNG)
     status, _, err = run("div2k")
     assert status == 2 and mirror.asked == []
-    assert "DIV2K_valid_HR: is there, and not from this command; move it away or choose another --to" in err
+    expected = (
+        "DIV2K_valid_HR: already exists and was not downloaded by this command; move it away or choose another --to"
+    )
+    assert expected in err
     (own / "0801.png").unlink()
-    assert run("div2k")[0] == 0  # an empty folder is nobody's
+    assert run("div2k")[0] == 0  # an empty folder may be used
 
 
 def test_two_downloads_into_one_folder_do_not_meet(run: Run, tmp_path: Path) -> None:
@@ -243,7 +246,7 @@ def test_two_downloads_into_one_folder_do_not_meet(run: Run, tmp_path: Path) -> 
     state.mkdir(parents=True)
     with download._alone(state):
         status, _, err = run("benchmark")
-    assert status == 2 and "another download into this folder is running; wait for it" in err
+    assert status == 2 and "another download into this folder is running; wait until it ends" in err
     assert run("benchmark")[0] == 0
 
 
@@ -258,7 +261,7 @@ def test_a_mirror_is_an_http_address(address: str, capsys: Any) -> None:
     with pytest.raises(SystemExit) as caught:
         download.main(["div2k", "--to", "x", "--url-base", address])
     assert caught.value.code == 2
-    assert "expected an address that begins with http:// or https://" in capsys.readouterr().err
+    assert "expected a URL that begins with http:// or https://" in capsys.readouterr().err
 
 
 def command(*args: str) -> list[str]:
@@ -308,4 +311,4 @@ def test_without_locks_a_download_goes_on_and_says_what_it_cannot_prevent(
     monkeypatch.setattr(fcntl, "flock", flock)
     status, out, err = run("benchmark")
     assert (status, err) == (0, "")
-    assert "this file system has no locks; start no second download into this folder" in out
+    assert "this file system has no locks; do not start a second download into this folder" in out

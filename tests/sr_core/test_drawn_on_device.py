@@ -1,4 +1,4 @@
-"""Batches that a captured step draws on the device: the same patches, in the same order, after whatever happens."""
+"""A captured step draws the same patches in the same order on the device, after any interruption."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -75,7 +75,7 @@ def test_a_number_on_the_device_gives_the_patches_of_the_host(
 
 
 class Launches(TorchDispatchMode):
-    """Names the operations that would each be a kernel on a GPU: no views, no allocations, no marks for a profiler."""
+    """The names of the operations that are kernels on a GPU, without views, allocations and profiler marks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ def test_a_batch_takes_few_kernels(store: PatchStore, sampling: str, most: int) 
 
 
 class Graph:
-    """A CUDA graph as it behaves, on the CPU: what is captured does not happen, then happens at every replay."""
+    """A CUDA graph simulated on the CPU: captured work is not done at the capture, but at every replay."""
 
     def __init__(self, step: Step, lr: Tensor, hr: Tensor) -> None:
         self.step, self.lr, self.hr = step, lr, hr
@@ -128,7 +128,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
 
 @pytest.fixture
 def drawn_outside(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """First numbers of the batches that the device home was asked for from outside of a graph."""
+    """The first numbers of the batches that were requested from the device cache outside a graph."""
     asked: list[int] = []
     whole = DeviceBatches.__call__
 

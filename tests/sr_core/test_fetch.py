@@ -1,4 +1,4 @@
-"""A file over HTTP, against a real server that cuts connections, changes its mind and serves wrong bytes."""
+"""Download of a file from a real server that cuts connections, changes the file and sends wrong bytes."""
 
 import hashlib
 import re
@@ -37,7 +37,7 @@ def test_dropped_connections_cost_no_byte_twice(download: Any, reset: bool, know
         assert download.ranges == [None, *(f"bytes={n}-" for n in range(5_000, 50_000, 5_000))]
         assert download.server.sent == len(DATA)
     assert {asked.get("If-Range") for asked in download.server.asked[1:]} == {'"1"'}
-    assert len(download.said) == 9 and all("trying again" in line for line in download.said)
+    assert len(download.said) == 9 and all("retrying" in line for line in download.said)
 
 
 def test_a_silent_connection_counts_as_lost(download: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +134,7 @@ def test_wrong_bytes_are_fetched_anew_once(download: Any) -> None:
     download.server.plan(body=OTHER)
     assert download() == DATA
     (line,) = download.said
-    assert re.search("SHA-256 .*…, expected .*…; starting anew", line)
+    assert re.search("SHA-256 .*…, expected .*…; starting again from the beginning", line)
 
 
 def test_a_bad_beginning_is_found_at_the_end(download: Any) -> None:
@@ -145,7 +145,7 @@ def test_a_bad_beginning_is_found_at_the_end(download: Any) -> None:
 
 def test_a_server_that_always_serves_wrong_bytes_is_given_up(download: Any, tmp_path: Path) -> None:
     download.server.files["/file.zip"] = OTHER
-    download.fails("is not the file that was published .SHA-256 .*, expected .*name a mirror")
+    download.fails("this is not the file that was published .SHA-256 .*, expected .*name a mirror")
     assert len(download.server.asked) == 2
     assert not download.part.exists()
     assert DownloadRecord.of(download.path).sha256 is None
@@ -155,23 +155,23 @@ def test_the_first_download_is_what_every_later_one_must_equal(download: Any) ->
     download(published=None)
     download.path.unlink()
     download.server.files["/file.zip"] = OTHER
-    download.fails("is not the file that was downloaded first", published=None)
+    download.fails("this is not the file that was downloaded first", published=None)
     download.server.files["/file.zip"] = OTHER[:-1]
-    download.fails("is another file .49,999 bytes, expected 50,000", published=None)
+    download.fails("this is a different file .49,999 bytes, expected 50,000", published=None)
 
 
 def test_a_file_of_another_length_is_refused_before_it_is_fetched(download: Any) -> None:
     download.part.write_bytes(DATA[:30_000])
     download.server.files["/file.zip"] = b"<html>Please log in</html>"
     download.server.usual.ranges = False
-    download.fails("is another file .26 bytes, expected 50,000.; check the network, or name a mirror")
+    download.fails("this is a different file .26 bytes, expected 50,000.; check the network, or name a mirror")
     assert download.part.read_bytes() == DATA[:30_000]
 
 
 def test_a_server_that_promises_more_than_it_sends_is_given_up(download: Any) -> None:
     download.server.files["/file.zip"] = DATA[:-1]
     download.server.usual.length, download.server.usual.ranges = 50_000, False
-    download.fails(f"the connection ended early, {TRIES} times in a row; .* kept: run again to continue")
+    download.fails(f"the connection ended early, {TRIES} times in a row; .* kept: run again to resume")
 
 
 def test_a_length_that_nobody_knows_is_refused(download: Any) -> None:
@@ -182,7 +182,7 @@ def test_a_length_that_nobody_knows_is_refused(download: Any) -> None:
 
 def test_a_compressed_answer_is_refused(download: Any) -> None:
     download.server.usual.headers = {"Content-Encoding": "gzip"}
-    download.fails("answers in gzip, unasked")
+    download.fails("answers in gzip, which was not requested")
 
 
 VERSIONS = {"1": DATA, "2": OTHER, "3": DATA[:40_000], "4": DATA + OTHER, "5": b""}
@@ -202,7 +202,7 @@ MISBEHAVIOUR = st.fixed_dictionaries(
 
 
 def as_answer(plan: dict[str, Any]) -> dict[str, Any]:
-    """Another version has another name, or none: a server that lies about it can be found out by a checksum alone."""
+    """Another version has another name or none. Only a checksum can reveal a server that gives a wrong name."""
     version = plan.get("version", "1")
     rest = {name: value for name, value in plan.items() if name != "version"}
     return {"body": VERSIONS[version], "etag": f'"{version}"', **rest}

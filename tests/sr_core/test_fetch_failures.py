@@ -1,4 +1,4 @@
-"""What ends a download, at once or in the end: one line, and what has come stays."""
+"""Failures that end a download, at once or after retries: one line is shown, and the downloaded part stays."""
 
 import json
 import re
@@ -67,7 +67,7 @@ def test_a_server_that_is_down_is_asked_a_few_times(tmp_path: Path, quick: None)
 def test_a_disk_without_room_is_told_before_a_byte_comes(download: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")._replace(free=99_999)
     monkeypatch.setattr(fetch_module.shutil, "disk_usage", lambda _: usage)
-    download.fails("50 kB are to come and 50 kB to be unpacked, and only 100 kB are free; make room")
+    download.fails("expected 50 kB of free space for the download and 50 kB for unpacking, got 100 kB; make room")
     assert not download.part.exists()
 
 
@@ -104,5 +104,7 @@ def test_a_damaged_record_is_none(download: Any, stored: bytes) -> None:
 
 def test_a_file_there_that_is_another_one_is_named_and_left(download: Any) -> None:
     download.path.write_bytes(OTHER)
-    with pytest.raises(DownloadError, match=r"file\.zip: is another file .SHA-256 .*; delete it and run again"):
+    with pytest.raises(
+        DownloadError, match=r"file\.zip: this is a different file .SHA-256 .*; delete it and run again"
+    ):
         assert download() == OTHER

@@ -1,4 +1,4 @@
-"""Damaged files are refused in one clean error or read right: never a crash, a hang, or wrong pixels.
+"""Damaged files are refused with one clear error or read correctly, without a crash, a hang or wrong pixels.
 
 What is promised of a file that was cut off, or in which bits were flipped, runs overwritten, removed or doubled:
 
@@ -43,11 +43,11 @@ SECONDS_PER_CASE = 30
 MEMORY = 4 * 2**30
 
 Case = Callable[[int], str]
-"""Runs the case of a number and says how it ended; raises AssertionError where a promise was broken."""
+"""Runs the case of a number and returns how it ended. Raises AssertionError if a promise was broken."""
 
 
 def damage(data: bytes, rng: np.random.Generator) -> tuple[str, bytes]:
-    """One kind of damage by name, and the damaged bytes."""
+    """The name of a kind of damage, and the damaged bytes."""
     broken = bytearray(data)
     at = int(rng.integers(len(data))) if rng.random() < 0.7 else int(rng.integers(min(len(data), 256)))
     length = int(rng.integers(1, 64))
@@ -71,7 +71,7 @@ def damage(data: bytes, rng: np.random.Generator) -> tuple[str, bytes]:
 
 
 def image_files() -> dict[str, bytes]:
-    """Real files of every format that is read, small ones and some as scikit-image ships them."""
+    """Real files of every supported format: small ones, and some from scikit-image."""
     astronaut = PIL.Image.fromarray(skimage.data.astronaut()[40:120, 180:276])
     coffee = PIL.Image.fromarray(skimage.data.coffee()[100:164, 200:290])
     camera = PIL.Image.fromarray(skimage.data.camera()[100:170, 200:280])
@@ -190,7 +190,7 @@ CASES = {"pictures": image_case, "stores": store_case}
 
 
 def main(what: str, first: int, last: int) -> None:
-    """Runs cases one after the other, each announced before it runs; ends with how many ended how."""
+    """Run cases one after the other, announce each before it runs, and finally print the counts of the outcomes."""
     ended: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         case = CASES[what](Path(folder))

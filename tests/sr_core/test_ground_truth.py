@@ -1,4 +1,4 @@
-"""Which images of a folder are ground truth, and which LR image belongs to which."""
+"""Detection of the ground truth in a folder, and matching of LR images to HR images."""
 
 import shutil
 from pathlib import Path
@@ -26,7 +26,7 @@ def images(folder: Path, *names: str, height: int = 48, width: int = 40) -> None
 
 
 def truth(folder: Path, scale: int | None = None) -> tuple[list[str], str]:
-    """The ground truth with its place below the folder, and the line on what is left out."""
+    """The ground truth with its relative path, and the line about the entries that are left out."""
     found = ground_truth(folder, scale=scale)
     return [path.relative_to(folder).with_suffix("").as_posix() for path in found.paths], found.left_out.line()
 
@@ -169,14 +169,16 @@ def test_lr_subfolders_are_left_out_unless_asked_for_themselves(tmp_path: Path) 
     assert truth(tmp_path) == (["baby"], "left out: 1 LR folder (LR_bicubic)")
     (tmp_path / "LR_bicubic" / "X2" / "broken.png").unlink()
     assert truth(tmp_path / "LR_bicubic" / "X2") == (["babyx2"], "")
-    with pytest.raises(ImageError, match=r"all below it are LR .*name their folder itself, such as .*LR_bicubic/X2"):
+    with pytest.raises(
+        ImageError, match=r"all images in it are LR .*give the path of their folder, such as .*LR_bicubic/X2"
+    ):
         ground_truth(tmp_path / "LR_bicubic")
 
 
 def test_images_next_to_an_hr_folder_with_the_same_names_are_ambiguous(tmp_path: Path) -> None:
     images(tmp_path / "HR", "baby", "bird")
     images(tmp_path, "babyx2", "woman")
-    with pytest.raises(ImageError, match=r"\(babyx2\.png\), so it is not clear .*, such as .*/HR$"):
+    with pytest.raises(ImageError, match=r"\(babyx2\.png\), so the ground truth is ambiguous; .*, such as .*/HR$"):
         ground_truth(tmp_path)
     assert truth(tmp_path / "HR")[0] == ["baby", "bird"]
 
@@ -227,7 +229,9 @@ def test_the_usual_names_of_lr_images_are_known(hr: str, lr: str) -> None:
 
 
 def test_an_lr_image_serves_one_hr_image_only() -> None:
-    with pytest.raises(ImageError, match=r"lr/xx2\.png: is the only LR image for both a/x and b/x; expected one for"):
+    with pytest.raises(
+        ImageError, match=r"lr/xx2\.png: is the only LR image for both a/x and b/x; expected one LR image for"
+    ):
         pairs(["a/x", "b/x"], ["xx2"])
 
 
@@ -235,7 +239,7 @@ def test_several_lr_images_of_one_are_all_named_and_no_file_has_to_go() -> None:
     with pytest.raises(ImageError, match=r"2 LR images of a: lr/LRBI/a\.png, lr/LRBD/a\.png; give --lr the folder"):
         pairs(["a"], ["LRBI/a", "LRBD/a"])
     both = ["a.png", "a.jpg"]
-    with pytest.raises(ImageError, match=r"2 LR images of a: .*; move those that are not meant to another folder"):
+    with pytest.raises(ImageError, match=r"2 LR images of a: .*; move the wrong ones to another folder"):
         matched({"a": "a.png"}, both, Path("lr"), 2)
 
 
@@ -258,7 +262,7 @@ def evaluated(capsys: pytest.CaptureFixture[str]) -> Any:
 
 @pytest.fixture
 def photographs() -> dict[str, Any]:
-    """Three photographs with both sides a multiple of 12, and their LR."""
+    """Three photographs whose sides are multiples of 12, and their LR."""
     import skimage.data
 
     from sr_core.images.resize import imresize

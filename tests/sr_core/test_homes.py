@@ -1,4 +1,4 @@
-"""The three homes of the pixels: one stream of patches, whichever is chosen."""
+"""The three patch sources give the same stream of patches."""
 
 import errno
 import fcntl
@@ -16,8 +16,7 @@ import torch
 from sr_core.config import DataConfig
 from sr_core.errors import ImageError, StoreError
 from sr_core.images.files import write_png
-from sr_core.patches import placement as homes
-from sr_core.patches import shared_pixels
+from sr_core.patches import placement, shared_pixels
 from sr_core.patches.placement import (
     PatchSourceName,
     choose_by_size,
@@ -34,8 +33,10 @@ from sr_core.store.sources import ImageSet, SourceImage
 from sr_core.training.inputs import Inputs
 from sr_core.training.runtime import resolve
 
+pytestmark = pytest.mark.usefixtures("own_memory")
+
 SIZES = [(131, 300), (64, 64), (257, 130), (40, 700), (200, 199)]
-"""Of which some hold a chunk, some several, some end in a part of one."""
+"""Sizes of images: some are one chunk, some several, and some end in a part of a chunk."""
 
 
 @pytest.fixture(scope="module")
@@ -50,19 +51,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> PatchStore:
     return prepare_store(folder / "s.h5", ImageSet("test", tuple(listed), ()), lr, workers=1)
 
 
-@pytest.fixture(autouse=True)
-def own_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder instead of /dev/shm, so that tests beside this one do not meet."""
-    folder = tmp_path / "shm"
-    folder.mkdir()
-    monkeypatch.setattr(shared_pixels, "FOLDER", folder)
-    return folder
-
-
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("sampling", ["images", "pixels", "subimages"])
-@pytest.mark.parametrize("home", ["host", "device", "disk"])
-def test_every_home_gives_the_same_patches(store: PatchStore, home: PatchSourceName, sampling: str, scale: int) -> None:
+@pytest.mark.parametrize("source", ["host", "device", "disk"])
+def test_every_patch_source_gives_the_same_patches(
+    store: PatchStore, source: PatchSourceName, sampling: str, scale: int
+) -> None:
     config = DataConfig(
         scale=scale,  # type: ignore[arg-type]
         lr_patch_size=13,
@@ -73,7 +67,7 @@ def test_every_home_gives_the_same_patches(store: PatchStore, home: PatchSourceN
     )
     pixels = store.training_pixels(scale, "pillow_box")
     expected = HostPatches(pixels.names, pixels.lr, pixels.hr, config, 11)
-    patches = open_patch_source(store, scale, "cpu", home).patches(config, 11)
+    patches = open_patch_source(store, scale, "cpu", source).patches(config, 11)
     assert patches.left_out == expected.left_out
     for first, count in ((0, 1), (1, 150), (10**9, 7)):
         for got, want in zip(patches.batch(first, count), expected.batch(first, count), strict=True):
@@ -81,35 +75,37 @@ def test_every_home_gives_the_same_patches(store: PatchStore, home: PatchSourceN
             np.testing.assert_array_equal(np.asarray(got), want)
 
 
-@pytest.mark.parametrize("home", ["host", "device", "disk"])
-def test_without_augmentation_too(store: PatchStore, home: PatchSourceName) -> None:
+@pytest.mark.parametrize("source", ["host", "device", "disk"])
+def test_without_augmentation_too(store: PatchStore, source: PatchSourceName) -> None:
     config = DataConfig(lr_patch_size=20, augmentation="none", train_kernel="nearest")
     pixels = store.training_pixels(2, "nearest")
     expected = HostPatches(pixels.names, pixels.lr, pixels.hr, config, 3).batch(5, 60)
     for got, want in zip(
-        open_patch_source(store, 2, "cpu", home).patches(config, 3).batch(5, 60), expected, strict=True
+        open_patch_source(store, 2, "cpu", source).patches(config, 3).batch(5, 60), expected, strict=True
     ):
         np.testing.assert_array_equal(np.asarray(got), want)
 
 
-@pytest.mark.parametrize("home", ["host", "device", "disk"])
+@pytest.mark.parametrize("source", ["host", "device", "disk"])
 def test_hr_is_held_once_for_all_kernels_and_a_missing_kernel_is_named(
-    store: PatchStore, home: PatchSourceName
+    store: PatchStore, source: PatchSourceName
 ) -> None:
-    opened = open_patch_source(store, 2, "cpu", home)
+    opened = open_patch_source(store, 2, "cpu", source)
     a = opened.patches(DataConfig(lr_patch_size=16, train_kernel="nearest"), 1).batch(0, 9)
     b = opened.patches(DataConfig(lr_patch_size=16, train_kernel="pillow_box"), 1).batch(0, 9)
     np.testing.assert_array_equal(np.asarray(a[1]), np.asarray(b[1]))
     assert not np.array_equal(np.asarray(a[0]), np.asarray(b[0]))
     with pytest.raises(StoreError, match="no train LR for x2 cv2_area"):
         opened.patches(DataConfig(lr_patch_size=16, train_kernel="cv2_area"), 1)
-    with pytest.raises(ImageError, match="no training image holds a square"):
+    with pytest.raises(ImageError, match="no training image is large enough: expected a side"):
         opened.patches(DataConfig(lr_patch_size=200, train_kernel="nearest"), 1)
 
 
 def test_arrays_and_tensors_train_alike(store: PatchStore) -> None:
     config, runtime = DataConfig(lr_patch_size=16, train_kernel="nearest"), resolve(threads=1)
-    batches = [open_patch_source(store, 2, "cpu", home).patches(config, 1).batch(0, 4) for home in ("host", "device")]
+    batches = [
+        open_patch_source(store, 2, "cpu", source).patches(config, 1).batch(0, 4) for source in ("host", "device")
+    ]
     filled = [Inputs(runtime).fill(*batch) for batch in batches]
     for array, first, second in zip(batches[0], *filled, strict=True):
         assert first.dtype == torch.float32 and first.is_contiguous(memory_format=torch.channels_last)
@@ -117,7 +113,7 @@ def test_arrays_and_tensors_train_alike(store: PatchStore) -> None:
         assert torch.equal(first, torch.from_numpy(np.ascontiguousarray(array)).float() / 255)
 
 
-def test_the_first_home_with_room_is_chosen_and_the_log_says_so(
+def test_the_first_patch_source_with_room_is_chosen_and_the_log_says_so(
     store: PatchStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert choose_by_size(40, 40, device_free=100, host_free=80) == "device"
@@ -126,7 +122,7 @@ def test_the_first_home_with_room_is_chosen_and_the_log_says_so(
     assert choose_by_size(41, 41, device_free=0, host_free=80) == "disk"
     with caplog.at_level(logging.INFO):
         assert open_patch_source(store, 2, "cpu").name == "host"
-    assert "home host" in caplog.text and "available in host memory" in caplog.text
+    assert "source host" in caplog.text and "available in host memory" in caplog.text
     hr = sum(3 * height * width for height, width in SIZES)
     lr = sum(3 * (height // 3) * (width // 3) for height, width in SIZES)
     assert pixel_bytes(store, 3) == hr + 2 * lr
@@ -135,19 +131,19 @@ def test_the_first_home_with_room_is_chosen_and_the_log_says_so(
 def test_pixels_that_cannot_be_shared_need_room_in_every_slot(
     store: PatchStore, own_memory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(homes, "available_memory", lambda: 3 * pixel_bytes(store, 2))
+    monkeypatch.setattr(placement, "available_memory", lambda: 3 * pixel_bytes(store, 2))
     assert choose_patch_source(store, 2, "cpu", slots=2) == "host"
     own_memory.rmdir()
     assert choose_patch_source(store, 2, "cpu", slots=1) == "host"
     assert choose_patch_source(store, 2, "cpu", slots=2) == "disk"
 
 
-def test_a_home_that_was_chosen_is_opened_whatever_there_is_room_for(
+def test_a_patch_source_that_was_chosen_is_opened_whatever_there_is_room_for(
     store: PatchStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
         assert open_patch_source(store, 2, "cpu", "disk").name == "disk"
-    assert "pixels" not in caplog.text, "whoever chose it has told"
+    assert "pixels" not in caplog.text, "the process that chose the source has logged it"
 
 
 def test_a_chunk_that_changed_on_the_disk_is_refused_before_a_patch_comes_out(
@@ -170,7 +166,7 @@ def test_a_chunk_that_changed_on_the_disk_is_refused_before_a_patch_comes_out(
         ).batch(0, 1000)
 
 
-def test_the_disk_home_goes_on_when_its_store_is_replaced(store: PatchStore, tmp_path: Path) -> None:
+def test_the_disk_reader_continues_when_its_store_is_replaced(store: PatchStore, tmp_path: Path) -> None:
     path = tmp_path / "s.h5"
     path.write_bytes(store.path.read_bytes())
     config = DataConfig(lr_patch_size=16, train_kernel="nearest")
@@ -194,7 +190,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 import numpy as np
-from sr_core.patches import placement as homes, shared_pixels
+from sr_core.patches import placement, shared_pixels
 shared_pixels.FOLDER = Path(sys.argv[1])
 def fill(memory):
     print("fills", flush=True)
@@ -206,7 +202,7 @@ sys.stdin.readline()
 
 
 class Holder:
-    """Another process that holds shared pixels until it is told to leave."""
+    """Another process that uses shared pixels until it gets the signal to end."""
 
     def __init__(self, folder: Path) -> None:
         command = [sys.executable, "-c", HOLDER, str(folder)]
@@ -251,7 +247,7 @@ class TestSharedMemory:
         third.end()
         assert list(own_memory.iterdir()) == []
 
-    def test_a_half_filled_one_is_filled_anew(self, own_memory: Path) -> None:
+    def test_a_half_filled_one_is_filled_again(self, own_memory: Path) -> None:
         with pytest.raises(StoreError):
             SharedPixels("name", 1 << 20, _failing)
         assert list(own_memory.iterdir()) == []
@@ -259,11 +255,13 @@ class TestSharedMemory:
         assert held.told[0] == "fills"
         held.end()
 
-    def test_two_homes_of_one_process_share_too_and_cannot_write(self, store: PatchStore, own_memory: Path) -> None:
+    def test_two_host_caches_of_one_process_share_too_and_cannot_write(
+        self, store: PatchStore, own_memory: Path
+    ) -> None:
         config = DataConfig(lr_patch_size=16, train_kernel="nearest")
-        homes = [open_patch_source(store, 2, "cpu", "host") for _ in range(2)]
-        for home in homes:
-            home.patches(config, 1)
+        caches = [open_patch_source(store, 2, "cpu", "host") for _ in range(2)]
+        for cache in caches:
+            cache.patches(config, 1)
         assert len(list(own_memory.iterdir())) == 2  # HR and LR
         held = SharedPixels("name", 10, lambda memory: memory.fill(3))
         with pytest.raises(ValueError, match="read-only"):

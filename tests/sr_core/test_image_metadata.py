@@ -1,4 +1,4 @@
-"""Metadata decides nothing: text, profiles and EXIF of any size and in any state leave whole pixels readable."""
+"""Metadata has no influence: intact pixels are readable with text, profiles and EXIF of any size and in any state."""
 
 import io
 import itertools
@@ -20,7 +20,7 @@ from sr_core.images.own_images import count_pixels, read_own_image
 RNG = np.random.default_rng(11)
 RGB: Image = RNG.integers(0, 256, (9, 14, 3), dtype=np.uint8)
 TURNED = np.rot90(RGB, -1)
-"""By orientation 6."""
+"""The pixels turned by orientation 6."""
 MANY = 2 << 20
 ORIENTED = PIL.Image.Exif()
 ORIENTED[0x0112] = 6
@@ -41,7 +41,7 @@ def chunk(kind: bytes, body: bytes, *, wrong: bool = False) -> bytes:
 
 
 def png(*chunks: bytes, at: int = 33, of: bytes = b"") -> bytes:
-    """A PNG of RGB with these chunks after its header, or elsewhere."""
+    """An RGB PNG with these chunks after its header or elsewhere."""
     plain = of or encoded("PNG")
     return plain[:at] + b"".join(chunks) + plain[at:]
 

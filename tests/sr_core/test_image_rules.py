@@ -1,4 +1,4 @@
-"""Each rule of `read_image` for a kind of file: converted exactly as stated, or refused in one line."""
+"""Each rule of `read_image`: a kind of file is converted exactly as documented, or refused in one line."""
 
 import struct
 import subprocess
@@ -27,7 +27,7 @@ GREY_PNG, RGB_PNG, PALETTE_PNG, GREY_ALPHA_PNG, RGBA_PNG = 0, 2, 3, 4, 6  # colo
 
 
 def png(samples: NDArray[np.unsignedinteger], colour_type: int, *extra: tuple[bytes, bytes], bits: int = 0) -> bytes:
-    """A PNG of (H, W) or (H, W, C) samples, unfiltered; extra chunks come before the pixels."""
+    """An unfiltered PNG of (H, W) or (H, W, C) samples. Extra chunks come before the pixels."""
     bits = bits or samples.itemsize * 8
     rows = samples.reshape(len(samples), -1)
     if bits < 8:
@@ -122,7 +122,7 @@ def test_what_once_had_eight_bits_comes_back_from_sixteen_exactly(tmp_path: Path
 def test_fewer_bits_in_sixteen_are_refused_rather_than_read_as_darkness(channels: int, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png(DEEP[..., :channels] // 4, GREY_PNG if channels == 1 else RGB_PNG))
-    refused(path, r"no sample above 16\d\d\d of 65535, as if made of fewer bits; .*stretch and convert it first")
+    refused(path, r"no sample above 16\d\d\d of 65535, as if made from fewer bits; .*stretch and convert it first")
 
 
 ORIENTATION = 0x0112
@@ -169,9 +169,9 @@ def test_the_content_decides_and_not_the_suffix(tmp_path: Path) -> None:
     path.write_bytes(png(RGB, RGB_PNG))
     check(path, RGB)
     PIL.Image.fromarray(RGB).save(path, format="GIF")
-    refused(path, "it is no PNG, JPEG, BMP, TIFF or WebP file")
+    refused(path, "expected a PNG, JPEG, BMP, TIFF or WebP file")
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
-    refused(path, "it is no PNG, JPEG, BMP, TIFF or WebP file")
+    refused(path, "expected a PNG, JPEG, BMP, TIFF or WebP file")
 
 
 def test_a_channel_that_a_tiff_leaves_unspecified_is_left_out(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_what_is_transparent_is_refused(data: bytes, reason: str, tmp_path: Path
         ("print.tif", "CMYK", {}, "is a CMYK image"),
         ("lab.tif", "LAB", {}, "is a LAB image"),
         ("video.tif", "YCbCr", {}, "is a YCbCr image"),
-        ("film.png", "RGB", FILM, "animated or multi-page; .* take out one image first"),
+        ("film.png", "RGB", FILM, "animated or multi-page; .* extract one image first"),
         ("film.webp", "RGB", FILM, "animated or multi-page"),
         ("pages.tif", "RGB", FILM, "animated or multi-page"),
     ],
@@ -268,7 +268,7 @@ def test_a_monstrous_image_is_refused_before_it_fills_the_memory(tmp_path: Path)
     data[16:24] = struct.pack(">II", 10**6, 10**6)
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
     path.write_bytes(data)
-    refused(path, r"holds more than 178,956,970 pixels, or says so; cut it into several")
+    refused(path, r"expected at most 178,956,970 pixels, but its header states more; cut it into several")
 
 
 def test_a_large_image_below_the_limit_is_read_without_a_word(tmp_path: Path) -> None:

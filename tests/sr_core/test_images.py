@@ -1,4 +1,4 @@
-"""What is read exactly, what is turned upright or converted, and what is refused in one line."""
+"""Image files that are read exactly, turned upright, converted, or refused in one line."""
 
 import struct
 from pathlib import Path
@@ -131,8 +131,10 @@ def test_a_file_cut_off_anywhere_is_refused_or_still_whole(suffix: str, tmp_path
 
 def test_a_damaged_file_is_refused_with_its_cause(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    path.write_bytes(b"not a picture")
-    with pytest.raises(ImageError, match=r"a\.png: cannot be decoded as an image: it is no PNG.*replace it") as caught:
+    path.write_bytes(b"not an image")
+    with pytest.raises(
+        ImageError, match=r"a\.png: cannot be decoded as an image: expected a PNG.*replace it"
+    ) as caught:
         read_image(path)
     assert isinstance(caught.value.__cause__, PIL.UnidentifiedImageError)
 
@@ -167,13 +169,13 @@ def test_a_missing_folder_a_file_and_a_folder_without_images_are_told_apart(tmp_
     with pytest.raises(ImageError, match="no such folder"):
         list_images(tmp_path / "missing")
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(ImageError, match="expected a folder of images, this is a file"):
+    with pytest.raises(ImageError, match="expected a folder of images, got a file"):
         list_images(tmp_path / "notes.txt")
-    with pytest.raises(ImageError, match=r"no image below this folder; expected \.bmp, "):
+    with pytest.raises(ImageError, match=r"no image in this folder; expected \.bmp, "):
         list_images(tmp_path)
 
 
-@pytest.mark.parametrize("picture", [RGB, RGB[:, ::2], RGB.swapaxes(0, 1)], ids=["whole", "strided", "transposed"])
+@pytest.mark.parametrize("image", [RGB, RGB[:, ::2], RGB.swapaxes(0, 1)], ids=["whole", "strided", "transposed"])
 def test_a_written_image_comes_back(image: Image, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     write_png(path, image)
@@ -205,7 +207,7 @@ def test_the_sides_in_the_header_are_those_of_the_pixels(suffix: str, orientatio
 
 def test_a_file_without_a_header_is_refused_as_when_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "broken.png"
-    for content in (b"", b"no picture", b"\x89PNG\r\n\x1a\n"):
+    for content in (b"", b"no image", b"\x89PNG\r\n\x1a\n"):
         path.write_bytes(content)
         with pytest.raises(ImageError) as of_sides:
             image_sides(path)
@@ -226,5 +228,5 @@ def test_an_image_that_this_user_may_not_read_is_not_called_damaged(
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "read_bytes", refused)
-    with pytest.raises(ImageError, match="may not be read by this user"):
+    with pytest.raises(ImageError, match="this user may not read it"):
         read_image(path)

@@ -1,4 +1,4 @@
-"""Which images are known again in another guise, and that no others are."""
+"""Detection of edited copies of images, and of no other images."""
 
 import io
 import itertools
@@ -23,7 +23,7 @@ GUISES = [
     (scale, quality, CORNERS[i % 5], i % 2 == 0)
     for i, (scale, quality) in enumerate(itertools.product((0.5, 0.7, 1.0, 1.5), (50, 75, 95)))
 ]
-"""Resize factor, JPEG quality, place of the crop, mirrored."""
+"""Resize factor, JPEG quality, position of the crop, and True if mirrored."""
 
 Keep = Callable[[str, Image], SourceImage]
 
@@ -46,7 +46,7 @@ def in_folder(folder: Path) -> list[SourceImage]:
 
 
 def cropped(pixels: Image, share: float, place: tuple[float, float]) -> Image:
-    """A part with this share of each side, at a place from the top left (0, 0) to the bottom right (1, 1)."""
+    """A crop with this share of each side, at a position from the top left (0, 0) to the bottom right (1, 1)."""
     (height, width), (x, y) = pixels.shape[:2], place
     h, w = round(share * height), round(share * width)
     top, left = round(y * (height - h)), round(x * (width - w))
@@ -224,7 +224,7 @@ def test_processes_change_nothing_but_the_time(keep: Keep) -> None:
 
 
 def test_many_images_are_compared_across_chunks(keep: Keep, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sr_core.leaks.overlap._CHUNK", 2)
+    monkeypatch.setattr("sr_core.leaks.overlap._CHUNK_IMAGES", 2)
     coins = read_image(EMBEDDED["coins"].path)
     names = ("coins", "text", "page", "coffee", "chelsea")
     images = [*(EMBEDDED[name] for name in names), keep("copy.png", coins), keep("small.png", resized(coins, 0.7))]
@@ -288,7 +288,7 @@ def test_t91_holds_one_image_twice(shared: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [8, pytest.param(1, marks=pytest.mark.long)])
 def test_380_training_images_are_far_from_an_alarm(share: int, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of them take half a minute: usually one in eight is looked at."""
+    """All of them take half a minute, so the default run uses one in eight."""
     monkeypatch.setattr(recognition, "AGREE", 4)
     held_out = {name: in_folder(shared / "data" / name) for name in ("valid", "Set5/HR", "Set14/HR")}
     train = in_folder(shared / "data/train")

@@ -1,4 +1,4 @@
-"""Cores and memory under control groups, on made-up file systems of the kinds of places that people train in."""
+"""Cores and memory under control groups, on synthetic file systems of typical machines, containers and jobs."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ from sr_core.process.machine import available_memory, cores, has_amx
 
 GIB = 2**30
 V1_NONE = 9223372036854771712
-"""What version 1 writes for no limit."""
+"""The number by which version 1 says that there is no limit."""
 MEMINFO = "MemTotal: 536870912 kB\nMemFree: 1 kB\nMemAvailable: 524288000 kB\n"  # 500 GiB of 512
 V2 = "30 23 0:26 / /sys/fs/cgroup ro,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
 

@@ -1,4 +1,4 @@
-"""What a user names as an output is written as a shell would write it, and whole where that is possible."""
+"""An output that a user names is written as a shell would write it, and atomically if possible."""
 
 import fcntl
 import os
@@ -158,10 +158,10 @@ def test_what_cannot_be_written_is_refused_beforehand(tmp_path: Path, monkeypatc
             check_output(tmp_path / name, "--csv")
     with pytest.raises(SuiteError, match=r"^--csv .*loop: cannot be written \(Too many levels of symbolic links\)"):
         check_output(tmp_path / "loop", "--csv")
-    with pytest.raises(SuiteError, match=r"File name too long\); this file system takes no name of that length"):
+    with pytest.raises(SuiteError, match=r"File name too long\); the name is too long for this file system"):
         check_output(tmp_path / ("x" * 256), "--csv")
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
-    with pytest.raises(SuiteError, match=r"there\.csv: the file that is there is read-only; choose another place"):
+    with pytest.raises(SuiteError, match=r"there\.csv: the existing file is read-only; choose another place"):
         check_output(tmp_path / "there.csv", "--csv")
     with pytest.raises(SuiteError, match=r"new\.csv: the folder .* is read-only; choose another place"):
         check_output(tmp_path / "new.csv", "--csv")
@@ -221,7 +221,7 @@ def test_a_store_goes_through_a_link_and_keeps_its_mode(tmp_path: Path, capsys: 
     assert [path.name for path in (tmp_path / "disk").iterdir()] == ["big.h5"]
     os.mkfifo(tmp_path / "pipe")
     assert prepare.main([*command[:2], "--out", str(tmp_path / "pipe")]) == 2
-    assert "pipe: expected a file, this is a pipe or a device" in capsys.readouterr().err
+    assert "pipe: expected a file, got a pipe or a device" in capsys.readouterr().err
 
 
 def test_what_unfinished_copies_are_of_dead_writers_goes_and_others_stay(tmp_path: Path, needs_name: NeedsName) -> None:

@@ -1,4 +1,4 @@
-"""Training patches: a counter's draws, places, turns, batches."""
+"""Training patches: draws from a counter, positions, turns and batches."""
 
 import subprocess
 import sys
@@ -34,7 +34,7 @@ def numbers(count: int, first: int = 0) -> NDArray[np.int64]:
 
 
 def assert_counts_fit(observed: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
-    """Chi-square; the draws are fixed, so this passes always or never. 4.5 sigma is far above 30 tests' worst."""
+    """Chi-square test. The draws are fixed, so it always passes or always fails. 4.5 sigma suffices for 30 tests."""
     expected = shares / shares.sum() * observed.sum()
     chi_square = float(((observed - expected) ** 2 / expected).sum())
     freedom = len(observed) - 1
@@ -42,7 +42,7 @@ def assert_counts_fit(observed: NDArray[np.int64], shares: NDArray[np.float64]) 
 
 
 def images(sizes: list[tuple[int, int]], scale: int) -> tuple[list[str], list[Image], list[Image]]:
-    """Names, noise as LR, and HR whose every scale x scale block repeats an LR pixel."""
+    """Names, LR images of noise, and HR images in which every scale x scale block repeats an LR pixel."""
     rng = np.random.default_rng(3)
     lr = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
     hr = [image.repeat(scale, axis=0).repeat(scale, axis=1) for image in lr]

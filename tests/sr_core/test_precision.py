@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 """Training multiplies float32 numbers as recorded, and every validation multiplies them exactly."""
+=======
+"""Float32 products use the recorded precision in training, and all digits in every validation."""
+>>>>>>> wt-hi
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -31,11 +35,11 @@ from sr_core.upscale import main as upscale
 MODEL = ModelConfig(n_feats=8, upsampler_feats=6, n_blocks=1)
 TRAIN = TrainConfig(budget_patches=12, batch_size=2, ema_horizon_patches=24.0)
 EXACT = ("ieee", "none")
-"""Torch's words for all digits: "none" follows the general setting, which is "none", too."""
+"""Torch's values for all digits. "none" follows the general setting, which is also "none"."""
 
 
 def settings() -> tuple[str, ...]:
-    """Of a GPU's convolutions and matrix products, and of a CPU's."""
+    """The settings of convolutions and matrix products on a GPU and on a CPU."""
     backends: Any = torch.backends
     places = (backends.cudnn.conv, backends.cuda.matmul, backends.mkldnn.conv, backends.mkldnn.matmul)
     return tuple(place.fp32_precision for place in places)
@@ -122,7 +126,11 @@ def test_a_block_computes_with_all_digits_and_leaves_the_callers_settings(
 
 
 class Watched(nn.Module):
+<<<<<<< HEAD
     """A network that records the settings of each call, and whether it is in training mode."""
+=======
+    """A network that records the settings of each call, and whether the call is for training."""
+>>>>>>> wt-hi
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,7 +144,7 @@ class Watched(nn.Module):
 
 
 NOTED: list[tuple[bool, tuple[str, ...]]] = []
-"""By every copy of a network, as the running average is one."""
+"""The calls of all copies of a network, such as the running average."""
 
 
 def crops(count: int) -> list[Crop]:
@@ -167,9 +175,14 @@ def test_every_validation_and_enlargement_computes_with_all_digits(caller: Calla
 
 
 def test_settings_of_the_caller_change_no_bit_of_a_score_or_an_enlargement() -> None:
+<<<<<<< HEAD
     """On a CPU without bf16 the test always passes."""
     model = A2N(MODEL, 2).eval()
     scorer = scorer_of(resolve(threads=1))
+=======
+    """On a CPU without bf16 this passes trivially."""
+    model, scorer = A2N(MODEL, 2).eval(), scorer_of(resolve(threads=1))
+>>>>>>> wt-hi
     initialise(model, 3)
     lr = crops(1)[0].lr
     expected = scorer(model)
@@ -260,7 +273,7 @@ def test_a_command_meets_such_a_variable_before_its_work(
 
 
 class Stream:
-    """Torch's stand-in for a CUDA stream that may be capturing."""
+    """A replacement for a CUDA stream that may be capturing."""
 
     capturing = False
 
@@ -269,9 +282,14 @@ class Stream:
 
 
 def test_steps_alone_and_a_capture_warn_of_nothing_and_are_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+<<<<<<< HEAD
     """Torch's own check of an optimiser runs here, with a device that says whether it captures."""
     stream = Stream()
     replayed = []
+=======
+    """Torch's own check of an optimiser, with a device that reports whether it captures."""
+    stream, replayed = Stream(), []
+>>>>>>> wt-hi
 
     @contextmanager
     def graph(_: object) -> Iterator[None]:
@@ -324,14 +342,14 @@ def test_the_compilers_advice_to_round_is_not_shown(monkeypatch: pytest.MonkeyPa
 
 
 def on_a_gpu(precision: Any, engine: Any = "eager") -> Runtime:
-    """Settings that promise bits, applied."""
+    """Apply settings that promise equal bits."""
     runtime = replace(resolve(device="cuda:0", threads=1), precision=precision, engine=engine, deterministic=True)
     runtime.apply()
     return runtime
 
 
 def trained(runtime: Runtime) -> tuple[str, str]:
-    """Digests of the weights and of their average after twelve steps."""
+    """The digests of the weights and of their average after twelve steps."""
     train = replace(TRAIN, budget_patches=24)
     model = A2N(MODEL, 2)
     initialise(model, 3)

@@ -1,4 +1,4 @@
-"""Preparing a store: the same for any number of workers, resumed after any kill, and nothing is made twice."""
+"""Preparing a store gives the same result for any number of workers, resumes after any kill, and repeats no work."""
 
 import errno
 import fcntl
@@ -46,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, Layer]]:
-    """Counts how often each layer of each image is made, in this process."""
+    """The number of times that each layer of each image is made in this process."""
     counted: Counter[tuple[str, Layer]] = Counter()
 
     def counting(task: PartTask) -> object:
@@ -126,7 +126,7 @@ def test_a_file_is_read_again_exactly_if_it_changed(tmp_path: Path, folder: Path
 
 def test_a_damaged_part_is_removed_and_made_again(tmp_path: Path, folder: Path) -> None:
     path, images = tmp_path / "s.h5", folder_images(folder)
-    images.valid[-1].path.write_bytes(b"no picture")
+    images.valid[-1].path.write_bytes(b"no image")
     with pytest.raises(Exception, match="cannot be decoded"):
         prepare_store(path, images, X2, workers=1)
     damaged = sorted((tmp_path / "s.h5.parts").glob("*.part"))
@@ -135,14 +135,14 @@ def test_a_damaged_part_is_removed_and_made_again(tmp_path: Path, folder: Path) 
     data[-1] ^= 1
     damaged[1].write_bytes(data)
     write_png(images.valid[-1].path, np.zeros((40, 40, 3), np.uint8))
-    with pytest.raises(StoreError, match="was damaged and is removed; run again"):
+    with pytest.raises(StoreError, match="was damaged and has been deleted; run again"):
         prepare_store(path, images, X2, workers=1)
     prepare_store(path, images, X2, workers=1)
     assert contents(path) and not (tmp_path / "s.h5.parts").exists()
 
 
 def kill_and_resume(command: list[str], out: Path, seconds: float, times: int) -> int:
-    """Starts the command and kills it at a random moment, `times` times, then lets it finish; how many were killed."""
+    """Start the command and kill it at a random moment, `times` times, then let it finish. Returns the kills."""
     choose, killed = random.Random(5), 0
     for _ in range(times):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -199,7 +199,7 @@ def test_the_command_prepares_several_folders_and_says_what_is_there(
     ]
     assert main([*argv, "--verify"]) == 0
     shown = capsys.readouterr().out
-    assert "15 images to train and 6 to validate" in shown and "x2 nearest, x4 nearest" in shown
+    assert "15 training and 6 validation images" in shown and "x2 nearest, x4 nearest" in shown
     store = load_store(out)
     names = [record.name for record in store.manifest]
     assert names[0] == "pictures/train/001.png" and names[-1] == "other/valid/008.png"
@@ -249,7 +249,7 @@ def test_an_out_that_was_never_a_store_is_refused_and_nothing_is_written(
     (tmp_path / "a folder").mkdir()
     (tmp_path / "thesis.txt").write_text("years of work")
     before = sorted(tmp_path.rglob("*"))
-    for name, said in (("a folder", "expected a file, this is a folder"), ("thesis.txt", "choose another name")):
+    for name, said in (("a folder", "expected a file, got a folder"), ("thesis.txt", "choose another name")):
         assert main(["--images", str(folder), "--out", str(tmp_path / name)]) == 2
         error = capsys.readouterr().err
         assert said in error and error.count("\n") == 1

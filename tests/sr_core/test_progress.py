@@ -1,4 +1,4 @@
-"""The line about a long piece of work: share, rate, time left; on a terminal in place, elsewhere now and then."""
+"""The progress line shows share, rate and remaining time, in place on a terminal and now and then elsewhere."""
 
 import re
 
@@ -37,7 +37,7 @@ def test_the_rate_is_of_the_last_seconds_and_of_this_session_alone() -> None:
         progress.at(620_000, 1_000_000)
     assert progress.line() == "a.zip: 62 % of 1 MB"  # a stall shows
     clock.now += 1
-    progress.at(0, 1_000_000)  # begun anew
+    progress.at(0, 1_000_000)  # started again
     clock.now += 1
     progress.at(100, 1_000_000)
     assert progress.line() == "a.zip: 0 % of 1 MB, 100 B/s, 2:46:39 left"

@@ -53,7 +53,7 @@ def test_reducing_set5_equals_the_benchmark_lr_in_every_sample(scale: int, share
 
 
 def exact_line(line: list[int], scale: Fraction) -> list[int]:
-    """One pass by the definition, in fractions: nothing is rounded before the result is."""
+    """One pass computed by the definition in fractions, so that only the result is rounded."""
     mirror = line + line[::-1]
     stretch = min(scale, Fraction(1))
     resized = []
@@ -118,14 +118,14 @@ def test_scale_one_changes_nothing() -> None:
 
 
 def test_a_image_too_tall_for_one_block_is_the_same_as_its_parts() -> None:
-    """The work is done in blocks of output lines; a block's edge must not show."""
+    """The work is done in blocks of output lines, and the edges of the blocks must not be visible."""
     image = np.random.default_rng(5).integers(0, 256, (400, 300, 3), dtype=np.uint8)
     part = imresize(image[100:300], 1 / 2)
     np.testing.assert_array_equal(imresize(image, 1 / 2)[54:146], part[4:-4])
 
 
 @pytest.mark.parametrize(
-    ("picture", "scale", "message"),
+    ("image", "scale", "message"),
     [
         (np.zeros((4, 4), np.float32), 0.5, "expected uint8 pixels .* got float32"),
         (np.zeros((0, 4), np.uint8), 0.5, "got uint8 \\(0, 4\\)"),
@@ -141,7 +141,7 @@ def test_what_cannot_be_resized_is_named(image: Image, scale: float, message: st
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 5, 6])
 def test_sums_in_single_precision_equal_those_in_whole_numbers_where_they_are_largest(scale: int) -> None:
-    """Images of 0 and 255 that follow the signs of the kernel reach the extremes; halves come up in all phases."""
+    """Images of 0 and 255 that follow the signs of the kernel reach the extremes. Halves occur in all phases."""
     rng = np.random.default_rng(scale)
     patterns = rng.choice(np.array([0, 1, 127, 128, 254, 255], np.uint8), (60 * scale, 400))
     sources, weights = _taps(len(patterns), 1 / scale)

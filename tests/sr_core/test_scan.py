@@ -1,4 +1,4 @@
-"""What a folder is found to hold: images, what is left out, and what cannot be used."""
+"""The listing of a folder: its images, the entries that are left out, and the unusable ones."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""Seeds by name: a stream is found again by its name alone."""
+"""Seeds by name: the name alone identifies a stream."""
 
 import itertools
 

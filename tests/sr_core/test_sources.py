@@ -1,4 +1,4 @@
-"""Which images train, validate and test."""
+"""The choice of training, validation and test images."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ from sr_core.store.sources import SourceImage, embedded_images, folder_images, h
 
 
 def add_images(folder: Path, *names: str) -> None:
-    """Small images whose content depends on the name alone."""
+    """Write small images whose content depends only on the name."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         rng = np.random.default_rng(list(name.encode()))
@@ -104,7 +104,7 @@ def test_an_absent_benchmark_is_named_with_the_place_it_was_expected_at(tmp_path
     many(tmp_path / "train", 6)
     add_images(tmp_path / "Set5" / "HR", "woman")
     add_images(tmp_path / "Set14", "no_HR_folder")
-    with pytest.raises(ImageError, match=r"Set14/HR, .*Urban100/HR, and there is no such folder"):
+    with pytest.raises(ImageError, match=r"Set14/HR, .*Urban100/HR, but there is no such folder"):
         folder_images(tmp_path, ["Set5", "Set14", "Urban100"])
 
 
@@ -176,7 +176,7 @@ def test_no_copy_of_a_held_out_image_trains(tmp_path: Path) -> None:
 def test_one_image_alone_cannot_train_and_validate(tmp_path: Path) -> None:
     add_images(tmp_path / "train", "only")
     shutil.copy(tmp_path / "train" / "only.png", tmp_path / "train" / "copy.png")
-    with pytest.raises(ImageError, match=r"cannot both train and validate; .*valid"):
+    with pytest.raises(ImageError, match=r"cannot be used for both training and validation; .*valid"):
         folder_images(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""The patch store: round trip, damage, kills."""
+"""The patch store: round trips, damage and kills."""
 
 import os
 import subprocess
@@ -108,7 +108,9 @@ def test_a_store_cut_at_any_length_is_refused(built: Path, tmp_path: Path) -> No
     cut = tmp_path / "cut.h5"
     for length in [*range(0, len(whole), 499), len(whole) - 1]:
         cut.write_bytes(whole[:length])
-        with pytest.raises(StoreError, match=r"cut\.h5: truncated, damaged or no patch store .*delete it and run"):
+        with pytest.raises(
+            StoreError, match=r"cut\.h5: is truncated, damaged or not a patch store .*delete it and run"
+        ):
             load_store(cut)
 
 
@@ -149,10 +151,10 @@ def test_foreign_files_are_told_from_damaged_ones(tmp_path: Path) -> None:
     foreign = tmp_path / "foreign.h5"
     with h5py.File(foreign, "w") as file:
         file["x"] = 1
-    with pytest.raises(StoreError, match="is an HDF5 file, but no patch store"):
+    with pytest.raises(StoreError, match="is an HDF5 file, but not a patch store"):
         load_store(foreign)
     foreign.write_text("no HDF5 at all")
-    with pytest.raises(StoreError, match="truncated, damaged or no patch store"):
+    with pytest.raises(StoreError, match="truncated, damaged or not a patch store"):
         load_store(foreign)
     with pytest.raises(StoreError, match="there is no such file"):
         load_store(tmp_path / "absent.h5")
@@ -176,7 +178,7 @@ def test_an_unreadable_image_leaves_the_old_store(tmp_path: Path, built: Path, i
 
 def test_a_image_smaller_than_one_lr_pixel_is_named(tmp_path: Path, images: ImageSet) -> None:
     write_png(images.train[0].path, np.zeros((3, 50, 3), np.uint8))
-    with pytest.raises(ImageError, match=r"odd\.png: an image needs at least 4x4 pixels at x4, this one has 50x3"):
+    with pytest.raises(ImageError, match=r"odd\.png: expected an image of at least 4x4 pixels at x4, got 50x3"):
         build(tmp_path / "s.h5", images, scale=4)
 
 

@@ -1,4 +1,4 @@
-"""Daemons close streams, locales lack characters and terminals go away: the work is done, or ends as it should."""
+"""Closed streams, limited locales and lost terminals do not disturb the work, or end it as they should."""
 
 import errno
 import os
@@ -22,7 +22,7 @@ POOR = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCO
 
 
 def run(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A shell command in which $P stands for this Python."""
+    """Run a shell command in which $P stands for this Python."""
     kept = {name: value for name, value in os.environ.items() if name not in ("TERM", "PYTHONIOENCODING")}
     return subprocess.run(
         ["sh", "-c", command],

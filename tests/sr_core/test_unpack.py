@@ -1,4 +1,4 @@
-"""Unpacking: killed anywhere it goes on, and a folder under its name is a whole one."""
+"""Unpacking resumes after a kill at any point, and a folder appears only when it is complete."""
 
 import os
 import random
@@ -105,7 +105,7 @@ def test_what_is_half_unpacked_is_no_image_yet_and_is_used_again(archive: Path, 
 
     with pytest.raises(KeyboardInterrupt):
         run(archive, to, interrupt)
-    with pytest.raises(ImageError, match="no image below this folder"):
+    with pytest.raises(ImageError, match="no image in this folder"):
         list_images(to)
     (half / "a" / "7.png").write_bytes(b"half a picture")
     (half / "a" / "from_before.png").write_bytes(b"of another edition")
@@ -133,7 +133,7 @@ def test_a_disk_without_room_is_told_before_a_file_comes(
 ) -> None:
     usage = shutil.disk_usage("/")._replace(free=1000)
     monkeypatch.setattr(unpack_module.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(DownloadError, match=r"300 kB are to be unpacked, only 1 kB are free; make room"):
+    with pytest.raises(DownloadError, match=r"expected 300 kB of free space for unpacking, got 1 kB; make room"):
         run(archive, tmp_path / "to")
     assert not (archive.parent / "unpacked").exists()
 

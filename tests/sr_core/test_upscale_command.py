@@ -243,7 +243,7 @@ def test_an_input_is_never_overwritten(weights: Path, tmp_path: Path, capsys: py
     assert (photos / "a_x2.png").read_bytes() == before
     assert "a.png: would become" in capsys.readouterr().err
     upscaled(weights, photos, photos, status=2)
-    assert "is --out as well" in capsys.readouterr().err
+    assert "is also --out" in capsys.readouterr().err
     assert names(photos) == ["a.png", "a_x2.png", "a_x2_x2.png"]
 
 
@@ -284,9 +284,9 @@ def test_entries_that_are_no_files_are_a_line_each_and_block_nothing(
     upscaled(weights, tmp_path / "out", photos, photos / "b.png", status=2)
     *errors, left_out = capsys.readouterr().err.splitlines()
     assert [line.partition(";")[0] for line in errors] == [
-        f"error: {photos / 'b.png'}: expected an image file, this is a named pipe",
+        f"error: {photos / 'b.png'}: expected an image file, got a named pipe",
         f"error: {photos / 'c.png'}: is a link to gone.png, which cannot be followed (No such file or directory)",
-        f"error: {photos / 'b.png'}: expected an image file, this is a named pipe",
+        f"error: {photos / 'b.png'}: expected an image file, got a named pipe",
     ]
     assert left_out == f"left out: 1 linked folder ({photos / 'linked'})"
     assert names(tmp_path / "out") == ["a_x2.png"]

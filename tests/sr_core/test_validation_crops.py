@@ -11,7 +11,7 @@ from sr_core.patches.validation import crop_places, validation_crops
 
 
 def images(*sizes: tuple[int, int], scale: int = 2) -> tuple[list[str], list[Image], list[Image]]:
-    """Names, LR that is noise, and HR whose every scale x scale block repeats an LR pixel."""
+    """Names, LR images of noise, and HR images in which every scale x scale block repeats an LR pixel."""
     rng = np.random.default_rng(5)
     lr = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
     hr = [image.repeat(scale, axis=0).repeat(scale, axis=1) for image in lr]
@@ -70,7 +70,7 @@ def test_a_image_that_fills_the_square_gives_one_crop_however_many_are_asked_for
 
 
 def test_a_image_too_small_to_be_scored_is_named() -> None:
-    with pytest.raises(ImageError, match=r"p1: .* at least 16 pixels a side at x2, this one has 200x14"):
+    with pytest.raises(ImageError, match=r"p1: .* at least 16 pixels a side at x2, got 200x14"):
         validation_crops(*images((96, 96), (7, 100)), scale=2, crops=2, lr_crop_size=96)
     with pytest.raises(ImageError, match="no validation image"):
         validation_crops([], [], [], scale=2, crops=2, lr_crop_size=96)

@@ -1,4 +1,4 @@
-"""Work that is shared out to processes."""
+"""Work that is distributed to processes."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ def test_every_task_gives_its_result_once(count: int) -> None:
 
 
 def test_tasks_are_handed_over_as_results_are_taken() -> None:
-    """What waits to be taken stays in memory, so it must not be the work on every image of a large set."""
+    """Waiting results stay in memory, so the pool must not work on all images of a large set in advance."""
 
     class Tasks(list[int]):
         taken = 0

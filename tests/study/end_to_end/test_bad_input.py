@@ -83,7 +83,12 @@ def test_images_that_are_all_too_small_are_refused(tiny: Any, refused: Refused, 
     for i in range(3):
         save(data / "train" / f"{i}.png", 15, 40, i)
         save(data / "valid" / f"{i}.png", 80, 80, i)
-    refused(tiny.argv(tmp_path / "root", "--data", data), tmp_path / "root", "no training image holds", "16 HR pixels")
+    refused(
+        tiny.argv(tmp_path / "root", "--data", data),
+        tmp_path / "root",
+        "no training image is large enough",
+        "16 HR pixels",
+    )
 
 
 def test_validation_images_that_are_too_small_are_refused(tiny: Any, refused: Refused, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_where_every_validation_image_is_blank_it_is_one_line_before_anything_is
     ended = commands.run("study.run", *tiny.argv(tmp_path / "root", "--data", data, trials=1))
     assert (ended.status, ended.out) == (2, "")
     assert len(ended.err.splitlines()) == 1
-    assert ended.err.startswith("error: no validation image has detail to score (valid/0.png, ")
+    assert ended.err.startswith("error: no validation image has enough detail (valid/0.png, ")
     assert not (tmp_path / "root").exists()
 
 
