@@ -13,9 +13,9 @@ class InlineExecutor:
     It trains in a thread of its own, for the caller's arithmetic does not flush subnormal numbers.
     """
 
-    def __init__(self, bench: TrialContext) -> None:
-        self._thread = OwnThread(bench.runtime.apply)
-        self._bench = bench
+    def __init__(self, context: TrialContext) -> None:
+        self._thread = OwnThread(context.runtime.apply)
+        self._context = context
         self._running: Generator[TrialEvent, Command, None] | None = None
         self._trial = -1
         self._command: Command | None = None
@@ -29,7 +29,7 @@ class InlineExecutor:
     def start(self, task: TrialTask) -> None:
         assert self._running is None
         self._trial = task.number
-        self._running = run_trial(task, self._bench)
+        self._running = run_trial(task, self._context)
         self._command = None  # a generator's first send takes nothing
 
     def next_event(self) -> TrialEvent | None:
@@ -38,7 +38,7 @@ class InlineExecutor:
         event = self._thread(self._advance, self._running)
         if event is None:
             self._running = None
-        self._command = Command.GO_ON
+        self._command = Command.CONTINUE
         return event
 
     def _advance(self, trial: Generator[TrialEvent, Command, None]) -> TrialEvent | None:

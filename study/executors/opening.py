@@ -11,7 +11,7 @@ from sr_core.training.memory import needing_gpu, share_of_each
 from sr_core.training.runtime import Runtime
 from study.executors.inline import InlineExecutor
 from study.executors.placement import Placement
-from study.executors.processes import ProcessCrew, ProcessWorkerSetup
+from study.executors.processes import ProcessPool, ProcessWorkerSetup
 from study.executors.protocol import Executor
 from study.executors.remote import Limits, RemoteExecutor
 from study.executors.runtime import resolve_runtime
@@ -76,11 +76,11 @@ def open_executor(
     limits = Limits(silence=placement.hang_timeout, trial=placement.trial_timeout or math.inf)
     if placement.executor == "ray":
         _require_ray()
-        from study.executors.ray import RayCrew
+        from study.executors.ray import RayPool
 
         # A slot that waits for room in the cluster is silent for good reason.
-        crew = RayCrew(placement, store, runtime, scale, max_bicubic_psnr)
-        return RemoteExecutor(crew, placement.slots, replace(limits, start=math.inf), one_machine=False)
+        pool = RayPool(placement, store, runtime, scale, max_bicubic_psnr)
+        return RemoteExecutor(pool, placement.slots, replace(limits, start=math.inf), one_machine=False)
     limits = replace(limits, start=max(limits.silence, _START_SECONDS))
     runtime, home, share = run(_settled, runtime, store, scale, placement)
     if placement.executor == "inline":
@@ -93,7 +93,7 @@ def open_executor(
         gpu_share=share,
         max_bicubic_psnr=max_bicubic_psnr,
     )
-    return RemoteExecutor(ProcessCrew(setup), placement.slots, limits)
+    return RemoteExecutor(ProcessPool(setup), placement.slots, limits)
 
 
 def _settled(

@@ -66,7 +66,7 @@ class ProcessWorker:
         self.pipe.close()
 
 
-class ProcessCrew:
+class ProcessPool:
     """Starts workers that end with this process."""
 
     def __init__(self, setup: ProcessWorkerSetup) -> None:
@@ -131,7 +131,7 @@ def _main(
     if setup.gpu_share < 1:
         keep_to_share(setup.gpu_share)
     try:
-        bench = TrialContext(setup.store, setup.runtime, setup.home, max_bicubic_psnr=setup.max_bicubic_psnr)
-        serve(channel, bench)
+        context = TrialContext(setup.store, setup.runtime, setup.home, max_bicubic_psnr=setup.max_bicubic_psnr)
+        serve(channel, context)
     except (EOFError, ConnectionError):
         os._exit(0)  # the coordinator is gone or wants no more

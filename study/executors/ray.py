@@ -116,7 +116,7 @@ class _Store:
         return self._parts
 
 
-class RayCrew:
+class RayPool:
     """Hires actors; they wait for room in the cluster, and end with this process."""
 
     def __init__(

@@ -97,13 +97,13 @@ class _Slot(Generic[W]):
 class RemoteExecutor(Generic[W]):
     """Runs a trial on each of several workers. Workers are hired when first needed, and again when they die."""
 
-    def __init__(self, crew: WorkerPool[W], slots: int, limits: Limits, *, one_machine: bool = True) -> None:
+    def __init__(self, pool: WorkerPool[W], slots: int, limits: Limits, *, one_machine: bool = True) -> None:
         """
         Args:
             one_machine: all slots are on one machine, so that what breaks one breaks all: it ends the session. If
                 not, a broken machine costs its slots, and the session ends with the last of them.
         """
-        self._crew, self._limits, self._one_machine = crew, limits, one_machine
+        self._pool, self._limits, self._one_machine = pool, limits, one_machine
         self._slots = [_Slot[W](number) for number in range(slots)]
         self._inbox: deque[tuple[_Slot[W], W, Message | WorkerGoneError]] = deque()
         self._owed: _Slot[W] | None = None
@@ -120,13 +120,13 @@ class RemoteExecutor(Generic[W]):
         slot = self._slots[task.slot]
         assert slot.trial is None
         if slot.worker is None:
-            slot.worker, slot.ready = self._crew.start_worker(slot.number), False
+            slot.worker, slot.ready = self._pool.start_worker(slot.number), False
         slot.trial, slot.suspended = task.number, None
         slot.begun = slot.heard = time.monotonic()
         slot.worker.send(Begin(task))
 
     def next_event(self) -> TrialEvent | None:
-        self._answer(Command.GO_ON)
+        self._answer(Command.CONTINUE)
         if not self._inbox:
             lost = self._listen()
             if lost is not None:
@@ -154,7 +154,7 @@ class RemoteExecutor(Generic[W]):
             if slot.worker is not None:
                 slot.worker.end()
                 slot.worker = slot.trial = None
-        self._crew.close()
+        self._pool.close()
 
     def _holding(self, trial: int) -> _Slot[W]:
         return next(slot for slot in self._slots if slot.trial == trial)
@@ -169,7 +169,7 @@ class RemoteExecutor(Generic[W]):
         """Wait for news into the inbox; gives up a worker that is overdue."""
         self._forgive_absence()
         employed = [(slot, slot.worker) for slot in self._slots if slot.worker is not None]
-        ready = self._crew.ready([worker for _, worker in employed], _PATIENCE_SECONDS)
+        ready = self._pool.ready([worker for _, worker in employed], _PATIENCE_SECONDS)
         now = self._looked = time.monotonic()
         for slot, worker in employed:
             if any(worker is heard for heard in ready):
@@ -182,7 +182,7 @@ class RemoteExecutor(Generic[W]):
             if slot.trial is None or any(worker is heard for heard in ready):
                 continue
             if slot.suspended is not None and now - slot.suspended > self._limits.suspension:
-                self._dismiss(slot)  # what it had last written is kept
+                self._end_worker(slot)  # what it had last written is kept
             elif now - slot.heard > (limit := self._limits.silence if slot.ready else self._limits.start):
                 return self._lose(slot, f"no sign of life for {limit:g} s")
             elif slot.ready and now - slot.begun > self._limits.trial:
@@ -223,7 +223,7 @@ class RemoteExecutor(Generic[W]):
 
     def _lose(self, slot: _Slot[W], reason: str, *, hit: bool = False) -> WorkerLost | None:
         """The worker is no more; what that means for its trial, if it had begun one."""
-        trial, was_ready = self._dismiss(slot)
+        trial, was_ready = self._end_worker(slot)
         if not was_ready:
             slot.deaths += 1
             if slot.deaths >= (_STARTS_HIT if hit else _STARTS):
@@ -247,7 +247,7 @@ class RemoteExecutor(Generic[W]):
             reason,
         )
 
-    def _dismiss(self, slot: _Slot[W]) -> tuple[int | None, bool]:
+    def _end_worker(self, slot: _Slot[W]) -> tuple[int | None, bool]:
         """End the slot's worker; the trial that it had, and whether it had ever been ready."""
         assert slot.worker is not None
         slot.worker.end()

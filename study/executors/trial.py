@@ -51,7 +51,7 @@ INITIAL_WEIGHTS = "initial.safetensors"
 class Command(Enum):
     """What a trial may be told whenever it has told something."""
 
-    GO_ON = auto()
+    CONTINUE = auto()
     SUSPEND = auto()
     """Write a checkpoint and end, to be continued."""
 
@@ -154,13 +154,13 @@ class TrialContext:
         return self._scorer
 
 
-def run_trial(task: TrialTask, bench: TrialContext) -> Generator[TrialEvent, Command, None]:
+def run_trial(task: TrialTask, context: TrialContext) -> Generator[TrialEvent, Command, None]:
     """Train one trial to its budget, from its checkpoint if it has one; its last event says how it ended.
 
     Whoever drives it sends a Command for each event. It may be closed at any of them.
     """
     try:
-        yield from _train(task, bench)
+        yield from _train(task, context)
     except TakenOverError:
         raise  # it belongs to another owner: nothing has happened to the trial
     except DivergedError as exc:
@@ -188,11 +188,11 @@ def _failure(task: TrialTask, error: Exception) -> Failed:
     )
 
 
-def _train(task: TrialTask, bench: TrialContext) -> Generator[TrialEvent, Command, None]:
-    config, runtime = task.config, bench.runtime
+def _train(task: TrialTask, context: TrialContext) -> Generator[TrialEvent, Command, None]:
+    config, runtime = task.config, context.runtime
     begun = time.perf_counter()
-    patches = bench.patches(config)
-    scorer = bench.scorer(config)
+    patches = context.patches(config)
+    scorer = context.scorer(config)
     rows: list[tuple[str, Score]] = []
 
     def validate(model: nn.Module) -> Mapping[str, float]:

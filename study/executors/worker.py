@@ -95,19 +95,19 @@ def broken(error: OSError, folder: Path) -> Broken:
     return Broken(error.errno or 0, error.strerror or str(error), str(error.filename or folder))
 
 
-def serve(channel: Channel, bench: TrialContext) -> None:
+def serve(channel: Channel, context: TrialContext) -> None:
     """Train what comes down the channel, until it ends or this process should be replaced by a fresh one."""
     channel.send(Ready())
     healthy = True
     while healthy:
         order = channel.receive()
         if isinstance(order, Begin):  # anything else was said to a trial that had just ended
-            healthy = _train(channel, order.task, bench)
+            healthy = _train(channel, order.task, context)
 
 
-def _train(channel: Channel, task: TrialTask, bench: TrialContext) -> bool:
+def _train(channel: Channel, task: TrialTask, context: TrialContext) -> bool:
     """One trial; False where a next one could suffer from it."""
-    trial = run_trial(task, bench)
+    trial = run_trial(task, context)
     healthy, suspended = True, False
     command: Command | None = None
     while True:
@@ -121,10 +121,10 @@ def _train(channel: Channel, task: TrialTask, bench: TrialContext) -> bool:
         except TakenOverError as exc:
             channel.send(TakenOver(str(exc)))
             break
-        if isinstance(event, Failed) and event.cause == "bug" and bench.runtime.device != "cpu":
+        if isinstance(event, Failed) and event.cause == "bug" and context.runtime.device != "cpu":
             healthy = False  # an error inside a CUDA kernel leaves the process's context unusable
         channel.send(event)
-        command = Command.GO_ON
+        command = Command.CONTINUE
         while channel.waiting() or not isinstance(event, Ticked):
             order = channel.receive()
             if isinstance(order, Answer):

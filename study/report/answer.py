@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from study.record.state import TrialState
-from study.report.markup import Html, bullets, element, joined, pairs, paragraph, said
+from study.report.markup import Html, bullets, element, joined, pairs, paragraph, readable
 from study.report.record import StudyRecord, moment, short
 from study.statistics.verdict import Verdict, words
 
@@ -91,7 +91,7 @@ def _tile(number: str, text: str) -> Html:
 
 def _settings(best: TrialState, names: Sequence[str]) -> Html:
     config = best.config.dotted()
-    rows = [(element("span", short(name), title=name), said(config[name])) for name in names]
+    rows = [(element("span", short(name), title=name), readable(config[name])) for name in names]
     return element("div", element("h3", f"The setting of trial {best.number}"), pairs(rows), class_="settings")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from study.record.state import TrialState
 from study.record.wall_time import trial_seconds
-from study.report.drawing import GREY, GROUPS, PAPER, Drawn, csv_text, drawn, sheet, shown
+from study.report.drawing import GREY, GROUPS, PAPER, DrawnFigure, csv_text, draw_figure, figure_html, sheet
 from study.report.markup import joined, missing, pairs, table
 from study.report.page import Section
 from study.report.record import SessionSummary, StudyRecord, duration_of, moment
@@ -90,7 +90,7 @@ def cost(record: StudyRecord) -> Section:
         caption="Sessions",
     )
     body = joined(
-        [pairs((n, v) for n, v in rows if v), shown(figure, alt=alt, caption=caption, least_width=560), sessions]
+        [pairs((n, v) for n, v in rows if v), figure_html(figure, alt=alt, caption=caption, least_width=560), sessions]
     )
     return Section("cost", "Cost", body, figure.files, figure.faults)
 
@@ -107,12 +107,12 @@ def _loads(record: StudyRecord) -> list[tuple[str, str]]:
     return [("mean load of a trial's device", means)] if means else []
 
 
-def _bars(found: Cost) -> Drawn:
+def _bars(found: Cost) -> DrawnFigure:
     rows = [("slot seconds", what, value) for what, value in found.parts.items()]
     rows += [("patches", what, value) for what, value in found.patches.items()]
     rows += [("patches", "saved", found.saved_patches), ("wall seconds", "saved (estimate)", found.saved_wall_seconds)]
     rows += [("wall seconds", "all sessions", found.wall_seconds)]
-    return drawn("cost", csv_text(("unit", "what", "value"), rows), lambda: _draw_bars(found))
+    return draw_figure("cost", csv_text(("unit", "what", "value"), rows), lambda: _draw_bars(found))
 
 
 def _draw_bars(found: Cost) -> "Figure":

@@ -15,11 +15,11 @@ from study.report.drawing import (
     INK,
     PAPER,
     REFERENCES,
-    Drawn,
+    DrawnFigure,
     canvas,
     csv_text,
-    drawn,
-    shown,
+    draw_figure,
+    figure_html,
 )
 from study.report.markup import Html, missing
 from study.report.page import Section
@@ -74,11 +74,11 @@ def history(record: StudyRecord) -> Section:
         f"then.{last}"
     )
     alt = f"Scatter of PSNR of {len(scored)} trials over how many had ended, with the best so far as a line"
-    body = shown(figure, alt=alt, caption=caption, least_width=560)
+    body = figure_html(figure, alt=alt, caption=caption, least_width=560)
     return Section("history", "Optimisation history", body, figure.files, figure.faults)
 
 
-def _history(record: StudyRecord, scored: Sequence[TrialState]) -> Drawn:
+def _history(record: StudyRecord, scored: Sequence[TrialState]) -> DrawnFigure:
     order = _order(record)
     place = {number: count for count, number in enumerate(order, start=1)}
     best_by = dict(zip(order, _best_so_far(record, order), strict=True))
@@ -87,7 +87,7 @@ def _history(record: StudyRecord, scored: Sequence[TrialState]) -> Drawn:
         t, count = record.state.trials[number], place.get(number)
         rows.append((count, number, t.proposed.name, record.status[number], t.patches, t.score, best_by.get(number)))
     columns = ("ended", "trial", "name", "state", "patches", "val/psnr", "best_so_far")
-    return drawn("history", csv_text(columns, rows), lambda: _draw_history(record, scored, order))
+    return draw_figure("history", csv_text(columns, rows), lambda: _draw_history(record, scored, order))
 
 
 def _draw_history(record: StudyRecord, scored: Sequence[TrialState], order: Sequence[int]) -> "Figure":
@@ -159,7 +159,7 @@ def _best_so_far(record: StudyRecord, order: Sequence[int]) -> list[float | None
     return found
 
 
-def learning_curves_figure(record: StudyRecord) -> Section:
+def learning_curves_section(record: StudyRecord) -> Section:
     """Validation PSNR over training patches: the search's trials, then the replicates."""
     searched = [t for t in record.searched if t.curve]
     if not searched:
@@ -171,20 +171,20 @@ def learning_curves_figure(record: StudyRecord) -> Section:
         "◆ paused, ✖ failed."
     )
     alt = f"Learning curves of {len(searched)} trials over training patches"
-    parts: list[Html] = [shown(figure, alt=alt, caption=caption, least_width=560)]
+    parts: list[Html] = [figure_html(figure, alt=alt, caption=caption, least_width=560)]
     files = dict(figure.files)
     faults = figure.faults
     if again is not None:
         caption = "The same of the replicates: finalists and references trained again, one line for each fresh seed."
-        parts.append(shown(again, alt="Learning curves of the replicates", caption=caption, least_width=560))
+        parts.append(figure_html(again, alt="Learning curves of the replicates", caption=caption, least_width=560))
         files |= again.files
         faults += again.faults
     return Section("curves", "Learning curves", Html("".join(parts)), files, faults)
 
 
-def _curves(record: StudyRecord, searched: Sequence[TrialState]) -> Drawn:
+def _curves(record: StudyRecord, searched: Sequence[TrialState]) -> DrawnFigure:
     numbers = results.curves(record.state).to_csv(index=False)
-    return drawn("learning-curves", numbers, lambda: _draw_curves(record, searched))
+    return draw_figure("learning-curves", numbers, lambda: _draw_curves(record, searched))
 
 
 def _draw_curves(record: StudyRecord, searched: Sequence[TrialState]) -> "Figure":
@@ -227,14 +227,14 @@ def _draw_curves(record: StudyRecord, searched: Sequence[TrialState]) -> "Figure
     return figure
 
 
-def _replicate_curves(record: StudyRecord) -> Drawn | None:
+def _replicate_curves(record: StudyRecord) -> DrawnFigure | None:
     again = [t for t in record.state.trials.values() if t.is_replicate and t.curve]
     if not again:
         return None
     columns = ("finalist", "of", "seed", "trial", "patches", "val/psnr", "val/ssim")
     rows = [(t.proposed.name, t.proposed.of, t.proposed.replicate, t.number, p.patches, p.scores["val/psnr"],
              p.scores.get("val/ssim")) for t in again for p in t.curve]  # fmt: skip
-    return drawn("replicate-curves", csv_text(columns, rows), lambda: _draw_replicate_curves(record, again))
+    return draw_figure("replicate-curves", csv_text(columns, rows), lambda: _draw_replicate_curves(record, again))
 
 
 def _draw_replicate_curves(record: StudyRecord, again: Sequence[TrialState]) -> "Figure":

@@ -60,7 +60,7 @@ _SETTINGS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class DrawnFigure:
     """One figure of the report."""
 
     name: str
@@ -86,7 +86,7 @@ class Drawn:
 
 
 def canvas(width: float, height: float) -> "tuple[Figure, Axes]":
-    """An empty figure of that many inches with one pair of axes; for use within `drawn`."""
+    """An empty figure of that many inches with one pair of axes; for use within `draw_figure`."""
     figure = sheet(width, height)
     axes = figure.subplots()
     axes.grid(True)
@@ -94,7 +94,7 @@ def canvas(width: float, height: float) -> "tuple[Figure, Axes]":
 
 
 def sheet(width: float, height: float) -> "Figure":
-    """An empty figure of that many inches; for use within `drawn`."""
+    """An empty figure of that many inches; for use within `draw_figure`."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
@@ -108,7 +108,9 @@ def middle_colours() -> "LinearSegmentedColormap":
     return LinearSegmentedColormap.from_list("middle", mpl.colormaps["cividis"](np.linspace(0.12, 0.88, 64)))
 
 
-def drawn(name: str, numbers: str, draw: "Callable[[], Figure]", settings: Mapping[str, object] | None = None) -> Drawn:
+def draw_figure(
+    name: str, numbers: str, draw: "Callable[[], Figure]", settings: Mapping[str, object] | None = None
+) -> DrawnFigure:
     """The figure as files; if it cannot be drawn, its numbers and a sentence that says why.
 
     Args:
@@ -126,10 +128,10 @@ def drawn(name: str, numbers: str, draw: "Callable[[], Figure]", settings: Mappi
             image = png(figure, its)
             width, height = figure.get_size_inches()
     except Exception as exc:  # whatever a library of figures raises: the rest of the page stands
-        return Drawn(name, b"", b"", numbers, (0, 0), f"The figure {name} could not be drawn ({cause(exc)}).")
+        return DrawnFigure(name, b"", b"", numbers, (0, 0), f"The figure {name} could not be drawn ({cause(exc)}).")
     page = _following_the_page(text)
     small = len(page) <= max(_LARGEST_SVG, len(image))
-    return Drawn(name, page.encode() if small else image, image, numbers, (96 * width, 96 * height))
+    return DrawnFigure(name, page.encode() if small else image, image, numbers, (96 * width, 96 * height))
 
 
 def _following_the_page(svg: str) -> str:
@@ -138,7 +140,7 @@ def _following_the_page(svg: str) -> str:
     return re.sub(r"^<svg[^>]*>", lambda opening: opening[0] + _STYLE, svg)
 
 
-def shown(figure: Drawn, *, alt: str, caption: object, least_width: int = 0) -> Html:
+def figure_html(figure: DrawnFigure, *, alt: str, caption: object, least_width: int = 0) -> Html:
     """The figure in the page, with what is seen on it in a sentence and its numbers to take away.
 
     A figure that could not be drawn is a line that says so, with its numbers.

@@ -18,7 +18,7 @@ from study.report.page import Section
 from study.report.record import StudyRecord
 from study.report.scenes import Box, Scene, errors, scenes
 
-_TITLE = "ImageSet"
+_TITLE = "Images"
 _LARGEST = 5_500_000
 """Bytes of images in the page; scenes beyond that are left out."""
 

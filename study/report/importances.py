@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from study import results
 from study.plots.figures import cause
 from study.report.cache import Cache
-from study.report.drawing import BEST, GREY, GROUPS, INK, Drawn, canvas, drawn, shown
+from study.report.drawing import BEST, GREY, GROUPS, INK, DrawnFigure, canvas, draw_figure, figure_html
 from study.report.markup import Html, bullets, missing
 from study.report.page import Section
 from study.report.record import StudyRecord, short
@@ -49,7 +49,7 @@ def importances(record: StudyRecord, cache: Cache) -> Section:
         f"of them; hatched: not resolved from noise.{_limits(record, len(points))}"
     )
     alt = "Bars of importance: " + "; ".join(told)
-    body = Html("".join([bullets(told), shown(figure, alt=alt, caption=caption, least_width=480)]))
+    body = Html("".join([bullets(told), figure_html(figure, alt=alt, caption=caption, least_width=480)]))
     return Section("importance", title, body, figure.files, figure.faults)
 
 
@@ -68,9 +68,11 @@ def _limits(record: StudyRecord, count: int) -> str:
     return " " + " ".join(told)
 
 
-def _importances(found: Sequence[Importance]) -> Drawn:
+def _importances(found: Sequence[Importance]) -> DrawnFigure:
     numbers = results.importances(found).to_csv(index=False)
-    return drawn("importance", numbers, lambda: _draw_importances(found), {"hatch.color": GREY, "hatch.linewidth": 0.8})
+    return draw_figure(
+        "importance", numbers, lambda: _draw_importances(found), {"hatch.color": GREY, "hatch.linewidth": 0.8}
+    )
 
 
 def _draw_importances(found: Sequence[Importance]) -> "Figure":

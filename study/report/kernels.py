@@ -23,7 +23,7 @@ from sr_core.process.progress import ProgressBar
 from study.plots.figures import name_in_figure
 from study.record.events import max_bicubic_psnr
 from study.report.cache import Cache
-from study.report.drawing import INK, Drawn, canvas, csv_text, drawn, middle_colours, shown
+from study.report.drawing import INK, DrawnFigure, canvas, csv_text, draw_figure, figure_html, middle_colours
 from study.report.markup import Html, missing, table
 from study.report.material import WEIGHTS_NEEDED, Network, Setting, settings_of, validation_images
 from study.report.page import Section
@@ -74,7 +74,7 @@ def kernels(record: StudyRecord, data: Path | None, cache: Cache) -> Section:
     cells = [(row.title, row.train_kernel, *(_cell(e) for e in row.scores)) for row in rows]
     cells.insert(0, ("bicubic", "none", *(f"{b:.2f}" for b in bicubic)))
     numbers = table(("setting", "trained on", *names), cells, caption="PSNR [dB] by evaluation kernel", class_="small")
-    body = Html(shown(figure, alt=alt, caption=caption, least_width=760) + numbers)
+    body = Html(figure_html(figure, alt=alt, caption=caption, least_width=760) + numbers)
     return Section("kernels", _TITLE, body, figure.files, figure.faults)
 
 
@@ -197,7 +197,9 @@ def _psnr(sr: NDArray[np.floating], hr: Image, scale: int) -> float:
     return min(PSNR_CAP, psnr(rgb_to_y(clipped, BT601_STUDIO), rgb_to_y(hr, BT601_STUDIO), border=scale))
 
 
-def _matrix(record: StudyRecord, names: Sequence[Kernel], bicubic: Sequence[float], rows: Sequence[KernelRow]) -> Drawn:
+def _matrix(
+    record: StudyRecord, names: Sequence[Kernel], bicubic: Sequence[float], rows: Sequence[KernelRow]
+) -> DrawnFigure:
     gains = np.array([[e.mean - b for e, b in zip(row.scores, bicubic, strict=True)] for row in rows])
     numbers = [
         (row.title, row.train_kernel, kernel, e.mean, _finite(e.low), _finite(e.high), e.count, b, e.mean - b)
@@ -205,7 +207,7 @@ def _matrix(record: StudyRecord, names: Sequence[Kernel], bicubic: Sequence[floa
         for kernel, e, b in zip(names, row.scores, bicubic, strict=True)
     ]
     columns = ("setting", "train_kernel", "evaluation_kernel", "psnr", "low", "high", "seeds", "psnr_bicubic", "gain")
-    return drawn("kernels", csv_text(columns, numbers), lambda: _draw_matrix(record, names, bicubic, rows, gains))
+    return draw_figure("kernels", csv_text(columns, numbers), lambda: _draw_matrix(record, names, bicubic, rows, gains))
 
 
 def _draw_matrix(

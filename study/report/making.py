@@ -14,7 +14,7 @@ from study.record.folder import StudyFolder
 from study.report.answer import answer
 from study.report.cache import Cache
 from study.report.cost import cost
-from study.report.course import history, learning_curves_figure
+from study.report.course import history, learning_curves_section
 from study.report.images import images
 from study.report.importances import importances
 from study.report.kernels import kernels
@@ -109,7 +109,7 @@ def contents(record: StudyRecord, data: Path | None, cache: Cache, show: bool) -
         lambda: replicates(record, told),
         lambda: images(record, data, cache, show=show),
         lambda: history(record),
-        lambda: learning_curves_figure(record),
+        lambda: learning_curves_section(record),
         lambda: importances(record, cache),
         lambda: parallel(record),
         lambda: slices(record),

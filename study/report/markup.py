@@ -96,10 +96,10 @@ def cell(value: object, **attributes: object) -> Html:
     numeric = isinstance(value, int | float) and not isinstance(value, bool)
     looks_numeric = numeric or (isinstance(value, str) and _NUMBER.fullmatch(value) is not None)
     classes = " ".join(filter(None, ("number" if looks_numeric else "", str(attributes.pop("class_", "") or ""))))
-    return element("td", said(value), class_=classes or None, **attributes)
+    return element("td", readable(value), class_=classes or None, **attributes)
 
 
-def said(value: Any) -> object:
+def readable(value: Any) -> object:
     """A value as people read it; markup stays what it is."""
     if isinstance(value, Html):
         return value
@@ -108,5 +108,5 @@ def said(value: Any) -> object:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list | tuple):
-        return ", ".join(str(said(one)) for one in value)
+        return ", ".join(str(readable(one)) for one in value)
     return str(value)

@@ -8,7 +8,7 @@ from sr_core.metrics.evaluate import describe_protocol
 from study.question.experiment import available
 from study.question.space import Dimension
 from study.record.folder import default_root
-from study.report.markup import Html, element, joined, pairs, said, table
+from study.report.markup import Html, element, joined, pairs, readable, table
 from study.report.page import Section
 from study.report.record import StudyRecord, moment, short
 
@@ -51,7 +51,7 @@ def provenance(record: StudyRecord) -> Section:
     if data.get("leaks"):
         images.append(("training images that show a held-out one", f"{len(data['leaks'])}, allowed by --allow-leak"))
     search = opened.question["search"]
-    bits = [(name, said(value)) for name, value in opened.runtime.items()]
+    bits = [(name, readable(value)) for name, value in opened.runtime.items()]
     space = table(
         ("hyperparameter", "range", "values", "role"),
         [(short(d.label), type(d.range).__name__, _values(d), d.role) for d in record.space.dimensions],
@@ -63,7 +63,7 @@ def provenance(record: StudyRecord) -> Section:
     )
     body = [
         _group("Study", study),
-        _group("Search", [(name.replace("_", " "), said(value)) for name, value in search.items()]),
+        _group("Search", [(name.replace("_", " "), readable(value)) for name, value in search.items()]),
         space,
         _group("Data", images),
         _group("Code and machine of the last session", code),
@@ -91,7 +91,7 @@ def _commit(git: Mapping[str, Any]) -> Html:
 def _values(dimension: Dimension) -> str:
     content = dimension.describe()
     if "values" in content:
-        return "; ".join(str(said(value)) for value in content["values"])
+        return "; ".join(str(readable(value)) for value in content["values"])
     return f"{content['low']:g} to {content['high']:g}" + (", logarithmic" if content["log"] else "")
 
 

@@ -7,7 +7,7 @@ from sr_core.process.names import utf8
 from study import results
 from study.plots.figures import name_in_figure
 from study.report.course import colours_of
-from study.report.drawing import GREY, INK, Drawn, canvas, csv_text, drawn, shown
+from study.report.drawing import GREY, INK, DrawnFigure, canvas, csv_text, draw_figure, figure_html
 from study.report.markup import Html, bullets, missing, paragraph, table
 from study.report.page import Section
 from study.report.record import StudyRecord
@@ -73,7 +73,7 @@ def replicates(record: StudyRecord, told: Verdict | None) -> Section:
         "An interval speaks of training seeds on these validation images, not of other images (docs/STATISTICS.md)."
     )
     parts = [
-        shown(figure, alt=alt, caption=caption, least_width=480),
+        figure_html(figure, alt=alt, caption=caption, least_width=480),
         comparisons if told.against else "",
         settings,
         bullets(failures(record.state)),
@@ -103,7 +103,7 @@ def _interval(low: float, high: float, sign: str = "") -> str:
     return f"{low:{sign}.3f} to {high:{sign}.3f}"
 
 
-def _scores(record: StudyRecord, told: Verdict) -> Drawn:
+def _scores(record: StudyRecord, told: Verdict) -> DrawnFigure:
     rows: list[tuple[object, ...]] = []
     for judged in told.judged:
         estimate = judged.estimate
@@ -113,7 +113,7 @@ def _scores(record: StudyRecord, told: Verdict) -> Drawn:
             (judged.title, "search", judged.trial.score, "", ""),
         ]
     numbers = csv_text(("setting", "what", "val/psnr", "low", "high"), rows)
-    return drawn("replicates-and-verdict", numbers, lambda: _draw_scores(record, told))
+    return draw_figure("replicates-and-verdict", numbers, lambda: _draw_scores(record, told))
 
 
 def _draw_scores(record: StudyRecord, told: Verdict) -> "Figure":

@@ -16,12 +16,12 @@ from study.report.drawing import (
     GROUPS,
     INK,
     PAPER,
-    Drawn,
+    DrawnFigure,
     csv_text,
-    drawn,
+    draw_figure,
+    figure_html,
     middle_colours,
     sheet,
-    shown,
 )
 from study.report.markup import missing
 from study.report.page import Section
@@ -69,7 +69,7 @@ def parallel(record: StudyRecord) -> Section:
     )
     over = ", ".join(d.label for d in record.space.dimensions)
     alt = f"Parallel coordinates of {len(trials)} trials over {over} and PSNR"
-    body = shown(figure, alt=alt, caption=caption, least_width=720)
+    body = figure_html(figure, alt=alt, caption=caption, least_width=720)
     return Section("parallel", title, body, figure.files, figure.faults)
 
 
@@ -124,11 +124,11 @@ def label(value: Any) -> str:
     )
 
 
-def _parallel(record: StudyRecord, trials: Sequence[tuple[TrialState, Mapping[str, Any]]]) -> Drawn:
+def _parallel(record: StudyRecord, trials: Sequence[tuple[TrialState, Mapping[str, Any]]]) -> DrawnFigure:
     dimensions = record.space.dimensions
     columns = ("trial", "state", "val/psnr", *(d.label for d in dimensions))
     rows = [(t.number, record.status[t.number], t.score, *(label(p[d.label]) for d in dimensions)) for t, p in trials]
-    return drawn("parallel-coordinates", csv_text(columns, rows), lambda: _draw_parallel(record, trials))
+    return draw_figure("parallel-coordinates", csv_text(columns, rows), lambda: _draw_parallel(record, trials))
 
 
 def _draw_parallel(record: StudyRecord, trials: Sequence[tuple[TrialState, Mapping[str, Any]]]) -> "Figure":
@@ -195,18 +195,18 @@ def slices(record: StudyRecord) -> Section:
         f"{_told(trials, 'mark_name')}. Marks at one listed value are spread sideways.{by_loss}"
     )
     alt = f"Scatter plots of PSNR over {', '.join(d.label for d in record.space.dimensions)}"
-    body = shown(figure, alt=alt, caption=caption, least_width=640)
+    body = figure_html(figure, alt=alt, caption=caption, least_width=640)
     return Section("slices", title, body, figure.files, figure.faults)
 
 
-def _slices(record: StudyRecord, trials: Sequence[tuple[TrialState, Mapping[str, Any]]]) -> Drawn:
+def _slices(record: StudyRecord, trials: Sequence[tuple[TrialState, Mapping[str, Any]]]) -> DrawnFigure:
     dimensions = record.space.dimensions
     numbers = csv_text(
         ("hyperparameter", "value", "loss", "trial", "state", "val/psnr"),
         [(d.label, label(p[d.label]), t.config.train.loss, t.number, record.status[t.number], t.score)
          for d in dimensions for t, p in trials],
     )  # fmt: skip
-    return drawn("slices", numbers, lambda: _draw_slices(record, trials))
+    return draw_figure("slices", numbers, lambda: _draw_slices(record, trials))
 
 
 def _draw_slices(record: StudyRecord, trials: Sequence[tuple[TrialState, Mapping[str, Any]]]) -> "Figure":

@@ -24,8 +24,8 @@ from rich.live import Live
 from sr_core.process.stopping import StopSignal
 from study.record.events import Event, Failed, TrialEvent, Warned, WorkerLost
 from study.record.state import StudyState
-from study.screen.importance_beside import ImportanceBeside
-from study.screen.live_table import Shown, stamped
+from study.screen.background_importance import BackgroundImportance
+from study.screen.live_table import ScreenState, stamped
 from study.screen.terminal import PlainView, View, describe_event, is_screen
 from study.statistics.pace import Lap, follow
 
@@ -37,7 +37,7 @@ _MESSAGES = 1_000
 _STOPPING = {"interrupted": "Ctrl-C again to stop at once", "terminated": "SIGTERM", "timeout": "the time is up"}
 
 
-class Troubled(Protocol):
+class TrackedView(Protocol):
     """Who keeps a view of the study up to date (study.tracking.follower)."""
 
     @property
@@ -53,8 +53,8 @@ def make_view(
     *,
     slots: int,
     stop: StopSignal,
-    views: Sequence[Troubled] = (),
-    importance: Callable[[], ImportanceBeside] | None = None,
+    views: Sequence[TrackedView] = (),
+    importance: Callable[[], BackgroundImportance] | None = None,
 ) -> View:
     """The view that fits where the output goes: a screen, or plain lines."""
     if not is_screen(out):
@@ -72,8 +72,8 @@ class LiveView:
         *,
         slots: int,
         stop: StopSignal,
-        views: Sequence[Troubled] = (),
-        importance: ImportanceBeside | None = None,
+        views: Sequence[TrackedView] = (),
+        importance: BackgroundImportance | None = None,
     ) -> None:
         self._out, self._asked, self._slots, self._stop = out, asked, slots, stop
         self._views, self._importance = views, importance
@@ -193,12 +193,12 @@ class LiveView:
                     self._live.update(shown, refresh=True)
             rest = max(_REDRAW_SECONDS, _REST_FACTOR * (time.perf_counter() - begun))
 
-    def _shown(self) -> Shown:
+    def _shown(self) -> ScreenState:
         state, now, stop = self._state, time.time(), self._stop
         doing = self._doing
         if stop.reason is not None and not doing:
             doing = f"stopping after a checkpoint ({_STOPPING[stop.reason]})"
-        return Shown(
+        return ScreenState(
             state=state,
             asked=self._asked,
             slots=self._slots,

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from study.record.state import StudyState, TrialState
 from study.screen.sparkline import SparklineScale, cells_of, scale_of, sparkline
-from study.screen.terminal import duration, event_in_words, settings_in_words
+from study.screen.terminal import duration, settings_in_words, value_in_words
 from study.statistics import pace
 from study.statistics.replication import interim, lost_winner
 
@@ -29,7 +29,7 @@ _LEAST_SETTINGS = 12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Shown:
+class ScreenState:
     """All that a screen is drawn from."""
 
     state: StudyState
@@ -56,7 +56,7 @@ class Shown:
             yield line
 
 
-def screen(shown: Shown, width: int, height: int) -> list[Text]:
+def screen(shown: ScreenState, width: int, height: int) -> list[Text]:
     """The lines, at most `height` of at most `width` columns, the important ones first to have their place."""
     scale = scale_of(shown.state)  # it looks at every validation of the study
     sections = {
@@ -98,7 +98,7 @@ def _share_out(wanted: Mapping[str, int], height: int) -> dict[str, int]:
     return got
 
 
-def _head(shown: Shown, width: int) -> list[Text]:
+def _head(shown: ScreenState, width: int) -> list[Text]:
     state = shown.state
     assert state.opened is not None
     begun = state.session.time if state.session else shown.now
@@ -126,7 +126,7 @@ def _head(shown: Shown, width: int) -> list[Text]:
     return lines + [Text(line) for line in _flow(parts, width)]
 
 
-def _phase(shown: Shown) -> str:
+def _phase(shown: ScreenState) -> str:
     state = shown.state
     counts = f"{state.counted} of {shown.asked} trials"
     begun = [t for t in state.trials.values() if t.is_replicate]
@@ -142,7 +142,7 @@ def _phase(shown: Shown) -> str:
     return f"training the finalists again; {counts}" if again else f"searching; {counts}"
 
 
-def _bar(shown: Shown, width: int) -> Text:
+def _bar(shown: ScreenState, width: int) -> Text:
     """By patches, replicates included: what is done of what there is to do."""
     done = sum(pace.reached(t, shown.laps) for t in shown.state.trials.values())
     left = pace.to_do(shown.state, shown.asked, shown.laps)
@@ -150,7 +150,7 @@ def _bar(shown: Shown, width: int) -> Text:
     return Text.assemble(("━" * full, "cyan"), ("─" * (width - full), "dim"))
 
 
-def _slots(shown: Shown, scale: SparklineScale | None, width: int, height: int) -> list[Text]:
+def _slots(shown: ScreenState, scale: SparklineScale | None, width: int, height: int) -> list[Text]:
     """A heading and a row for each slot; where the screen is too short for all, the last row counts the others."""
     state, cells = shown.state, cells_of(shown.state)
     on_slots = {lap.slot: state.trials[number] for number, lap in shown.laps.items() if number in state.trials}
@@ -177,7 +177,7 @@ def _slots(shown: Shown, scale: SparklineScale | None, width: int, height: int) 
     return _columns(headings, rows, width)
 
 
-def _running(shown: Shown, trial: TrialState, curve: str, values: str) -> list[str]:
+def _running(shown: ScreenState, trial: TrialState, curve: str, values: str) -> list[str]:
     lap = shown.laps[trial.number]
     silent = shown.now - shown.heard.get(trial.number, shown.now)
     return [
@@ -191,7 +191,7 @@ def _running(shown: Shown, trial: TrialState, curve: str, values: str) -> list[s
     ]
 
 
-def _best(shown: Shown, scale: SparklineScale | None, width: int) -> list[Text]:
+def _best(shown: ScreenState, scale: SparklineScale | None, width: int) -> list[Text]:
     """The best trials so far, and every reference in its place."""
     state, cells = shown.state, cells_of(shown.state)
     bicubic, best = state.bicubic["val/psnr"], state.best()
@@ -249,7 +249,7 @@ def _settings(state: StudyState, chosen: Sequence[TrialState]) -> tuple[str, dic
     """The swept names, and for each trial its values below each other; a reference or replicate has its name."""
     names = state.swept
     cells = {
-        t.number: [event_in_words(t.proposed.values[name]) for name in names]
+        t.number: [value_in_words(t.proposed.values[name]) for name in names]
         for t in chosen
         if not t.is_reference and not t.is_replicate and names and set(names) <= set(t.proposed.values)
     }

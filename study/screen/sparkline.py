@@ -9,7 +9,7 @@ from study.record.events import Validated
 from study.record.state import OBJECTIVE, StudyState, TrialState
 from study.statistics.pace import budget_of
 
-MOST_CELLS = 12
+MAX_CELLS = 12
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _TO_COME = "·"
 _LOWEST = 0.1
@@ -42,7 +42,7 @@ def cells_of(state: StudyState) -> int:
     """How many characters a whole curve of this study has."""
     assert state.opened is not None
     base = state.opened.question["base"]
-    return min(MOST_CELLS, max(1, int(base["train.budget_patches"]) // int(base["evaluation.every_patches"])))
+    return min(MAX_CELLS, max(1, int(base["train.budget_patches"]) // int(base["evaluation.every_patches"])))
 
 
 def sparkline(trial: TrialState, scale: SparklineScale | None, cells: int) -> str:

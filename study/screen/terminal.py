@@ -125,10 +125,10 @@ def settings_in_words(trial: TrialState) -> str:
         return f"{trial.label}: trial {trial.proposed.of} again"
     if trial.is_reference:
         return f"reference: {trial.proposed.name}"
-    return ", ".join(f"{name.rpartition('.')[2]} {event_in_words(v)}" for name, v in trial.proposed.values.items())
+    return ", ".join(f"{name.rpartition('.')[2]} {value_in_words(v)}" for name, v in trial.proposed.values.items())
 
 
-def event_in_words(value: object) -> str:
+def value_in_words(value: object) -> str:
     """A setting's value, briefly."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
@@ -204,12 +204,12 @@ def ranking_table(state: StudyState, limit: int = _SHOWN) -> Ranking:
             label = f"{trial.number} {trial.proposed.name}".strip()
             gain = f"{scores['val/psnr'] - bicubic['val/psnr']:+.3f}"
             cells = [str(rank), label, f"{scores['val/psnr']:.3f}", f"{scores['val/ssim']:.4f}", gain]
-            rows.append((scores["val/psnr"], cells, [event_in_words(config[name]) for name in names]))
+            rows.append((scores["val/psnr"], cells, [value_in_words(config[name]) for name in names]))
     ordered = sorted(rows, key=lambda row: -row[0])
     return Ranking([name.rpartition(".")[2] for name in names], [(cells, values) for _, cells, values in ordered])
 
 
-def material(opened: StudyOpened) -> list[str]:
+def describe_images(opened: StudyOpened) -> list[str]:
     """What a study is trained and scored on, and what of it is not as one might think."""
     data, base = opened.data, opened.question["base"]
     train, valid = (sum(row[0] == split for row in data["pictures"]) for split in ("train", "valid"))

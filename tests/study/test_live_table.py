@@ -10,7 +10,7 @@ from rich.console import Console
 
 from experiments.quickstart import EXPERIMENT
 from study.record import events as ev
-from study.screen.live_table import Shown, screen
+from study.screen.live_table import ScreenState, screen
 from study.screen.sparkline import SparklineScale, scale_of, sparkline
 from study.search.replicates import due
 from study.statistics import pace
@@ -27,11 +27,11 @@ VALUES = {
 
 
 @pytest.fixture
-def shown(history: Callable[..., Any]) -> Callable[..., Shown]:
+def shown(history: Callable[..., Any]) -> Callable[..., ScreenState]:
     """shown(slots): references, ten finished and two pruned trials, and one running trial on every slot but the last
     two, of which one starts a trial and one is idle."""
 
-    def make(slots: int = 3, **more: Any) -> Shown:
+    def make(slots: int = 3, **more: Any) -> ScreenState:
         told = history(replace(EXPERIMENT, replicates=3))
         told.session()
         for name, score in (("authors", 28.5), ("blog", 28.0)):
@@ -58,7 +58,7 @@ def shown(history: Callable[..., Any]) -> Callable[..., Shown]:
             told.propose(VALUES)
         now = told.state.session.time + 100
         given = {"heard": dict.fromkeys(laps, now)} | more
-        return Shown(state=told.state, asked=50, slots=slots, laps=laps, now=now, **given)
+        return ScreenState(state=told.state, asked=50, slots=slots, laps=laps, now=now, **given)
 
     return make
 
@@ -136,10 +136,10 @@ def test_replicates_are_counted_beside_the_trials(history: Any) -> None:
     told.session(trials=1)
     told.try_out(VALUES, 30.0)
     told.replicate(due(told.state, experiment), 30.1)
-    given = Shown(state=told.state, asked=1, slots=1, now=told.state.session.time + 10)
+    given = ScreenState(state=told.state, asked=1, slots=1, now=told.state.session.time + 10)
     assert screen(given, 100, 10)[0].plain == "small: training the finalists again; 1 of 1 trials, 1 of 3 replicates"
     told.start(told.propose({"train.loss": "l2"}))  # more trials were asked for
-    given = Shown(state=told.state, asked=2, slots=1, now=told.state.session.time + 20)
+    given = ScreenState(state=told.state, asked=2, slots=1, now=told.state.session.time + 20)
     assert screen(given, 100, 10)[0].plain == "small: searching; 1 of 2 trials, 1 of 3 replicates"
 
 
@@ -149,7 +149,7 @@ def test_a_longer_training_is_no_search(history: Any) -> None:
     config = told.experiment.base.with_values({"train.budget_patches": 19_200})
     longer = {"role": "training", "name": "", "config": config.to_json(), "config_hash": "feed", "values": {}}
     told.tell(ev.Proposed, trial=12, **longer)
-    given = Shown(state=told.state, asked=1, slots=1, now=told.state.session.time + 10)
+    given = ScreenState(state=told.state, asked=1, slots=1, now=told.state.session.time + 10)
     assert screen(given, 100, 10)[0].plain == "small: training trial 12 with 19,200 patches"
     stopping = replace(given, doing="stopping after a checkpoint")
     assert screen(stopping, 100, 10)[0].plain.startswith("small: stopping after a checkpoint; ")

@@ -16,7 +16,7 @@ from study.report.cost import _loads
 from study.report.ranking import ranking
 from study.report.record import record_of
 from study.screen import live_table
-from study.screen.live_table import Shown, screen
+from study.screen.live_table import ScreenState, screen
 
 TRIALS = 40
 
@@ -72,7 +72,7 @@ def test_a_drawing_of_the_live_screen_sorts_trials_and_validations_once(
 ) -> None:
     ranked, scaled = Counted(monkeypatch, StudyState, "_ranked"), Counted(monkeypatch, live_table, "scale_of")
     now = told.state.last_time + 10
-    lines = screen(Shown(state=replace(told.state), asked=TRIALS + 9, slots=2, now=now), 140, 50)
+    lines = screen(ScreenState(state=replace(told.state), asked=TRIALS + 9, slots=2, now=now), 140, 50)
     assert (ranked.calls, scaled.calls) == (1, 1)
     assert any(line.plain.startswith("rank  trial  curve") for line in lines)
 

@@ -88,7 +88,7 @@ def test_a_worker_keeps_to_its_share_of_the_gpu_before_it_allocates(monkeypatch:
     for name in ("end_with_parent", "write_to", "log_warnings", "check_that_threads_agree", "serve"):
         monkeypatch.setattr(processes, name, noted(name))
     monkeypatch.setattr(processes, "keep_to_share", noted("share"))
-    monkeypatch.setattr(processes, "Bench", noted("Bench"))
+    monkeypatch.setattr(processes, "TrialContext", noted("TrialContext"))
     monkeypatch.setattr(Runtime, "apply", noted("settings"))
     monkeypatch.setattr(signal, "signal", noted("signal"))
     monkeypatch.setattr(logging, "basicConfig", noted("logging"))
@@ -102,4 +102,4 @@ def test_a_worker_keeps_to_its_share_of_the_gpu_before_it_allocates(monkeypatch:
     ours.close()
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
     after = done[done.index("settings") :]
-    assert after == ["settings", "check_that_threads_agree", ("share", 0.25), "Bench", "serve"]
+    assert after == ["settings", "check_that_threads_agree", ("share", 0.25), "TrialContext", "serve"]

@@ -72,7 +72,7 @@ def far(ray: Ray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[t
 def setup(far: types.ModuleType, **options: Any) -> Any:
     common = {"store": Path("store.h5"), "fingerprint": "f", "runtime": resolve(threads=1), "scale": 2}
     common["max_bicubic_psnr"] = 50.0
-    return far.Setup(
+    return far.RayWorkerSetup(
         **{
             **common,
             "source": provenance.source_hash(),
@@ -105,12 +105,12 @@ def test_an_actor_chooses_the_home_of_its_pixels_with_the_share_of_its_slot_and_
 ) -> None:
     chosen = Chosen("disk")
     benches: list[Any] = []
-    monkeypatch.setattr(far, "choose_home", chosen)
-    monkeypatch.setattr(far, "Bench", lambda *given, **options: benches.append(given))
+    monkeypatch.setattr(far, "choose_patch_source", chosen)
+    monkeypatch.setattr(far, "TrialContext", lambda *given, **options: benches.append(given))
     monkeypatch.setattr(far, "serve", lambda channel, bench: channel.send(Ready()))
-    actor = far.Far(setup(far, slots_per_gpu=3))
-    assert heard(actor) == far.Suitable("node-1", "disk")
-    actor.tell(far.Home("host"))  # the first actor of this node has said so
+    actor = far.RayTrialRunner(setup(far, slots_per_gpu=3))
+    assert heard(actor) == far.SuitableSources("node-1", "disk")
+    actor.tell(far.ChosenPatchSource("host"))  # the first actor of this node has said so
     assert heard(actor).message == Ready()
     assert chosen.shares == [("cpu", 4, 3)], "the node has four cores, so no more than four of the eight slots"
     assert benches[0][2] == "host"
@@ -119,14 +119,14 @@ def test_an_actor_chooses_the_home_of_its_pixels_with_the_share_of_its_slot_and_
 def test_a_trial_that_is_told_before_the_home_waits_its_turn(
     far: types.ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(far, "choose_home", Chosen("host"))
-    monkeypatch.setattr(far, "Bench", lambda *_, **options: None)
+    monkeypatch.setattr(far, "choose_patch_source", Chosen("host"))
+    monkeypatch.setattr(far, "TrialContext", lambda *_, **options: None)
     orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
     monkeypatch.setattr(far, "serve", lambda channel, bench: orders.put(channel.receive()))
-    actor = far.Far(setup(far))
+    actor = far.RayTrialRunner(setup(far))
     actor.tell("a trial")
-    assert isinstance(heard(actor), far.Suitable)
-    actor.tell(far.Home("host"))
+    assert isinstance(heard(actor), far.SuitableSources)
+    actor.tell(far.ChosenPatchSource("host"))
     assert orders.get(timeout=20) == "a trial"
 
 
@@ -143,9 +143,9 @@ def test_the_first_actor_of_a_node_decides_for_all_of_it(far: types.ModuleType, 
     actor = method(next=method(remote=lambda: found.pop(0)), tell=method(remote=told.append))
     homes: dict[str, Any] = {}
     for machine, home in (("n1", "device"), ("n1", "host"), ("n2", "disk")):
-        found[:] = [far.Suitable(machine, home), None]
+        found[:] = [far.SuitableSources(machine, home), None]
         near.RayWorker(actor, None, homes).receive()
-    assert told == [far.Home("device"), far.Home("device"), far.Home("disk")]
+    assert told == [far.ChosenPatchSource("device"), far.ChosenPatchSource("device"), far.ChosenPatchSource("disk")]
 
 
 def test_a_full_disk_of_the_node_is_told_as_the_node_s_and_not_as_an_error_of_the_code(
@@ -154,12 +154,12 @@ def test_a_full_disk_of_the_node_is_told_as_the_node_s_and_not_as_an_error_of_th
     def full(path: Path) -> None:
         raise OSError(28, "No space left on device", "/tmp/x")
 
-    monkeypatch.setattr(far, "choose_home", Chosen("host"))
-    monkeypatch.setattr(far, "Bench", lambda *_, **options: None)
+    monkeypatch.setattr(far, "choose_patch_source", Chosen("host"))
+    monkeypatch.setattr(far, "TrialContext", lambda *_, **options: None)
     monkeypatch.setattr(far, "serve", lambda *_: full(Path()))
-    actor = far.Far(setup(far))
+    actor = far.RayTrialRunner(setup(far))
     heard(actor)
-    actor.tell(far.Home("host"))
+    actor.tell(far.ChosenPatchSource("host"))
     assert heard(actor).message == Broken(28, "No space left on device", "/tmp/x")
 
 

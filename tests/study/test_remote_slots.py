@@ -66,15 +66,15 @@ class Clock:
         return self.now
 
 
-class FakeCrew:
+class FakePool:
     def __init__(self, clock: Clock) -> None:
-        self.hired: list[FakeWorker] = []
+        self.started: list[FakeWorker] = []
         self.closed = False
         self._clock = clock
 
     def start_worker(self, slot: int) -> FakeWorker:
-        self.hired.append(FakeWorker(deque([Ready()])))
-        return self.hired[-1]
+        self.started.append(FakeWorker(deque([Ready()])))
+        return self.started[-1]
 
     def ready(self, workers: Sequence[FakeWorker], timeout: float) -> list[FakeWorker]:
         found = [worker for worker in workers if worker.said]
@@ -89,13 +89,13 @@ class FakeCrew:
 @dataclass
 class Stage:
     clock: Clock
-    crew: FakeCrew
+    pool: FakePool
     executor: RemoteExecutor[FakeWorker]
 
     def begin(self, number: int, slot: int) -> FakeWorker:
         """The worker that has just been given this trial."""
         self.executor.start(task(number, slot))
-        return self.crew.hired[-1]
+        return self.pool.started[-1]
 
     def events(self, most: int = 20) -> list[ev.TrialEvent]:
         """What is told until nothing more is."""
@@ -107,19 +107,19 @@ class Stage:
 def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
     clock = Clock()
     monkeypatch.setattr(remote, "time", clock)
-    crew = FakeCrew(clock)
-    return Stage(clock, crew, RemoteExecutor(crew, 2, Limits(silence=60.0, trial=300.0, suspension=15.0)))
+    pool = FakePool(clock)
+    return Stage(clock, pool, RemoteExecutor(pool, 2, Limits(silence=60.0, trial=300.0, suspension=15.0)))
 
 
-def test_a_worker_is_hired_when_its_slot_first_gets_a_trial_and_kept_for_the_next(stage: Stage) -> None:
-    assert (stage.executor.free_slots(), stage.executor.running(), stage.crew.hired) == ([0, 1], [], [])
+def test_a_worker_is_started_when_its_slot_first_gets_a_trial_and_kept_for_the_next(stage: Stage) -> None:
+    assert (stage.executor.free_slots(), stage.executor.running(), stage.pool.started) == ([0, 1], [], [])
     worker = stage.begin(4, 1)
     assert (stage.executor.free_slots(), stage.executor.running()) == ([0], [4])
     worker.said.append(Left(4))
     stage.events()
     assert stage.executor.free_slots() == [0, 1]
     stage.begin(5, 1)
-    assert stage.crew.hired == [worker]
+    assert stage.pool.started == [worker]
     assert worker.told == [Begin(task(4, 1)), Begin(task(5, 1))]
 
 
@@ -130,7 +130,7 @@ def test_a_validation_is_answered_when_the_next_event_is_asked_for_and_a_tick_ne
         assert len(worker.told) == 1
     assert len(worker.told) == 1
     stage.executor.next_event()
-    assert worker.told[1:] == [Answer(Command.GO_ON)]
+    assert worker.told[1:] == [Answer(Command.CONTINUE)]
     stage.executor.next_event()
     assert len(worker.told) == 2
 
@@ -183,7 +183,7 @@ def test_workers_that_do_not_even_start_stop_the_study_in_one_line(stage: Stage)
             worker.said.clear()
             worker.said.append(WorkerGoneError("ended with status 1"))
             assert stage.events() == []
-    assert len(stage.crew.hired) == 3
+    assert len(stage.pool.started) == 3
 
 
 def test_workers_that_are_killed_from_outside_while_they_start_are_replaced_more_often(stage: Stage) -> None:
@@ -283,7 +283,7 @@ def test_closing_ends_every_worker(stage: Stage) -> None:
     workers = stage.begin(4, 0), stage.begin(5, 1)
     stage.executor.close()
     assert all(worker.ended for worker in workers)
-    assert stage.crew.closed
+    assert stage.pool.closed
     assert stage.executor.running() == []
 
 
@@ -292,7 +292,7 @@ def test_closing_ends_every_worker(stage: Stage) -> None:
 
 @pytest.fixture
 def cluster(stage: Stage) -> Stage:
-    stage.executor = RemoteExecutor(stage.crew, 3, Limits(), one_machine=False)
+    stage.executor = RemoteExecutor(stage.pool, 3, Limits(), one_machine=False)
     return stage
 
 

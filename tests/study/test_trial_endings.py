@@ -39,7 +39,7 @@ def told_by(task: TrialTask, monkeypatch: pytest.MonkeyPatch, error: BaseExcepti
         raise error
 
     monkeypatch.setattr(trial, "_train", train)
-    return list(trial.run_trial(task, bench=None))  # type: ignore[arg-type]
+    return list(trial.run_trial(task, context=None))  # type: ignore[arg-type]
 
 
 # Endings
@@ -133,7 +133,7 @@ def test_a_trial_holds_its_slot_until_it_has_told_everything(stage: Stage) -> No
         told.append(executor.next_event())
     assert [event and event.patches for event in told] == [0, 1, 2, None]
     assert (executor.running(), executor.free_slots()) == ([], [0])
-    assert stage.heard == [Command.GO_ON] * 3
+    assert stage.heard == [Command.CONTINUE] * 3
     assert executor.next_event() is None
 
 
@@ -141,7 +141,7 @@ def test_a_trial_waits_until_it_is_asked_for_its_next_event(stage: Stage) -> Non
     stage.executor.next_event()
     assert stage.heard == []
     stage.executor.next_event()
-    assert stage.heard == [Command.GO_ON]
+    assert stage.heard == [Command.CONTINUE]
 
 
 def test_a_trial_that_is_suspended_hears_it_with_its_next_event(stage: Stage) -> None:

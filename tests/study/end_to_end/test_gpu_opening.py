@@ -12,7 +12,7 @@ from sr_core.training import runtime as settings
 from study.session import opening, session
 from study.executors import opening as executors
 from study.executors.inline import InlineExecutor
-from study.executors.trial import Bench
+from study.executors.trial import TrialContext
 
 on_cpu = settings.resolve(threads=1)
 on_gpu = replace(on_cpu, device="cuda", device_name="a GPU", precision="tf32", cudnn="91900")
@@ -44,7 +44,7 @@ def there(result):
 
 def workers(setup, slots, limits):
     print("workers:", setup.runtime.device, setup.home, setup.gpu_share, flush=True)
-    bench = Bench(setup.store, on_cpu, "host", max_bicubic_psnr=setup.max_bicubic_psnr)
+    bench = TrialContext(setup.store, on_cpu, "host", max_bicubic_psnr=setup.max_bicubic_psnr)
     executor = InlineExecutor(bench)
     close = executor.close
 
@@ -69,7 +69,7 @@ for name, result in {
     setattr(torch.cuda, name, there(result))
 settings.resolve = there(on_gpu)
 opening.choose = there(on_gpu)
-executors.ProcessCrew = lambda setup: setup
+executors.ProcessPool = lambda setup: setup
 executors.RemoteExecutor = workers
 conclude, session.conclude = session.conclude, concluded
 

@@ -458,7 +458,7 @@ def test_the_line_of_the_best_rises_where_the_best_trial_ended(
         told.validate(number, *[psnr] * 4)
         told.end(number)
     figures: list[Any] = []
-    monkeypatch.setattr(course, "drawn", lambda name, numbers, draw: figures.append(draw()))
+    monkeypatch.setattr(course, "draw_figure", lambda name, numbers, draw: figures.append(draw()))
     record = record_of(StudyFolder(Path("/nowhere"), "small"), told.events, None)
     course._history(record, record.searched)
     (axes,) = figures[0].axes

@@ -18,7 +18,7 @@ from study.record.folder import StudyFolder
 from study.report import space_views
 from study.report.cache import Cache
 from study.report.course import psnr_limits
-from study.report.drawing import Drawn
+from study.report.drawing import DrawnFigure
 from study.report.importances import importances
 from study.report.kernels import kernels_of
 from study.report.record import StudyRecord, record_of
@@ -174,7 +174,7 @@ def test_every_trial_is_in_the_figure_with_its_values(
 def test_trials_that_run_or_failed_do_not_look_stopped_early(
     history: type[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nothing = Drawn("nothing", b"<svg/>", b"", "", (1, 1))  # the captions alone are looked at
+    nothing = DrawnFigure("nothing", b"<svg/>", b"", "", (1, 1))  # the captions alone are looked at
     monkeypatch.setattr(space_views, "_parallel", lambda *_: nothing)
     monkeypatch.setattr(space_views, "_slices", lambda *_: nothing)
     told = history(EXPERIMENT)
@@ -212,7 +212,7 @@ def test_every_kind_of_trial_has_a_look_of_its_own(history: type[Any], monkeypat
     told.end(failed, "failed")
     record = record_of(StudyFolder(Path("/nowhere"), "small"), told.events, None)
     figures: list[Any] = []
-    monkeypatch.setattr(space_views, "drawn", lambda name, numbers, draw: figures.append(draw()))
+    monkeypatch.setattr(space_views, "draw_figure", lambda name, numbers, draw: figures.append(draw()))
     space_views._parallel(record, space_views._placed(record))
     lines = {line.get_linestyle() for line in figures[0].axes[0].lines if len(line.get_xdata()) == 5}
     assert lines == {"-", "--", ":", "-."}

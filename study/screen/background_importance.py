@@ -23,7 +23,7 @@ _GROWTH = 1.5
 """By how many times the finished trials have to grow until they are looked at again."""
 
 
-class ImportanceBeside:
+class BackgroundImportance:
     """The last importances that were measured of a study; starts the next measure when it is due."""
 
     def __init__(self, experiment: Experiment, journal: Path) -> None:

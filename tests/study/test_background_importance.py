@@ -13,8 +13,8 @@ import pytest
 
 from experiments.quickstart import EXPERIMENT
 from study.record.journal import Journal
-from study.screen import importance_beside
-from study.screen.importance_beside import ImportanceBeside
+from study.screen import background_importance
+from study.screen.background_importance import BackgroundImportance
 from study.statistics import importance
 
 PLAIN = replace(EXPERIMENT, references={}, replicates=0)
@@ -43,14 +43,14 @@ def told(history: Callable[..., Any], tmp_path: Path) -> Callable[[int], Any]:
 
 def test_they_are_those_of_the_result_and_come_without_anybody_waiting(told: Any, tmp_path: Path) -> None:
     study = told(12)
-    beside = ImportanceBeside(PLAIN, tmp_path / "journal.jsonl")
+    background = BackgroundImportance(PLAIN, tmp_path / "journal.jsonl")
     begun = time.monotonic()
     try:
-        while not (found := beside.sentences(study.state)):
+        while not (found := background.sentences(study.state)):
             assert time.monotonic() - begun < 120
             time.sleep(0.05)
     finally:
-        beside.close()
+        background.close()
     expected = importance.importance_sentences(importance.importances(study.state, PLAIN), PLAIN.sampler)
     assert found == [f"after 12 finished trials, {expected[0]}", *expected[1:]]
     assert "train.loss" in found[0]
@@ -68,7 +68,7 @@ def test_the_number_of_trials_they_are_from_is_that_of_the_forest_s_points(histo
     for i in range(12):
         values = {**PLAIN.base.dotted(), "train.loss": losses[i % 3], "model.temperature": (0.1, 1.0, 10.0)[i % 3]}
         study.try_out({name: values[name] for name in PLAIN.space.names}, 29.0 + i % 3 + i / 1000)
-    told = importance_beside._told(study.state, known)
+    told = background_importance._told(study.state, known)
     points, _ = importance.located(study.state, known.space, known.base.dotted())
     assert len(points) == 13 and told[0].startswith("after 13 finished trials, importance")
 
@@ -77,13 +77,14 @@ def test_the_measure_does_not_hear_the_terminal_s_ctrl_c_and_the_caller_still_do
     told(10)
     look = (  # in a process of its own, where nothing has started Python's resource tracker yet
         "import signal, sys\nfrom dataclasses import replace\nfrom pathlib import Path\n"
-        "from experiments.quickstart import EXPERIMENT\nfrom study.screen.importance_beside import ImportanceBeside\n"
+        "from experiments.quickstart import EXPERIMENT\n"
+        "from study.screen.background_importance import BackgroundImportance\n"
         "from study.record.journal import read\nfrom study.record.state import fold\n"
-        "beside = ImportanceBeside(replace(EXPERIMENT, references={}, replicates=0), Path(sys.argv[1]))\n"
-        "beside.sentences(fold(read(Path(sys.argv[1]))))\n"
-        "status = Path(f'/proc/{beside._process.pid}/status').read_text()\n"
+        "background = BackgroundImportance(replace(EXPERIMENT, references={}, replicates=0), Path(sys.argv[1]))\n"
+        "background.sentences(fold(read(Path(sys.argv[1]))))\n"
+        "status = Path(f'/proc/{background._process.pid}/status').read_text()\n"
         "print(status.partition('SigBlk:')[2].split()[0], len(signal.pthread_sigmask(signal.SIG_BLOCK, ())))\n"
-        "beside.close()\n"
+        "background.close()\n"
     )
     argv = [sys.executable, "-c", look, tmp_path / "journal.jsonl"]
     seen = subprocess.run(argv, capture_output=True, text=True)
@@ -94,28 +95,28 @@ def test_the_measure_does_not_hear_the_terminal_s_ctrl_c_and_the_caller_still_do
 
 
 def test_too_few_trials_start_no_process(told: Any, tmp_path: Path) -> None:
-    study, beside = told(9), ImportanceBeside(PLAIN, tmp_path / "journal.jsonl")
-    assert beside.sentences(study.state) == [] and beside._process is None
+    study, background = told(9), BackgroundImportance(PLAIN, tmp_path / "journal.jsonl")
+    assert background.sentences(study.state) == [] and background._process is None
 
 
 def test_a_measure_under_way_ends_with_the_view_and_none_begins_after_it(told: Any, tmp_path: Path) -> None:
-    study, beside = told(10), ImportanceBeside(PLAIN, tmp_path / "journal.jsonl")
+    study, background = told(10), BackgroundImportance(PLAIN, tmp_path / "journal.jsonl")
     begun = time.monotonic()
-    assert beside.sentences(study.state) == []
-    process = beside._process
+    assert background.sentences(study.state) == []
+    process = background._process
     assert process is not None and process.is_alive()
-    beside.close()
+    background.close()
     assert process.exitcode is not None and time.monotonic() - begun < 5
-    assert beside.sentences(study.state) == [] and beside._process is None
+    assert background.sentences(study.state) == [] and background._process is None
 
 
 def test_a_measure_that_died_is_not_repeated_at_once(told: Any, tmp_path: Path) -> None:
-    study, beside = told(10), ImportanceBeside(PLAIN, tmp_path / "journal.jsonl")
-    beside.sentences(study.state)
-    assert beside._process is not None
-    beside._process.kill()
-    beside._process.join()
+    study, background = told(10), BackgroundImportance(PLAIN, tmp_path / "journal.jsonl")
+    background.sentences(study.state)
+    assert background._process is not None
+    background._process.kill()
+    background._process.join()
     for _ in range(3):
-        assert beside.sentences(study.state) == []
-    assert beside._process is None
-    beside.close()
+        assert background.sentences(study.state) == []
+    assert background._process is None
+    background.close()
