@@ -94,7 +94,7 @@ def test_a_worker_keeps_to_its_share_of_the_gpu_before_it_allocates(monkeypatch:
     monkeypatch.setattr(logging, "basicConfig", noted("logging"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     setup = ProcessWorkerSetup(
-        store=cast(Any, None), runtime=replace(resolve(threads=1), device="cuda"), home="device",
+        store=cast(Any, None), runtime=replace(resolve(threads=1), device="cuda"), source_name="device",
         max_bicubic_psnr=None, gpus=("1", "1", "1"), gpu_share=0.25,
     )  # fmt: skip
     ours, theirs = multiprocessing.Pipe()

@@ -88,12 +88,12 @@ class Chosen:
     """Notes with what shares a home is chosen."""
 
     def __init__(self, home: str) -> None:
-        self.home = home
+        self.source_name = home
         self.shares: list[tuple[str, int, int]] = []
 
     def __call__(self, store: object, scale: int, device: str, *, slots: int, slots_per_device: int) -> str:
         self.shares.append((device, slots, slots_per_device))
-        return self.home
+        return self.source_name
 
 
 def heard(actor: Any) -> Any:

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import torch
 
+from sr_core.training import choice
 from sr_core.training import runtime as settings
-from study.session import opening, session
+from study.session import session
 from study.executors import opening as executors
 from study.executors.inline import InlineExecutor
 from study.executors.trial import TrialContext
@@ -43,7 +44,7 @@ def there(result):
 
 
 def workers(setup, slots, limits):
-    print("workers:", setup.runtime.device, setup.home, setup.gpu_share, flush=True)
+    print("workers:", setup.runtime.device, setup.source_name, setup.gpu_share, flush=True)
     bench = TrialContext(setup.store, on_cpu, "host", max_bicubic_psnr=setup.max_bicubic_psnr)
     executor = InlineExecutor(bench)
     close = executor.close
@@ -68,7 +69,7 @@ for name, result in {
 }.items():
     setattr(torch.cuda, name, there(result))
 settings.resolve = there(on_gpu)
-opening.choose = there(on_gpu)
+choice.choose = there(on_gpu)
 executors.ProcessPool = lambda setup: setup
 executors.RemoteExecutor = workers
 conclude, session.conclude = session.conclude, concluded
