@@ -68,7 +68,7 @@ def test_the_number_of_trials_they_are_from_is_that_of_the_forest_s_points(histo
     for i in range(12):
         values = {**PLAIN.base.dotted(), "train.loss": losses[i % 3], "model.temperature": (0.1, 1.0, 10.0)[i % 3]}
         study.try_out({name: values[name] for name in PLAIN.space.names}, 29.0 + i % 3 + i / 1000)
-    told = background_importance._told(study.state, known)
+    told = background_importance._describe(study.state, known)
     points, _ = importance.located(study.state, known.space, known.base.dotted())
     assert len(points) == 13 and told[0].startswith("after 13 finished trials, importance")
 

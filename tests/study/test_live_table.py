@@ -57,7 +57,7 @@ def shown(history: Callable[..., Any]) -> Callable[..., ScreenState]:
         if slots > 1:
             told.propose(VALUES)
         now = told.state.session.time + 100
-        given = {"heard": dict.fromkeys(laps, now)} | more
+        given = {"last_heard": dict.fromkeys(laps, now)} | more
         return ScreenState(state=told.state, asked=50, slots=slots, laps=laps, now=now, **given)
 
     return make
@@ -118,15 +118,15 @@ def test_on_a_short_screen_slots_and_messages_come_before_the_ranking_and_the_im
 
 def test_a_slot_that_says_nothing_is_told_from_a_slow_one(shown: Any) -> None:
     given = shown()
-    late = replace(given, heard=dict.fromkeys(given.laps, given.now - 65))
+    late = replace(given, last_heard=dict.fromkeys(given.laps, given.now - 65))
     assert "silent 1 min 05 s" in text(screen(late, 120, 40)) and "silent" not in text(screen(given, 120, 40))
 
 
 def test_where_no_trial_runs_the_screen_says_what_happens_instead(shown: Any) -> None:
-    given = replace(shown(), doing="concluding: tables", laps={}, troubles=["mlflow: cannot be written just now"])
+    given = replace(shown(), doing="concluding: tables", laps={}, problems=["mlflow: cannot be written at the moment"])
     found = text(screen(given, 120, 40))
     assert found.startswith("small: concluding: tables; 14 of 50 trials")
-    assert "mlflow: cannot be written just now" in found and "starting" not in found
+    assert "mlflow: cannot be written at the moment" in found and "starting" not in found
     assert "time limit in 1 min 30 s" in text(screen(replace(shown(), deadline=given.now + 90), 120, 40))
 
 
