@@ -326,7 +326,7 @@ def test_images_that_moved_are_asked_for_and_those_that_changed_are_named(
     assert "Detail 1" in shown(folder, tmp_path, moved)
     shutil.copy(moved / "train" / "train & 0.png", moved / "valid" / "valid & 0.png")
     changed = shown(folder, tmp_path, moved)
-    assert "valid/valid & 0.png" in changed and "not those of the study any more" in changed
+    assert "valid/valid & 0.png" in changed and "have changed since the study" in changed
 
 
 def _rewrite(folder: StudyFolder, data: dict[str, object]) -> None:

@@ -98,7 +98,7 @@ def test_what_decides_is_named_and_the_rest_is_not_resolved(record: StudyRecord,
     assert {name for name, row in found.items() if row["resolved"] == "True"} == {"train.loss"}
     assert "not resolved from noise: " in section.body
     assert "holds for where it looked" in section.body  # TPE is adaptive
-    assert "The scheduler (successive halving) stopped 6 trials that stood worse; they are left out." in section.body
+    assert "The scheduler (successive halving) stopped 6 trials with worse scores; they are left out." in section.body
     assert "from 3% to 97% over 64 trees" in section.body
     assert "nine of ten" not in section.body
 
@@ -228,13 +228,13 @@ def test_every_kind_of_trial_has_a_look_of_its_own(history: type[Any], monkeypat
 
 
 def test_slices_tell_the_loss_by_colour_only_if_it_was_searched(record: StudyRecord, history: type[Any]) -> None:
-    assert "Colour and marker tell the loss." in slices(record).body
+    assert "Colour and marker show the loss." in slices(record).body
     told = history(replace(EXPERIMENT, nuisance={"model.reduction": Grid(2, 4, 8)}))
     told.session(3)
     for reduction in (2, 4, 8):
         told.try_out({"model.reduction": reduction}, 30.0)
     other = record_of(StudyFolder(Path("/nowhere"), "small"), told.events, None)
-    assert "tell the loss" not in slices(other).body
+    assert "show the loss" not in slices(other).body
 
 
 def test_a_hopeless_trial_does_not_squeeze_the_axis() -> None:
