@@ -63,13 +63,13 @@ def _limits(record: StudyRecord, count: int) -> str:
 
     sentences = []
     if search["sampler"] in ADAPTIVE:
-        sentences.append("The sampler preferred regions with high scores, so this holds for where it looked.")
+        sentences.append("The sampler preferred regions with high scores, so the shares hold for these regions only.")
     if left_out:
         scheduler = search["scheduler"].replace("_", " ")
-        which = (
-            "1 trial with a worse score; it is" if left_out == 1 else f"{left_out} trials with worse scores; they are"
-        )
-        sentences.append(f"The scheduler ({scheduler}) stopped {which} left out.")
+        stopped = f"{left_out} trials with worse scores, which are"
+        if left_out == 1:
+            stopped = "1 trial with a worse score, which is"
+        sentences.append(f"The scheduler ({scheduler}) stopped {stopped} left out.")
     sentences.append("How often the intervals of such a study contain the true value was not measured.")
     return " " + " ".join(sentences)
 

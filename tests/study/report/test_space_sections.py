@@ -97,8 +97,8 @@ def test_what_decides_is_named_and_the_rest_is_not_resolved(record: StudyRecord,
     assert float(found["train.loss"]["share"]) > 0.8
     assert {name for name, row in found.items() if row["resolved"] == "True"} == {"train.loss"}
     assert "not resolved from noise: " in section.body
-    assert "holds for where it looked" in section.body  # TPE is adaptive
-    assert "The scheduler (successive halving) stopped 6 trials with worse scores; they are left out." in section.body
+    assert "so the shares hold for these regions only" in section.body  # TPE is adaptive
+    assert "The scheduler (successive halving) stopped 6 trials with worse scores, which are left out." in section.body
     assert "from 3% to 97% over 64 trees" in section.body
     assert "nine of ten" not in section.body
 
@@ -106,12 +106,17 @@ def test_what_decides_is_named_and_the_rest_is_not_resolved(record: StudyRecord,
 @pytest.mark.parametrize(
     ("sampler", "count", "how", "said"),
     [
-        ("random", 50, None, "Of such intervals nine of ten held the truth in simulations"),
-        ("qmc", 50, None, "Of such intervals nine of ten held the truth in simulations"),
+        ("random", 50, None, "In simulations, nine of ten such intervals contained the true value"),
+        ("qmc", 50, None, "In simulations, nine of ten such intervals contained the true value"),
         ("random", 49, None, "was not measured"),
         ("random", 50, "failed", "was not measured"),
-        ("random", 50, "pruned", "(asha) stopped a trial that stood worse; it is left out. How often intervals"),
-        ("tpe", 50, None, "holds for where it looked. How often intervals"),
+        (
+            "random",
+            50,
+            "pruned",
+            "(asha) stopped 1 trial with a worse score, which is left out. How often the intervals",
+        ),
+        ("tpe", 50, None, "hold for these regions only. How often the intervals"),
     ],
 )
 def test_how_often_intervals_hold_the_truth_is_said_only_where_it_was_measured(
