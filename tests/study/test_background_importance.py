@@ -1,4 +1,4 @@
-"""Importances while a study runs: measured elsewhere, so that nobody waits for them."""
+"""Importances while a study runs are measured in another process, so that the study does not wait for them."""
 
 import signal
 import subprocess
@@ -22,8 +22,8 @@ LOSSES = {"l1": 30.0, "l2": 31.0, "charbonnier": 29.0}
 
 
 @pytest.fixture
-def told(history: Callable[..., Any], tmp_path: Path) -> Callable[[int], Any]:
-    """told(count): a study of so many finished trials whose scores the loss decides, with its journal."""
+def study_with(history: Callable[..., Any], tmp_path: Path) -> Callable[[int], Any]:
+    """study_with(count): a study of that many finished trials whose scores depend on the loss, with its journal."""
 
     def make(count: int) -> Any:
         study = history(PLAIN)
@@ -41,24 +41,24 @@ def told(history: Callable[..., Any], tmp_path: Path) -> Callable[[int], Any]:
     return make
 
 
-def test_they_are_those_of_the_result_and_come_without_anybody_waiting(told: Any, tmp_path: Path) -> None:
-    study = told(12)
+def test_they_are_those_of_the_result_and_come_without_anybody_waiting(study_with: Any, tmp_path: Path) -> None:
+    study = study_with(12)
     background = BackgroundImportance(PLAIN, tmp_path / "journal.jsonl")
     begun = time.monotonic()
     try:
-        while not (found := background.sentences(study.state)):
+        while not (sentences := background.sentences(study.state)):
             assert time.monotonic() - begun < 120
             time.sleep(0.05)
     finally:
         background.close()
     expected = importance.importance_sentences(importance.importances(study.state, PLAIN), PLAIN.sampler)
-    assert found == [f"after 12 finished trials, {expected[0]}", *expected[1:]]
-    assert "train.loss" in found[0]
+    assert sentences == [f"after 12 finished trials, {expected[0]}", *expected[1:]]
+    assert "train.loss" in sentences[0]
 
 
 def test_the_number_of_trials_they_are_from_is_that_of_the_forest_s_points(history: Callable[..., Any]) -> None:
-    known = replace(PLAIN, references={"known": PLAIN.base})
-    study = history(known)
+    experiment = replace(PLAIN, references={"known": PLAIN.base})
+    study = history(experiment)
     study.session()
     number = study.propose(reference="known")
     study.start(number)
@@ -68,13 +68,15 @@ def test_the_number_of_trials_they_are_from_is_that_of_the_forest_s_points(histo
     for i in range(12):
         values = {**PLAIN.base.dotted(), "train.loss": losses[i % 3], "model.temperature": (0.1, 1.0, 10.0)[i % 3]}
         study.try_out({name: values[name] for name in PLAIN.space.names}, 29.0 + i % 3 + i / 1000)
-    told = background_importance._describe(study.state, known)
-    points, _ = importance.located(study.state, known.space, known.base.dotted())
-    assert len(points) == 13 and told[0].startswith("after 13 finished trials, importance")
+    study_with = background_importance._describe(study.state, experiment)
+    points, _ = importance.located(study.state, experiment.space, experiment.base.dotted())
+    assert len(points) == 13 and study_with[0].startswith("after 13 finished trials, importance")
 
 
-def test_the_measure_does_not_hear_the_terminal_s_ctrl_c_and_the_caller_still_does(told: Any, tmp_path: Path) -> None:
-    told(10)
+def test_the_measure_does_not_hear_the_terminal_s_ctrl_c_and_the_caller_still_does(
+    study_with: Any, tmp_path: Path
+) -> None:
+    study_with(10)
     look = (  # in a process of its own, where nothing has started Python's resource tracker yet
         "import signal, sys\nfrom dataclasses import replace\nfrom pathlib import Path\n"
         "from experiments.quickstart import EXPERIMENT\n"
@@ -87,20 +89,20 @@ def test_the_measure_does_not_hear_the_terminal_s_ctrl_c_and_the_caller_still_do
         "background.close()\n"
     )
     argv = [sys.executable, "-c", look, tmp_path / "journal.jsonl"]
-    seen = subprocess.run(argv, capture_output=True, text=True)
-    assert seen.returncode == 0, seen.stderr
-    blocked, own = seen.stdout.split()
+    ended = subprocess.run(argv, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    blocked, own = ended.stdout.split()
     assert int(blocked, 16) == 1 << signal.SIGINT - 1 | 1 << signal.SIGTERM - 1
     assert own == "0"
 
 
-def test_too_few_trials_start_no_process(told: Any, tmp_path: Path) -> None:
-    study, background = told(9), BackgroundImportance(PLAIN, tmp_path / "journal.jsonl")
+def test_too_few_trials_start_no_process(study_with: Any, tmp_path: Path) -> None:
+    study, background = study_with(9), BackgroundImportance(PLAIN, tmp_path / "journal.jsonl")
     assert background.sentences(study.state) == [] and background._process is None
 
 
-def test_a_measure_under_way_ends_with_the_view_and_none_begins_after_it(told: Any, tmp_path: Path) -> None:
-    study, background = told(10), BackgroundImportance(PLAIN, tmp_path / "journal.jsonl")
+def test_a_measure_under_way_ends_with_the_view_and_none_begins_after_it(study_with: Any, tmp_path: Path) -> None:
+    study, background = study_with(10), BackgroundImportance(PLAIN, tmp_path / "journal.jsonl")
     begun = time.monotonic()
     assert background.sentences(study.state) == []
     process = background._process
@@ -110,8 +112,8 @@ def test_a_measure_under_way_ends_with_the_view_and_none_begins_after_it(told: A
     assert background.sentences(study.state) == [] and background._process is None
 
 
-def test_a_measure_that_died_is_not_repeated_at_once(told: Any, tmp_path: Path) -> None:
-    study, background = told(10), BackgroundImportance(PLAIN, tmp_path / "journal.jsonl")
+def test_a_measure_that_died_is_not_repeated_at_once(study_with: Any, tmp_path: Path) -> None:
+    study, background = study_with(10), BackgroundImportance(PLAIN, tmp_path / "journal.jsonl")
     background.sentences(study.state)
     assert background._process is not None
     background._process.kill()

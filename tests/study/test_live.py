@@ -65,7 +65,7 @@ class Shown:
             if select.select([self._master], [], [], 0.02)[0]:
                 try:
                     self.written += os.read(self._master, 65536).decode()
-                except OSError:  # nobody writes any more
+                except OSError:  # the other end is closed
                     time.sleep(0.02)
 
     def draws(self) -> None:
@@ -95,11 +95,11 @@ def show(history: Callable[..., Any], tmp_path: Path) -> Iterator[Callable[..., 
 
     The sources run before the view is made, once it has its first event, and every 20 ms.
     """
-    told = history(EXPERIMENT)
-    told.session()
-    told.start(told.propose({}))
+    study = history(EXPERIMENT)
+    study.session()
+    study.start(study.propose({}))
     journal = Journal(tmp_path / "journal.jsonl")
-    for event in told.events:
+    for event in study.events:
         journal.append(event)
     journal.close()
     begun: list[Shown] = []

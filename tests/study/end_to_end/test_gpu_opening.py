@@ -93,8 +93,8 @@ def test_the_coordinator_uses_no_gpu_from_its_first_line_to_its_last(
     assert (ended.status, ended.err) == (0, "")
     state = state_of(root)
     assert (state.opened.runtime["device"], state.opened.runtime["cudnn"]) == ("cuda", "91900")
-    told = [line for line in ended.out.splitlines() if line.startswith(("workers:", "the "))]
-    assert told[:4] == [
+    lines = [line for line in ended.out.splitlines() if line.startswith(("workers:", "the "))]
+    assert lines[:4] == [
         "workers: cuda device 1.0",
         "the GPUs are given back",
         "the workers have ended",
