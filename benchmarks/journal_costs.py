@@ -35,7 +35,7 @@ from study.record.state import StudyState, fold
 from study.record.tail import Reading
 from study.report.ranking import ranking
 from study.report.record import record_of
-from study.screen.live_table import Shown, screen
+from study.screen.live_table import ScreenState, screen
 from study.statistics.pace import Lap
 from study.tracking.follow import Keeper, sync
 
@@ -237,7 +237,7 @@ def measure(folder: StudyFolder, lines: Sequence[bytes], repeats: int) -> dict[s
         assert current.count == state.count
 
     def draw() -> None:
-        shown = Shown(
+        shown = ScreenState(
             state=replace(state),
             asked=len(state.trials) + SLOTS,
             slots=SLOTS,

@@ -1,4 +1,4 @@
-"""One slot: a thread of this process."""
+"""An executor with one slot, a thread of this process."""
 
 from collections.abc import Generator
 
@@ -8,14 +8,14 @@ from study.record.events import TrialEvent
 
 
 class InlineExecutor:
-    """Runs one trial at a time, as far as the next event whenever one is asked for.
+    """Runs one trial at a time, and advances it to its next event on each call of `next_event`.
 
-    It trains in a thread of its own, for the caller's arithmetic does not flush subnormal numbers.
+    The trial runs in a thread of its own, because the caller's thread does not flush subnormal numbers to zero.
     """
 
-    def __init__(self, bench: TrialContext) -> None:
-        self._thread = OwnThread(bench.runtime.apply)
-        self._bench = bench
+    def __init__(self, context: TrialContext) -> None:
+        self._thread = OwnThread(context.runtime.apply)
+        self._context = context
         self._running: Generator[TrialEvent, Command, None] | None = None
         self._trial = -1
         self._command: Command | None = None
@@ -29,7 +29,7 @@ class InlineExecutor:
     def start(self, task: TrialTask) -> None:
         assert self._running is None
         self._trial = task.number
-        self._running = run_trial(task, self._bench)
+        self._running = run_trial(task, self._context)
         self._command = None  # a generator's first send takes nothing
 
     def next_event(self) -> TrialEvent | None:
@@ -38,11 +38,11 @@ class InlineExecutor:
         event = self._thread(self._advance, self._running)
         if event is None:
             self._running = None
-        self._command = Command.GO_ON
+        self._command = Command.CONTINUE
         return event
 
     def _advance(self, trial: Generator[TrialEvent, Command, None]) -> TrialEvent | None:
-        """The trial's next event; None if there is none."""
+        """Return the trial's next event, or None after its last one."""
         try:
             return next(trial) if self._command is None else trial.send(self._command)
         except StopIteration:
@@ -53,7 +53,7 @@ class InlineExecutor:
             self._command = Command.SUSPEND
 
     def end(self, trial: int) -> None:
-        if self._running is not None and not self._thread.ended:  # an interruption has ended both
+        if self._running is not None and not self._thread.ended:  # an interruption ends both
             self._thread(self._running.close)
         self._running = None
 

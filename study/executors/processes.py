@@ -1,4 +1,4 @@
-"""One persistent process per slot on this machine. The pixels are shared; a worker stays warm from trial to trial."""
+"""Runs each slot of this machine in one worker process, which is kept for later trials and shares the pixels."""
 
 import logging
 import multiprocessing
@@ -25,40 +25,42 @@ from study.executors.trial import TrialContext
 from study.executors.worker import LogUp, Message, Order, log_warnings, serve
 
 _END_SECONDS = 5.0
+"""How long to wait for a worker process to end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProcessWorkerSetup:
-    """What a worker needs to train any trial of a study."""
+    """What a worker process needs to train any trial of a study."""
 
     store: PatchStore
     runtime: Runtime
-    home: PatchSourceName
+    source_name: PatchSourceName
+    """Where the training pixels are kept."""
     max_bicubic_psnr: float | None
-    """The study's bound for validation crops."""
+    """The study's upper bound for the bicubic PSNR of validation crops, in dB."""
     gpus: tuple[str, ...] = ()
-    """For each slot the GPU that it sees, as CUDA_VISIBLE_DEVICES names it; empty on the CPU."""
+    """The GPU of each slot, as CUDA_VISIBLE_DEVICES names it; empty on the CPU."""
     gpu_share: float = 1.0
-    """The part of its GPU's memory that a worker may take."""
+    """Fraction of its GPU's memory that a worker may use."""
 
 
 class ProcessWorker:
-    """The coordinator's end of one process."""
+    """The coordinator's side of one worker process."""
 
     def __init__(self, process: SpawnProcess, pipe: "Connection[Order, Message]") -> None:
         self.process, self.pipe = process, pipe
 
     def send(self, order: Order) -> None:
-        with suppress(OSError):  # it has died: that comes up as the end of the pipe, after all that it had said
+        with suppress(OSError):  # the worker died: `receive` reports that after the worker's remaining messages
             self.pipe.send(order)
 
     def receive(self) -> Message:
         try:
             return self.pipe.recv()
-        except Exception as exc:  # the pipe has ended, or only a part of a message came through: whatever that raises
+        except Exception as exc:  # the pipe ended, perhaps in the middle of a message, which may raise anything
             self.process.join(_END_SECONDS)
             code = self.process.exitcode
-            raise WorkerGoneError(_death(code), hit=code is not None and code < 0) from exc
+            raise WorkerGoneError(_cause_of_death(code), hit=code is not None and code < 0) from exc
 
     def end(self) -> None:
         self.process.kill()
@@ -66,8 +68,8 @@ class ProcessWorker:
         self.pipe.close()
 
 
-class ProcessCrew:
-    """Starts workers that end with this process."""
+class ProcessPool:
+    """Starts worker processes that end when this process ends."""
 
     def __init__(self, setup: ProcessWorkerSetup) -> None:
         self._setup = setup
@@ -81,7 +83,7 @@ class ProcessCrew:
         )
         process.start()
         for end in (theirs, output):
-            end.close()  # or its death would not end the pipe
+            end.close()  # with an open copy here, the worker's death would not end the pipe
         return ProcessWorker(process, ours)
 
     def ready(self, workers: Sequence[ProcessWorker], timeout: float) -> list[ProcessWorker]:
@@ -92,21 +94,26 @@ class ProcessCrew:
         remove_abandoned()
 
 
-def _death(code: int | None) -> str:
+def _cause_of_death(code: int | None) -> str:
+    """Say in words how a worker with this exit status ended; a negative status is a signal number."""
     if code is None:
         return "the worker closed its pipe"
     if code >= 0:
         return f"the worker ended with status {code}"
+
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-    return f"the worker was ended by {name}" + (", perhaps for want of memory" if -code == signal.SIGKILL else "")
+    hint = ", possibly because the machine ran out of memory" if -code == signal.SIGKILL else ""
+    return f"the worker was ended by {name}{hint}"
 
 
 class _PipeChannel:
-    """The worker's end of its pipe. A thread that logs may send while the trial does: one message goes at a time."""
+    """The worker's side of its pipe. A lock keeps messages whole, because a logging thread may send too."""
 
     def __init__(self, pipe: "Connection[Message, Order]") -> None:
-        self._pipe, self._sending = pipe, threading.Lock()
-        self.receive, self.waiting = pipe.recv, pipe.poll
+        self._pipe = pipe
+        self._sending = threading.Lock()
+        self.receive = pipe.recv
+        self.waiting = pipe.poll
 
     def send(self, message: Message) -> None:
         with self._sending:
@@ -116,13 +123,15 @@ class _PipeChannel:
 def _main(
     pipe: "Connection[Message, Order]", output: "Output[bytes, bytes]", setup: ProcessWorkerSetup, slot: int
 ) -> None:
-    """A worker's life."""
+    """Run a worker process until the coordinator closes the pipe."""
     write_to(output)
     end_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # they may go to a whole group; the coordinator then says what to do
+        # A terminal or batch system may signal the whole process group. The coordinator handles the signal.
+        signal.signal(number, signal.SIG_IGN)
     if setup.gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = setup.gpus[slot]  # read when CUDA is first used, which is later
+        os.environ["CUDA_VISIBLE_DEVICES"] = setup.gpus[slot]  # CUDA reads it at its first use, which comes later
+
     channel = _PipeChannel(pipe)
     logging.basicConfig(level=logging.WARNING, handlers=[LogUp(channel)])
     log_warnings()
@@ -130,8 +139,9 @@ def _main(
     check_that_threads_agree()
     if setup.gpu_share < 1:
         keep_to_share(setup.gpu_share)
+
     try:
-        bench = TrialContext(setup.store, setup.runtime, setup.home, max_bicubic_psnr=setup.max_bicubic_psnr)
-        serve(channel, bench)
+        context = TrialContext(setup.store, setup.runtime, setup.source_name, max_bicubic_psnr=setup.max_bicubic_psnr)
+        serve(channel, context)
     except (EOFError, ConnectionError):
-        os._exit(0)  # the coordinator is gone or wants no more
+        os._exit(0)  # the coordinator has closed the pipe or died

@@ -1,4 +1,4 @@
-"""Where trials run. A slot is told to start, to go on or to suspend; everything else it says is an event."""
+"""The interface of every executor: the coordinator starts, suspends or ends trials and receives events."""
 
 from typing import Protocol
 
@@ -7,29 +7,29 @@ from study.record.events import TrialEvent
 
 
 class Executor(Protocol):
-    """What the coordinator asks of the place where trials run."""
+    """Runs trials in numbered slots."""
 
     def free_slots(self) -> list[int]:
-        """Numbers of the slots without a trial."""
+        """Return the numbers of the slots without a trial."""
 
     def running(self) -> list[int]:
-        """Numbers of the trials that hold a slot."""
+        """Return the numbers of the trials that hold a slot."""
 
     def start(self, task: TrialTask) -> None:
-        """Run the task on its slot; the slot must be free."""
+        """Start a trial on the slot that its task names. The slot must be free."""
 
     def next_event(self) -> TrialEvent | None:
-        """The next thing that happened; None where there is something else to do, such as to fill a slot.
+        """Return the next event of any trial; None if the coordinator may have other work, such as a free slot.
 
-        The trial that told a validation or an ending waits until the next event is asked for, so what is decided
-        meanwhile holds.
+        After every event but a tick, the trial waits until the next call. A decision made before that call therefore
+        applies before the trial trains further.
         """
 
     def suspend(self, trial: int) -> None:
-        """Have the trial write a checkpoint and leave its slot, to be continued."""
+        """Make the trial write a checkpoint and leave its slot. It can be resumed later."""
 
     def end(self, trial: int) -> None:
-        """Take the trial off its slot as it stands."""
+        """Take the trial off its slot at once, without a checkpoint."""
 
     def close(self) -> None:
-        """Give everything back."""
+        """End all workers and release their resources."""

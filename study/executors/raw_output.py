@@ -1,4 +1,4 @@
-"""What a process writes to its stderr without asking: lines of the coordinator's log, for the terminal is drawn on."""
+"""Turns what a child process writes to its stderr into log lines, because the live view owns the terminal."""
 
 import logging
 import os
@@ -9,30 +9,31 @@ from multiprocessing.context import SpawnContext
 logger = logging.getLogger(__name__)
 
 Output = Connection
-"""The end of a pipe that a new process is given as its stderr."""
+"""The write end of a pipe that replaces a child process's stderr."""
 
 
-def followed_output(context: SpawnContext, whose: str) -> "Output[bytes, bytes]":
-    """Where a new process may write to; its lines come up as warnings, also the last words of one that crashes.
+def followed_output(context: SpawnContext, label: str) -> "Output[bytes, bytes]":
+    """Return a stderr for a new process. Each line written to it is logged as a warning, even if the process crashes.
 
-    Close it here once the process has started.
+    Close the returned end in this process once the new process has started.
 
     Args:
-        whose: begins each line.
+        label: precedes each logged line.
     """
     reader, writer = context.Pipe(duplex=False)
-    threading.Thread(target=_follow, args=(reader, whose), name=f"output of {whose}", daemon=True).start()
+    threading.Thread(target=_follow, args=(reader, label), name=f"output of {label}", daemon=True).start()
     return writer
 
 
 def write_to(output: "Output[bytes, bytes]") -> None:
-    """In the new process: from now on its stderr is this, also for libraries and for the processes that it starts."""
+    """Replace this process's stderr, including for its libraries and child processes. Call it in the new process."""
     os.dup2(output.fileno(), 2)
     output.close()
 
 
-def _follow(reader: "Connection[bytes, bytes]", whose: str) -> None:
+def _follow(reader: "Connection[bytes, bytes]", label: str) -> None:
+    """Log each line until the process and its children have closed their ends."""
     with reader, os.fdopen(os.dup(reader.fileno()), encoding="utf-8", errors="backslashreplace") as lines:
         for line in lines:
             if line.strip():
-                logger.warning("%s: %s", whose, line.rstrip())
+                logger.warning("%s: %s", label, line.rstrip())

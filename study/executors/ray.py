@@ -1,8 +1,8 @@
-"""Slots on an existing Ray cluster: an actor for each, with one core or a share of a GPU.
+"""Runs each slot as an actor of an existing Ray cluster, with one CPU core or a share of a GPU.
 
-Nothing but the cluster's own network is asked of its nodes. What a trial starts from goes down with it; a checkpoint
-and the weights come up with the event that tells of them, and are in the coordinator's root before it is journaled. So
-a node that vanishes costs what was trained since the last checkpoint, and a stray process can write nothing.
+The nodes need no shared file system. The files that a trial starts from travel with its order. Checkpoints and weights
+travel with the event that announces them, and are written to the coordinator's disk before the event is recorded. If a
+node vanishes, only the training since the last checkpoint is lost. A stray process on a node cannot change the study.
 """
 
 import logging
@@ -40,60 +40,67 @@ from study.question.experiment import Experiment
 from study.record import provenance
 from study.record.events import TrialEvent
 
-_CHUNK = 64 << 20
-"""Bytes of a store that are sent as one object."""
+_CHUNK_BYTES = 64 << 20
+"""Size of the objects in which a store is sent."""
 
 
 class RayWorker:
-    """The coordinator's end of one actor."""
+    """The coordinator's side of one actor."""
 
-    def __init__(self, actor: Any, store: "_Store", homes: dict[str, PatchSourceName]) -> None:
+    def __init__(self, actor: Any, store: "_Store", sources: dict[str, PatchSourceName]) -> None:
         """
         Args:
-            homes: by machine, what its first actor found suitable for the pixels.
+            sources: the patch source of each machine, as its first actor proposed it; this worker adds to it.
         """
-        self._actor, self._store, self._homes = actor, store, homes
+        self._actor = actor
+        self._store = store
+        self._sources = sources
         self._task: TrialTask | None = None
-        self.coming = actor.next.remote()
+        self.next_message = actor.next.remote()
 
     def send(self, order: Order) -> None:
-        sent: Order | ShippedFiles = order
+        parcel: Order | ShippedFiles = order
         if isinstance(order, Begin):
             self._task = order.task
             checkpoint = order.task.checkpoint
             files = {checkpoint.name: checkpoint.read_bytes()} if checkpoint.exists() else {}
-            sent = ShippedFiles(order.task, files)
-        with suppress(RayError):  # it has died: that is what comes up next
-            self._actor.tell.remote(sent)
+            parcel = ShippedFiles(order.task, files)
+
+        with suppress(RayError):  # the actor died: `receive` reports that
+            self._actor.tell.remote(parcel)
 
     def receive(self) -> Message:
         try:
-            found = ray.get(self.coming)
+            parcel = ray.get(self.next_message)
         except RayError as exc:
             raise WorkerGoneError(_reason(exc), hit=not isinstance(exc, RayTaskError)) from exc
-        self.coming = self._actor.next.remote()
+
+        self.next_message = self._actor.next.remote()
         try:
-            if (answered := self._answer(found)) is not None:
-                return answered
-        except RayError as exc:  # no room in the cluster's memory for the pixels, or the actor is gone
+            answered = self._answer(parcel)
+        except RayError as exc:  # the cluster's memory has no room for the pixels, or the actor died
             raise WorkerGoneError(_reason(exc), hit=True) from exc
-        assert isinstance(found, WorkerMessage)
-        message = found.message
+        if answered is not None:
+            return answered
+
+        assert isinstance(parcel, WorkerMessage)
+        message = parcel.message
         if isinstance(message, TrialEvent) and self._task is not None and message.trial == self._task.number:
-            if found.files:
+            if parcel.files:
                 self._task.mark.check()
-            for name, content in found.files.items():
+            for name, content in parcel.files.items():
                 write_durably(self._task.folder / name, content)
         return message
 
-    def _answer(self, found: object) -> Logged | None:
-        """Give the actor what it asks for; None if it asked for nothing."""
-        if isinstance(found, MissingPixels):
+    def _answer(self, request: object) -> Logged | None:
+        """Send the actor what it requests, and return a log line about it; None if this is not a request."""
+        if isinstance(request, MissingPixels):
             self._actor.tell.remote(ShippedPixels(self._store.parts()))
-            return Logged(LOG, logging.DEBUG, "the pixels are sent to a node")
-        if isinstance(found, SuitableSources):
-            self._actor.tell.remote(ChosenPatchSource(self._homes.setdefault(found.machine, found.home)))
-            return Logged(LOG, logging.DEBUG, f"pixels on {found.machine}: {self._homes[found.machine]}")
+            return Logged(LOG, logging.DEBUG, "sending the pixels to a node")
+        if isinstance(request, SuitableSources):
+            source_name = self._sources.setdefault(request.machine, request.source_name)
+            self._actor.tell.remote(ChosenPatchSource(source_name))
+            return Logged(LOG, logging.DEBUG, f"pixels on {request.machine}: {source_name}")
         return None
 
     def end(self) -> None:
@@ -102,22 +109,23 @@ class RayWorker:
 
 
 class _Store:
-    """A store as objects of the cluster, made when a node lacks it."""
+    """A patch store as objects of the cluster, created when the first node needs them."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._parts: list[Any] = []
 
     def parts(self) -> list[Any]:
+        """Return references to the store's parts, in order."""
         if not self._parts:
             with self._path.open("rb") as file:
-                while content := file.read(_CHUNK):
+                while content := file.read(_CHUNK_BYTES):
                     self._parts.append(ray.put(content))
         return self._parts
 
 
-class RayCrew:
-    """Hires actors; they wait for room in the cluster, and end with this process."""
+class RayPool:
+    """Starts actors, which wait for free resources in the cluster and end when this process ends."""
 
     def __init__(
         self,
@@ -130,7 +138,7 @@ class RayCrew:
         connect(placement.ray_address)
         self._resources = _resources(placement)
         self._store = _Store(store.path)
-        self._homes: dict[str, PatchSourceName] = {}
+        self._sources: dict[str, PatchSourceName] = {}
         self._setup = RayWorkerSetup(
             store=store.path.resolve(),
             fingerprint=store.fingerprint,
@@ -143,44 +151,48 @@ class RayCrew:
         )
 
     def start_worker(self, slot: int) -> RayWorker:
-        # A group of one thread each: orders keep their sequence, and none waits for the next message.
-        actor = ray.remote(concurrency_groups={"up": 1, "down": 1})(RayTrialRunner)
-        placed = actor.options(max_restarts=0, **self._resources)
-        return RayWorker(placed.remote(replace(self._setup, slot=slot)), self._store, self._homes)
+        # One thread per direction: orders keep their sequence, and no order waits for the next message.
+        actor_class = ray.remote(concurrency_groups={"up": 1, "down": 1})(RayTrialRunner)
+        placed = actor_class.options(max_restarts=0, **self._resources)
+        return RayWorker(placed.remote(replace(self._setup, slot=slot)), self._store, self._sources)
 
     def ready(self, workers: Sequence[RayWorker], timeout: float) -> list[RayWorker]:
-        by_message = {worker.coming: worker for worker in workers}
-        first, rest = ray.wait(list(by_message), num_returns=1, timeout=timeout)
-        more = ray.wait(rest, num_returns=len(rest), timeout=0)[0] if first and rest else []
-        return [by_message[message] for message in (*first, *more)]
+        by_message = {worker.next_message: worker for worker in workers}
+        arrived, pending = ray.wait(list(by_message), num_returns=1, timeout=timeout)
+        also_arrived = []
+        if arrived and pending:
+            also_arrived, _ = ray.wait(pending, num_returns=len(pending), timeout=0)
+        return [by_message[message] for message in (*arrived, *also_arrived)]
 
     def close(self) -> None:
         ray.shutdown()
 
 
 def resolve_there(experiment: Experiment, trials: int, placement: Placement, pixels: int) -> Runtime:
-    """The settings under which trials train fastest on a node of the cluster, with the share that a slot gets.
+    """Return the settings under which trials train fastest on a node of the cluster, measured in one slot's share.
 
     Args:
-        pixels: bytes of the training images.
+        pixels: size of the training images in bytes.
+    Raises:
+        SuiteError: there is no cluster, or the measurement failed.
     """
     from study.executors.runtime import resolve_runtime
 
     connect(placement.ray_address)
     resolve = ray.remote(max_calls=1)(resolve_runtime).options(**_resources(placement))
     try:
-        found = ray.get(resolve.remote(experiment, trials=trials, placement=placement, pixels=pixels))
+        runtime = ray.get(resolve.remote(experiment, trials=trials, placement=placement, pixels=pixels))
     except RayError as exc:
         raise SuiteError(f"--ray-address {placement.ray_address}: {_reason(exc)}") from exc
-    assert isinstance(found, Runtime)
-    return found
+    assert isinstance(runtime, Runtime)
+    return runtime
 
 
 def connect(address: str) -> None:
-    """Join the cluster.
+    """Join the Ray cluster at this address; does nothing if this process has already joined one.
 
     Raises:
-        SuiteError: there is none.
+        SuiteError: no cluster answers.
     """
     if ray.is_initialized():
         return
@@ -194,7 +206,7 @@ def connect(address: str) -> None:
 
 @contextmanager
 def _own_signals() -> Any:
-    """Ray puts its own handler for SIGTERM in place of the session's."""
+    """Keep the session's signal handlers, because `ray.init` installs its own for SIGTERM."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -204,12 +216,13 @@ def _own_signals() -> Any:
 
 
 def _resources(placement: Placement) -> dict[str, float]:
-    """What a slot occupies of a node."""
-    return {"num_cpus": 1, "num_gpus": 1 / placement.trials_per_gpu if placement.device == "cuda" else 0}
+    """Return the CPU cores and GPUs that a slot reserves on a node."""
+    gpus = 1 / placement.trials_per_gpu if placement.device == "cuda" else 0
+    return {"num_cpus": 1, "num_gpus": gpus}
 
 
 def _reason(exc: RayError) -> str:
-    """One line of what may be a page."""
+    """Return the first line of an error text that may fill a page, at most 300 characters of it."""
     cause = exc.cause if isinstance(exc, RayTaskError) else exc
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     return f"{type(cause).__name__}: {lines[0] if lines else ''}"[:300]

@@ -1,4 +1,4 @@
-"""The settings under which an experiment's trials train fastest here (contract 2)."""
+"""Measures under which runtime settings an experiment's trials train fastest on this machine (promise 2)."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -22,26 +22,33 @@ def resolve_runtime(
     pixels: int = 0,
     run: GpuRunner = THIS_PROCESS,
 ) -> "Runtime":
-    """The settings under which that many trials of this experiment train fastest here, each on its slot's share.
+    """Return the settings under which `trials` trials of the experiment train fastest here, each in its slot's share.
 
     Args:
-        engine: in place of the experiment's own.
-        pixels: bytes of the training images, which each slot may keep on its GPU.
-        run: where it is tried.
+        engine: replaces the experiment's own engine.
+        pixels: size in bytes of the training images, which each slot may keep on its GPU.
+        run: runs the measurement on the device.
     """
     from sr_core.training.choice import choose
 
-    base, dimensions = experiment.base, experiment.space.dimensions
-    batches, shapes = [base.train.batch_size], 1
-    for dimension in dimensions:
-        rows = [dimension.settings(value) for value in dimension.samples]
-        batches += [row["train.batch_size"] for row in rows if "train.batch_size" in row]
-        shapes *= len({tuple((k, v) for k, v in row.items() if _compiled_anew(k)) for row in rows})
+    base = experiment.base
+    batch_sizes = [base.train.batch_size]
+    shapes = 1
+    for dimension in experiment.space.dimensions:
+        compiled_settings = set()
+        for value in dimension.samples:
+            settings = dimension.settings(value)
+            if "train.batch_size" in settings:
+                batch_sizes.append(settings["train.batch_size"])
+            compiled_settings.add(tuple((k, v) for k, v in settings.items() if _needs_recompilation(k)))
+        shapes *= len(compiled_settings)
+
+    largest = max(batch_sizes)
     return run(
         choose,
         base.model,
         base.data,
-        replace(base.train, batch_size=(most := max(batches)), budget_patches=most, engine=engine or base.train.engine),
+        replace(base.train, batch_size=largest, budget_patches=largest, engine=engine or base.train.engine),
         device=placement.device,
         cores_to_use=placement.cores_each(cores()),
         trainings_per_device=placement.slots_per_device,
@@ -51,7 +58,10 @@ def resolve_runtime(
     )
 
 
-def _compiled_anew(name: str) -> bool:
-    """Whether compiled code holds for one value only: of shapes, and of numbers within it (temperature is a tensor)."""
+def _needs_recompilation(name: str) -> bool:
+    """Return True if code compiled for one value of this hyperparameter cannot be used for another value.
+
+    Shapes and constants of the network are compiled in; the temperature is a tensor.
+    """
     network = name.startswith("model.") and name != "model.temperature"
     return network or name in ("train.batch_size", "data.lr_patch_size")

@@ -1,7 +1,7 @@
-"""Work on a GPU that a session has before its workers train there, in a process of its own that ends before they start.
+"""Runs a session's own GPU work in a separate process, which ends before the workers start.
 
-A process that has once computed on a GPU holds it until it ends. On a GPU in exclusive mode (`nvidia-smi -c 3`) no
-worker could start beside such a coordinator, and on any other it would take half a gigabyte from them.
+A process that has computed on a GPU holds it until it ends. If the coordinator did so, no worker could use a GPU in
+exclusive mode (`nvidia-smi -c 3`), and on any other GPU the workers would have half a gigabyte less.
 """
 
 import logging
@@ -27,23 +27,24 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _END_SECONDS = 20.0
-"""What a process may take to give its GPU back."""
+"""How long to wait for the process to end and release its GPU."""
 
 
 class GpuRunner(Protocol):
-    """Runs what uses GPUs; returns its result, or raises its error."""
+    """Calls functions that use GPUs."""
 
-    def __call__(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
+    def __call__(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `work` and return its result or raise its error."""
 
     def close(self) -> None:
-        """Give the GPUs back, as far as another process has them. It may be closed again."""
+        """Release the GPUs that another process holds. It may be called several times."""
 
 
 def runner_for(placement: Placement, device: str) -> GpuRunner:
-    """Where the session does what uses GPUs: in another process if worker processes will have them, else in this one.
+    """Return a runner in a separate process if worker processes will use the GPUs, otherwise one in this process.
 
     Args:
-        device: that the study's trainings run on.
+        device: the device on which the study's trials run.
     """
     if placement.executor == "processes" and device != "cpu":
         return SeparateProcess()
@@ -51,7 +52,7 @@ def runner_for(placement: Placement, device: str) -> GpuRunner:
 
 
 class ThisProcess:
-    """Runs it here."""
+    """Calls functions directly, in this process."""
 
     def __call__(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return work(*args, **kwargs)
@@ -65,16 +66,16 @@ THIS_PROCESS = ThisProcess()
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What the work gave."""
+    """The result or the error of a call."""
 
     result: Any = None
     error: BaseException | None = None
 
 
 class SeparateProcess:
-    """Runs one piece of work after the other in a process that the first one starts.
+    """Calls functions one after the other in a child process, which the first call starts.
 
-    Work, arguments and results are pickled. What is logged there is logged here.
+    Functions, arguments, results and errors are pickled. Log messages of the child are logged here.
     """
 
     def __init__(self) -> None:
@@ -90,8 +91,10 @@ class SeparateProcess:
             process = self._process
             self.close()
             code = process.exitcode if process is not None else None
-            raise SuiteError(f"the process that tries the GPUs ended with status {code}; see the lines above") from exc
-        except BaseException:  # an interruption: the work must not go on there
+            raise SuiteError(
+                f"the process that tests the GPUs ended with status {code}; see the messages above"
+            ) from exc
+        except BaseException:  # an interruption: the work must not continue in the child
             if self._process is not None:
                 self._process.kill()
             self.close()
@@ -102,11 +105,13 @@ class SeparateProcess:
         return result
 
     def close(self) -> None:
-        process, pipe = self._process, self._pipe
+        process = self._process
+        pipe = self._pipe
         self._process = self._pipe = None
         if process is None or pipe is None:
             return
-        pipe.close()  # it ends by itself when it waits for work
+
+        pipe.close()  # the child ends when it next waits for work
         process.join(_END_SECONDS)
         if process.is_alive():
             process.kill()
@@ -115,11 +120,11 @@ class SeparateProcess:
     def _start(self) -> "Connection[Any, Any]":
         spawn = multiprocessing.get_context("spawn")  # a fork would copy the locks of running threads
         ours, theirs = spawn.Pipe()
-        output = followed_output(spawn, "trying the GPUs")
+        output = followed_output(spawn, "testing the GPUs")
         self._process = spawn.Process(target=_main, args=(theirs, output), name="gpu", daemon=True)
         self._process.start()
         for end in (theirs, output):
-            end.close()  # or its death would not end the pipe
+            end.close()  # with an open copy here, the child's death would not end the pipe
         self._pipe = ours
         return ours
 
@@ -134,22 +139,25 @@ def _outcome_of(pipe: "Connection[Any, Any]") -> _Outcome:
 
 
 class _Channel:
-    """The far end of the pipe, as a log handler knows it."""
+    """The child's side of the pipe. A lock keeps messages whole, because several threads may log."""
 
     def __init__(self, pipe: "Connection[Any, Any]") -> None:
-        self._pipe, self._sending = pipe, threading.Lock()
+        self._pipe = pipe
+        self._sending = threading.Lock()
 
     def send(self, message: Message | _Outcome) -> None:
-        with self._sending:  # a thread may log while another does
+        with self._sending:
             self._pipe.send(message)
 
 
 def _main(pipe: "Connection[Any, Any]", output: "Output[bytes, bytes]") -> None:
-    """The other process's life."""
+    """Run the child process: call what comes through the pipe until the session closes it."""
     write_to(output)
     end_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # they may go to a whole group; the session then ends this process
+        # A terminal or batch system may signal the whole process group. The session then ends this process.
+        signal.signal(number, signal.SIG_IGN)
+
     channel = _Channel(pipe)
     logging.basicConfig(level=logging.INFO, handlers=[LogUp(channel)])
     log_warnings()
@@ -167,6 +175,6 @@ def _outcome(work: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
             exc.add_note(f"In another process:\n{traceback.format_exc()}")
         try:
             ForkingPickler.loads(ForkingPickler.dumps(exc))
-        except Exception:  # an error of a library that cannot be told to another process as it is
+        except Exception:  # some libraries raise errors that cannot be pickled
             return _Outcome(error=RuntimeError(f"{type(exc).__name__}: {exc}"))
         return _Outcome(error=exc)

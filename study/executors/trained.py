@@ -1,4 +1,4 @@
-"""The trained networks of a study, held to the digests that its journal records."""
+"""Loads the trained networks of a study, and checks them against the digests in its journal."""
 
 from pathlib import Path
 
@@ -12,12 +12,12 @@ from study.record.state import TrialState
 
 
 def trained_network(folder: StudyFolder, trial: TrialState, path: Path | None = None) -> A2N:
-    """The network of a finished trial, in eval mode on the CPU.
+    """Load the network of a finished trial, in eval mode on the CPU.
 
-    Call this before weights are evaluated, copied, registered or served: a file may have been exchanged.
+    Call this before weights are evaluated, copied, registered or served, because the file may have been replaced.
 
     Args:
-        path: of its weights; by default those in the trial's folder.
+        path: the weights file; by default the one in the trial's folder.
     Raises:
         SuiteError: the file is missing or lies outside the study's folder.
         CheckpointError: the file is damaged, or does not hold the weights that the journal records.
@@ -26,13 +26,13 @@ def trained_network(folder: StudyFolder, trial: TrialState, path: Path | None = 
     weights = path or folder.trial(trial.number) / "weights.safetensors"
     if not folder.has(weights):
         raise SuiteError(
-            f"{weights}: the weights of trial {trial.number} are not in the study's folder; put them back from MLflow "
-            "or a copy (a link that leads elsewhere is not followed), then run again"
+            f"{weights}: the weights of trial {trial.number} are not in the study's folder; restore them from MLflow "
+            "or a copy (a link to a place outside the folder is not followed), then run the command again"
         )
     model = load_model(weights, trial.config.data.scale)
     if digest_of(weights_of(model)) != trial.end.weights:
         raise CheckpointError(
-            f"{weights}: not the weights of trial {trial.number} that the journal records; put the right file back "
-            "from MLflow or a copy, then run again"
+            f"{weights}: not the weights of trial {trial.number} that the journal records; restore the right file "
+            "from MLflow or a copy, then run the command again"
         )
     return model

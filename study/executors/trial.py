@@ -1,4 +1,4 @@
-"""A whole trial on one page: store → patches → model → fit ⇄ checkpoint, told as events."""
+"""Trains one trial from beginning to end: store → patches → model → fit ⇄ checkpoint, reported as events."""
 
 import errno
 import logging
@@ -45,39 +45,42 @@ from study.record.provenance import cpu_model
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 60.0
+"""A checkpoint is written at the first tick after this time, and after each validation."""
 INITIAL_WEIGHTS = "initial.safetensors"
 
 
 class Command(Enum):
-    """What a trial may be told whenever it has told something."""
+    """The coordinator's answer to an event of a trial."""
 
-    GO_ON = auto()
+    CONTINUE = auto()
     SUSPEND = auto()
-    """Write a checkpoint and end, to be continued."""
+    """Write a checkpoint and leave the slot. The trial can be resumed later."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialTask:
-    """One trial for one slot."""
+    """A trial to train on a slot."""
 
     number: int
     config: TrialConfig
     config_hash: str
     folder: Path
-    """Where its checkpoint and weights go."""
+    """Where the checkpoint and the weights are written."""
     epoch: int
+    """Number of the session that owns the study."""
     slot: int
     source: str
+    """Hash of the code."""
     initial: str = ""
-    """Digest of the weights in its folder to start from; empty: from those of the seed."""
+    """Digest of the initial weights in the trial's folder; empty if the seed determines them."""
     micro_batch_changes: tuple[tuple[int, int], ...] = ()
-    """(patches, micro-batch): what the record says of memory that ran out, to be repeated."""
+    """(patches, micro-batch size) of each recorded reduction after a lack of memory, to be repeated."""
     fence: Path | None = None
-    """Holds the epoch of the study's present owner; a checkpoint of an earlier one is not written."""
+    """File with the epoch of the study's current owner. A trial of an earlier owner writes no checkpoint."""
 
     @property
     def mark(self) -> Mark:
-        """What its checkpoints say of themselves."""
+        """The identity that the trial's checkpoints carry."""
         return Mark(self.config_hash, self.epoch, self.fence)
 
     @property
@@ -94,43 +97,45 @@ class TrialTask:
 
 
 class TrialContext:
-    """What a slot keeps warm from trial to trial: its settings and the pixels."""
+    """What a slot keeps from trial to trial: the runtime settings, the pixels and the validation crops."""
 
     def __init__(
         self,
         store: PatchStore,
         runtime: Runtime,
-        home: PatchSourceName | None = None,
+        source_name: PatchSourceName | None = None,
         *,
         max_bicubic_psnr: float | None = MAX_BICUBIC_PSNR,
     ) -> None:
         """
         Args:
-            home: of the pixels; by default chosen when they are first asked for. Slots beside each other are told
-                the same (`sr_core.patches.placement.choose_home`).
-            max_bicubic_psnr: what the study records as its bound for validation crops (`choose_squares`).
+            source_name: where the training pixels are kept; by default chosen when they are first needed. Slots of
+                one machine must use the same one (`sr_core.patches.placement.choose_patch_source`).
+            max_bicubic_psnr: the study's upper bound for the bicubic PSNR of validation crops, in dB
+                (`sr_core.patches.validation.choose_squares`).
         """
         self.runtime = runtime
-        self._store, self._home_name = store, home
-        self._homes: dict[int, PatchSource] = {}
+        self._store = store
+        self._source_name = source_name
+        self._sources: dict[int, PatchSource] = {}
         self._max_bicubic_psnr = max_bicubic_psnr
         self._crops: list[Crop] | None = None
         self.squares: Squares | None = None
-        """Which squares the crops are; None until they are asked for."""
+        """Positions of the validation crops; None until `crops` is called."""
         self._scorer: CropScorer | None = None
 
-    def home(self, scale: int) -> PatchSource:
-        """Where the training pixels of a scale live."""
-        if scale not in self._homes:
-            self._homes[scale] = open_patch_source(self._store, scale, self.runtime.device, self._home_name)
-        return self._homes[scale]
+    def patch_source(self, scale: int) -> PatchSource:
+        """Return the source of training pixels for a scale, opened on first use."""
+        if scale not in self._sources:
+            self._sources[scale] = open_patch_source(self._store, scale, self.runtime.device, self._source_name)
+        return self._sources[scale]
 
     def patches(self, config: TrialConfig) -> Patches:
-        """The training patches of a trial's seed."""
-        return self.home(config.data.scale).patches(config.data, child_seed(config.seed, "patches"))
+        """Return the training patches of a trial, in the order that its seed determines."""
+        return self.patch_source(config.data.scale).patches(config.data, child_seed(config.seed, "patches"))
 
     def crops(self, config: TrialConfig) -> list[Crop]:
-        """The validation crops; the same for every trial of a study, whose evaluation section is fixed."""
+        """Return the validation crops. All trials of a study share them, because its evaluation section is fixed."""
         if self._crops is None:
             pixels = self._store.validation_pixels(config.data.scale, config.evaluation.kernel)
             self.squares = choose_squares(
@@ -146,7 +151,7 @@ class TrialContext:
         return self._crops
 
     def scorer(self, config: TrialConfig) -> CropScorer:
-        """What scores a network on these crops; as they, the same for every trial of a study."""
+        """Return the scorer of networks on the validation crops. All trials of a study share it."""
         if self._scorer is None:
             protocol = config.evaluation.protocol
             crops = self.crops(config)
@@ -154,15 +159,19 @@ class TrialContext:
         return self._scorer
 
 
-def run_trial(task: TrialTask, bench: TrialContext) -> Generator[TrialEvent, Command, None]:
-    """Train one trial to its budget, from its checkpoint if it has one; its last event says how it ended.
+def run_trial(task: TrialTask, context: TrialContext) -> Generator[TrialEvent, Command, None]:
+    """Train one trial to its budget, from its checkpoint if it has one. The last event says how the trial ended.
 
-    Whoever drives it sends a Command for each event. It may be closed at any of them.
+    Send a `Command` after each event. The generator may be closed after any event.
+
+    Raises:
+        TakenOverError: another session owns the study now.
+        OSError: the machine failed, for example with a full disk.
     """
     try:
-        yield from _train(task, bench)
+        yield from _train(task, context)
     except TakenOverError:
-        raise  # it belongs to another owner: nothing has happened to the trial
+        raise  # the study has a new owner, which may resume the trial
     except DivergedError as exc:
         yield Failed(time=time.time(), trial=task.number, cause="diverged", reason=str(exc))
     except Exception as exc:
@@ -170,16 +179,21 @@ def run_trial(task: TrialTask, bench: TrialContext) -> Generator[TrialEvent, Com
 
 
 def _failure(task: TrialTask, error: Exception) -> Failed:
-    """How the trial failed; raises the error if it is no trial's fault."""
-    if is_out_of_memory(error):  # in whichever form: before the others
+    """Return the failure event of a trial. An error that concerns the machine rather than the trial is raised.
+
+    Raises:
+        OSError: the machine failed, or another process occupies the GPU. The study stops and can be resumed.
+    """
+    if is_out_of_memory(error):  # first, because it comes as any of the types below
         return Failed(time=time.time(), trial=task.number, cause="out of memory", reason=reason_of(error))
-    if is_taken(error):  # the study stops, and can go on once that process has ended
-        raise OSError(errno.EBUSY, "the GPU lets in one process at a time, and another one has it") from error
+    if is_taken(error):
+        raise OSError(errno.EBUSY, "the GPU allows one process at a time, and another process uses it") from error
     if isinstance(error, SuiteError):
         return Failed(time=time.time(), trial=task.number, cause="input", reason=str(error))
     if isinstance(error, OSError):
-        raise error  # a full disk or a lost root: the study stops and can go on later
-    return Failed(  # ours: it fails this trial, and the coordinator judges whether it is everyone's
+        raise error
+
+    return Failed(  # a fault in the code: the coordinator stops the study if other trials fail likewise
         time=time.time(),
         trial=task.number,
         cause="bug",
@@ -188,22 +202,23 @@ def _failure(task: TrialTask, error: Exception) -> Failed:
     )
 
 
-def _train(task: TrialTask, bench: TrialContext) -> Generator[TrialEvent, Command, None]:
-    config, runtime = task.config, bench.runtime
+def _train(task: TrialTask, context: TrialContext) -> Generator[TrialEvent, Command, None]:
+    config = task.config
+    runtime = context.runtime
     begun = time.perf_counter()
-    patches = bench.patches(config)
-    scorer = bench.scorer(config)
+    patches = context.patches(config)
+    scorer = context.scorer(config)
     rows: list[tuple[str, Score]] = []
 
     def validate(model: nn.Module) -> Mapping[str, float]:
-        rows[:] = [(name, capped(found)) for name, found in scorer(model)]
-        mean = mean_score([found for _, found in rows])
+        rows[:] = [(name, capped(score)) for name, score in scorer(model)]
+        mean = mean_score([score for _, score in rows])
         return {"val/psnr": mean.psnr, "val/ssim": mean.ssim}
 
     state = _at_checkpoint(task, runtime) or _at_beginning(task, runtime)
     state.seconds |= {"start-up": time.perf_counter() - begun, "recording": 0.0}
     with _counted(state.seconds, "recording"):
-        told_at_once = yield Started(
+        first_command = yield Started(
             time=time.time(),
             trial=task.number,
             slot=task.slot,
@@ -212,14 +227,17 @@ def _train(task: TrialTask, bench: TrialContext) -> Generator[TrialEvent, Comman
             source=task.source,
             hardware=runtime.device_name or cpu_model(),
         )
-    if told_at_once is Command.SUSPEND:
-        return  # nothing to keep yet, and the first step may take long: it compiles the network
+    if first_command is Command.SUSPEND:
+        return  # there is nothing to save yet, and the first step may take long because it compiles the network
+
     if not state.patches:
         with _counted(state.seconds, "recording"):
             keep_image(task.folder, 0, config, lambda: scorer.preview(state.average.model))
+
     meter = LoadMeter(runtime.device)
     scores: Mapping[str, float] = {}
-    saved, suspend = time.monotonic(), False
+    last_saved = time.monotonic()
+    suspend = False
     for step in training.fit(
         state,
         config.train,
@@ -229,23 +247,20 @@ def _train(task: TrialTask, bench: TrialContext) -> Generator[TrialEvent, Comman
         validate_every=config.evaluation.every_patches,
         micro_batch_changes=dict(task.micro_batch_changes),
     ):
-        told: TrialEvent
+        event: TrialEvent
         now = time.time()
         match step:
             case training.Tick(done, loss):
-                told = Ticked(time=now, trial=task.number, patches=done, loss=loss)
-                due = time.monotonic() - saved > CHECKPOINT_SECONDS
+                event = Ticked(time=now, trial=task.number, patches=done, loss=loss)
+                checkpoint_due = time.monotonic() - last_saved > CHECKPOINT_SECONDS
                 meter.sample()
-            case training.SmallerMicroBatch(at, micro_batch):
-                told, done, due = (
-                    MicroBatchReduced(time=now, trial=task.number, patches=at, micro_batch=micro_batch),
-                    at,
-                    False,
-                )
+            case training.SmallerMicroBatch(done, micro_batch):
+                event = MicroBatchReduced(time=now, trial=task.number, patches=done, micro_batch=micro_batch)
+                checkpoint_due = False
             case training.Validation(done, scores, loss, rate):
                 with _counted(state.seconds, "recording"):
                     keep_image(task.folder, done, config, scorer.image)
-                told = Validated(
+                event = Validated(
                     time=now,
                     trial=task.number,
                     patches=done,
@@ -255,63 +270,77 @@ def _train(task: TrialTask, bench: TrialContext) -> Generator[TrialEvent, Comman
                     seconds=dict(state.seconds),
                     load=meter.take(),
                 )
-                due = True
+                checkpoint_due = True
+
         with _counted(state.seconds, "recording"):
-            suspend |= (yield told) is Command.SUSPEND
-        if isinstance(told, MicroBatchReduced):
-            continue  # the step's own validation comes next, or its tick
+            command = yield event
+        suspend = suspend or command is Command.SUSPEND
+
+        if isinstance(event, MicroBatchReduced):
+            continue  # the validation or tick of the same step comes next
         if done == config.train.budget_patches:
-            break  # nothing left to resume: the result comes next
-        if due or suspend:
-            # After the validation was journaled: a checkpoint ahead of the record would lose that point.
+            break
+        if checkpoint_due or suspend:
+            # Only after the validation was recorded: resuming from a checkpoint ahead of the journal would lose it.
             with _counted(state.seconds, "recording"):
                 save_checkpoint(task.checkpoint, state, task.mark)
-                saved = time.monotonic()
+                last_saved = time.monotonic()
                 yield Checkpointed(time=time.time(), trial=task.number, patches=state.patches)
         if suspend:
             return
+
     with _counted(state.seconds, "recording"):
-        task.mark.check()  # where bits are not repeated, other weights than the new owner's record says
+        # On devices that do not repeat bits, these weights may differ from those that a new owner records.
+        task.mark.check()
         digest = save_weights(task.weights, state.average.model)
+
     yield Finished(
         time=time.time(),
         trial=task.number,
         patches=state.patches,
         scores=scores,
-        per_image=tuple((name, found.psnr, found.ssim) for name, found in rows),
+        per_image=tuple((name, score.psnr, score.ssim) for name, score in rows),
         weights=digest,
         seconds=dict(state.seconds),
     )
 
 
 @contextmanager
-def _counted(seconds: dict[str, float], what: str) -> Iterator[None]:
-    """Adds the wall time of the block, also where it waits for whoever is told something."""
+def _counted(seconds: dict[str, float], activity: str) -> Iterator[None]:
+    """Add the wall time of the block to `seconds[activity]`, including the wait for an answer to an event."""
     begun = time.perf_counter()
     try:
         yield
     finally:
-        seconds[what] += time.perf_counter() - begun
+        seconds[activity] += time.perf_counter() - begun
 
 
 def _at_beginning(task: TrialTask, runtime: Runtime) -> TrainState:
+    """Return the state before the first step.
+
+    Raises:
+        CheckpointError: the file of initial weights does not hold the recorded weights.
+    """
     config = task.config
     model = A2N(config.model, config.data.scale)
     if task.initial:
-        given, _ = read_weights(task.initial_weights)
-        if digest_of(given) != task.initial:
-            raise CheckpointError(f"{task.initial_weights}: not the weights that this training started from; type the "
-                                  "command that started it again")  # fmt: skip
-        load_exactly(model, given, origin=str(task.initial_weights))
+        weights, _ = read_weights(task.initial_weights)
+        if digest_of(weights) != task.initial:
+            raise CheckpointError(
+                f"{task.initial_weights}: not the weights that this training started from; run the command that "
+                "started it again"
+            )
+        load_exactly(model, weights, origin=str(task.initial_weights))
     else:
         initialise(model, config.seed)
     return start(model, config.train, runtime)
 
 
 def _at_checkpoint(task: TrialTask, runtime: Runtime) -> TrainState | None:
-    """The run as its checkpoint has it; None where there is none of use, for what it held can be trained again."""
+    """Return the state in the trial's checkpoint; None if there is no usable one, so that the trial starts over."""
     if not task.checkpoint.exists():
         return None
+
     state = _at_beginning(task, runtime)
     try:
         load_checkpoint(task.checkpoint, state, task.mark)

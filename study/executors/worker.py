@@ -1,7 +1,7 @@
-"""The far end of a slot: trains one trial after the other as it is told, and tells what happens in them.
+"""The worker's side of a slot: it trains one trial after the other and reports their events.
 
-Commands come down a channel, events go up it. After a validation or an ending a trial waits for its answer, so what
-is trained never depends on timing; a tick waits for nothing.
+Orders come down a channel, and messages go up. After every event but a tick, a trial waits for an answer, so that
+results do not depend on timing.
 """
 
 import logging
@@ -17,21 +17,21 @@ from study.record.events import Failed, Ticked, TrialEvent
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """Down: train this."""
+    """Down: train this trial."""
 
     task: TrialTask
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Down, to the event that the trial waits with: go on, suspend, or (None) leave the slot as it stands."""
+    """Down: the answer to the event with which the trial waits. None means leave the slot without a checkpoint."""
 
     command: Command | None
 
 
 @dataclass(frozen=True, slots=True)
 class Suspend:
-    """Down, at any time: write a checkpoint soon, and leave the slot."""
+    """Down, at any time: write a checkpoint at the next event, and leave the slot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +41,14 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """Up: the trial is off its slot."""
+    """Up: the trial has left its slot."""
 
     trial: int
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """Up: the machine failed, not the trial: a full disk, a lost root."""
+    """Up: the machine failed, not the trial. Examples are a full disk and a vanished file system."""
 
     number: int
     """errno."""
@@ -58,14 +58,14 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class TakenOver:
-    """Up: what the trial left belongs to a later owner of the study."""
+    """Up: the study has a new owner, so that the trial cannot write its files."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """Up: a line of the log."""
+    """Up: a log message."""
 
     logger: str
     level: int
@@ -73,42 +73,54 @@ class Logged:
 
 
 Message = TrialEvent | Ready | Left | Broken | TakenOver | Logged
-"""What a worker tells."""
+"""What a worker sends to the coordinator."""
 Order = Begin | Answer | Suspend
-"""What a worker is told."""
+"""What the coordinator sends to a worker."""
 
 
 class Channel(Protocol):
-    """The worker's end. Its methods raise EOFError or ConnectionError when the other end is gone."""
+    """The worker's side of its connection to the coordinator.
+
+    Its methods raise EOFError or ConnectionError if the coordinator is gone.
+    """
 
     def send(self, message: Message) -> None: ...
 
     def receive(self) -> Order:
-        """The next order; waits for it."""
+        """Wait for the next order and return it."""
 
     def waiting(self) -> bool:
-        """Whether there is an order."""
+        """Return True if an order has arrived."""
 
 
 def broken(error: OSError, folder: Path) -> Broken:
-    """What to tell of an error of the machine that was met in this folder or below."""
+    """Return the message about a failure of the machine.
+
+    Args:
+        folder: named in the message if the error names no file.
+    """
     return Broken(error.errno or 0, error.strerror or str(error), str(error.filename or folder))
 
 
-def serve(channel: Channel, bench: TrialContext) -> None:
-    """Train what comes down the channel, until it ends or this process should be replaced by a fresh one."""
+def serve(channel: Channel, context: TrialContext) -> None:
+    """Train each trial that the channel brings. Return when this process must be replaced by a fresh one.
+
+    Raises:
+        EOFError, ConnectionError: the coordinator has closed the channel.
+    """
     channel.send(Ready())
     healthy = True
     while healthy:
         order = channel.receive()
-        if isinstance(order, Begin):  # anything else was said to a trial that had just ended
-            healthy = _train(channel, order.task, bench)
+        if isinstance(order, Begin):  # any other order was meant for a trial that has just ended
+            healthy = _train(channel, order.task, context)
 
 
-def _train(channel: Channel, task: TrialTask, bench: TrialContext) -> bool:
-    """One trial; False where a next one could suffer from it."""
-    trial = run_trial(task, bench)
-    healthy, suspended = True, False
+def _train(channel: Channel, task: TrialTask, context: TrialContext) -> bool:
+    """Train one trial. Return False if it may have damaged this process for the next trial."""
+    trial = run_trial(task, context)
+    healthy = True
+    suspended = False
     command: Command | None = None
     while True:
         try:
@@ -121,33 +133,37 @@ def _train(channel: Channel, task: TrialTask, bench: TrialContext) -> bool:
         except TakenOverError as exc:
             channel.send(TakenOver(str(exc)))
             break
-        if isinstance(event, Failed) and event.cause == "bug" and bench.runtime.device != "cpu":
-            healthy = False  # an error inside a CUDA kernel leaves the process's context unusable
+
+        if isinstance(event, Failed) and event.cause == "bug" and context.runtime.device != "cpu":
+            healthy = False  # an error inside a CUDA kernel leaves this process unable to use the GPU
+
         channel.send(event)
-        command = Command.GO_ON
+        command = Command.CONTINUE
         while channel.waiting() or not isinstance(event, Ticked):
             order = channel.receive()
             if isinstance(order, Answer):
                 command = order.command
                 break
             suspended = suspended or isinstance(order, Suspend)
+
         if command is None:
             trial.close()
             break
         if suspended:
             command = Command.SUSPEND
+
     channel.send(Left(task.number))
     return healthy
 
 
 class Sender(Protocol):
-    """What hands messages up."""
+    """Sends messages to the coordinator."""
 
     def send(self, message: Message) -> None: ...
 
 
 class LogUp(logging.Handler):
-    """Hands log lines to the coordinator, whose terminal it is."""
+    """Sends log messages to the coordinator, which owns the terminal."""
 
     def __init__(self, channel: Sender) -> None:
         super().__init__()
@@ -158,7 +174,7 @@ class LogUp(logging.Handler):
 
 
 def log_warnings() -> None:
-    """From now on Python's warnings in this process are lines of its log, for the terminal is the coordinator's."""
+    """Log Python's warnings in this process instead of printing them, because the coordinator owns the terminal."""
 
     def log(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         logging.getLogger("warnings").warning("%s: %s", category.__name__, " ".join(str(message).split()))

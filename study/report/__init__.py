@@ -1,1 +1,1 @@
-"""A study as one page for a colleague: `python -m study.report`. Every number in it comes from the journal."""
+"""Writes a study as one HTML page for colleagues (`python -m study.report`), with every number from the journal."""

@@ -1,4 +1,4 @@
-"""`python -m study.report`: a study as one page that needs no network, with its figures as PNG and CSV beside it."""
+"""`python -m study.report` writes a study as one page that opens offline, with its figures as PNG and CSV files."""
 
 import sys
 from collections.abc import Sequence
@@ -13,16 +13,19 @@ from study.record.folder import StudyFolder
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(
         "python -m study.report",
-        description="Write a study's report: one HTML file that opens offline, and its figures as PNG and CSV.",
+        description="Write the report of a study: one HTML file that opens offline, and its figures as PNG and CSV.",
     )
     add_study_flags(parser)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where to (default: report/ in the study's folder)")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="where the study's images are now, if they moved")
-    parser.add_argument("--no-pictures", action="store_true", help="show no part of the images, to publish the page")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="output folder (default: report/ in the study's folder)"
+    )
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the study's images, if they were moved")
+    parser.add_argument("--no-pictures", action="store_true", help="omit all images, so that the page can be published")
     parser.add_argument(
         "--tracking-uri",
         metavar="URI",
-        help="MLflow store or server that gets the page too, or none (default: the one under --root, if any)",
+        help="MLflow store or server to which the page is also added, or 'none' (default: the store under --root, if "
+        "there is one)",
     )
     args = parser.parse_args(argv)
 
@@ -38,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         events = read(folder.journal)
         page = write_report(folder, events, out=out, data=args.data, show=not args.no_pictures, warn=warn)
-        print(f"{page.stat().st_size / 1e6:.1f} MB in one file; figures and tables: {page.parent / 'figures'}")
+        print(f"report: {page.stat().st_size / 1e6:.1f} MB in one file; figures and tables: {page.parent / 'figures'}")
         add_to_mlflow(folder, page, args.tracking_uri)
         print(f"next: open {page.as_uri()} in a browser")
         return 0
@@ -47,10 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def add_to_mlflow(folder: StudyFolder, page: Path, tracking_uri: str | None) -> None:
-    """Put the page among the files of the study's run; by default only where the root has a store that knows it.
+    """Add the page to the files of the study's MLflow run.
 
+    Args:
+        tracking_uri: address of the store, or "none". With None, the store under the root is used if it has the study.
     Raises:
-        SuiteError: the store that was asked for cannot be reached, or does not know the study.
+        SuiteError: `tracking_uri` names a store that cannot be reached or does not have the study.
     """
     from sr_core.process.redaction import redact
     from study.record.addresses import sqlite_file
@@ -66,19 +71,19 @@ def add_to_mlflow(folder: StudyFolder, page: Path, tracking_uri: str | None) -> 
     from study.tracking.mlflow.store import add_to_study
 
     opened = next(read(folder.journal))
-    assert isinstance(opened, StudyOpened)  # else there would be no report
+    assert isinstance(opened, StudyOpened)  # otherwise there would be no report
     try:
-        require_own_name(folder)  # a copy's page does not go into the run of the original
-        known = add_to_study(uri, folder.study, study_id(opened), {page.name: page})
+        require_own_name(folder)  # the page of a copied study must not go into the original's run
+        added = add_to_study(uri, folder.study, study_id(opened), {page.name: page})
     except SuiteError as exc:
         if tracking_uri:
             raise
         print(f"not added to MLflow: {exc}")
         return
-    if known:
+    if added:
         print(f"added to the study's run in MLflow ({redact(uri)})")
     elif tracking_uri:
-        raise SuiteError(f"{redact(uri)}: MLflow does not know study {folder.study!r}; run study.sync first")
+        raise SuiteError(f"{redact(uri)}: MLflow does not have study {folder.study!r}; run study.sync first")
 
 
 if __name__ == "__main__":

@@ -1,42 +1,50 @@
-"""The top of the report: the question, its answer, how far that holds, and how the study stands."""
+"""Builds the top of the report: the question, the answer with its limits, and the state of the study."""
 
 from collections.abc import Sequence
 
 from study.record.state import TrialState
-from study.report.markup import Html, bullets, element, joined, pairs, paragraph, said
+from study.report.markup import Html, bullets, element, joined, pairs, paragraph, readable
 from study.report.record import StudyRecord, moment, short
 from study.statistics.verdict import Verdict, words
 
 _PHASES = {
-    "running": ("running", "This study is running; what follows is what there is so far"),
+    "running": ("running", "This study is running, and the page shows the results so far"),
     "complete": ("complete", ""),
     "exhausted": ("complete", "Every configuration of the search space has been tried"),
-    "interrupted": ("interrupted", "This study was interrupted; the command that began it goes on from here"),
-    "terminated": ("interrupted", "This study was terminated; the command that began it goes on from here"),
-    "timeout": ("out of time", "This study's time was up; the command that began it goes on from here"),
-    "failures": ("failed", "This study was stopped for repeated failures"),
-    "died": ("crashed", "This study ended without a word (killed, or the machine went down); the command that began it "
-             "goes on from the last checkpoints"),
-}  # fmt: skip
+    "interrupted": ("interrupted", "This study was interrupted; run the command that began it to resume"),
+    "terminated": ("interrupted", "This study was terminated; run the command that began it to resume"),
+    "timeout": ("out of time", "This study reached its time limit; run the command that began it to resume"),
+    "failures": ("failed", "This study was stopped because of repeated failures"),
+    "died": (
+        "crashed",
+        "This study ended without a record of its end, because it was killed or the machine failed; run the command "
+        "that began it to resume from the last checkpoints",
+    ),
+}
+"""For each phase: the badge, and a sentence without its full stop."""
 
 
-def answer(record: StudyRecord, told: Verdict | None) -> Html:
-    """What a reader has to know who reads nothing else."""
-    state, opened, best = record.state, record.opened, record.best
+def answer(record: StudyRecord, verdict: Verdict | None) -> Html:
+    """Return the top of the page, with the essentials for readers who read nothing else."""
+    state = record.state
+    opened = record.opened
+    best = record.best
+
     word, sentence = _PHASES[record.phase]
     if record.owner:
         sentence += f" ({record.owner})"
-    detail = state.ended.detail if state.ended and record.phase == "failures" else ""
+    if state.ended and record.phase == "failures" and state.ended.detail:
+        sentence += f": {state.ended.detail}"
     status = paragraph(element("strong", word, class_=f"badge {record.phase}"), " ", _standing(record))
-    told_sentence = ": ".join(filter(None, (sentence, detail)))
-    notice = paragraph(told_sentence + ".", class_="notice") if sentence else None
+    notice = paragraph(f"{sentence}.", class_="notice") if sentence else None
+
     return joined(
         [
             paragraph("Hyperparameter study ", element("b", opened.study), class_="kicker"),
             element("h1", opened.text or opened.study),
             status,
             notice,
-            _verdict(record, told, best),
+            _verdict(record, verdict, best),
             _tiles(record, best),
             _settings(best, record.swept) if best else None,
             _warnings(record),
@@ -45,37 +53,42 @@ def answer(record: StudyRecord, told: Verdict | None) -> Html:
 
 
 def _standing(record: StudyRecord) -> str:
+    """Return how many trials are in which state, and the time of the last event."""
     state = record.state
-    counts = {s: sum(record.status[t.number] == s for t in record.searched)
-              for s in ("finished", "pruned", "paused", "failed", "running", "waiting", "half done")}  # fmt: skip
-    told = ", ".join(f"{n} {s}" for s, n in counts.items() if n) or "none yet"
+    counts = {}
+    for status in ("finished", "pruned", "paused", "failed", "running", "waiting", "half done"):
+        counts[status] = sum(record.status[t.number] == status for t in record.searched)
+    details = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "none yet"
     asked = state.session.trials if state.session else 0
-    again = f"; {state.replicated} replicates" if state.replicated else ""
-    return f"{state.counted} of {asked} trials ({told}){again}. Last event {moment(state.last_time)}."
+    replicates = f"; {state.replicated} replicates" if state.replicated else ""
+    return f"{state.counted} of {asked} trials ({details}){replicates}. Last event {moment(state.last_time)}."
 
 
-def _verdict(record: StudyRecord, told: Verdict | None, best: TrialState | None) -> Html:
+def _verdict(record: StudyRecord, verdict: Verdict | None, best: TrialState | None) -> Html:
+    """Return the verdict, or why there is none yet."""
     if best is None:
         return paragraph(element("strong", "No answer yet: "), "no trial of the search has finished.", class_="verdict")
-    if told is None and not record.state.replicated:
+    if verdict is None and not record.state.replicated:
         text = (
-            f"Best so far after {best.patches:,} patches is trial {best.number}. One run each is a ranking, not a "
-            "verdict: no finalist has been trained again with fresh seeds."
+            f"Trial {best.number} is the best so far after {best.patches:,} patches. A single run per trial only gives "
+            "a ranking. A verdict needs replicates, and no finalist has been retrained with new seeds yet."
         )
         return paragraph(text, class_="verdict")
+
     first, *rest = words(record.state)
     lines = [element("li", line.strip()) for line in rest]
     return element("div", paragraph(first[:1].upper() + first[1:]), element("ul", *lines), class_="verdict")
 
 
 def _tiles(record: StudyRecord, best: TrialState | None) -> Html | None:
-    """The winner's run in the search against bicubic and the references, in numbers."""
+    """Return the winner's score in the search, and its differences from bicubic and the references, as tiles."""
     if best is None or best.score is None:
         return None
+
     crops = record.opened.data.get("crops", {})
-    on = f"mean of {crops['count']} validation crops" if "count" in crops else "validation crops"
+    scored_on = f"mean of {crops['count']} validation crops" if "count" in crops else "validation crops"
     tiles = [
-        _tile(f"{best.score:.3f} dB", f"PSNR of trial {best.number} after {best.patches:,} patches, {on}"),
+        _tile(f"{best.score:.3f} dB", f"PSNR of trial {best.number} after {best.patches:,} patches, {scored_on}"),
         _tile(f"{best.score - record.bicubic:+.3f} dB", f"against bicubic enlargement ({record.bicubic:.3f} dB)"),
     ]
     for reference in record.references:
@@ -91,15 +104,18 @@ def _tile(number: str, text: str) -> Html:
 
 def _settings(best: TrialState, names: Sequence[str]) -> Html:
     config = best.config.dotted()
-    rows = [(element("span", short(name), title=name), said(config[name])) for name in names]
+    rows = [(element("span", short(name), title=name), readable(config[name])) for name in names]
     return element("div", element("h3", f"The setting of trial {best.number}"), pairs(rows), class_="settings")
 
 
 def _warnings(record: StudyRecord) -> Html | None:
+    """Return the warnings of the study without duplicates; None if there are none."""
     notes = record.state.concluded.notes if record.state.concluded else ()
-    found = [*record.state.warnings, *(n.removeprefix("warning: ") for n in notes if n.startswith("warning: "))]
-    if not found:
+    concluding = [note.removeprefix("warning: ") for note in notes if note.startswith("warning: ")]
+    warnings = list(dict.fromkeys([*record.state.warnings, *concluding]))
+    if not warnings:
         return None
-    shown = list(dict.fromkeys(found))
-    head = element("summary", f"{len(shown)} warning{'s' * (len(shown) != 1)}")
-    return element("details", head, bullets(shown), class_="warnings", open=len(shown) <= 3)
+    heading = "1 warning" if len(warnings) == 1 else f"{len(warnings)} warnings"
+    return element(
+        "details", element("summary", heading), bullets(warnings), class_="warnings", open=len(warnings) <= 3
+    )

@@ -1,4 +1,4 @@
-"""How the search went: scores in the order in which trials ended, and learning curves, replicates apart."""
+"""Shows how the search went: scores in the order in which trials ended, and learning curves."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -15,11 +15,11 @@ from study.report.drawing import (
     INK,
     PAPER,
     REFERENCES,
-    Drawn,
+    DrawnFigure,
     canvas,
     csv_text,
-    drawn,
-    shown,
+    draw_figure,
+    figure_html,
 )
 from study.report.markup import Html, missing
 from study.report.page import Section
@@ -31,63 +31,67 @@ if TYPE_CHECKING:
 
 PSNR = "PSNR on the validation crops (Y) [dB]"
 _STOPPED = {"pruned": ("x", "pruned"), "paused": ("d", "paused"), "failed": ("X", "failed")}
-_HALF = ("4", "under way or half done")
+_UNFINISHED = ("4", "under way or half done")
 
 
 def psnr_limits(values: Iterable[float], bicubic: float | None = None) -> tuple[float, float]:
-    """Ends of an axis of scores [dB]: a few hopeless trials do not squeeze the others together.
+    """Return the limits of an axis of scores [dB], chosen so that a few very bad trials do not squeeze the others.
 
-    From a little above the best to the worst, but not below the lowest tenth by more than its distance to the best;
-    bicubic's score is in it where that does not take more than half of the height.
+    The axis reaches from the best score down to the worst, but at most as far below the lowest tenth as the best is
+    above it. Bicubic's score is included if that at most doubles the height.
     """
     ordered = sorted(v for v in values if math.isfinite(v))
     if not ordered:
         return 0.0, 1.0
-    top, tenth = ordered[-1], ordered[len(ordered) // 10]
-    low = max(ordered[0], tenth - max(top - tenth, 0.05))
+
+    top = ordered[-1]
+    lowest_tenth = ordered[len(ordered) // 10]
+    low = max(ordered[0], lowest_tenth - max(top - lowest_tenth, 0.05))
     if bicubic is not None:
         span = max(top - low, 0.05)
-        low, top = (bicubic if low - span <= bicubic < low else low), (bicubic if top < bicubic <= top + span else top)
+        if low - span <= bicubic < low:
+            low = bicubic
+        elif top < bicubic <= top + span:
+            top = bicubic
     margin = 0.05 * max(top - low, 0.05)
     return low - margin, top + margin
 
 
 def draw_bicubic(axes: "Axes", bicubic: float) -> None:
-    """Bicubic's score as a line or, where it is outside of the axis, in words."""
+    """Draw bicubic's score as a line, or name it in the legend if it is outside the axis."""
     low, high = axes.get_ylim()
     if low <= bicubic <= high:
         axes.axhline(bicubic, color=INK, linestyle=":", linewidth=1.2, label=f"bicubic, {bicubic:.2f} dB")
     else:
-        axes.plot([], [], color=INK, linestyle=":", label=f"bicubic, {bicubic:.2f} dB: not on this axis")
+        axes.plot([], [], color=INK, linestyle=":", label=f"bicubic, {bicubic:.2f} dB (outside this axis)")
 
 
 def history(record: StudyRecord) -> Section:
-    """Scores of trials in the order in which they ended, and the best so far."""
+    """Return the section with the scores of trials in the order in which they ended, and the best so far."""
     scored = [t for t in record.searched if t.score is not None]
     if not scored:
         return Section("history", "Optimisation history", missing("No trial has been validated yet."))
     figure = _history(record, scored)
-    last = " Trials under way or half done stand last." if any(_going(t) for t in scored) else ""
+    last = " Trials under way or half done stand last." if any(_is_unfinished(t) for t in scored) else ""
     caption = (
-        "Each trial's PSNR at its end, in the order in which they ended or, if they wait for more patches, paused; a "
-        "stopped trial's is that of the point where it stopped. The line is the best finished trial of the search by "
-        f"then.{last}"
+        "Last PSNR of each trial, in the order in which trials ended or paused. For a stopped trial, it is the PSNR at "
+        f"the point where it stopped. The line is the best finished trial of the search so far.{last}"
     )
-    alt = f"Scatter of PSNR of {len(scored)} trials over how many had ended, with the best so far as a line"
-    body = shown(figure, alt=alt, caption=caption, least_width=560)
+    alt = f"Scatter plot of the PSNR of {len(scored)} trials in the order of their ends, with the best so far as a line"
+    body = figure_html(figure, alt=alt, caption=caption, least_width=560)
     return Section("history", "Optimisation history", body, figure.files, figure.faults)
 
 
-def _history(record: StudyRecord, scored: Sequence[TrialState]) -> Drawn:
+def _history(record: StudyRecord, scored: Sequence[TrialState]) -> DrawnFigure:
     order = _order(record)
     place = {number: count for count, number in enumerate(order, start=1)}
     best_by = dict(zip(order, _best_so_far(record, order), strict=True))
     rows = []
-    for number in (*order, *(t.number for t in record.searched if _going(t))):
+    for number in (*order, *(t.number for t in record.searched if _is_unfinished(t))):
         t, count = record.state.trials[number], place.get(number)
         rows.append((count, number, t.proposed.name, record.status[number], t.patches, t.score, best_by.get(number)))
     columns = ("ended", "trial", "name", "state", "patches", "val/psnr", "best_so_far")
-    return drawn("history", csv_text(columns, rows), lambda: _draw_history(record, scored, order))
+    return draw_figure("history", csv_text(columns, rows), lambda: _draw_history(record, scored, order))
 
 
 def _draw_history(record: StudyRecord, scored: Sequence[TrialState], order: Sequence[int]) -> "Figure":
@@ -97,7 +101,7 @@ def _draw_history(record: StudyRecord, scored: Sequence[TrialState], order: Sequ
     axes.set_ylim(*psnr_limits([t.score or 0.0 for t in scored], record.bicubic))
     low, _ = axes.get_ylim()
     place = {number: count for count, number in enumerate(order, start=1)}
-    place |= {t.number: len(order) + 1 for t in record.searched if _going(t)}
+    place |= {t.number: len(order) + 1 for t in record.searched if _is_unfinished(t)}
 
     def points(trials: Sequence[TrialState]) -> tuple[list[int], list[float]]:
         return [place[t.number] for t in trials], [t.score or 0.0 for t in trials]
@@ -105,20 +109,25 @@ def _draw_history(record: StudyRecord, scored: Sequence[TrialState], order: Sequ
     finished = [t for t in scored if t.status == "finished" and not t.is_reference]
     axes.scatter(*points(finished), s=26, color=GREY, edgecolor=PAPER, linewidth=0.5, zorder=3, label="finished")
     for status, (marker, label) in _STOPPED.items():
-        if stopped := [t for t in scored if t.status == status]:
+        stopped = [t for t in scored if t.status == status]
+        if stopped:
             axes.scatter(*points(stopped), s=26, marker=marker, color=GREY, linewidth=1.1, zorder=2, label=label)
-    if going := [t for t in scored if _going(t)]:
-        axes.scatter(*points(going), s=40, marker=_HALF[0], color=INK, zorder=3, label=_HALF[1])
+    unfinished = [t for t in scored if _is_unfinished(t)]
+    if unfinished:
+        marker, label = _UNFINISHED
+        axes.scatter(*points(unfinished), s=40, marker=marker, color=INK, zorder=3, label=label)
     for reference, colour in zip(record.references, cycle(REFERENCES), strict=False):
         if reference.score is not None:
             label = f"reference: {name_in_figure(reference.proposed.name)}"
             axes.scatter(*points([reference]), s=44, marker="s", facecolor="none", edgecolor=colour,
                          linewidth=1.8, zorder=4, label=label)  # fmt: skip
+
     best_so_far = _best_so_far(record, order)
     steps = [(count, best) for count, best in enumerate(best_so_far, start=1) if best is not None]
     if steps:
         axes.step(*zip(*steps, strict=True), where="post", color=BEST, linewidth=2, zorder=1, label="best so far")
-    if below := [place[t.number] for t in scored if (t.score or 0.0) < low]:
+    below = [place[t.number] for t in scored if (t.score or 0.0) < low]
+    if below:
         axes.plot(below, [low] * len(below), "v", color=GREY, markersize=5, clip_on=False, label="below this axis")
     draw_bicubic(axes, record.bicubic)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -127,13 +136,13 @@ def _draw_history(record: StudyRecord, scored: Sequence[TrialState], order: Sequ
     return figure
 
 
-def _going(trial: TrialState) -> bool:
-    """Whether it neither ended nor waits for the scheduler to resume it."""
+def _is_unfinished(trial: TrialState) -> bool:
+    """Return True if the trial has neither ended nor been paused by the scheduler."""
     return trial.status in ("running", "waiting")
 
 
 def _order(record: StudyRecord) -> list[int]:
-    """Numbers of the search's trials in the order in which they ended, paused ones where they told their last score."""
+    """Return the numbers of the search's trials in the order in which they ended or reported their last score."""
     paused = [t for t in record.searched if t.status == "paused"]
     waiting = sorted((t.arrivals[-1] if t.arrivals else 0, t.number) for t in paused)
     order: list[int] = []
@@ -148,43 +157,47 @@ def _order(record: StudyRecord) -> list[int]:
 
 
 def _best_so_far(record: StudyRecord, order: Sequence[int]) -> list[float | None]:
-    """The best score [dB] of the search's own finished trials up to each of these; None before the first."""
-    found: list[float | None] = []
+    """Return the best score [dB] among the search's finished trials up to each trial; None before the first.
+
+    References do not count.
+    """
+    scores: list[float | None] = []
     best: float | None = None
     for number in order:
         trial = record.state.trials[number]
         if trial.status == "finished" and not trial.is_reference and trial.score is not None:
             best = trial.score if best is None else max(best, trial.score)
-        found.append(best)
-    return found
+        scores.append(best)
+    return scores
 
 
-def learning_curves_figure(record: StudyRecord) -> Section:
-    """Validation PSNR over training patches: the search's trials, then the replicates."""
+def learning_curves_section(record: StudyRecord) -> Section:
+    """Return the section with validation PSNR over training patches, for the search and for the replicates."""
     searched = [t for t in record.searched if t.curve]
     if not searched:
         return Section("curves", "Learning curves", missing("No trial has been validated yet."))
     figure = _curves(record, searched)
-    again = _replicate_curves(record)
+    replicates = _replicate_curves(record)
     caption = (
-        "Validation PSNR over training patches, one line a trial. Lines that end early were stopped: × pruned, "
-        "◆ paused, ✖ failed."
+        "Validation PSNR over training patches, one line per trial. Lines that end early belong to stopped trials: "
+        "× pruned, ◆ paused, ✖ failed."
     )
     alt = f"Learning curves of {len(searched)} trials over training patches"
-    parts: list[Html] = [shown(figure, alt=alt, caption=caption, least_width=560)]
+    parts: list[Html] = [figure_html(figure, alt=alt, caption=caption, least_width=560)]
     files = dict(figure.files)
     faults = figure.faults
-    if again is not None:
-        caption = "The same of the replicates: finalists and references trained again, one line for each fresh seed."
-        parts.append(shown(again, alt="Learning curves of the replicates", caption=caption, least_width=560))
-        files |= again.files
-        faults += again.faults
+    if replicates is not None:
+        caption = "Learning curves of the replicates: finalists and references retrained, one line per new seed."
+        alt = "Learning curves of the replicates"
+        parts.append(figure_html(replicates, alt=alt, caption=caption, least_width=560))
+        files |= replicates.files
+        faults += replicates.faults
     return Section("curves", "Learning curves", Html("".join(parts)), files, faults)
 
 
-def _curves(record: StudyRecord, searched: Sequence[TrialState]) -> Drawn:
+def _curves(record: StudyRecord, searched: Sequence[TrialState]) -> DrawnFigure:
     numbers = results.curves(record.state).to_csv(index=False)
-    return drawn("learning-curves", numbers, lambda: _draw_curves(record, searched))
+    return draw_figure("learning-curves", numbers, lambda: _draw_curves(record, searched))
 
 
 def _draw_curves(record: StudyRecord, searched: Sequence[TrialState]) -> "Figure":
@@ -197,7 +210,8 @@ def _draw_curves(record: StudyRecord, searched: Sequence[TrialState]) -> "Figure
     axes.set_ylim(low, high)
     labelled: set[str] = set()
     for t in searched:
-        x, y = [p.patches for p in t.curve], [p.scores["val/psnr"] for p in t.curve]
+        x = [p.patches for p in t.curve]
+        y = [p.scores["val/psnr"] for p in t.curve]
         if best is not None and t.number == best.number:
             axes.plot(
                 x, y, color=BEST, linewidth=2.6, zorder=4, marker="o", markersize=4, label=f"best: trial {t.number}"
@@ -216,7 +230,7 @@ def _draw_curves(record: StudyRecord, searched: Sequence[TrialState]) -> "Figure
         else:
             axes.plot(x, y, color=GREY, linewidth=0.9, alpha=0.75 if t.status == "finished" else 0.4, zorder=1)
         if t.status != "finished":
-            marker, label = _STOPPED.get(t.status, _HALF)
+            marker, label = _STOPPED.get(t.status, _UNFINISHED)
             axes.plot(x[-1:], [max(y[-1], low)], marker, color=GREY, markersize=5, zorder=2, clip_on=False,
                       label=None if label in labelled else label)  # fmt: skip
             labelled.add(label)
@@ -227,24 +241,26 @@ def _draw_curves(record: StudyRecord, searched: Sequence[TrialState]) -> "Figure
     return figure
 
 
-def _replicate_curves(record: StudyRecord) -> Drawn | None:
+def _replicate_curves(record: StudyRecord) -> DrawnFigure | None:
     again = [t for t in record.state.trials.values() if t.is_replicate and t.curve]
     if not again:
         return None
     columns = ("finalist", "of", "seed", "trial", "patches", "val/psnr", "val/ssim")
     rows = [(t.proposed.name, t.proposed.of, t.proposed.replicate, t.number, p.patches, p.scores["val/psnr"],
              p.scores.get("val/ssim")) for t in again for p in t.curve]  # fmt: skip
-    return drawn("replicate-curves", csv_text(columns, rows), lambda: _draw_replicate_curves(record, again))
+    return draw_figure("replicate-curves", csv_text(columns, rows), lambda: _draw_replicate_curves(record, again))
 
 
 def _draw_replicate_curves(record: StudyRecord, again: Sequence[TrialState]) -> "Figure":
     figure, axes = canvas(9, 4)
     axes.set_ylim(*psnr_limits([p.scores["val/psnr"] for t in again for p in t.curve], record.bicubic))
-    colours, lines = colours_of(record), ("-", "--", "-.", ":", (0, (4, 1, 1, 1, 1, 1)))
+    colours = colours_of(record)
+    lines = ("-", "--", "-.", ":", (0, (4, 1, 1, 1, 1, 1)))
     names = list(dict.fromkeys(t.proposed.of for t in again))
     labelled: set[int | None] = set()
     for t in again:
-        name, of = t.proposed.of, record.state.trials[t.proposed.of or 0]
+        name = t.proposed.of
+        of = record.state.trials[t.proposed.of or 0]
         label = of.label
         axes.plot([p.patches for p in t.curve], [p.scores["val/psnr"] for p in t.curve], linewidth=1.5,
                   color=colours.get(of.number, GREY), linestyle=lines[names.index(name) % len(lines)], marker=".",
@@ -258,9 +274,11 @@ def _draw_replicate_curves(record: StudyRecord, again: Sequence[TrialState]) -> 
 
 
 def colours_of(record: StudyRecord) -> dict[int, str]:
-    """The colour of each finalist and reference, by its trial in the search."""
-    found = dict(zip((t.number for t in record.references), cycle(REFERENCES), strict=False))
+    """Return the colour of each finalist and reference, by the number of its trial in the search."""
     best = record.best
     others = [t.number for t in record.state.candidates() if best is None or t.number != best.number]
-    found |= dict(zip(others, cycle(FINALISTS), strict=False))
-    return found | ({best.number: BEST} if best else {})
+    colours = dict(zip((t.number for t in record.references), cycle(REFERENCES), strict=False))
+    colours |= dict(zip(others, cycle(FINALISTS), strict=False))
+    if best is not None:
+        colours[best.number] = BEST
+    return colours

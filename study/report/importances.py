@@ -1,4 +1,4 @@
-"""What mattered: importances of hyperparameters, with their uncertainty."""
+"""Reports the importance of each hyperparameter, with its uncertainty."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from study import results
 from study.plots.figures import cause
 from study.report.cache import Cache
-from study.report.drawing import BEST, GREY, GROUPS, INK, Drawn, canvas, drawn, shown
+from study.report.drawing import BEST, GREY, GROUPS, INK, DrawnFigure, canvas, draw_figure, figure_html
 from study.report.markup import Html, bullets, missing
 from study.report.page import Section
 from study.report.record import StudyRecord, short
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def importances(record: StudyRecord, cache: Cache) -> Section:
-    """How much of the spread of scores each dimension explains."""
+    """Return the section on how much of the variance of scores each dimension explains."""
     title = "What mattered"
     points, scores = importance.located(record.state, record.space, record.base.dotted())
     dimensions, seed = record.space.dimensions, importance.seed_of(record.opened.seed)
@@ -29,53 +29,61 @@ def importances(record: StudyRecord, cache: Cache) -> Section:
 
     key = ["importance", 1, points, scores, record.space.describe(), seed]
     try:
-        found = [Importance(**one) for one in cache.value("importance", key, compute)]
-    except Exception as exc:  # whatever its libraries raise: importances are a view, and the rest of the page stands
+        values = [Importance(**one) for one in cache.value("importance", key, compute)]
+    except Exception as exc:  # any error of a library: the rest of the page is still written
         fault = f"Importances could not be measured ({cause(exc)})."
         return Section("importance", title, missing(fault), faults=(fault,))
-    if not found:
+    if not values:
         text = (
             f"Importances need {FEWEST_TRIALS} finished trials in the search space with different scores, and two or "
             f"more dimensions; there are {len(points)} such trials and {len(dimensions)} dimensions."
         )
         return Section("importance", title, missing(text))
-    figure = _importances(found)
-    told = importance.importance_sentences(
-        found, record.opened.question["search"]["sampler"], importance.stopped(record.state)
+
+    figure = _importances(values)
+    sentences = importance.importance_sentences(
+        values, record.opened.question["search"]["sampler"], importance.stopped(record.state)
     )
     caption = (
-        f"Share of the spread of scores that each hyperparameter explains alone (fANOVA over {len(points)} finished "
-        f"trials), with the interval from {LOW:.0%} to {HIGH:.0%} over {TREES} trees, each grown on a bootstrap sample "
-        f"of them; hatched: not resolved from noise.{_limits(record, len(points))}"
+        f"Share of the variance of scores that each hyperparameter explains alone (fANOVA over {len(points)} finished "
+        f"trials). Lines reach from {LOW:.0%} to {HIGH:.0%} over {TREES} trees, each grown on a bootstrap sample of "
+        f"these trials. Hatched bars are not resolved from noise.{_limits(record, len(points))}"
     )
-    alt = "Bars of importance: " + "; ".join(told)
-    body = Html("".join([bullets(told), shown(figure, alt=alt, caption=caption, least_width=480)]))
+    alt = "Bars of importance: " + "; ".join(sentences)
+    body = Html("".join([bullets(sentences), figure_html(figure, alt=alt, caption=caption, least_width=480)]))
     return Section("importance", title, body, figure.files, figure.faults)
 
 
 def _limits(record: StudyRecord, count: int) -> str:
-    """What the intervals can be trusted for, in sentences that follow another one."""
-    search, left_out = record.opened.question["search"], importance.stopped(record.state)
+    """Return how far the intervals can be trusted, as sentences with a leading space."""
+    search = record.opened.question["search"]
+    left_out = importance.stopped(record.state)
     if importance.calibrated(record.state, search["sampler"], count):
-        return " Of such intervals nine of ten held the truth in simulations (docs/STATISTICS.md)."
-    told = []
+        return " In simulations, nine of ten such intervals contained the true value (docs/STATISTICS.md)."
+
+    sentences = []
     if search["sampler"] in ADAPTIVE:
-        told.append("The sampler looked where scores are high, so this holds for where it looked.")
+        sentences.append("The sampler preferred regions with high scores, so the shares hold for these regions only.")
     if left_out:
-        which = f"{left_out} trials that stood worse; they are" if left_out > 1 else "a trial that stood worse; it is"
-        told.append(f"The scheduler ({search['scheduler'].replace('_', ' ')}) stopped {which} left out.")
-    told.append("How often intervals of such a study hold the truth was not measured.")
-    return " " + " ".join(told)
+        scheduler = search["scheduler"].replace("_", " ")
+        stopped = f"{left_out} trials with worse scores, which are"
+        if left_out == 1:
+            stopped = "1 trial with a worse score, which is"
+        sentences.append(f"The scheduler ({scheduler}) stopped {stopped} left out.")
+    sentences.append("How often the intervals of such a study contain the true value was not measured.")
+    return " " + " ".join(sentences)
 
 
-def _importances(found: Sequence[Importance]) -> Drawn:
-    numbers = results.importances(found).to_csv(index=False)
-    return drawn("importance", numbers, lambda: _draw_importances(found), {"hatch.color": GREY, "hatch.linewidth": 0.8})
+def _importances(values: Sequence[Importance]) -> DrawnFigure:
+    numbers = results.importances(values).to_csv(index=False)
+    return draw_figure(
+        "importance", numbers, lambda: _draw_importances(values), {"hatch.color": GREY, "hatch.linewidth": 0.8}
+    )
 
 
-def _draw_importances(found: Sequence[Importance]) -> "Figure":
-    figure, axes = canvas(8, 1.3 + 0.45 * len(found))
-    for place, one in enumerate(found):
+def _draw_importances(values: Sequence[Importance]) -> "Figure":
+    figure, axes = canvas(8, 1.3 + 0.45 * len(values))
+    for place, one in enumerate(values):
         look: dict[str, Any] = (
             {"color": BEST} if one.resolved else {"facecolor": "none", "edgecolor": GREY, "hatch": "///"}
         )
@@ -84,11 +92,11 @@ def _draw_importances(found: Sequence[Importance]) -> "Figure":
         axes.errorbar([one.share], [place], xerr=reach, fmt="none", ecolor=INK, capsize=4, linewidth=1.2)
         if not one.resolved:
             axes.text(max(one.high, one.share) + 0.01, place, "not resolved", va="center", fontsize=8.5)
-    axes.plot([o.top for o in found], range(len(found)), "D", color=GROUPS[1][0], markeredgecolor=INK, markersize=5,
-              label="share in telling the best tenth from the others (PED-ANOVA, no interval)")  # fmt: skip
-    axes.set_yticks(range(len(found)), [short(o.label) for o in found])
-    axes.set_ylim(len(found) - 0.5, -0.5)
-    axes.set_xlim(0, min(1.15, max(max(o.high, o.top) for o in found) + 0.15))
+    axes.plot([o.top for o in values], range(len(values)), "D", color=GROUPS[1][0], markeredgecolor=INK, markersize=5,
+              label="share in separating the best tenth from the others (PED-ANOVA, no interval)")  # fmt: skip
+    axes.set_yticks(range(len(values)), [short(o.label) for o in values])
+    axes.set_ylim(len(values) - 0.5, -0.5)
+    axes.set_xlim(0, min(1.15, max(max(o.high, o.top) for o in values) + 0.15))
     axes.set(xlabel="share of the explained variance of scores [1]")
     axes.grid(False, axis="y")
     figure.legend(loc="outside lower center")

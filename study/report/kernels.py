@@ -1,4 +1,4 @@
-"""How networks trained on one downsampling kernel do on images that another one made small."""
+"""Scores networks trained on one downsampling kernel on LR images made by other kernels."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ from sr_core.process.progress import ProgressBar
 from study.plots.figures import name_in_figure
 from study.record.events import max_bicubic_psnr
 from study.report.cache import Cache
-from study.report.drawing import INK, Drawn, canvas, csv_text, drawn, middle_colours, shown
+from study.report.drawing import INK, DrawnFigure, canvas, csv_text, draw_figure, figure_html, middle_colours
 from study.report.markup import Html, missing, table
 from study.report.material import WEIGHTS_NEEDED, Network, Setting, settings_of, validation_images
 from study.report.page import Section
@@ -38,18 +38,18 @@ _TITLE = "Train kernel × evaluation kernel"
 
 @dataclass(frozen=True, slots=True)
 class KernelRow:
-    """One setting on the LR of every kernel."""
+    """The scores of one setting on the LR of every kernel."""
 
     title: str
     train_kernel: str
     scores: tuple[Estimate, ...]
-    """Mean PSNR over the validation crops [dB], over the seeds, for each kernel."""
+    """For each kernel: the mean PSNR over the validation crops [dB], estimated over the seeds."""
 
 
 def kernels(record: StudyRecord, data: Path | None, cache: Cache) -> Section:
-    """The matrix of finalists, references, and the best trial of each other training kernel."""
+    """Return the section with the matrix of finalists, references and the best trial of each other training kernel."""
     if record.base.evaluation.protocol != "canonical":
-        text = "No matrix: the blog's protocol makes LR by Pillow's bicubic, whatever the kernel."
+        text = "There is no matrix: the blog's protocol makes LR by Pillow's bicubic, whatever the kernel."
         return Section("kernels", _TITLE, missing(text))
     settings = settings_of(record, kernels=True)
     if not settings:
@@ -62,9 +62,9 @@ def kernels(record: StudyRecord, data: Path | None, cache: Cache) -> Section:
     figure = _matrix(record, names, bicubic, rows)
     crops = record.opened.data.get("crops", {})
     caption = (
-        "Each row is a setting trained on one kernel (framed), each column the kernel that made the validation LR "
-        f"({crops.get('count', 'the')} crops); colour and numbers are the gain over bicubic enlargement of the same LR "
-        "[dB], with half the 95 % interval over seeds where there are several. The study itself scores on "
+        "Each row is a setting trained on one kernel (framed). Each column is the kernel that made the validation LR "
+        f"({crops.get('count', 'the')} crops). Colour and numbers are the gain over bicubic enlargement of the same LR "
+        "[dB]. With several seeds, ± is half the 95% confidence interval. The study itself scores on "
         f"{record.base.evaluation.kernel} (arrow)."
     )
     alt = "Matrix of gains over bicubic: " + "; ".join(
@@ -74,23 +74,21 @@ def kernels(record: StudyRecord, data: Path | None, cache: Cache) -> Section:
     cells = [(row.title, row.train_kernel, *(_cell(e) for e in row.scores)) for row in rows]
     cells.insert(0, ("bicubic", "none", *(f"{b:.2f}" for b in bicubic)))
     numbers = table(("setting", "trained on", *names), cells, caption="PSNR [dB] by evaluation kernel", class_="small")
-    body = Html(shown(figure, alt=alt, caption=caption, least_width=760) + numbers)
+    body = Html(figure_html(figure, alt=alt, caption=caption, least_width=760) + numbers)
     return Section("kernels", _TITLE, body, figure.files, figure.faults)
 
 
-def _cell(found: Estimate) -> str:
-    reach = (found.high - found.low) / 2
-    return f"{found.mean:.2f} ± {reach:.2f}" if math.isfinite(reach) else f"{found.mean:.2f}"
+def _cell(score: Estimate) -> str:
+    half_interval = (score.high - score.low) / 2
+    return f"{score.mean:.2f} ± {half_interval:.2f}" if math.isfinite(half_interval) else f"{score.mean:.2f}"
 
 
 def kernels_of(record: StudyRecord) -> list[Kernel]:
-    """The evaluation kernel and every training kernel of the study; all there are where that is a single one."""
-    swept = [
-        dimension.settings(value)["data.train_kernel"]
-        for dimension in record.space.dimensions
-        if "data.train_kernel" in dimension.names
-        for value in dimension.listed or ()
-    ]
+    """Return the evaluation kernel and all training kernels of the study; all known kernels if these are only one."""
+    swept = []
+    for dimension in record.space.dimensions:
+        if "data.train_kernel" in dimension.names:
+            swept += [dimension.settings(value)["data.train_kernel"] for value in dimension.listed or ()]
     own = {record.base.evaluation.kernel, *(swept or [record.base.data.train_kernel])}
     own |= {t.config.data.train_kernel for t in record.references}
     return [kernel for kernel in get_args(Kernel) if kernel in own or len(own) == 1]
@@ -99,25 +97,27 @@ def kernels_of(record: StudyRecord) -> list[Kernel]:
 def matrix(
     record: StudyRecord, settings: Sequence[Setting], names: Sequence[Kernel], data: Path | None, cache: Cache
 ) -> tuple[list[float], list[KernelRow]]:
-    """Bicubic's mean PSNR [dB] on the LR of each kernel, and every setting's.
+    """Return bicubic's mean PSNR [dB] on the LR of each kernel, and the scores of every setting.
 
-    Networks score the validation crops that the study scores, with LR made by each kernel from whole images; what is
-    known of a network is not computed again.
+    Networks are scored on the validation crops of the study, with LR made by each kernel from whole images. Scores
+    are kept in the cache by the digest of the network.
 
     Raises:
-        SuiteError: the images or a network are not to be had.
+        SuiteError: the images or a network are missing.
+        CheckpointError: a file does not hold the recorded weights.
     """
     crops = _Crops(record, data)
-    base, fingerprint = record.base, record.opened.data["fingerprint"]
+    base = record.base
     ruler = [
-        fingerprint,
+        record.opened.data["fingerprint"],
         base.data.scale,
         base.evaluation.protocol,
         base.evaluation.crops,
         base.evaluation.lr_crop_size,
     ]
     bound = max_bicubic_psnr(record.opened)
-    ruler += [] if bound is None else [bound]
+    if bound is not None:
+        ruler.append(bound)
     networks = {network.digest: network for setting in settings for network in setting.networks}
     scale = base.data.scale
 
@@ -134,8 +134,9 @@ def matrix(
         for done, (digest, network) in enumerate(networks.items()):
             progress.at(done, len(networks))
             key = ["network", 1, digest, ruler, names]
-            found = cache.value("kernels", key, lambda network=network: of_network(network))  # type: ignore[misc]
-            means[digest] = [fmean(row) for row in found]
+            scores = cache.value("kernels", key, lambda network=network: of_network(network))  # type: ignore[misc]
+            means[digest] = [fmean(row) for row in scores]
+
     rows = [
         KernelRow(
             s.title,
@@ -148,20 +149,26 @@ def matrix(
 
 
 class _Crops:
-    """The study's validation crops with the LR of any kernel; images are read when they are first needed."""
+    """The study's validation crops with the LR of any kernel. Images are read when they are first needed."""
 
     def __init__(self, record: StudyRecord, data: Path | None) -> None:
-        self._record, self._data = record, data
+        self._record = record
+        self._data = data
         self._images: list[tuple[str, Image]] = []
         self._squares: Squares | None = None
         self._crops: dict[Kernel, list[Crop]] = {}
 
     def scores(self, kernel: Kernel, enlarge: Callable[[Image], NDArray[np.floating]]) -> list[float]:
-        """PSNR [dB] of each crop."""
+        """Return the PSNR [dB] of each crop.
+
+        Args:
+            enlarge: makes SR from the LR of a crop.
+        """
         scale = self._record.base.data.scale
         return [_psnr(enlarge(crop.lr), crop.hr, scale) for crop in self.of(kernel)]
 
     def of(self, kernel: Kernel) -> list[Crop]:
+        """Return the crops with the LR of this kernel."""
         if not self._images:
             count = self._record.base.evaluation.crops
             self._images = validation_images(self._record, self._data, at_most=count)
@@ -176,8 +183,9 @@ class _Crops:
         return self._crops[kernel]
 
     def _as_scored(self, names: Sequence[str], hr: Sequence[Image]) -> Squares:
-        """The study's squares, which the LR of its own kernel decides."""
-        base, opened = self._record.base, self._record.opened
+        """Return the positions of the study's crops, which depend on the LR of its evaluation kernel."""
+        base = self._record.base
+        opened = self._record.opened
         scale = base.data.scale
         return choose_squares(
             names,
@@ -185,19 +193,21 @@ class _Crops:
             hr,
             scale=scale,
             crops=base.evaluation.crops,
-            # as recorded: where there are more images than crops, one that is not read may have the shortest side
+            # As recorded: with more images than crops, an image that is not read may have the shortest side.
             lr_crop_size=opened.data["crops"]["lr_side"],
             max_bicubic_psnr=max_bicubic_psnr(opened),
         )
 
 
 def _psnr(sr: NDArray[np.floating], hr: Image, scale: int) -> float:
-    """As the canonical protocol scores it, without its SSIM, which takes as long as a small network."""
+    """Return the PSNR of the canonical protocol in dB, without the SSIM, which takes as long as a small network."""
     clipped = np.rint(np.clip(sr.astype(np.float64), 0, 255))
     return min(PSNR_CAP, psnr(rgb_to_y(clipped, BT601_STUDIO), rgb_to_y(hr, BT601_STUDIO), border=scale))
 
 
-def _matrix(record: StudyRecord, names: Sequence[Kernel], bicubic: Sequence[float], rows: Sequence[KernelRow]) -> Drawn:
+def _matrix(
+    record: StudyRecord, names: Sequence[Kernel], bicubic: Sequence[float], rows: Sequence[KernelRow]
+) -> DrawnFigure:
     gains = np.array([[e.mean - b for e, b in zip(row.scores, bicubic, strict=True)] for row in rows])
     numbers = [
         (row.title, row.train_kernel, kernel, e.mean, _finite(e.low), _finite(e.high), e.count, b, e.mean - b)
@@ -205,7 +215,7 @@ def _matrix(record: StudyRecord, names: Sequence[Kernel], bicubic: Sequence[floa
         for kernel, e, b in zip(names, row.scores, bicubic, strict=True)
     ]
     columns = ("setting", "train_kernel", "evaluation_kernel", "psnr", "low", "high", "seeds", "psnr_bicubic", "gain")
-    return drawn("kernels", csv_text(columns, numbers), lambda: _draw_matrix(record, names, bicubic, rows, gains))
+    return draw_figure("kernels", csv_text(columns, numbers), lambda: _draw_matrix(record, names, bicubic, rows, gains))
 
 
 def _draw_matrix(
@@ -215,10 +225,10 @@ def _draw_matrix(
     rows: Sequence[KernelRow],
     gains: NDArray[np.float64],
 ) -> "Figure":
-    """The matrix of gains.
+    """Draw the matrix of gains.
 
     Args:
-        gains: [dB] over bicubic, (rows, kernels).
+        gains: (rows, kernels), in dB over bicubic.
     """
     from matplotlib.colors import Normalize
     from matplotlib.patches import Rectangle
@@ -229,10 +239,13 @@ def _draw_matrix(
     norm, colours = Normalize(low, float(gains.max()) + 1e-9, clip=True), middle_colours()
     axes.imshow(gains, cmap=colours, norm=norm, aspect="auto")
     for y, row in enumerate(rows):
-        for x, (kernel, found) in enumerate(zip(names, row.scores, strict=True)):
-            gain, reach = gains[y, x], (found.high - found.low) / 2
+        for x, (kernel, score) in enumerate(zip(names, row.scores, strict=True)):
+            gain = gains[y, x]
+            half_interval = (score.high - score.low) / 2
             dark = norm(gain) < 0.55
-            text = f"{gain:+.2f}" + (f"\n±{reach:.2f}" if math.isfinite(reach) else "")
+            text = f"{gain:+.2f}"
+            if math.isfinite(half_interval):
+                text += f"\n±{half_interval:.2f}"
             axes.text(
                 x,
                 y,

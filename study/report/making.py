@@ -1,4 +1,4 @@
-"""The report of a study, from its journal and what else there is of it, written as one page and its figures."""
+"""Writes the report of a study as one page and its figures, from the journal and the files in the study's folder."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from study.record.folder import StudyFolder
 from study.report.answer import answer
 from study.report.cache import Cache
 from study.report.cost import cost
-from study.report.course import history, learning_curves_figure
+from study.report.course import history, learning_curves_section
 from study.report.images import images
 from study.report.importances import importances
 from study.report.kernels import kernels
@@ -30,7 +30,7 @@ from study.statistics.verdict import verdict
 logger = logging.getLogger(__name__)
 
 MANIFEST = "files.json"
-"""In `figures`: the digest of every file there that the report wrote, by name."""
+"""File in `figures` with the digest of every file that the report wrote there, by name."""
 
 
 def write_report(
@@ -42,16 +42,16 @@ def write_report(
     show: bool = True,
     warn: Callable[[str], None] = logger.warning,
 ) -> Path:
-    """Write the report; the page's path.
+    """Write the report and return the path of the page.
 
     Args:
         events: the study's journal.
-        out: where to; by default the study's folder `report`.
-        data: where the study's images are now, if they moved.
-        show: whether parts of the images may be in it.
-        warn: told of each figure that could not be drawn, and why.
+        out: output folder; by default `report` in the study's folder.
+        data: where the study's images are now, if they were moved.
+        show: False omits all images.
+        warn: called with a sentence about each figure that could not be drawn.
     Raises:
-        SuiteError: nothing was recorded yet, or the folder cannot be written.
+        SuiteError: nothing is recorded yet, or the folder cannot be written.
     """
     record = record_of(folder, events, folder.owner())
     target = out or folder.report.parent
@@ -76,24 +76,26 @@ def write_report(
 
 
 def remove_stale(figures: Path, content: Mapping[str, bytes]) -> None:
-    """Remove figures of a scene or section that is no longer there, and note which are the report's now.
+    """Remove figures of scenes or sections that no longer exist, and record which files belong to the report now.
 
-    The folder may be the user's own: a file goes only if an earlier report noted it, and nobody changed it since.
+    The folder may hold other files. A file is removed only if an earlier report wrote it and it has not changed since.
 
     Args:
         content: the files of this report in the folder, by name.
     """
     manifest = figures / MANIFEST
     try:
-        noted = dict(json.loads(manifest.read_text("utf-8")))
-    except (OSError, ValueError, TypeError):  # the first report here: nothing is known to be its own
-        noted = {}
+        recorded = dict(json.loads(manifest.read_text("utf-8")))
+    except (OSError, ValueError, TypeError):  # the first report in this folder: no file belongs to it yet
+        recorded = {}
+
     for path in figures.glob("*"):
-        stale = path.name in noted and path.name not in content and path.is_file()
-        if stale and _digest(path.read_bytes()) == noted[path.name]:
+        stale = path.name in recorded and path.name not in content and path.is_file()
+        if stale and _digest(path.read_bytes()) == recorded[path.name]:
             path.unlink()
+
     text = json.dumps({name: _digest(file) for name, file in sorted(content.items())}, indent=0) + "\n"
-    if (content or noted) and (not manifest.is_file() or manifest.read_text("utf-8") != text):
+    if (content or recorded) and (not manifest.is_file() or manifest.read_text("utf-8") != text):
         write_output(manifest, text.encode())
 
 
@@ -102,14 +104,14 @@ def _digest(content: bytes) -> str:
 
 
 def contents(record: StudyRecord, data: Path | None, cache: Cache, show: bool) -> tuple[Mapping[str, bytes], list[str]]:
-    """The files of the report by their path in its folder, and what could not be drawn, a sentence each."""
-    told = verdict(record.state)
+    """Return the files of the report by their path in its folder, and a sentence about each figure that failed."""
+    result = verdict(record.state)
     parts: list[Callable[[], Section]] = [
         lambda: ranking(record),
-        lambda: replicates(record, told),
+        lambda: replicates(record, result),
         lambda: images(record, data, cache, show=show),
         lambda: history(record),
-        lambda: learning_curves_figure(record),
+        lambda: learning_curves_section(record),
         lambda: importances(record, cache),
         lambda: parallel(record),
         lambda: slices(record),
@@ -120,10 +122,10 @@ def contents(record: StudyRecord, data: Path | None, cache: Cache, show: bool) -
     ]
     sections = [part() for part in parts]
     foot = paragraph(
-        f"Made by python -m study.report from {record.state.count:,} events of the study's journal, the last one of "
+        f"Made by python -m study.report from the {record.state.count:,} events of the study's journal, the last of "
         f"{moment(record.state.last_time)}. The same journal gives the same page."
     )
-    text = page(f"{record.opened.study}: report", answer(record, told), sections, foot)
+    text = page(f"{record.opened.study}: report", answer(record, result), sections, foot)
     files = {record.folder.report.name: utf8(text)}
     faults: list[str] = []
     for section in sections:

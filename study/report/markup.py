@@ -1,4 +1,4 @@
-"""HTML that cannot be broken by what is put into it: every plain string is text and is escaped."""
+"""Builds HTML in which every plain string is escaped, so that no text can break the page."""
 
 import html
 import math
@@ -9,22 +9,23 @@ from typing import Any
 from sr_core.process.names import visible
 
 _NUMBER = re.compile(r"[+-]?\d[\d,.]*(e[+-]?\d+)?( (to|±|of) [+-]?\d[\d,.]*)?")
-"""A number, an interval, a mean with its reach, or a part of a whole."""
+"""A number, an interval such as "1 to 2", a mean such as "1 ± 2", or a part such as "1 of 2"."""
 _BREAKS = re.compile(r"[^\n\t]+")
 _EMPTY = frozenset({"img", "input", "meta", "br"})
 
 
 class Html(str):
-    """Markup. Any other string becomes text where it is put into an element."""
+    """Markup. Any other string is escaped when it becomes part of an element."""
 
     __slots__ = ()
 
 
 def element(name: str, /, *children: object, **attributes: object) -> Html:
-    """An element around its children; those that are no `Html` are escaped.
+    """Return an element with its children. Children that are not `Html` are escaped.
 
     Args:
-        attributes: `class_` is written class, `data_x` data-x; None and False are left out, True has no value.
+        attributes: `class_` is written as class and `data_x` as data-x. None and False are omitted. True is written
+            as an attribute without a value.
     """
     written = "".join(_attribute(k, v) for k, v in attributes.items() if v is not None and v is not False)
     if name in _EMPTY:
@@ -38,39 +39,40 @@ def _attribute(key: str, value: object) -> str:
 
 
 def joined(parts: Iterable[object]) -> Html:
-    """Parts one after the other; those that are no `Html` are escaped, None is left out."""
+    """Return the parts one after the other. Parts that are not `Html` are escaped, and None is omitted."""
     return Html("".join(part if isinstance(part, Html) else _escaped(str(part)) for part in parts if part is not None))
 
 
 def _escaped(text: str) -> str:
-    """The text as HTML: what cannot be seen or encoded is written as an escape, line breaks and tabs apart."""
+    """Return the text as HTML, with invisible characters written as escapes, except line breaks and tabs."""
     return html.escape(_BREAKS.sub(lambda line: visible(line[0]), text))
 
 
 def paragraph(*children: object, class_: str | None = None) -> Html:
+    """Return a paragraph. Children that are not `Html` are escaped."""
     return element("p", *children, class_=class_)
 
 
 def bullets(lines: Iterable[object]) -> Html:
-    """A list; nothing where there is no line."""
+    """Return a bullet list; empty if there are no lines."""
     items = [element("li", line) for line in lines]
     return element("ul", *items) if items else Html("")
 
 
 def missing(sentence: str, link: Html | None = None) -> Html:
-    """What a part of the report would need, in one line; a link may follow."""
+    """Return a line that says what a part of the report would need, perhaps followed by a link."""
     return paragraph(sentence, None if link is None else joined([" ", link]), class_="missing")
 
 
 def pairs(rows: Iterable[tuple[object, object]]) -> Html:
-    """Names and their values."""
+    """Return a list of names with their values."""
     return element("dl", *(element("div", element("dt", name), element("dd", value)) for name, value in rows))
 
 
 def table(
     columns: Sequence[object], rows: Iterable[Sequence[object]], *, caption: str, class_: str | None = None
 ) -> Html:
-    """A table that scrolls by itself where it is wider than the page; numbers stand at the right."""
+    """Return a table with numbers aligned right. It scrolls sideways if it is wider than the page."""
     body = [[cell(value) for value in row] for row in rows]
     right = [any('class="number"' in row[place] for row in body) for place in range(len(columns))]
     heads = [
@@ -87,20 +89,20 @@ def table(
 
 
 def scrolling(content: Html, label: str) -> Html:
-    """A container that scrolls sideways, also by keyboard."""
+    """Return a container that scrolls sideways, also with the keyboard."""
     return element("div", content, class_="scroll", tabindex=0, role="region", aria_label=label)
 
 
 def cell(value: object, **attributes: object) -> Html:
-    """A table's cell. Attributes are added to it."""
+    """Return a table cell with the given attributes. Numbers get the class `number`."""
     numeric = isinstance(value, int | float) and not isinstance(value, bool)
     looks_numeric = numeric or (isinstance(value, str) and _NUMBER.fullmatch(value) is not None)
     classes = " ".join(filter(None, ("number" if looks_numeric else "", str(attributes.pop("class_", "") or ""))))
-    return element("td", said(value), class_=classes or None, **attributes)
+    return element("td", readable(value), class_=classes or None, **attributes)
 
 
-def said(value: Any) -> object:
-    """A value as people read it; markup stays what it is."""
+def readable(value: Any) -> object:
+    """Return a value as text for people, or unchanged if it is markup."""
     if isinstance(value, Html):
         return value
     if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -108,5 +110,5 @@ def said(value: Any) -> object:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list | tuple):
-        return ", ".join(str(said(one)) for one in value)
+        return ", ".join(str(readable(one)) for one in value)
     return str(value)

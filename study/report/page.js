@@ -7,7 +7,7 @@
   };
   document.documentElement.classList.add("js");
 
-  // Tables that sort: a heading becomes a button; empty cells stay at the end.
+  // Sortable tables: each heading becomes a button. Empty cells stay at the end.
   for (const table of document.querySelectorAll("table.sortable")) {
     const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0];
     const original = [...body.rows];
@@ -33,20 +33,20 @@
     });
   }
 
-  // Scenes: two versions over each other, a divider between them, and a zoom.
+  // Scenes: two versions on top of each other with a divider between them, and a zoom.
   for (const scene of document.querySelectorAll(".scene")) {
-    const pictures = [...scene.querySelectorAll(".versions img")];
+    const images = [...scene.querySelectorAll(".versions img")];
     const width = Number(scene.dataset.width), height = Number(scene.dataset.height);
     const chooser = (label, chosen) => {
-      const select = make("select", {}, ...pictures.map((p, i) => make("option", { value: i }, p.dataset.version)));
+      const select = make("select", {}, ...images.map((p, i) => make("option", { value: i }, p.dataset.version)));
       select.selectedIndex = chosen;
-      select.setAttribute("aria-label", `${scene.dataset.name}: ${label.toLowerCase()} picture`);
+      select.setAttribute("aria-label", `${scene.dataset.name}: ${label.toLowerCase()} image`);
       return [select, make("label", {}, label, select)];
     };
-    const hr = pictures.findIndex((p) => p.dataset.version === "HR");
+    const hr = images.findIndex((p) => p.dataset.version === "HR");
     const [left, leftLabel] = chooser("Left", 1), [right, rightLabel] = chooser("Right", Math.max(0, hr - 1));
     const slider = make("input", { type: "range", min: 0, max: 100, step: 1, value: 50 });
-    slider.setAttribute("aria-label", `${scene.dataset.name}: divider between left and right picture`);
+    slider.setAttribute("aria-label", `${scene.dataset.name}: divider between left and right image`);
     const under = make("img", { alt: "" }), over = make("img", { alt: "" });
     const divider = make("div", { className: "divider" });
     const stage = make("div", { className: "stage" }, under, over, divider);
@@ -65,7 +65,7 @@
       button.addEventListener("click", () => enlarge(factor));
       return button;
     });
-    // The point at the middle of the window stays there, unless another one is asked for.
+    // The point at the middle of the window stays there unless another point is given.
     const enlarge = (factor, x, y) => {
       x ??= (view.scrollLeft + view.clientWidth / 2) / zoom;
       y ??= (view.scrollTop + view.clientHeight / 2) / zoom;
@@ -77,10 +77,10 @@
       divide();
     };
     const show = () => {
-      under.src = pictures[left.value].src;
-      over.src = pictures[right.value].src;
-      under.alt = `left: ${pictures[left.value].dataset.version}`;
-      over.alt = `right: ${pictures[right.value].dataset.version}`;
+      under.src = images[left.value].src;
+      over.src = images[right.value].src;
+      under.alt = `left: ${images[left.value].dataset.version}`;
+      over.alt = `right: ${images[right.value].dataset.version}`;
     };
     const details = scene.dataset.boxes.split(";").filter(Boolean).map((box, i) => {
       const [x, y, side] = box.split(",").map(Number);
@@ -112,7 +112,7 @@
     enlarge(view.parentElement.clientWidth >= 2 * width ? 2 : 1);
   }
 
-  // The contents say where the reader is.
+  // The table of contents marks the section that the reader is in.
   const links = new Map([...document.querySelectorAll("nav a")].map((a) => [a.hash.slice(1), a]));
   const seen = new IntersectionObserver((entries) => {
     for (const entry of entries) {

@@ -1,4 +1,4 @@
-"""The page itself: sections in order, their contents, one style and one script, nothing from elsewhere."""
+"""Assembles the page from its sections, one style sheet and one script, without anything from the network."""
 
 import base64
 import hashlib
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from study.report.markup import Html, element, joined
+from study.report.markup import Html, element
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,20 +14,20 @@ class Section:
     """One part of the report."""
 
     name: str
-    """What links point at."""
+    """The target of links within the page."""
     title: str
     body: Html
     files: Mapping[str, bytes] = field(default_factory=dict)
-    """The same as files, by their path in the report's folder."""
+    """Figures and numbers of the section as files, by their path in the report's folder."""
     faults: Sequence[str] = ()
-    """Figures that could not be drawn and why, a sentence each."""
+    """A sentence about each figure that could not be drawn."""
 
 
 def page(title: str, head: Html, sections: Sequence[Section], foot: Html) -> str:
-    """The whole document.
+    """Return the whole HTML document.
 
-    A content security policy keeps it from reaching for anything outside of itself, and from running any script but
-    its own, whatever a study's texts say.
+    Its content security policy blocks everything from the network and every script but its own, whatever the texts of
+    a study contain.
     """
     style, script = _asset("page.css"), _asset("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -66,8 +66,3 @@ def page(title: str, head: Html, sections: Sequence[Section], foot: Html) -> str
 
 def _asset(name: str) -> str:
     return Path(__file__).with_name(name).read_text("utf-8")
-
-
-def figures(*parts: object) -> Html:
-    """Figures beside each other where there is room."""
-    return element("div", joined(parts), class_="figures")

@@ -1,4 +1,4 @@
-"""Where the answer comes from, and the commands that give it again."""
+"""Reports where the answer comes from, and the commands that reproduce it."""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,31 +8,35 @@ from sr_core.metrics.evaluate import describe_protocol
 from study.question.experiment import available
 from study.question.space import Dimension
 from study.record.folder import default_root
-from study.report.markup import Html, element, joined, pairs, said, table
+from study.report.markup import Html, element, joined, pairs, readable, table
 from study.report.page import Section
 from study.report.record import StudyRecord, moment, short
 
 
 def provenance(record: StudyRecord) -> Section:
-    """Question, space, data, code, machine and settings that decide bits."""
+    """Return the section with the question, space, data, code, machine and settings that decide bits."""
     opened = record.opened
-    data, session = opened.data, record.state.session
-    told: Mapping[str, Any] = session.provenance if session else {}
-    train, valid = (sum(row[0] == split for row in data.get("pictures", ())) for split in ("train", "valid"))
+    data = opened.data
+    session = record.state.session
+    origin: Mapping[str, Any] = session.provenance if session else {}
+    train = sum(row[0] == "train" for row in data.get("pictures", ()))
+    valid = sum(row[0] == "valid" for row in data.get("pictures", ()))
     crops = data.get("crops", {})
-    commit = told.get("git") or {}
+    commit = origin.get("git") or {}
     code = [
         ("commit", _commit(commit) if commit else "unknown: not run from a checkout"),
-        ("source of sr_core and study", element("code", told.get("source", ""))),
-        ("Python", told.get("python", "")),
-        *((name, version) for name, version in told.get("versions", {}).items()),
-        ("machine", told.get("platform", "")),
-        ("processor", f"{told['cpu']}, {told.get('cores', '?')} cores" if told.get("cpu") else ""),
+        ("source of sr_core and study", element("code", origin.get("source", ""))),
+        ("Python", origin.get("python", "")),
+        *((name, version) for name, version in origin.get("versions", {}).items()),
+        ("machine", origin.get("platform", "")),
+        ("processor", f"{origin['cpu']}, {origin.get('cores', '?')} cores" if origin.get("cpu") else ""),
     ]
+
     changed = [s.start.epoch for s in record.sessions if record.folder.changes(s.start.epoch).is_file()]
     if changed:
         files = ", ".join(f"sessions/{epoch:04d}.patch" for epoch in changed)
         code.append(("uncommitted changes", f"kept in {files}"))
+
     study = [
         ("study", opened.study),
         ("experiment", opened.experiment),
@@ -42,32 +46,35 @@ def provenance(record: StudyRecord) -> Section:
         ("journal", f"{record.state.count:,} events"),
     ]
     images = [
-        ("pictures", f"{train} train, {valid} validate, from {data.get('origin', 'an unknown place')}"),
+        ("images", f"{train} train, {valid} validate, from {data.get('origin', 'an unknown place')}"),
         ("fingerprint", element("code", data.get("fingerprint", ""))),
         ("validation crops", f"{crops['count']} of {crops['lr_side']} LR pixels a side" if "lr_side" in crops else ""),
         ("evaluation kernel", record.base.evaluation.kernel),
         *((_protocol(what), words) for what, words in describe_protocol(record.base.evaluation.protocol).items()),
     ]
     if data.get("leaks"):
-        images.append(("training images that show a held-out one", f"{len(data['leaks'])}, allowed by --allow-leak"))
+        images.append(
+            ("training images that also occur in held-out sets", f"{len(data['leaks'])}, allowed by --allow-leak")
+        )
+
     search = opened.question["search"]
-    bits = [(name, said(value)) for name, value in opened.runtime.items()]
+    bits = [(name, readable(value)) for name, value in opened.runtime.items()]
     space = table(
         ("hyperparameter", "range", "values", "role"),
         [(short(d.label), type(d.range).__name__, _values(d), d.role) for d in record.space.dimensions],
         caption="Search space",
     )
-    packages = told.get("packages", ())
+    packages = origin.get("packages", ())
     everything = element(
         "details", element("summary", f"{len(packages)} installed packages"), element("pre", "\n".join(packages))
     )
     body = [
         _group("Study", study),
-        _group("Search", [(name.replace("_", " "), said(value)) for name, value in search.items()]),
+        _group("Search", [(name.replace("_", " "), readable(value)) for name, value in search.items()]),
         space,
         _group("Data", images),
         _group("Code and machine of the last session", code),
-        _group("Settings that decide bits", bits),
+        _group("Settings that decide the bits of results", bits),
         everything if packages else None,
     ]
     return Section("provenance", "Provenance", joined(body))
@@ -91,12 +98,12 @@ def _commit(git: Mapping[str, Any]) -> Html:
 def _values(dimension: Dimension) -> str:
     content = dimension.describe()
     if "values" in content:
-        return "; ".join(str(said(value)) for value in content["values"])
+        return "; ".join(str(readable(value)) for value in content["values"])
     return f"{content['low']:g} to {content['high']:g}" + (", logarithmic" if content["log"] else "")
 
 
 def reproduce_section(record: StudyRecord) -> Section:
-    """Exact commands."""
+    """Return the section with the commands that reproduce the results."""
     lines = []
     for comment, command in commands(record):
         lines.append(element("p", comment))
@@ -105,18 +112,23 @@ def reproduce_section(record: StudyRecord) -> Section:
 
 
 def commands(record: StudyRecord) -> Iterator[tuple[str, str]]:
-    """What each command is for, and the command."""
-    opened, where = record.opened, where_of(record)
+    """Yield what each command is for, and the command."""
+    opened = record.opened
+    flags = where_of(record)
     session = record.state.session
     commit = (session.provenance.get("git") or {}).get("commit") if session else None
     if commit:
-        yield "The code of the last session, in a checkout of the project:", f"git checkout {shlex.quote(commit)}"
-    yield "The versions that were tested together:", "pip install -c constraints.txt -e ."
+        yield (
+            "Check out the code of the last session, in a clone of the project:",
+            f"git checkout {shlex.quote(commit)}",
+        )
+    yield "Install the tested versions:", "pip install -c constraints.txt -e ."
     if record.best is not None and record.folder.training == "":
         yield (
-            "Train the winner again on the recorded settings and compare every number:",
-            f"python -m study.reproduce best{where}",
+            "Retrain the winner with the recorded settings and compare every number:",
+            f"python -m study.reproduce best{flags}",
         )
+
     name = opened.experiment if opened.experiment in available() else f"{opened.experiment}.py"
     asked = session.trials if session else 50
     arguments = [
@@ -131,25 +143,25 @@ def commands(record: StudyRecord) -> Iterator[tuple[str, str]]:
     ]
     if opened.data.get("folder"):
         arguments += ["--data", opened.data["folder"]]
-    whose = "" if name == opened.experiment else " (the experiment's file is the one that this study was run from)"
-    yield f"The whole search again, as a study of its own{whose}:", f"python -m study.run {shlex.join(arguments)}"
-    yield "This report:", f"python -m study.report{where}"
+    note = "" if name == opened.experiment else " (with the experiment file from which this study was run)"
+    yield f"Repeat the whole search as a separate study{note}:", f"python -m study.run {shlex.join(arguments)}"
+    yield "Write this report:", f"python -m study.report{flags}"
     if record.state.concluded is not None:
         weights = record.folder.results / "best" / "weights.safetensors"
         yield (
-            "Enlarge images of your own with the winner:",
+            "Enlarge your own images with the winner:",
             f"python -m sr_core.upscale --weights {shlex.quote(_from_root(record, weights))} holiday/ --out enlarged",
         )
 
 
 def where_of(record: StudyRecord) -> str:
-    """The flags that lead a command to this study."""
+    """Return the flags that select this study, with a leading space."""
     folder = record.folder
     root = [] if folder.root == default_root() else ["--root", str(folder.root)]
     return f" {shlex.join([*root, '--study-name', folder.study])}"
 
 
 def _from_root(record: StudyRecord, path: object) -> str:
-    at = str(path)
+    """Return a path relative to the working directory if the study has the default root."""
     root = default_root()
-    return at.removeprefix(f"{root.parent}/") if record.folder.root == root else at
+    return str(path).removeprefix(f"{root.parent}/") if record.folder.root == root else str(path)

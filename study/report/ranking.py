@@ -1,4 +1,4 @@
-"""The ranking as a table that can be sorted, with bicubic and the references in their places."""
+"""Shows the ranking as a sortable table, with bicubic and the references in their places."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,25 +14,27 @@ from study.report.markup import Html, cell, element, joined, missing, paragraph,
 from study.report.page import Section
 from study.report.record import StudyRecord, short
 
-_FIRST = ("rank", "trial", "state", "patches", "PSNR [dB]", "SSIM", "gain [dB]")
+_FIRST_COLUMNS = ("rank", "trial", "state", "patches", "PSNR [dB]", "SSIM", "gain [dB]")
 
 
 def ranking(record: StudyRecord) -> Section:
-    """Every trial of the search, best first."""
+    """Return the section with every trial of the search, best first."""
     rows = [{str(k): v for k, v in row.items()} for row in results.trials(record.state).to_dict("records")]
     if not rows:
         return Section("ranking", "Ranking", missing("No trial has been proposed yet."))
+
     columns = list(rows[0])
     numbers = csv_text(columns, [["" if _nothing(v) else v for v in row.values()] for row in rows])
     names = columns[columns.index("val/psnr_gain_over_bicubic") + 1 :]
     differing = [n for n in names if n not in record.swept and len({repr(row[n]) for row in rows}) > 1]
     same = [n for n in names if n not in record.swept and n not in differing]
+
     body = [_row(row, record, differing) for row in rows]
     place = next(
         (i for i, row in enumerate(rows) if row["state"] != "finished" or row["val/psnr"] < record.bicubic), None
     )
     body.insert(len(body) if place is None else place, _bicubic(record, len(differing)))
-    heads = [_head(name, "", "" if name in ("trial", "state") else "number") for name in _FIRST]
+    heads = [_head(name, "", "" if name in ("trial", "state") else "number") for name in _FIRST_COLUMNS]
     heads += [_head(short(name), name, _kind(rows, name)) for name in record.swept]
     heads += [_head(short(name), name, f"extra {_kind(rows, name)}".strip()) for name in differing]
     caption = "Trials of the search by PSNR on the validation crops"
@@ -42,15 +44,17 @@ def ranking(record: StudyRecord) -> Section:
         element("tbody", *body),
         class_="sortable",
     )
+
     toggle = [
         element("input", type="checkbox", id="all-settings", class_="toggle"),
         element("label", f"show {len(differing)} more settings in which the references differ", for_="all-settings"),
     ]
     budget = record.base.train.budget_patches
     words = paragraph(
-        f"PSNR and SSIM on Y, mean over the validation crops, after {budget:,} training patches; a pruned trial's are "
-        "those of the point where it stopped, and stand behind every finished one. References do not compete. ",
-        element("span", "A click on a heading sorts. ", class_="scripted"),
+        f"PSNR and SSIM are on the Y channel, averaged over the validation crops, after {budget:,} training patches. "
+        "Pruned trials show the scores at the point where they stopped, and rank behind every finished trial. "
+        "References cannot win the search. ",
+        element("span", "Click a heading to sort. ", class_="scripted"),
         download("ranking.csv", numbers),
     )
     shared = element("div", *(joined((element("code", n), f" {rows[0][n]}", element("br"))) for n in same))
@@ -64,24 +68,27 @@ def _head(text: str, name: str, class_: str = "") -> Html:
 
 
 def _kind(rows: Sequence[Mapping[str, Any]], name: str) -> str:
-    """The class of a heading over such values."""
+    """Return the CSS class of the heading of a column."""
     numbers = all(isinstance(row[name], int | float) and not isinstance(row[name], bool) for row in rows)
     return "number" if numbers else ""
 
 
 def _trainings(record: StudyRecord) -> Html | None:
-    """Longer trainings of trials, which have records of their own."""
+    """Return a table of the longer trainings of trials, which have their own journals; None if there are none."""
     rows: list[tuple[object, ...]] = []
     for folder in record.folder.trainings():
         try:
             state = fold(read(folder.journal))
-        except SuiteError:  # damaged: study.status says how
+        except SuiteError:  # the journal is damaged; study.status reports how
             continue
         for trial in state.trials.values():
             budget = trial.config.train.budget_patches
-            score, gain = trial.score, None if trial.score is None else trial.score - record.bicubic
-            told = [None if score is None else f"{score:.3f}", None if gain is None else f"{gain:+.3f}"]
-            rows.append((folder.training, trial.number, f"{trial.patches:,} of {budget:,}", *told))
+            psnr: str | None = None
+            gain: str | None = None
+            if trial.score is not None:
+                psnr = f"{trial.score:.3f}"
+                gain = f"{trial.score - record.bicubic:+.3f}"
+            rows.append((folder.training, trial.number, f"{trial.patches:,} of {budget:,}", psnr, gain))
     columns = ("training", "trial", "patches", "PSNR [dB]", "gain [dB]")
     return table(columns, rows, caption="Longer trainings of trials (study.train)") if rows else None
 
@@ -91,10 +98,17 @@ def _nothing(value: Any) -> bool:
 
 
 def _row(row: dict[str, Any], record: StudyRecord, differing: list[str]) -> Html:
-    number, best = int(row["trial"]), record.best
-    kind = "reference" if row["name"] else "best" if best and best.number == number else None
+    """Return the table row of a trial."""
+    number = int(row["trial"])
+    best = record.best
+    kind = None
+    if row["name"]:
+        kind = "reference"
+    elif best and best.number == number:
+        kind = "best"
     status = record.status[number]
-    psnr, gain = row["val/psnr"], row["val/psnr_gain_over_bicubic"]
+    psnr = row["val/psnr"]
+    gain = row["val/psnr_gain_over_bicubic"]
     cells = [
         cell(None if _nothing(row["rank"]) else int(row["rank"])),
         element("th", f"{number} {row['name']}".strip(), scope="row", data_sort=number),
@@ -110,6 +124,11 @@ def _row(row: dict[str, Any], record: StudyRecord, differing: list[str]) -> Html
 
 
 def _bicubic(record: StudyRecord, extra: int) -> Html:
+    """Return the table row of bicubic enlargement.
+
+    Args:
+        extra: number of columns that are hidden at first.
+    """
     ssim = record.state.bicubic.get("val/ssim")
     cells = [
         cell(None),

@@ -1,4 +1,4 @@
-"""What a report is made from: the journal, folded once, and how the study stands."""
+"""Reads the journal once for the whole report, and adds what the study's state does not keep."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,99 +15,107 @@ from study.record.state import OBJECTIVE, StudyState, TrialState, fold
 
 @dataclass(frozen=True, slots=True)
 class SessionSummary:
-    """One owner's time with the study."""
+    """One session of the study."""
 
     start: SessionStarted
     last: float
     """Unix time of its last event."""
     end: SessionEnded | None
-    """None while it runs, or after it was killed."""
+    """None while the session runs, or if it was killed."""
 
     @property
     def seconds(self) -> float:
+        """Duration of the session."""
         return max(0.0, self.last - self.start.time)
 
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """A study as its journal tells it."""
+    """A study as recorded in its journal."""
 
     folder: StudyFolder
     state: StudyState
     sessions: Sequence[SessionSummary]
     owner: str | None
-    """The live process that owns it, in words."""
+    """The live process that owns the study, in words; None if there is none."""
     mean_loads: Mapping[str, float] = field(default_factory=dict)
-    """Of the trials' devices, over all validations, by what was measured."""
+    """Mean loads of the trials' devices over all validations, by measured quantity."""
 
     @property
     def opened(self) -> StudyOpened:
+        """The first event of the journal."""
         assert self.state.opened is not None
         return self.state.opened
 
     @cached_property
     def phase(self) -> str:
-        """running, complete, exhausted, interrupted, terminated, timeout, failures or died."""
+        """State of the study: running, complete, exhausted, interrupted, terminated, timeout, failures or died."""
         if self.owner is not None:
             return "running"
         return self.state.ended.reason if self.state.ended else "died"
 
     @cached_property
     def bicubic(self) -> float:
-        """Of bicubic enlargement on the validation crops [dB]."""
+        """PSNR of bicubic enlargement on the validation crops, in dB."""
         return self.state.bicubic[OBJECTIVE]
 
     @cached_property
     def space(self) -> Space:
+        """The search space."""
         return recorded_space(self.opened.question["space"])
 
     @cached_property
     def swept(self) -> list[str]:
+        """Names of the hyperparameters that the search varies."""
         return self.state.swept
 
     @cached_property
     def base(self) -> TrialConfig:
-        """What every trial has that the search does not move, but for the seed, of which each trial has its own."""
+        """The configuration that the search varies, with seed 0 because each trial has its own seed."""
         return TrialConfig.from_recorded({**self.opened.question["base"], "seed": 0})
 
     @cached_property
     def searched(self) -> list[TrialState]:
-        """Every trial but the replicates."""
+        """All trials except the replicates."""
         return [t for t in self.state.trials.values() if not t.is_replicate]
 
     @cached_property
     def references(self) -> list[TrialState]:
+        """The trials of the reference settings."""
         return [t for t in self.searched if t.is_reference]
 
     @cached_property
     def best(self) -> TrialState | None:
-        """The winner, so far."""
+        """The best trial of the search so far; None if none has finished."""
         return self.state.best()
 
     @cached_property
     def best_reference(self) -> TrialState | None:
+        """The finished reference with the highest score; None if none has finished."""
         finished = [t for t in self.references if t.status == "finished"]
         return max(finished, key=lambda t: t.score or 0.0, default=None)
 
     @cached_property
     def status(self) -> dict[int, str]:
-        """How each trial stands; one that nobody trains any more is half done."""
-        alive = self.owner is not None
-        half = {"running": "half done", "waiting": "half done"}
-        return {n: t.status if alive else half.get(t.status, t.status) for n, t in self.state.trials.items()}
+        """Status of each trial, by number. If the study does not run, an unfinished trial is "half done"."""
+        statuses: dict[int, str] = {}
+        for number, trial in self.state.trials.items():
+            unfinished = trial.status in ("running", "waiting")
+            statuses[number] = "half done" if unfinished and self.owner is None else trial.status
+        return statuses
 
 
 def record_of(folder: StudyFolder, events: Iterable[Event], owner: str | None) -> StudyRecord:
-    """The record that these events are.
+    """Return the record of a study from its events.
 
     Raises:
-        SuiteError: they do not even open a study.
+        SuiteError: the journal is empty.
     """
     sessions: list[SessionSummary] = []
     loads: dict[str, _Mean] = {}
     state = fold(_noting(events, sessions, loads))
     if state.opened is None:
-        raise SuiteError(f"study {folder.study!r} has recorded nothing yet; python -m study.status says what it does")
+        raise SuiteError(f"study {folder.study!r} has recorded nothing yet; see python -m study.status")
     means = {what: mean.total / mean.count for what, mean in sorted(loads.items())}
     return StudyRecord(folder, state, tuple(sessions), owner, means)
 
@@ -119,7 +127,7 @@ class _Mean:
 
 
 def _noting(events: Iterable[Event], sessions: list[SessionSummary], loads: dict[str, _Mean]) -> Iterator[Event]:
-    """The events as they are, with a note of what the state does not keep: each session's times, the trials' loads."""
+    """Yield the events unchanged, and collect the times of the sessions and the loads of the devices."""
     for event in events:
         if isinstance(event, SessionStarted):
             sessions.append(SessionSummary(event, event.time, None))
@@ -136,25 +144,28 @@ def _noting(events: Iterable[Event], sessions: list[SessionSummary], loads: dict
 
 
 def title(trial: TrialState) -> str:
-    """A trial in a few words."""
-    proposed = trial.proposed
+    """Return the name of a trial for headings."""
     if trial.is_replicate:
         return trial.label
-    return f"{proposed.name} (trial {trial.number})" if trial.is_reference else f"trial {trial.number}"
+    if trial.is_reference:
+        return f"{trial.proposed.name} (trial {trial.number})"
+    return f"trial {trial.number}"
 
 
 def short(name: str) -> str:
-    """The last part of a dotted name, or of several that move together."""
+    """Return the last part of a dotted name, or of each of several names joined by "+"."""
     return " · ".join(part.rpartition(".")[2] for part in name.split("+"))
 
 
 def moment(seconds: float) -> str:
-    """A Unix time for people, the same on every machine."""
+    """Return a Unix time as text in UTC, the same on every machine."""
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
 
 
 def duration_of(seconds: float) -> str:
-    """Seconds as people say them: 48 s, 3.2 min, 2.1 h."""
+    """Return a duration in words, such as 48 s, 3.2 min or 2.1 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    if seconds < 5400:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""What the replicates tell: each setting's scores over fresh seeds, the winner against the others, with intervals."""
+"""Reports the replicates: the scores of each setting over new seeds, and the winner against the references."""
 
 import math
 from typing import TYPE_CHECKING
@@ -7,7 +7,7 @@ from sr_core.process.names import utf8
 from study import results
 from study.plots.figures import name_in_figure
 from study.report.course import colours_of
-from study.report.drawing import GREY, INK, Drawn, canvas, csv_text, drawn, shown
+from study.report.drawing import GREY, INK, DrawnFigure, canvas, csv_text, draw_figure, figure_html
 from study.report.markup import Html, bullets, missing, paragraph, table
 from study.report.page import Section
 from study.report.record import StudyRecord
@@ -18,94 +18,110 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def replicates(record: StudyRecord, told: Verdict | None) -> Section:
-    """Settings trained again with fresh seeds."""
+_TITLE = "Replicates and verdict"
+
+
+def replicates(record: StudyRecord, verdict: Verdict | None) -> Section:
+    """Return the section with the scores of settings that were retrained with new seeds, and their comparison."""
     numbers = results.replicates(record.state).to_csv(index=False)
     files = {"figures/replicates.csv": utf8(numbers)}
-    asked = int(record.opened.question["search"].get("replicates", 0))
-    if told is None and record.state.replicated:
-        why = "; ".join(line.strip() for line in words(record.state))
-        return Section("replicates", "Replicates and verdict", missing(f"No verdict: {why}."), files)
-    if told is None:
-        text = (
-            f"No verdict yet: the finalists are trained again with {asked} fresh seeds when the search is over."
-            if asked
-            else "No verdict: this experiment asks for no replicates (`replicates` of an experiment says how many)."
-        )
-        return Section("replicates", "Replicates and verdict", missing(text), files if record.state.replicated else {})
-    figure = _scores(record, told)
-    alt = "; ".join(f"{j.title}: {j.estimate.mean:.3f} dB over {j.estimate.count} seeds" for j in told.judged)
+    if verdict is None:
+        text = _no_verdict(record)
+        return Section("replicates", _TITLE, missing(text), files if record.state.replicated else {})
+
+    figure = _scores(record, verdict)
+    alt = "; ".join(f"{j.title}: {j.estimate.mean:.3f} dB over {j.estimate.count} seeds" for j in verdict.judged)
     caption = (
-        "Each setting trained again with fresh seeds, which all settings share: one dot a seed, the mean with its 95 % "
-        "Student interval, and a cross at what its one run in the search showed."
+        "Settings retrained with new seeds, which all settings share. Each dot is one seed. The mean is shown with its "
+        "95% Student confidence interval. The cross is the setting's single run in the search."
     )
+    interim_note = f" ({verdict.interim}: no verdict yet)" if verdict.interim else ""
     comparisons = table(
-        ("against", "difference [dB]", "95 % interval [dB]", "seeds", "p (Holm)", "told apart", "crops ahead"),
-        [_row(c, told.interim) for c in told.against],
-        caption=f"{told.winner.title} against the references, over the seeds that both share"
-        f"{f' ({told.interim}: no verdict yet)' if told.interim else ''}",
-    )
-    settings = table(
-        (
-            "setting",
-            "seeds",
-            "mean [dB]",
-            "standard deviation [dB]",
-            "95 % interval [dB]",
-            "search run [dB]",
-            "is the best",
-        ),
-        [
-            (
-                j.title,
-                j.estimate.count,
-                f"{j.estimate.mean:.3f}",
-                "" if math.isnan(j.estimate.sd) else f"{j.estimate.sd:.3f}",
-                _interval(j.estimate.low, j.estimate.high),
-                f"{j.trial.score:.3f}",
-                f"{told.probability_best[j.trial.number]:.2f}" if j.trial.number in told.probability_best else "",
-            )
-            for j in told.judged
-        ],
-        caption="Settings over their replicates; the last column is the probability of being the best of these",
+        ("against", "difference [dB]", "95% CI [dB]", "seeds", "p (Holm)", "significant", "crops ahead"),
+        [_row(comparison, verdict.interim) for comparison in verdict.against],
+        caption=f"{verdict.winner.title} against the references, over the seeds that both share{interim_note}",
     )
     note = paragraph(
-        "An interval speaks of training seeds on these validation images, not of other images (docs/STATISTICS.md)."
+        "A confidence interval describes the variation over training seeds on these validation images. It says nothing "
+        "about other images (docs/STATISTICS.md)."
     )
     parts = [
-        shown(figure, alt=alt, caption=caption, least_width=480),
-        comparisons if told.against else "",
-        settings,
+        figure_html(figure, alt=alt, caption=caption, least_width=480),
+        comparisons if verdict.against else "",
+        _settings(verdict),
         bullets(failures(record.state)),
         note,
     ]
     body = Html("".join(parts))
-    return Section("replicates", "Replicates and verdict", body, figure.files | files, figure.faults)
+    return Section("replicates", _TITLE, body, figure.files | files, figure.faults)
 
 
-def _row(found: Comparison, interim: str) -> tuple[object, ...]:
-    d = found.difference
-    ahead = sum(c > 0 for c in found.crops)
+def _no_verdict(record: StudyRecord) -> str:
+    """Return a sentence that says why there is no verdict."""
+    if record.state.replicated:
+        why = "; ".join(line.strip() for line in words(record.state))
+        return f"No verdict: {why}."
+    requested = int(record.opened.question["search"].get("replicates", 0))
+    if requested:
+        return f"No verdict yet: after the search, the finalists are retrained with {requested} new seeds."
+    return "No verdict: this experiment has no replicates (set `replicates` in the experiment)."
+
+
+def _settings(verdict: Verdict) -> Html:
+    """Return the table of settings with their scores over the replicates."""
+    rows = []
+    for judged in verdict.judged:
+        estimate = judged.estimate
+        probability = verdict.probability_best.get(judged.trial.number)
+        rows.append(
+            (
+                judged.title,
+                estimate.count,
+                f"{estimate.mean:.3f}",
+                "" if math.isnan(estimate.sd) else f"{estimate.sd:.3f}",
+                _interval(estimate.low, estimate.high),
+                f"{judged.trial.score:.3f}",
+                "" if probability is None else f"{probability:.2f}",
+            )
+        )
+    columns = (
+        "setting",
+        "seeds",
+        "mean [dB]",
+        "standard deviation [dB]",
+        "95% CI [dB]",
+        "search run [dB]",
+        "P(best)",
+    )
+    caption = "Settings over their replicates. P(best) is the probability that a setting is the best of these"
+    return table(columns, rows, caption=caption)
+
+
+def _row(comparison: Comparison, interim: str) -> tuple[object, ...]:
+    """Return the table row that compares the winner with a reference."""
+    difference = comparison.difference
+    significant = "yes" if comparison.told else "no"
+    ahead = sum(gain > 0 for gain in comparison.crops)
     return (
-        found.other.title,
-        f"{d.mean:+.3f}",
-        _interval(d.low, d.high, "+"),
-        d.count,
-        f"{found.p:.3g}",
-        "interim" if interim else "yes" if found.told else "no",
-        f"{ahead} of {len(found.crops)}" if found.crops else "",
+        comparison.other.title,
+        f"{difference.mean:+.3f}",
+        _interval(difference.low, difference.high, "+"),
+        difference.count,
+        f"{comparison.p:.3g}",
+        "interim" if interim else significant,
+        f"{ahead} of {len(comparison.crops)}" if comparison.crops else "",
     )
 
 
 def _interval(low: float, high: float, sign: str = "") -> str:
     if not math.isfinite(low) or not math.isfinite(high):
-        return "one seed tells none"
+        return "needs two seeds"
     return f"{low:{sign}.3f} to {high:{sign}.3f}"
 
 
-def _scores(record: StudyRecord, told: Verdict) -> Drawn:
+def _scores(record: StudyRecord, verdict: Verdict) -> DrawnFigure:
     rows: list[tuple[object, ...]] = []
-    for judged in told.judged:
+    for judged in verdict.judged:
         estimate = judged.estimate
         rows += [(judged.title, f"seed {seed}", score, "", "") for seed, score in judged.scores.items()]
         rows += [
@@ -113,14 +129,15 @@ def _scores(record: StudyRecord, told: Verdict) -> Drawn:
             (judged.title, "search", judged.trial.score, "", ""),
         ]
     numbers = csv_text(("setting", "what", "val/psnr", "low", "high"), rows)
-    return drawn("replicates-and-verdict", numbers, lambda: _draw_scores(record, told))
+    return draw_figure("replicates-and-verdict", numbers, lambda: _draw_scores(record, verdict))
 
 
-def _draw_scores(record: StudyRecord, told: Verdict) -> "Figure":
+def _draw_scores(record: StudyRecord, verdict: Verdict) -> "Figure":
     colours = colours_of(record)
-    figure, axes = canvas(8, 1.4 + 0.55 * len(told.judged))
-    for place, judged in enumerate(told.judged):
-        estimate, colour = judged.estimate, colours.get(judged.trial.number, GREY)
+    figure, axes = canvas(8, 1.4 + 0.55 * len(verdict.judged))
+    for place, judged in enumerate(verdict.judged):
+        estimate = judged.estimate
+        colour = colours.get(judged.trial.number, GREY)
         axes.scatter(
             list(judged.scores.values()),
             [place] * len(judged.scores),
@@ -142,10 +159,10 @@ def _draw_scores(record: StudyRecord, told: Verdict) -> "Figure":
     if low - (high - low) <= record.bicubic <= high + (high - low):
         axes.axvline(record.bicubic, color=INK, linestyle=":", linewidth=1.2, label=f"bicubic, {record.bicubic:.2f} dB")
     axes.plot([], [], "o", markerfacecolor="none", color=GREY, label="one seed")
-    axes.errorbar([math.nan], [math.nan], xerr=[[0], [0]], fmt="D", color=GREY, capsize=5, label="mean, 95 % interval")
+    axes.errorbar([math.nan], [math.nan], xerr=[[0], [0]], fmt="D", color=GREY, capsize=5, label="mean, 95% CI")
     axes.plot([], [], "x", color=INK, label="run in the search")
-    axes.set_yticks(range(len(told.judged)), [name_in_figure(j.title) for j in told.judged])
-    axes.set_ylim(len(told.judged) - 0.5, -0.5)
+    axes.set_yticks(range(len(verdict.judged)), [name_in_figure(j.title) for j in verdict.judged])
+    axes.set_ylim(len(verdict.judged) - 0.5, -0.5)
     axes.set(xlabel="PSNR on the validation crops (Y) [dB]")
     figure.legend(loc="outside lower center", ncols=4)
     return figure

@@ -1,4 +1,4 @@
-"""Scores over the values that were searched: parallel coordinates, and a slice for every hyperparameter."""
+"""Shows scores over the searched values: parallel coordinates, and a slice for each hyperparameter."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,12 +16,12 @@ from study.report.drawing import (
     GROUPS,
     INK,
     PAPER,
-    Drawn,
+    DrawnFigure,
     csv_text,
-    drawn,
+    draw_figure,
+    figure_html,
     middle_colours,
     sheet,
-    shown,
 )
 from study.report.markup import missing
 from study.report.page import Section
@@ -36,48 +36,54 @@ _LOSS = "train.loss"
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """How trials of some states are drawn."""
+    """How trials in certain states are drawn."""
 
     label: str
     states: tuple[Status, ...]
     line: Any
-    """Matplotlib's line style."""
+    """Line style of Matplotlib."""
     line_name: str
     mark_name: str
 
 
-_WHOLE = _Kind("finished", ("finished",), "-", "solid", "filled marks")
+_FINISHED = _Kind("finished", ("finished",), "-", "solid", "filled marks")
 _KINDS = (
-    _WHOLE,
+    _FINISHED,
     _Kind("stopped early", ("pruned", "paused"), (0, (4, 3)), "dashed", "open marks"),
     _Kind("under way or half done", ("running", "waiting"), ":", "dotted", "three-armed marks"),
     _Kind("failed", ("failed",), "-.", "dash-dotted", "crosses"),
 )
 _OWN_MARK = {"under way or half done": "4", "failed": "x"}
-"""For both searches with a loss and without: a mark that no loss has."""
+"""Marks that stand for no loss, so that they are unambiguous in a search over losses too."""
 
 
 def parallel(record: StudyRecord) -> Section:
-    """Every trial as a line through its values."""
-    title, trials = "Parallel coordinates", _placed(record)
+    """Return the section that draws every trial as a line through its values."""
+    title = "Parallel coordinates"
+    trials = _placed(record)
     if len(trials) < 2 or not record.space.dimensions:
-        return Section("parallel", title, missing("Needs two or more validated trials inside of the search space."))
+        return Section("parallel", title, missing("Needs two or more validated trials in the search space."))
+
     figure = _parallel(record, trials)
     caption = (
-        "One line a trial through the values it had, brighter and wider the higher its PSNR"
-        f"{_told(trials, 'line_name')}. The best trial is drawn on top."
+        "Each line is a trial and passes through its values. Brighter and wider lines have a higher PSNR"
+        f"{_describe_unfinished(trials, 'line_name')}. The best trial is drawn on top."
     )
     over = ", ".join(d.label for d in record.space.dimensions)
     alt = f"Parallel coordinates of {len(trials)} trials over {over} and PSNR"
-    body = shown(figure, alt=alt, caption=caption, least_width=720)
+    body = figure_html(figure, alt=alt, caption=caption, least_width=720)
     return Section("parallel", title, body, figure.files, figure.faults)
 
 
-def _told(trials: Sequence[tuple[TrialState, Mapping[str, Any]]], look: str) -> str:
-    """Which trials did not finish and how they look, to follow a sentence; empty where all finished."""
-    there = {t.status for t, _ in trials}
-    found = [f"{getattr(kind, look)}: {kind.label}" for kind in _KINDS[1:] if there.intersection(kind.states)]
-    return f"; {'; '.join(found)} – these with the PSNR of their last validation" if found else ""
+def _describe_unfinished(trials: Sequence[tuple[TrialState, Mapping[str, Any]]], look: str) -> str:
+    """Return how trials that did not finish are drawn, to be appended to a sentence; empty if all finished.
+
+    Args:
+        look: the attribute of `_Kind` that names the look.
+    """
+    statuses = {t.status for t, _ in trials}
+    looks = [f"{getattr(kind, look)}: {kind.label}" for kind in _KINDS[1:] if statuses.intersection(kind.states)]
+    return f" ({'; '.join(looks)}; these with the PSNR of their last validation)" if looks else ""
 
 
 def _kind(trial: TrialState) -> _Kind:
@@ -85,24 +91,32 @@ def _kind(trial: TrialState) -> _Kind:
 
 
 def _placed(record: StudyRecord) -> list[tuple[TrialState, dict[str, Any]]]:
-    """Validated trials of the search inside the space, with the value of each dimension."""
+    """Return the validated trials inside the search space, with the value of each dimension."""
     base = record.base.dotted()
-    found = [(t, record.space.locate(t.config.dotted(), base)) for t in record.searched if t.score is not None]
-    return [(t, point) for t, point in found if point is not None]
+    placed: list[tuple[TrialState, dict[str, Any]]] = []
+    for trial in record.searched:
+        if trial.score is None:
+            continue
+        point = record.space.locate(trial.config.dotted(), base)
+        if point is not None:
+            placed.append((trial, point))
+    return placed
 
 
 def _place(dimension: Dimension, value: Any) -> float:
-    """Where a value stands on its axis, from 0 to 1; on a logarithmic one if its range is."""
+    """Return the position of a value on its axis, from 0 to 1. A logarithmic range has a logarithmic axis."""
     match dimension.range:
         case Float(low, high, log) | Int(low, high, log):
-            a, b, x = (math.log(v) if log else float(v) for v in (low, high, value))
-            return (x - a) / (b - a)
+            if log:
+                return (math.log(value) - math.log(low)) / (math.log(high) - math.log(low))
+            return (float(value) - float(low)) / (float(high) - float(low))
         case _:
             listed = dimension.listed or ()
             return listed.index(value) / max(1, len(listed) - 1)
 
 
 def _marks(dimension: Dimension) -> list[tuple[float, str]]:
+    """Return position and text of the ticks of an axis."""
     match dimension.range:
         case Float(low, high, log) | Int(low, high, log):
             values = np.geomspace(low, high, 3) if log else np.linspace(low, high, 3)
@@ -112,46 +126,48 @@ def _marks(dimension: Dimension) -> list[tuple[float, str]]:
 
 
 def label(value: Any) -> str:
-    """A value as a tick says it."""
+    """Return a value as the text of a tick."""
     if isinstance(value, list | tuple):
         return " · ".join(label(v) for v in value)
-    return (
-        f"{value:g}"
-        if isinstance(value, float)
-        else str(value).replace("_", " ")
-        if isinstance(value, str)
-        else str(value)
-    )
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, str):
+        return value.replace("_", " ")
+    return str(value)
 
 
-def _parallel(record: StudyRecord, trials: Sequence[tuple[TrialState, Mapping[str, Any]]]) -> Drawn:
+def _parallel(record: StudyRecord, trials: Sequence[tuple[TrialState, Mapping[str, Any]]]) -> DrawnFigure:
     dimensions = record.space.dimensions
     columns = ("trial", "state", "val/psnr", *(d.label for d in dimensions))
     rows = [(t.number, record.status[t.number], t.score, *(label(p[d.label]) for d in dimensions)) for t, p in trials]
-    return drawn("parallel-coordinates", csv_text(columns, rows), lambda: _draw_parallel(record, trials))
+    return draw_figure("parallel-coordinates", csv_text(columns, rows), lambda: _draw_parallel(record, trials))
 
 
 def _draw_parallel(record: StudyRecord, trials: Sequence[tuple[TrialState, Mapping[str, Any]]]) -> "Figure":
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    dimensions, best = record.space.dimensions, record.best
+    dimensions = record.space.dimensions
+    best = record.best
     figure = sheet(max(8.0, 1.55 * (len(dimensions) + 1)), 4.6)
     axes = figure.subplots()
     low, high = psnr_limits(t.score or 0.0 for t, _ in trials)
-    norm, colours = Normalize(low, high, clip=True), middle_colours()
-    for t, point in sorted(trials, key=lambda found: found[0].score or 0.0):
+    norm = Normalize(low, high, clip=True)
+    colours = middle_colours()
+    for t, point in sorted(trials, key=lambda placed: placed[0].score or 0.0):
         standing = float(norm(t.score or 0.0))
-        y = [_place(d, point[d.label]) for d in dimensions] + [standing]
-        nudge = ((t.number * 0.618034) % 1 - 0.5) * 0.03  # lines through one listed value lie beside each other
-        y = [v + nudge for v in y[:-1]] + y[-1:]
-        winner = best is not None and t.number == best.number
+        nudge = _spread(t) * 0.03  # separates lines that pass through the same listed value
+        y = [_place(d, point[d.label]) + nudge for d in dimensions] + [standing]
         look: dict[str, Any] = {
-            "color": colours(standing), "linewidth": 0.7 + 1.1 * standing, "alpha": 0.75, "zorder": 2 + standing
-        }  # fmt: skip
-        if winner:
+            "color": colours(standing),
+            "linewidth": 0.7 + 1.1 * standing,
+            "alpha": 0.75,
+            "zorder": 2 + standing,
+        }
+        if best is not None and t.number == best.number:
             look = {"color": BEST, "linewidth": 3, "zorder": 5, "label": f"best: trial {t.number}"}
         axes.plot(range(len(y)), y, linestyle=_kind(t).line, **look)
+
     for place, dimension in enumerate(dimensions):
         axes.axvline(place, color=INK, linewidth=0.8, alpha=0.5)
         for y0, text in _marks(dimension):
@@ -163,6 +179,7 @@ def _draw_parallel(record: StudyRecord, trials: Sequence[tuple[TrialState, Mappi
     axes.set_xlim(-0.1, len(dimensions) + 0.1)
     axes.set_ylim(-0.06, 1.06)
     axes.set_yticks([])
+
     for spine in axes.spines.values():
         spine.set_visible(False)
     bar = figure.colorbar(ScalarMappable(norm, colours), ax=axes, label=PSNR, pad=0.01)
@@ -175,6 +192,11 @@ def _draw_parallel(record: StudyRecord, trials: Sequence[tuple[TrialState, Mappi
     return figure
 
 
+def _spread(trial: TrialState) -> float:
+    """Return a fixed offset in [-0.5, 0.5) that differs between trials, by multiples of the golden ratio."""
+    return (trial.number * 0.618034) % 1 - 0.5
+
+
 def _log_note(dimension: Dimension) -> str:
     return "\n(log)" if _is_log(dimension) else ""
 
@@ -184,29 +206,33 @@ def _is_log(dimension: Dimension) -> bool:
 
 
 def slices(record: StudyRecord) -> Section:
-    """Scores over each dimension, the others as they came."""
-    title, trials = "Slices", _placed(record)
+    """Return the section with scores over each dimension, whatever the values of the other dimensions."""
+    title = "Slices"
+    trials = _placed(record)
     if not trials or not record.space.dimensions:
-        return Section("slices", title, missing("Needs a validated trial inside of the search space."))
+        return Section("slices", title, missing("Needs a validated trial in the search space."))
+
     figure = _slices(record, trials)
-    by_loss = " Colour and marker tell the loss." if _LOSS in record.swept else ""
+    by_loss = " Colour and marker show the loss." if _LOSS in record.swept else ""
     caption = (
-        "PSNR over each hyperparameter, all others as the search happened to set them"
-        f"{_told(trials, 'mark_name')}. Marks at one listed value are spread sideways.{by_loss}"
+        "PSNR over each hyperparameter. The other hyperparameters vary from trial to trial"
+        f"{_describe_unfinished(trials, 'mark_name')}. Marks at the same listed value are spread sideways.{by_loss}"
     )
     alt = f"Scatter plots of PSNR over {', '.join(d.label for d in record.space.dimensions)}"
-    body = shown(figure, alt=alt, caption=caption, least_width=640)
+    body = figure_html(figure, alt=alt, caption=caption, least_width=640)
     return Section("slices", title, body, figure.files, figure.faults)
 
 
-def _slices(record: StudyRecord, trials: Sequence[tuple[TrialState, Mapping[str, Any]]]) -> Drawn:
+def _slices(record: StudyRecord, trials: Sequence[tuple[TrialState, Mapping[str, Any]]]) -> DrawnFigure:
     dimensions = record.space.dimensions
-    numbers = csv_text(
-        ("hyperparameter", "value", "loss", "trial", "state", "val/psnr"),
-        [(d.label, label(p[d.label]), t.config.train.loss, t.number, record.status[t.number], t.score)
-         for d in dimensions for t, p in trials],
-    )  # fmt: skip
-    return drawn("slices", numbers, lambda: _draw_slices(record, trials))
+    columns = ("hyperparameter", "value", "loss", "trial", "state", "val/psnr")
+    rows = []
+    for dimension in dimensions:
+        name = dimension.label
+        for t, point in trials:
+            rows.append((name, label(point[name]), t.config.train.loss, t.number, record.status[t.number], t.score))
+    numbers = csv_text(columns, rows)
+    return draw_figure("slices", numbers, lambda: _draw_slices(record, trials))
 
 
 def _draw_slices(record: StudyRecord, trials: Sequence[tuple[TrialState, Mapping[str, Any]]]) -> "Figure":
@@ -231,10 +257,11 @@ def _draw_slices(record: StudyRecord, trials: Sequence[tuple[TrialState, Mapping
         panel.set_ylabel("PSNR (Y) [dB]")
     for panel in panels[len(dimensions) :]:
         panel.set_visible(False)
+
     handles, labels = panels[0].get_legend_handles_labels()
-    there = {t.status for t, _ in trials}
+    statuses = {t.status for t, _ in trials}
     for kind in _KINDS[1:]:
-        if there.intersection(kind.states):
+        if statuses.intersection(kind.states):
             mark = _OWN_MARK.get(kind.label, "o")
             handles.append(Line2D([], [], color=GREY, marker=mark, markerfacecolor="none", linestyle="none"))
             labels.append(kind.label)
@@ -251,24 +278,34 @@ def _slice(
     floor: float,
     name: str,
 ) -> None:
+    """Draw the trials of one loss over one dimension.
+
+    Args:
+        floor: scores below it are drawn at this height.
+        name: of the loss; empty if the search does not vary it.
+    """
     listed = dimension.listed
     if listed is None:
         if _is_log(dimension):
             axes.set_xscale("log")
     else:
         marks = [label(v) for v in listed]
-        long = max(map(len, marks)) * len(marks) > 28
-        axes.set_xticks(
-            range(len(listed)), marks, rotation=35 if long else 0, ha="right" if long else "center", fontsize=8
-        )
+        crowded = max(map(len, marks)) * len(marks) > 28
+        if crowded:
+            axes.set_xticks(range(len(listed)), marks, rotation=35, ha="right", fontsize=8)
+        else:
+            axes.set_xticks(range(len(listed)), marks, rotation=0, ha="center", fontsize=8)
         axes.set_xlim(-0.5, len(listed) - 0.5)
+
     for kind in _KINDS:
         own = [(t, p) for t, p in trials if t.status in kind.states]
-        x = [float(p[dimension.label]) if listed is None else listed.index(p[dimension.label])
-             + ((t.number * 0.618034) % 1 - 0.5) * 0.5 for t, p in own]  # fmt: skip
+        x: list[float] = []
+        for t, point in own:
+            value = point[dimension.label]
+            x.append(float(value) if listed is None else listed.index(value) + _spread(t) * 0.5)
         y = [max(t.score or 0.0, floor) for t, _ in own]
         look: dict[str, Any] = {"s": 16, "facecolor": "none", "edgecolor": colour, "marker": marker, "alpha": 0.7}
-        if kind is _WHOLE:
+        if kind is _FINISHED:
             look |= {"s": 20, "facecolor": colour, "alpha": 0.9, "label": name or "finished"}
         elif kind.label in _OWN_MARK:
             look = {"s": 36, "color": colour, "marker": _OWN_MARK[kind.label]}

@@ -1,4 +1,4 @@
-"""What to type next, for a study as it stands."""
+"""Chooses the command that a user probably wants to run next, from the state of a study."""
 
 from study.commandline import typed
 from study.question.experiment import available
@@ -8,40 +8,42 @@ from study.record.state import StudyState
 
 
 def next_command(folder: StudyFolder, state: StudyState, *, running: bool) -> str | None:
-    """The command to type next; None if nothing is recorded yet.
+    """Return the command to run next; None if there is nothing to suggest.
 
     Args:
-        running: whether a live process owns the study.
+        running: True if a live process owns the study.
     """
     if state.opened is None:
         return None
-    where = flags_of(folder)
+
+    flags = flags_of(folder)
     if running:
-        return f"python -m study.ui{where}" if _has_mlflow(folder) else f"python -m study.status{where}"
+        command = "study.ui" if _has_mlflow(folder) else "study.status"
+        return f"python -m {command}{flags}"
     if not state.complete and not folder.published:
-        return _run(folder, state.opened, _asked(state))
+        return _run(folder, state.opened, _requested_trials(state))
     if state.best() is None:
         return None if folder.published else _run(folder, state.opened, state.counted + 10)
     if folder.report.is_file() or not state.complete:
-        return f"python -m study.reproduce best{where}"
-    return f"python -m study.report{where}"
+        return f"python -m study.reproduce best{flags}"
+    return f"python -m study.report{flags}"
 
 
 def flags_of(folder: StudyFolder) -> str:
-    """The flags that lead a command to this study."""
+    """Return the flags that select this study, with a leading space."""
     root = [] if folder.root == default_root() else ["--root", str(folder.root)]
     return typed([*root, "--study-name", folder.study])
 
 
 def _run(folder: StudyFolder, opened: StudyOpened, trials: int) -> str:
-    """The command that goes on with the search. An experiment's file has to be named by its path."""
+    """Return the command that continues the search. An experiment that is not a built-in one is named by its file."""
     experiment = opened.experiment if opened.experiment in available() else f"{opened.experiment}.py"
     data = ["--data", opened.data["folder"]] if opened.data.get("folder") else []
-    asked = ["--experiment", experiment, *data, "--seed", str(opened.seed), "--trials", str(trials)]
-    return f"python -m study.run{typed(asked)}{flags_of(folder)}"
+    arguments = ["--experiment", experiment, *data, "--seed", str(opened.seed), "--trials", str(trials)]
+    return f"python -m study.run{typed(arguments)}{flags_of(folder)}"
 
 
-def _asked(state: StudyState) -> int:
+def _requested_trials(state: StudyState) -> int:
     return state.session.trials if state.session else 50
 
 

@@ -1,4 +1,4 @@
-"""Where a study stands, from its journal and the files beside it alone: also while it runs and after it died."""
+"""Summarises the state of a study from its journal and the files next to it, while it runs or at any time later."""
 
 import time
 from collections import Counter
@@ -15,16 +15,21 @@ from study.statistics.replication import failures, interim
 
 
 def overview(folder: StudyFolder, state: StudyState) -> dict[str, Any]:
-    """The study in plain values."""
-    opened, session, best, owner = state.opened, state.session, state.best(), folder.owner()
+    """Return the state of a study as JSON-compatible values. Times are Unix times in seconds."""
+    opened = state.opened
+    session = state.session
+    best = state.best()
+    owner = folder.owner()
     if opened is None:
         phase = "preparing" if owner else "empty"
         return {"study": folder.study, "phase": phase, "owner": owner}
+
     begun = session is not None and has_begun(folder.path / "lock", session.host, session.pid, session.time)
-    if owner:  # until it has begun, the last session in the record is another one's
+    if owner:  # until the owner's session has begun, the last recorded session is an earlier one
         phase = "running" if begun else "preparing"
     else:
         phase = state.ended.reason if state.ended else "died, resumable"
+
     starts = [t.starts[0].time for t in state.trials.values() if t.starts]
     asked = session.trials if session else 0
     laps = pulse_of(folder.journal, session.epoch) if session and begun else {}
@@ -32,6 +37,8 @@ def overview(folder: StudyFolder, state: StudyState) -> dict[str, Any]:
     seconds = now - session.time if session else 0.0
     ended = _ended_since(state)
     left = pace.seconds_left(state, asked, laps, now) if begun else None
+    views = {view: standing for view in VIEWS if (standing := _view(folder, view, state))}
+
     return {
         "study": folder.study,
         "phase": phase,
@@ -66,19 +73,20 @@ def overview(folder: StudyFolder, state: StudyState) -> dict[str, Any]:
         "last_event": state.last_time,
         "seconds_left": left,
         "estimated_end": None if left is None else now + left,
-        "views": {view: found for view in VIEWS if (found := _view(folder, view, state))},
+        "views": views,
         "warnings": list(state.warnings),
         "next": None if folder.training else next_command(folder, state, running=bool(owner)),
     }
 
 
 def overview_of_training(folder: StudyFolder, state: StudyState) -> dict[str, Any]:
-    """A longer training of one trial in plain values."""
-    trial, found = next(iter(state.trials.values()), None), overview(folder, state)
+    """Return the state of a longer training of one trial as JSON-compatible values."""
+    trial = next(iter(state.trials.values()), None)
+    whole = overview(folder, state)
     return {
         "training": folder.training,
-        "phase": found["phase"],
-        "owner": found["owner"],
+        "phase": whole["phase"],
+        "owner": whole["owner"],
         "patches": trial.patches if trial else 0,
         "budget_patches": trial.config.train.budget_patches if trial else None,
         "val/psnr": trial.score if trial else None,
@@ -86,81 +94,112 @@ def overview_of_training(folder: StudyFolder, state: StudyState) -> dict[str, An
 
 
 def _view(folder: StudyFolder, view: str, state: StudyState) -> dict[str, Any] | None:
-    """How a view stands, None where nobody ever kept it."""
-    known = standing_of(folder.journal, view)
-    if known is None:
+    """Return how far a view has been written; None if the study has never had it."""
+    standing = standing_of(folder.journal, view)
+    if standing is None:
         return None
+
     wall = state.last_time - state.session.time if state.session else 0.0
-    store = known.missing_store(folder.journal)
+    store = standing.missing_store(folder.journal)
     return {
-        "lag": max(0, state.count - known.events),
-        "busy_seconds": known.busy_seconds,
-        "cpu_seconds": known.cpu_seconds,
-        "waited_seconds": known.waited_seconds,
-        "waited_share": known.waited_seconds / wall if wall > 0 else 0.0,
-        "error": known.error,
-        "as_of": known.time,
+        "lag": max(0, state.count - standing.events),
+        "busy_seconds": standing.busy_seconds,
+        "cpu_seconds": standing.cpu_seconds,
+        "waited_seconds": standing.waited_seconds,
+        "waited_share": standing.waited_seconds / wall if wall > 0 else 0.0,
+        "error": standing.error,
+        "as_of": standing.time,
         "missing_store": None if store is None else str(store),
         "rebuild": f"python -m study.sync{flags_of(folder)}",
     }
 
 
 def _ended_since(state: StudyState) -> int:
-    """Trials that ended since the last session began."""
+    """Return the number of trials that have ended since the last session began."""
     since = state.session.time if state.session else 0.0
     return sum(t.end is not None and t.end.time >= since for t in state.trials.values())
 
 
-def as_text(found: dict[str, Any]) -> str:
-    """The same for people to read."""
-    if found["phase"] == "empty":
-        return f"{found['study']}: nothing recorded yet"
-    if "asked" not in found:
-        return f"{found['study']}: preparing ({found['owner']}); no trial yet"
-    runs = found["phase"] == "running"
-    counts = {"half done" if s == "running" and not runs else s: n for s, n in found["trials"].items()}
-    trials = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "no trial yet"
-    lines = [
-        f"{found['study']}: {found['phase']}" + (f" ({found['owner']})" if found["owner"] else ""),
-        f"{found['counted']} of {found['asked']} trials counted: {trials}",
-    ]
-    if found["replicates"]["begun"]:
-        lines.append(f"replicates of the finalists: {found['replicates']['ended']} ended")
-        if found["replicates"]["interim"]:
-            lines[-1] += f" ({found['replicates']['interim']})"
-    for trial in found["running"]:
-        score = "" if trial["val/psnr"] is None else f", {trial['val/psnr']:.3f} dB"
-        where = f"on slot {trial['slot']}" if runs else "goes on from its checkpoint"
-        if not runs and not trial["patches"]:
-            where = "has no checkpoint and starts over"
-        again = f" ({trial['again']})" if trial["again"] else ""
-        lines.append(f"trial {trial['trial']}{again} {where}: {trial['patches']} patches{score}")
-    if found["best"]:
-        number, psnr = found["best"]["trial"], found["best"]["val/psnr"]
-        gain = psnr - found["bicubic"]["val/psnr"]
+def as_text(values: dict[str, Any]) -> str:
+    """Return the values of `overview` as lines for people to read."""
+    if values["phase"] == "empty":
+        return f"{values['study']}: nothing recorded yet"
+    if "asked" not in values:
+        return f"{values['study']}: preparing ({values['owner']}); no trial yet"
+
+    lines = _progress_lines(values)
+    lines += [_trial_line(trial, running=values["phase"] == "running") for trial in values["running"]]
+    if values["best"]:
+        number, psnr = values["best"]["trial"], values["best"]["val/psnr"]
+        gain = psnr - values["bicubic"]["val/psnr"]
         lines.append(f"best of the search: trial {number}, {psnr:.3f} dB, {gain:+.3f} dB against bicubic")
-    lines += found["replicates"]["failures"]
-    rate = found["rate"]
-    if runs and rate["patches_per_second"]:
+    lines += values["replicates"]["failures"]
+
+    rate = values["rate"]
+    if values["phase"] == "running" and rate["patches_per_second"]:
         lines.append(f"{rate['patches_per_second']:.0f} patches/s, {rate['trials_per_hour']:.1f} trials/h")
-    if found["seconds_left"] is not None:
-        lines.append(f"about {found['seconds_left'] / 60:.0f} min left, until {_clock(found['estimated_end'])}")
-    for view, known in found["views"].items():
-        if known["lag"] or known["error"]:
-            why = f": {known['error']}" if known["error"] else ""
-            lines.append(f"{view} lacks {known['lag']} events{why}")
-        if known["missing_store"]:
-            how = "the running session makes it again" if found["owner"] else f"make it again: {known['rebuild']}"
-            lines.append(f"{view}: {known['missing_store']} is gone; {how}")
-    for t in found["trainings"]:
-        score = "" if t["val/psnr"] is None else f", {t['val/psnr']:.3f} dB"
-        owner = f" ({t['owner']})" if t["owner"] else ""
-        lines.append(f"training {t['training']}: {t['phase']}{owner}, {t['patches']} patches{score}")
-    lines.append(f"last event {_clock(found['last_event'])}")
-    lines += [f"warning: {warning}" for warning in found["warnings"][-5:]]
-    if found["next"]:
-        lines.append(f"next: {found['next']}")
+    if values["seconds_left"] is not None:
+        lines.append(f"about {values['seconds_left'] / 60:.0f} min left, until {_clock(values['estimated_end'])}")
+    for view, standing in values["views"].items():
+        lines += _view_lines(view, standing, running=bool(values["owner"]))
+    lines += [_training_line(training) for training in values["trainings"]]
+
+    lines.append(f"last event {_clock(values['last_event'])}")
+    lines += [f"warning: {warning}" for warning in values["warnings"][-5:]]
+    if values["next"]:
+        lines.append(f"next: {values['next']}")
     return "\n".join(lines)
+
+
+def _progress_lines(values: dict[str, Any]) -> list[str]:
+    """Return the phase of the study, and how many trials and replicates there are."""
+    counts = dict(values["trials"])
+    if values["phase"] != "running" and "running" in counts:
+        counts["half done"] = counts.pop("running")
+    trials = ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "no trial yet"
+    owner = f" ({values['owner']})" if values["owner"] else ""
+    lines = [
+        f"{values['study']}: {values['phase']}{owner}",
+        f"{values['counted']} of {values['asked']} trials counted: {trials}",
+    ]
+
+    replicates = values["replicates"]
+    if replicates["begun"]:
+        interim_note = f" ({replicates['interim']})" if replicates["interim"] else ""
+        lines.append(f"replicates of the finalists: {replicates['ended']} ended{interim_note}")
+    return lines
+
+
+def _trial_line(trial: dict[str, Any], *, running: bool) -> str:
+    """Return the line about a trial that has begun and not ended."""
+    if running:
+        where = f"on slot {trial['slot']}"
+    elif trial["patches"]:
+        where = "resumes from its checkpoint"
+    else:
+        where = "has no checkpoint and starts over"
+    replicate = f" ({trial['again']})" if trial["again"] else ""
+    score = "" if trial["val/psnr"] is None else f", {trial['val/psnr']:.3f} dB"
+    return f"trial {trial['trial']}{replicate} {where}: {trial['patches']} patches{score}"
+
+
+def _view_lines(view: str, standing: dict[str, Any], *, running: bool) -> list[str]:
+    """Return what is wrong with a view; empty if it is up to date."""
+    lines = []
+    if standing["lag"] or standing["error"]:
+        why = f": {standing['error']}" if standing["error"] else ""
+        lines.append(f"{view} is {standing['lag']} events behind{why}")
+    if standing["missing_store"]:
+        how = "the running session rebuilds it" if running else f"rebuild it: {standing['rebuild']}"
+        lines.append(f"{view}: {standing['missing_store']} is missing; {how}")
+    return lines
+
+
+def _training_line(training: dict[str, Any]) -> str:
+    """Return the line about a longer training of a trial."""
+    score = "" if training["val/psnr"] is None else f", {training['val/psnr']:.3f} dB"
+    owner = f" ({training['owner']})" if training["owner"] else ""
+    return f"training {training['training']}: {training['phase']}{owner}, {training['patches']} patches{score}"
 
 
 def _clock(moment: float) -> str:

@@ -1,4 +1,7 @@
-"""How far the running trials are between two validations: a small file beside the journal, for `study.status`."""
+"""Writes how far the running trials are to a small file next to the journal, for `study.status`.
+
+The journal alone shows progress only at each validation.
+"""
 
 import json
 import time
@@ -11,42 +14,55 @@ from study.record.events import Event, SessionEnded, Ticked
 from study.record.state import StudyState
 from study.statistics.pace import Lap, follow
 
-_SECONDS = 2.0
-"""Between two writings: a tick comes every second and slot, and nobody looks as often."""
+_WRITE_INTERVAL_SECONDS = 2.0
+"""Least time between two writes. Each slot sends a tick every second, which is more often than needed."""
 
 
 class Pulse:
-    """Writes the file while a session lasts."""
+    """Writes the progress of running trials during a session."""
 
     def __init__(self, journal: Path) -> None:
         self._path = _path(journal)
-        self._aside = self._path.with_name(f"{self._path.name}.part")  # always the same, or every kill might leave one
+        # One fixed name, so that killed sessions leave at most one temporary file.
+        self._temporary = self._path.with_name(f"{self._path.name}.part")
         self._laps: Mapping[int, Lap] = {}
         self._written = 0.0
-        self._remove()  # a killed session's is no longer true
+        self._remove()  # the file of a killed session is out of date
 
     def observe(self, event: Event, state: StudyState) -> None:
         self._laps = follow(self._laps, event)
         if isinstance(event, SessionEnded):
             self._remove()
-        elif isinstance(event, Ticked) and state.session and time.monotonic() - self._written >= _SECONDS:
-            laps = {number: asdict(lap) for number, lap in self._laps.items()}
-            with suppress(OSError):  # it is for information alone
-                self._aside.write_text(json.dumps({"epoch": state.session.epoch, "laps": laps}))
-                self._aside.replace(self._path)
-            self._written = time.monotonic()
+        elif isinstance(event, Ticked) and state.session and self._due():
+            self._write(state.session.epoch)
+
+    def _due(self) -> bool:
+        return time.monotonic() - self._written >= _WRITE_INTERVAL_SECONDS
+
+    def _write(self, epoch: int) -> None:
+        laps = {number: asdict(lap) for number, lap in self._laps.items()}
+        with suppress(OSError):  # the file is only informative, so the study continues without it
+            self._temporary.write_text(json.dumps({"epoch": epoch, "laps": laps}))
+            self._temporary.replace(self._path)
+        self._written = time.monotonic()
 
     def _remove(self) -> None:
-        for path in (self._path, self._aside):
-            with suppress(OSError):  # a study does not fail over what is for information alone
+        for path in (self._path, self._temporary):
+            with suppress(OSError):
                 path.unlink(missing_ok=True)
 
 
 def pulse_of(journal: Path, epoch: int) -> dict[int, Lap]:
-    """The trials on a slot as that session last told; empty if nothing of it is known, or nothing that can be read."""
+    """Return the progress of each running trial as that session last wrote it; empty if the file is not readable.
+
+    Args:
+        epoch: number of the session. The file of another session is ignored.
+    """
     try:
-        told = json.loads(_path(journal).read_text("utf-8"))
-        return {int(number): Lap(**lap) for number, lap in told["laps"].items()} if told["epoch"] == epoch else {}
+        content = json.loads(_path(journal).read_text("utf-8"))
+        if content["epoch"] != epoch:
+            return {}
+        return {int(number): Lap(**lap) for number, lap in content["laps"].items()}
     except (OSError, ValueError, TypeError, LookupError, AttributeError):
         return {}
 

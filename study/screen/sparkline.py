@@ -1,4 +1,4 @@
-"""Learning curves as a few characters each, all on one scale, so that the eye may compare them."""
+"""Draws learning curves as a few characters each, all on one scale, so that they can be compared."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,62 +9,66 @@ from study.record.events import Validated
 from study.record.state import OBJECTIVE, StudyState, TrialState
 from study.statistics.pace import budget_of
 
-MOST_CELLS = 12
+MAX_CELLS = 12
 _BLOCKS = "▁▂▃▄▅▆▇█"
-_TO_COME = "·"
-_LOWEST = 0.1
-"""Share of all validations that may lie below the scale: the first ones of each trial, which would flatten the rest."""
+_NOT_YET_TRAINED = "·"
+_SHARE_BELOW_SCALE = 0.1
+"""Share of all validations that may lie below the scale. The first scores of each trial would flatten the curves."""
 
 
 @dataclass(frozen=True, slots=True)
 class SparklineScale:
-    """What the lowest and the highest block stand for, in dB."""
+    """The scores that the lowest and the highest block stand for, in dB."""
 
     low: float
     high: float
 
     def block(self, psnr: float) -> str:
-        """The character of a PSNR in dB; below the scale it is the lowest."""
+        """Return the block for a PSNR in dB; below the scale it is the lowest block."""
         share = (psnr - self.low) / (self.high - self.low) if self.high > self.low else 1.0
         return _BLOCKS[min(len(_BLOCKS) - 1, max(0, int(share * len(_BLOCKS))))]
 
 
 def scale_of(state: StudyState) -> SparklineScale | None:
-    """One scale for every trial of the study: up to the best validation there was; None before the first."""
+    """Return the scale for all trials of a study, up to the best validation; None before the first validation."""
     scores = np.array([p.scores[OBJECTIVE] for t in state.trials.values() for p in t.curve])
     if not scores.size:
         return None
-    lowest = int(_LOWEST * (scores.size - 1))
+    lowest = int(_SHARE_BELOW_SCALE * (scores.size - 1))
     return SparklineScale(float(np.partition(scores, lowest)[lowest]), float(scores.max()))
 
 
 def cells_of(state: StudyState) -> int:
-    """How many characters a whole curve of this study has."""
+    """Return the number of characters of a full curve of this study."""
     assert state.opened is not None
     base = state.opened.question["base"]
-    return min(MOST_CELLS, max(1, int(base["train.budget_patches"]) // int(base["evaluation.every_patches"])))
+    return min(MAX_CELLS, max(1, int(base["train.budget_patches"]) // int(base["evaluation.every_patches"])))
 
 
 def sparkline(trial: TrialState, scale: SparklineScale | None, cells: int) -> str:
-    """The trial's curve over its budget, `cells` characters: a dot where it has not come yet, if it still may.
+    """Return a trial's curve over its budget in `cells` characters, with dots for the part still to be trained.
 
-    Where there are more validations than characters, the last one of each part is shown.
+    If there are more validations than characters, each character shows the last validation of its part.
     """
     parts: list[Validated | None] = [None] * cells
     budget = budget_of(trial)
     for point in trial.curve:
         parts[min(cells - 1, max(0, -(-point.patches * cells // budget) - 1))] = point
     if scale is None:
-        return _TO_COME * cells
-    known = max((i for i, point in enumerate(parts) if point is not None), default=-1)
-    filled = _filled(parts[: known + 1], scale)
-    return filled + (" " if trial.ended else _TO_COME) * (cells - len(filled))
+        return _NOT_YET_TRAINED * cells
+
+    last = max((i for i, point in enumerate(parts) if point is not None), default=-1)
+    filled = _filled(parts[: last + 1], scale)
+    filler = " " if trial.ended else _NOT_YET_TRAINED
+    return filled.ljust(cells, filler)
 
 
 def _filled(parts: Sequence[Validated | None], scale: SparklineScale) -> str:
-    """A part without a validation of its own repeats the one after it: validations may be rarer than characters."""
-    text, after = "", ""
+    """Return a block for each part. A part without a validation repeats the block of the next one."""
+    text = ""
+    block = ""
     for point in reversed(parts):
-        after = scale.block(point.scores[OBJECTIVE]) if point is not None else after
-        text = after + text
+        if point is not None:
+            block = scale.block(point.scores[OBJECTIVE])
+        text = block + text
     return text

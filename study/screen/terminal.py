@@ -1,6 +1,6 @@
-"""What a person reads of a study: a line for each event that matters, the ranking and the result in words.
+"""Describes a study in text: a line for each important event, the ranking, and the result in words.
 
-The screen that a terminal shows while a study runs is in study/screen/live.py.
+The full-screen view of a running study is in study/screen/live.py.
 """
 
 import logging
@@ -34,14 +34,15 @@ from study.record.state import StudyState, TrialState
 from study.statistics.verdict import words
 
 Out = Console
-"""What is printed on. Callers that only print need not know whose class it is."""
+"""Where text is printed. Callers that only print need not import Rich."""
 
-_SHOWN = 10
+_MAX_RANKING_ROWS = 10
 _PLAIN_WIDTH = 180
+"""Columns of output that does not go to a terminal."""
 
 
 class _Lines(logging.Handler):
-    """Log lines to what is stdout or stderr by then: a live view takes their place for a while."""
+    """Prints log lines to the current stdout or stderr, which a live view replaces for a while."""
 
     def __init__(self, stream: Literal["stdout", "stderr"]) -> None:
         super().__init__()
@@ -52,29 +53,34 @@ class _Lines(logging.Handler):
 
 
 def set_up_logging() -> None:
-    """Warnings with where they come from, on stderr; what there is to know about the images as plain lines."""
+    """Print warnings to stderr with their origin, and information about the images to stdout as plain lines."""
     format = "%(levelname)s %(name)s: %(message)s"
     logging.basicConfig(level=logging.WARNING, format=format, handlers=[_Lines("stderr")])
     for name in ("sr_core.patches.placement", "study.session.leak_check"):
-        told = logging.getLogger(name)
-        told.setLevel(logging.INFO)
-        told.propagate = False
-        told.handlers = [_Lines("stdout")]
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        logger.handlers = [_Lines("stdout")]
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console that does not wrap where its stream is no terminal, or one that knows no cursor; nor colour there."""
-    made = Console(stderr=stderr, highlight=False, soft_wrap=False)
-    return made if is_screen(made) else Console(stderr=stderr, highlight=False, width=_PLAIN_WIDTH, soft_wrap=True)
+    """Return a console for stdout or stderr. If its stream is not a terminal, it does not wrap lines."""
+    terminal = Console(stderr=stderr, highlight=False, soft_wrap=False)
+    if is_screen(terminal):
+        return terminal
+    return Console(stderr=stderr, highlight=False, width=_PLAIN_WIDTH, soft_wrap=True)
 
 
 def is_screen(out: Console) -> bool:
-    """Whether it is a terminal that can be drawn on: colours may be forced upon a file, TERM may be `dumb`."""
+    """Return True if the console writes to a terminal with a cursor.
+
+    Rich's own answer is not enough: colours may be forced for a file, and TERM may be `dumb`.
+    """
     return out.is_terminal and not out.is_dumb_terminal and out.file.isatty()
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 48 s, 3 min 20 s, 2 h 05 min."""
+    """Return a duration in words, such as 48 s, 3 min 20 s or 2 h 05 min."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"
@@ -84,21 +90,24 @@ def duration(seconds: float) -> str:
 
 
 class View(Protocol):
-    """What shows a study while a session lasts."""
+    """Shows a study during a session."""
 
-    def observe(self, event: Event, state: StudyState) -> None: ...
+    def observe(self, event: Event, state: StudyState) -> None:
+        """Show an event and the state after it."""
 
     def doing(self, what: str) -> None:
-        """Told what the study does from now on that is no training."""
+        """Show what the study does from now on instead of training."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Leave the terminal as it was before."""
 
 
 class PlainView:
-    """One timestamped line per event that matters; for logs and pipes."""
+    """Prints one timestamped line per important event, for logs and pipes."""
 
     def __init__(self, out: Console, asked: int, counted: int = 0) -> None:
-        self._out, self._asked = out, asked
+        self._out = out
+        self._asked = asked
         self._counted = counted
 
     def observe(self, event: Event, state: StudyState) -> None:
@@ -108,7 +117,7 @@ class PlainView:
             self._print(event.time, line)
 
     def doing(self, what: str) -> None:
-        """Say what the study does from now on that is no training."""
+        """Print what the study does from now on instead of training."""
         self._print(time.time(), what)
 
     def _print(self, moment: float, line: str) -> None:
@@ -116,25 +125,25 @@ class PlainView:
         self._out.print(f"{stamp}  {self._counted:3d}/{self._asked}  {line}", markup=False)
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: this view changes no settings of the terminal."""
 
 
 def settings_in_words(trial: TrialState) -> str:
-    """What distinguishes a trial, briefly: a reference's name, or the values that were swept."""
+    """Return what distinguishes a trial: the name of a reference, or the values of the searched hyperparameters."""
     if trial.is_replicate:
         return f"{trial.label}: trial {trial.proposed.of} again"
     if trial.is_reference:
         return f"reference: {trial.proposed.name}"
-    return ", ".join(f"{name.rpartition('.')[2]} {event_in_words(v)}" for name, v in trial.proposed.values.items())
+    return ", ".join(f"{name.rpartition('.')[2]} {value_in_words(v)}" for name, v in trial.proposed.values.items())
 
 
-def event_in_words(value: object) -> str:
-    """A setting's value, briefly."""
+def value_in_words(value: object) -> str:
+    """Return the value of a hyperparameter as text, floats with six significant digits."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def describe_event(event: Event, state: StudyState) -> str:
-    """An event in one line; empty for those that nobody waits for."""
+    """Return a line about an event; empty for events that are not worth a line."""
     match event:
         case Proposed():
             return f"trial {event.trial:3d}  proposed   {settings_in_words(state.trials[event.trial])}"
@@ -145,13 +154,13 @@ def describe_event(event: Event, state: StudyState) -> str:
         case Finished():
             return f"trial {event.trial:3d}  finished   {event.scores['val/psnr']:.3f} dB"
         case Paused():
-            return f"trial {event.trial:3d}  paused     after {event.patches} patches, until it is among the best there"
+            return f"trial {event.trial:3d}  paused     after {event.patches} patches, until it ranks among the best"
         case Resumed():
             return f"trial {event.trial:3d}  promoted   from {event.patches} patches"
         case Pruned():
             return f"trial {event.trial:3d}  pruned     {event.reason}"
         case WorkerLost():
-            return f"trial {event.trial:3d}  lost       {event.reason}; it goes on from its last checkpoint"
+            return f"trial {event.trial:3d}  lost       {event.reason}; the trial resumes from its last checkpoint"
         case Failed():
             return f"trial {event.trial:3d}  failed     {event.cause}: {event.reason}"
         case Warned():
@@ -163,12 +172,15 @@ def describe_event(event: Event, state: StudyState) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """A table of scores and settings: a column for each setting, or one for all where the console is too narrow."""
+    """A table of scores and settings.
+
+    Each setting has its own column. On a narrow console, all settings share one column.
+    """
 
     names: Sequence[str]
-    """Of the settings."""
+    """Names of the settings."""
     rows: Sequence[tuple[Sequence[str], Sequence[str]]]
-    """Scores and settings of each row."""
+    """Scores and settings of each row, as text."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         wide = self._table(self.names, [cells for _, cells in self.rows])
@@ -190,8 +202,8 @@ class Ranking:
         return table
 
 
-def ranking_table(state: StudyState, limit: int = _SHOWN) -> Ranking:
-    """The best trials, both references and bicubic in one order, by PSNR on the validation crops."""
+def ranking_table(state: StudyState, limit: int = _MAX_RANKING_ROWS) -> Ranking:
+    """Return the best `limit` trials, all references and bicubic, sorted by PSNR on the validation crops."""
     names = state.swept
     bicubic = state.bicubic
     finished = [t for t in state.ranking() if t.status == "finished"]
@@ -200,75 +212,89 @@ def ranking_table(state: StudyState, limit: int = _SHOWN) -> Ranking:
     ]
     for rank, trial in enumerate(finished, start=1):
         if rank <= limit or trial.is_reference:
-            scores, config = trial.scores, trial.config.dotted()
+            scores = trial.scores
+            config = trial.config.dotted()
             label = f"{trial.number} {trial.proposed.name}".strip()
             gain = f"{scores['val/psnr'] - bicubic['val/psnr']:+.3f}"
             cells = [str(rank), label, f"{scores['val/psnr']:.3f}", f"{scores['val/ssim']:.4f}", gain]
-            rows.append((scores["val/psnr"], cells, [event_in_words(config[name]) for name in names]))
+            rows.append((scores["val/psnr"], cells, [value_in_words(config[name]) for name in names]))
     ordered = sorted(rows, key=lambda row: -row[0])
     return Ranking([name.rpartition(".")[2] for name in names], [(cells, values) for _, cells, values in ordered])
 
 
-def material(opened: StudyOpened) -> list[str]:
-    """What a study is trained and scored on, and what of it is not as one might think."""
-    data, base = opened.data, opened.question["base"]
-    train, valid = (sum(row[0] == split for row in data["pictures"]) for split in ("train", "valid"))
-    side, asked = data["crops"]["lr_side"], base["evaluation.lr_crop_size"]
+def describe_images(opened: StudyOpened) -> list[str]:
+    """Return lines about the images that a study trains and validates on, with warnings about those left out."""
+    data = opened.data
+    side = data["crops"]["lr_side"]
+    requested_side = opened.question["base"]["evaluation.lr_crop_size"]
+    train = sum(row[0] == "train" for row in data["pictures"])
+    valid = sum(row[0] == "valid" for row in data["pictures"])
     lines = [
         f"images: {train} train, {valid} validate ({data['crops']['count']} crops of {side} LR pixels a side), "
         f"from {data['origin']}"
     ]
-    if side < asked:
-        lines.append(f"warning: no larger crops, {asked} asked for, because a validation image is that small")
+
+    if side < requested_side:
+        lines.append(
+            f"warning: crops of {side} LR pixels a side instead of {requested_side}, because a validation image is "
+            "that small"
+        )
     if data["left_out"]:
         counts = ", ".join(f"{len(names)} by {whose}" for whose, names in data["left_out"].items())
         lines.append(f"training images left out, too small for a patch or window: {counts}")
-    if flat := data.get("without_detail"):
-        some = ", ".join(printable(name) for name in flat[:3]) + (", …" if len(flat) > 3 else "")
-        lines.append(f"validation images left out, without detail to score: {len(flat)} ({some})")
+    flat = data.get("without_detail")
+    if flat:
+        examples = ", ".join(printable(name) for name in flat[:3])
+        ellipsis = ", …" if len(flat) > 3 else ""
+        lines.append(f"validation images left out, without detail to score: {len(flat)} ({examples}{ellipsis})")
     return lines
 
 
 def summary(state: StudyState) -> list[str]:
-    """The outcome in a few lines: counts, the winner against bicubic and the references, with its budget."""
+    """Return the outcome in lines: counts, the winner compared with bicubic and the references, and the verdict."""
     assert state.opened is not None
     searched = [t for t in state.trials.values() if not t.is_replicate]
-    by_state = {s: sum(t.status == s for t in searched) for s in ("finished", "pruned", "paused", "failed")}
-    counts = ", ".join(f"{n} {s}" for s, n in by_state.items() if n or s == "finished")
+    by_status = {s: sum(t.status == s for t in searched) for s in ("finished", "pruned", "paused", "failed")}
+    counts = ", ".join(f"{n} {s}" for s, n in by_status.items() if n or s == "finished")
     lines = [f"{state.counted} trials: {counts}"]
     if state.ended is not None and state.ended.reason == "exhausted":
         lines[0] += f"; {state.ended.detail}"
     best = state.best()
     if best is None or best.score is None:
         return lines
-    crops, bicubic = state.opened.data["crops"], state.bicubic["val/psnr"]
-    against = [("bicubic", bicubic)] + [
-        (f"the {t.proposed.name} setting", t.score)
-        for t in searched
-        if t.is_reference and t.status == "finished" and t.score is not None
-    ]
+
+    crops = state.opened.data["crops"]
+    bicubic = state.bicubic["val/psnr"]
+    against = [("bicubic", bicubic)]
+    for trial in searched:
+        if trial.is_reference and trial.status == "finished" and trial.score is not None:
+            against.append((f"the {trial.proposed.name} setting", trial.score))
     gains = ", ".join(f"{best.score - other:+.2f} dB against {name}" for name, other in against)
     lines += [
         f"best of the search: trial {best.number}, {best.score:.3f} dB after {best.patches} patches, mean of "
         f"{crops['count']} crops of {crops['pictures']} images; {gains}",
-        "references do not compete, and ranking.csv has all their settings",
+        "references cannot win the search; ranking.csv lists all their settings",
     ]
     if best.score < bicubic:
         lines.append(
-            f"no trial beats bicubic enlargement after {best.patches:,} patches; train longer: raise "
+            f"no trial beats bicubic enlargement after {best.patches:,} patches; to train longer, raise "
             "train.budget_patches in the experiment"
         )
+
     lines += words(state)
-    if state.concluded is not None:  # the words above say themselves how far the replicates have come
+    if state.concluded is not None:  # the verdict's own lines already say how many replicates have ended
         lines += [note for note in state.concluded.notes if not note.startswith("interim")]
     return lines + on_whole_images(state)
 
 
 def on_whole_images(state: StudyState) -> list[str]:
-    """The winner's scores on whole validation images and each benchmark, bicubic's beside them."""
-    s = state.concluded.scores if state.concluded is not None else {}
-    return [
-        f"{name}: {s[f'{name}/psnr']:.3f} dB / {s[f'{name}/ssim']:.4f} on whole images; "
-        f"bicubic {s[f'{name}/psnr_bicubic']:.3f} / {s[f'{name}/ssim_bicubic']:.4f}"
-        for name in dict.fromkeys(key.partition("/")[0] for key in s)
-    ]
+    """Return the winner's and bicubic's scores on whole images, a line for the validation set and each benchmark."""
+    scores = state.concluded.scores if state.concluded is not None else {}
+    lines = []
+    for name in dict.fromkeys(key.partition("/")[0] for key in scores):
+        psnr, ssim = scores[f"{name}/psnr"], scores[f"{name}/ssim"]
+        bicubic_psnr, bicubic_ssim = scores[f"{name}/psnr_bicubic"], scores[f"{name}/ssim_bicubic"]
+        lines.append(
+            f"{name}: {psnr:.3f} dB / {ssim:.4f} on whole images; bicubic {bicubic_psnr:.3f} / {bicubic_ssim:.4f}"
+        )
+    return lines

@@ -34,7 +34,7 @@ from study.record.journal import Journal, JournalPosition, read
 from study.record.ownership import Ownership
 from study.record.state import StudyState, fold
 from study.screen import live, terminal
-from study.screen.importance_beside import ImportanceBeside
+from study.screen.background_importance import BackgroundImportance
 from study.screen.pulse import Pulse
 from study.search.optuna_private import doubts
 from study.session.conclusion import conclude
@@ -156,7 +156,7 @@ class Session(Outcome):
                 runtime=runtime_for(self.experiment, args.trials, self.placement, material.store, self.run_on_gpu),
                 max_bicubic_psnr=self.new_bound(),
             )  # fmt: skip
-            for line in terminal.material(opened):
+            for line in terminal.describe_images(opened):
                 out.print(line, markup=False, soft_wrap=True)
             if left_out := found.images.left_out.line():
                 print(left_out, file=sys.stderr, flush=True)
@@ -175,7 +175,7 @@ class Session(Outcome):
             stack.callback(executor.close)
             view = live.make_view(
                 out, args.trials, slots=self.placement.slots, stop=self.stop, views=followers,
-                importance=lambda: ImportanceBeside(self.experiment, self.folder.journal),
+                importance=lambda: BackgroundImportance(self.experiment, self.folder.journal),
             )  # fmt: skip
             stack.callback(view.close)
             observers: list[Observer] = [view, Pulse(self.folder.journal), *followers]

@@ -76,7 +76,7 @@ def actors() -> set[int]:
     found = set()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if path.read_bytes().startswith(b"ray::Far"):
+            if path.read_bytes().startswith(b"ray::RayTrialRunner"):
                 found.add(int(path.parent.name))
         except OSError:
             continue

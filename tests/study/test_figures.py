@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from study import plots
 from study.plots import figures
 from study.report import drawing as report_drawing
-from study.report.drawing import canvas, coloured, drawn, shown
+from study.report.drawing import canvas, coloured, draw_figure, figure_html
 from study.report.markup import element
 
 HOSTILE = [
@@ -95,12 +95,12 @@ def test_images_of_any_shape_are_compared(shape: tuple[int, int]) -> None:
 
 
 def test_settings_of_the_process_change_no_byte_of_a_figure_and_stay_as_they_are() -> None:
-    expected = drawn("line", "", a_line)
+    expected = draw_figure("line", "", a_line)
     mine = {"font.size": 31, "text.usetex": True, "savefig.bbox": "tight", "savefig.format": "pdf", "figure.dpi": 17,
             "axes.grid": True, "lines.linewidth": 9, "svg.fonttype": "none"}  # fmt: skip
     with mpl.rc_context(mine):
         before = dict(mpl.rcParams)
-        found = drawn("line", "", a_line)
+        found = draw_figure("line", "", a_line)
         assert dict(mpl.rcParams) == before
     assert found == expected and found.image.startswith(b"<svg") and not found.fault
 
@@ -138,15 +138,15 @@ def test_a_figure_that_cannot_be_drawn_is_a_line_with_its_numbers(error: Excepti
     def broken() -> Figure:
         raise error
 
-    found = drawn("line", "a,b\n1,2\n", broken)
+    found = draw_figure("line", "a,b\n1,2\n", broken)
     assert found.files == {"figures/line.csv": b"a,b\n1,2\n"}
-    assert f"The figure line could not be drawn ({figures.cause(error)})." in shown(found, alt="", caption="")
-    assert "text/csv" in shown(found, alt="", caption="")
+    assert f"The figure line could not be drawn ({figures.cause(error)})." in figure_html(found, alt="", caption="")
+    assert "text/csv" in figure_html(found, alt="", caption="")
 
 
 def test_without_matplotlib_a_figure_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    found = drawn("line", "a\n", a_line)
+    found = draw_figure("line", "a\n", a_line)
     assert "could not be drawn (ModuleNotFoundError: " in found.fault
     with pytest.raises(ImportError):
         coloured(np.zeros((2, 2)))

@@ -29,7 +29,6 @@ from study.executors.separate import THIS_PROCESS, SeparateProcess, runner_for
 from study.executors.trial import TrialTask
 from study.question.config import TrialConfig
 from study.question.experiment import Experiment
-from study.session import opening
 
 TAKEN = RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable\nSearch for `cudaErrorDevices")
 GPUS = Placement(executor="processes", slots=2, gpus=("0", "1"))
@@ -72,7 +71,7 @@ def test_work_runs_in_one_other_process_and_what_is_logged_or_raised_there_is_so
             run(fails, "is a bug")
         again, _ = run(numbers, 4)
         assert capfd.readouterr().err == "", "nothing goes past the log"
-        with pytest.raises(SuiteError, match="the process that tries the GPUs ended with status 3"):
+        with pytest.raises(SuiteError, match="the process that tests the GPUs ended with status 3"):
             run(fails, "dies")
     finally:
         run.close()
@@ -140,7 +139,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Elsewhere:
     monkeypatch.setattr(torch.cuda, "get_device_capability", there((9, 0)))
     monkeypatch.setattr(torch.cuda, "device_count", there(2))
     monkeypatch.setattr("sr_core.training.runtime.resolve", there(gpu))
-    monkeypatch.setattr(opening, "choose", there(gpu))
+    monkeypatch.setattr(choice, "choose", there(gpu))
     return other
 
 
@@ -152,14 +151,14 @@ def test_a_study_with_worker_processes_on_gpus_is_opened_without_touching_them(
 
     store: Any = SimpleNamespace(path=Path("store.h5"), lr=(), records=lambda split: ())
     setups: list[Any] = []
-    monkeypatch.setattr(executors, "ProcessCrew", setups.append)
+    monkeypatch.setattr(executors, "ProcessPool", setups.append)
     experiment = Experiment(question="?", base=TrialConfig(seed=7), rungs=(960,))
     assert elsewhere(gpu_models) == ["a GPU", "a GPU"]
     runtime = executors.runtime_for(experiment, 3, GPUS, store, elsewhere)
     executors.open_executor(GPUS, store, runtime, 2, 50.0, elsewhere)
     assert elsewhere(session._not_restored, runtime) == []
     assert setups[0].runtime.device == "cuda"
-    assert setups[0].home == "device"
+    assert setups[0].source_name == "device"
     assert len(elsewhere.ran) == 4
 
 
@@ -207,7 +206,7 @@ def test_a_conclusion_on_a_gpu_that_another_process_has_is_drawn_on_the_cpu(monk
 def test_a_trial_on_a_gpu_that_another_process_has_stops_the_study_which_can_go_on_later(tmp_path: Path) -> None:
     config = TrialConfig()
     task = TrialTask(number=3, config=config, config_hash=config.digest(), folder=tmp_path, epoch=1, slot=0, source="")
-    with pytest.raises(OSError, match="another one has it") as caught:
+    with pytest.raises(OSError, match="another process uses it") as caught:
         trial._failure(task, TAKEN)
     assert caught.value.errno == errno.EBUSY
     with pytest.raises(ConfigError, match="device cuda is taken"), needing_gpu("cuda"):  # as in a reproduction

@@ -65,7 +65,7 @@ class Shown:
             if select.select([self._master], [], [], 0.02)[0]:
                 try:
                     self.written += os.read(self._master, 65536).decode()
-                except OSError:  # nobody writes any more
+                except OSError:  # the other end is closed
                     time.sleep(0.02)
 
     def draws(self) -> None:
@@ -95,11 +95,11 @@ def show(history: Callable[..., Any], tmp_path: Path) -> Iterator[Callable[..., 
 
     The sources run before the view is made, once it has its first event, and every 20 ms.
     """
-    told = history(EXPERIMENT)
-    told.session()
-    told.start(told.propose({}))
+    study = history(EXPERIMENT)
+    study.session()
+    study.start(study.propose({}))
     journal = Journal(tmp_path / "journal.jsonl")
-    for event in told.events:
+    for event in study.events:
         journal.append(event)
     journal.close()
     begun: list[Shown] = []
@@ -182,7 +182,7 @@ def test_a_screen_that_cannot_be_drawn_is_given_back_at_once_and_plain_lines_fol
     shown.until(lambda: LEFT in shown.written)
     shown.until(lambda: "  0/50  warning: x" in shown.written)
     after = shown.written.rpartition(LEFT)[2]
-    reason = "the screen of this study cannot be drawn (RuntimeError: a bug of the view); plain lines from here on"
+    reason = "the live view failed (RuntimeError: a bug of the view); continuing with plain lines"
     assert reason in after and "\r\nstopping after a checkpoint\r\n" in after
     shown.process.send_signal(signal.SIGTSTP)
     shown.stops()
@@ -199,7 +199,7 @@ def test_importances_that_fail_cost_the_importances_alone(show: Any) -> None:
         "    def close(self): print('ended')\n"
     )
     shown = show(first=fails, importance="Fails()")
-    shown.until(lambda: "importances are shown no more (OSError: no more processes)" in shown.written)
+    shown.until(lambda: "importances are no longer shown (OSError: no more processes)" in shown.written)
     shown.draws()
     assert LEFT not in shown.written
     shown.end()

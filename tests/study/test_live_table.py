@@ -10,7 +10,7 @@ from rich.console import Console
 
 from experiments.quickstart import EXPERIMENT
 from study.record import events as ev
-from study.screen.live_table import Shown, screen
+from study.screen.live_table import ScreenState, screen
 from study.screen.sparkline import SparklineScale, scale_of, sparkline
 from study.search.replicates import due
 from study.statistics import pace
@@ -27,38 +27,38 @@ VALUES = {
 
 
 @pytest.fixture
-def shown(history: Callable[..., Any]) -> Callable[..., Shown]:
+def shown(history: Callable[..., Any]) -> Callable[..., ScreenState]:
     """shown(slots): references, ten finished and two pruned trials, and one running trial on every slot but the last
     two, of which one starts a trial and one is idle."""
 
-    def make(slots: int = 3, **more: Any) -> Shown:
-        told = history(replace(EXPERIMENT, replicates=3))
-        told.session()
+    def make(slots: int = 3, **more: Any) -> ScreenState:
+        study = history(replace(EXPERIMENT, replicates=3))
+        study.session()
         for name, score in (("authors", 28.5), ("blog", 28.0)):
-            number = told.propose(reference=name)
-            told.start(number)
-            told.validate(number, 27.0, 27.5, 28.0, score)
-            told.end(number)
+            number = study.propose(reference=name)
+            study.start(number)
+            study.validate(number, 27.0, 27.5, 28.0, score)
+            study.end(number)
         for i in range(10):
-            number = told.propose(VALUES)
-            told.start(number)
-            told.validate(number, 27.0 + i / 10, 28.0, 29.0, 29.0 + i / 10)
-            told.end(number)
+            number = study.propose(VALUES)
+            study.start(number)
+            study.validate(number, 27.0 + i / 10, 28.0, 29.0, 29.0 + i / 10)
+            study.end(number)
         for _ in range(2):
-            told.try_out(VALUES, 26.0, "pruned")
+            study.try_out(VALUES, 26.0, "pruned")
         laps: Any = {}
         for slot in range(slots - 2):
-            number = told.propose(VALUES)
-            event = ev.Started(time=told.events[-1].time, trial=number, slot=slot, epoch=1, patches=0, source="feed")
-            told.events.append(event)
-            told.state = told.state.apply(event)
+            number = study.propose(VALUES)
+            event = ev.Started(time=study.events[-1].time, trial=number, slot=slot, epoch=1, patches=0, source="feed")
+            study.events.append(event)
+            study.state = study.state.apply(event)
             laps = pace.follow(laps, event)
             laps = pace.follow(laps, ev.Ticked(time=event.time + 2, trial=number, patches=400, loss=1.0))
         if slots > 1:
-            told.propose(VALUES)
-        now = told.state.session.time + 100
-        given = {"heard": dict.fromkeys(laps, now)} | more
-        return Shown(state=told.state, asked=50, slots=slots, laps=laps, now=now, **given)
+            study.propose(VALUES)
+        now = study.state.session.time + 100
+        content = {"last_heard": dict.fromkeys(laps, now)} | more
+        return ScreenState(state=study.state, asked=50, slots=slots, laps=laps, now=now, **content)
 
     return make
 
@@ -68,12 +68,12 @@ def text(lines: Any) -> str:
 
 
 def test_a_wide_screen_shows_slots_curves_speed_best_time_left_and_what_pruning_saved(shown: Any) -> None:
-    given = shown()
-    lines = text(screen(given, 140, 40)).splitlines()
+    content = shown()
+    lines = text(screen(content, 140, 40)).splitlines()
     patches = 12 * 1_920 + 2 * 960 + 400
     rate = patches / 100
     assert lines[0] == "small: searching; 14 of 50 trials"
-    assert f"1 min 40 s so far, about {round(pace.to_do(given.state, 50, given.laps) / rate) // 60} min" in lines[2]
+    assert f"1 min 40 s so far, about {round(pace.to_do(content.state, 50, content.laps) / rate) // 60} min" in lines[2]
     assert f"{rate:,.0f} patches/s · pruning saved {round(2 * 960 / rate)} s (wall)" in lines[2]
     assert "best: trial 11, 29.900 dB, +1.900 dB over bicubic" in lines[2]
     top = next(i for i, line in enumerate(lines) if line.startswith("slot  trial  curve"))
@@ -88,10 +88,10 @@ def test_a_wide_screen_shows_slots_curves_speed_best_time_left_and_what_pruning_
 
 @pytest.mark.parametrize("slots", [1, 3, 12])
 def test_no_screen_is_larger_than_its_terminal_and_all_say_what_the_study_does(slots: int, shown: Any) -> None:
-    given = shown(slots, importance=["importance: " + "word " * 30], messages=["a message " * 30])
+    content = shown(slots, importance=["importance: " + "word " * 30], messages=["a message " * 30])
     for width in (20, 40, 60, 80, 120, 200):
         for height in (1, 2, 3, 4, 6, 10, 16, 24, 50):
-            lines = screen(given, width, height)
+            lines = screen(content, width, height)
             assert len(lines) <= height and max(line.cell_len for line in lines) <= width
             assert lines[0].plain.startswith("small: searching; ")
 
@@ -110,76 +110,76 @@ def test_slots_that_find_no_row_are_counted_by_what_they_do(shown: Any) -> None:
 
 
 def test_on_a_short_screen_slots_and_messages_come_before_the_ranking_and_the_importances(shown: Any) -> None:
-    given = shown(3, importance=["importance: x"], messages=["the worker died"])
-    found = text(screen(given, 100, 9))
-    assert "2     idle" in found and "the worker died" in found
-    assert "rank" not in found and "importance" not in found
+    content = shown(3, importance=["importance: x"], messages=["the worker died"])
+    drawn = text(screen(content, 100, 9))
+    assert "2     idle" in drawn and "the worker died" in drawn
+    assert "rank" not in drawn and "importance" not in drawn
 
 
 def test_a_slot_that_says_nothing_is_told_from_a_slow_one(shown: Any) -> None:
-    given = shown()
-    late = replace(given, heard=dict.fromkeys(given.laps, given.now - 65))
-    assert "silent 1 min 05 s" in text(screen(late, 120, 40)) and "silent" not in text(screen(given, 120, 40))
+    content = shown()
+    late = replace(content, last_heard=dict.fromkeys(content.laps, content.now - 65))
+    assert "silent 1 min 05 s" in text(screen(late, 120, 40)) and "silent" not in text(screen(content, 120, 40))
 
 
 def test_where_no_trial_runs_the_screen_says_what_happens_instead(shown: Any) -> None:
-    given = replace(shown(), doing="concluding: tables", laps={}, troubles=["mlflow: cannot be written just now"])
-    found = text(screen(given, 120, 40))
-    assert found.startswith("small: concluding: tables; 14 of 50 trials")
-    assert "mlflow: cannot be written just now" in found and "starting" not in found
-    assert "time limit in 1 min 30 s" in text(screen(replace(shown(), deadline=given.now + 90), 120, 40))
+    content = replace(shown(), doing="concluding: tables", laps={}, problems=["mlflow: cannot be written"])
+    drawn = text(screen(content, 120, 40))
+    assert drawn.startswith("small: concluding: tables; 14 of 50 trials")
+    assert "mlflow: cannot be written" in drawn and "starting" not in drawn
+    assert "time limit in 1 min 30 s" in text(screen(replace(shown(), deadline=content.now + 90), 120, 40))
 
 
 def test_replicates_are_counted_beside_the_trials(history: Any) -> None:
     experiment = replace(EXPERIMENT, references={}, replicates=3)
-    told = history(experiment)
-    told.session(trials=1)
-    told.try_out(VALUES, 30.0)
-    told.replicate(due(told.state, experiment), 30.1)
-    given = Shown(state=told.state, asked=1, slots=1, now=told.state.session.time + 10)
-    assert screen(given, 100, 10)[0].plain == "small: training the finalists again; 1 of 1 trials, 1 of 3 replicates"
-    told.start(told.propose({"train.loss": "l2"}))  # more trials were asked for
-    given = Shown(state=told.state, asked=2, slots=1, now=told.state.session.time + 20)
-    assert screen(given, 100, 10)[0].plain == "small: searching; 1 of 2 trials, 1 of 3 replicates"
+    study = history(experiment)
+    study.session(trials=1)
+    study.try_out(VALUES, 30.0)
+    study.replicate(due(study.state, experiment), 30.1)
+    content = ScreenState(state=study.state, asked=1, slots=1, now=study.state.session.time + 10)
+    assert screen(content, 100, 10)[0].plain == "small: training the finalists again; 1 of 1 trials, 1 of 3 replicates"
+    study.start(study.propose({"train.loss": "l2"}))  # more trials were asked for
+    content = ScreenState(state=study.state, asked=2, slots=1, now=study.state.session.time + 20)
+    assert screen(content, 100, 10)[0].plain == "small: searching; 1 of 2 trials, 1 of 3 replicates"
 
 
 def test_a_longer_training_is_no_search(history: Any) -> None:
-    told = history(replace(EXPERIMENT, references={}, replicates=0))
-    told.session(trials=1)
-    config = told.experiment.base.with_values({"train.budget_patches": 19_200})
+    study = history(replace(EXPERIMENT, references={}, replicates=0))
+    study.session(trials=1)
+    config = study.experiment.base.with_values({"train.budget_patches": 19_200})
     longer = {"role": "training", "name": "", "config": config.to_json(), "config_hash": "feed", "values": {}}
-    told.tell(ev.Proposed, trial=12, **longer)
-    given = Shown(state=told.state, asked=1, slots=1, now=told.state.session.time + 10)
-    assert screen(given, 100, 10)[0].plain == "small: training trial 12 with 19,200 patches"
-    stopping = replace(given, doing="stopping after a checkpoint")
+    study.tell(ev.Proposed, trial=12, **longer)
+    content = ScreenState(state=study.state, asked=1, slots=1, now=study.state.session.time + 10)
+    assert screen(content, 100, 10)[0].plain == "small: training trial 12 with 19,200 patches"
+    stopping = replace(content, doing="stopping after a checkpoint")
     assert screen(stopping, 100, 10)[0].plain.startswith("small: stopping after a checkpoint; ")
 
 
 def test_all_curves_share_one_scale_that_first_validations_do_not_stretch(history: Any) -> None:
-    told = history(EXPERIMENT)
-    told.session()
+    study = history(EXPERIMENT)
+    study.session()
     for low in (12.0, 20.0, 28.0):
-        number = told.propose(VALUES)
-        told.start(number)
-        told.validate(number, low, 30.0, 31.0, 32.0)
-    scale = scale_of(told.state)
+        number = study.propose(VALUES)
+        study.start(number)
+        study.validate(number, low, 30.0, 31.0, 32.0)
+    scale = scale_of(study.state)
     assert scale == SparklineScale(20.0, 32.0), "a tenth of the validations lie below it"
-    assert [sparkline(t, scale, 4) for t in told.state.trials.values()] == ["▁▇██", "▁▇██", "▆▇██"]
+    assert [sparkline(t, scale, 4) for t in study.state.trials.values()] == ["▁▇██", "▁▇██", "▆▇██"]
 
 
 def test_a_curve_ends_where_its_trial_ended_and_has_dots_where_it_may_still_go(history: Any) -> None:
-    told = history(EXPERIMENT)
-    told.session()
-    assert scale_of(told.state) is None
-    told.try_out(VALUES, 30.0, "pruned")
-    running = told.propose(VALUES)
-    told.start(running)
-    told.validate(running, 20.0)
+    study = history(EXPERIMENT)
+    study.session()
+    assert scale_of(study.state) is None
+    study.try_out(VALUES, 30.0, "pruned")
+    running = study.propose(VALUES)
+    study.start(running)
+    study.validate(running, 20.0)
     scale = SparklineScale(20.0, 30.0)
-    assert sparkline(told.state.trials[0], scale, 4) == "██  "
-    assert sparkline(told.state.trials[running], scale, 4) == "▁···"
-    assert sparkline(told.state.trials[running], scale, 8) == "▁▁······", "a quarter of the budget, whatever the cells"
-    assert sparkline(told.state.trials[0], scale, 2) == "█ "
+    assert sparkline(study.state.trials[0], scale, 4) == "██  "
+    assert sparkline(study.state.trials[running], scale, 4) == "▁···"
+    assert sparkline(study.state.trials[running], scale, 8) == "▁▁······", "a quarter of the budget, whatever the cells"
+    assert sparkline(study.state.trials[0], scale, 2) == "█ "
 
 
 def test_a_terminal_without_these_signs_gets_plain_ones(shown: Any) -> None:

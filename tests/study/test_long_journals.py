@@ -16,13 +16,13 @@ from study.report.cost import _loads
 from study.report.ranking import ranking
 from study.report.record import record_of
 from study.screen import live_table
-from study.screen.live_table import Shown, screen
+from study.screen.live_table import ScreenState, screen
 
 TRIALS = 40
 
 
 @pytest.fixture
-def told(history: Callable[..., Any]) -> Any:
+def study(history: Callable[..., Any]) -> Any:
     """Forty trials, each third one finished, and a reference."""
     study = history(replace(EXPERIMENT, replicates=2))
     study.session(trials=TRIALS + 1)
@@ -50,16 +50,16 @@ class Counted:
         monkeypatch.setattr(owner, name, counting)
 
 
-def test_the_table_of_trials_compares_no_two_of_them(told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_of_trials_compares_no_two_of_them(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     compared = Counted(monkeypatch, TrialState, "__eq__")
-    table = results.trials(told.state)
+    table = results.trials(study.state)
     assert compared.calls == 0
     assert sorted(table["trial"]) == list(range(TRIALS + 1))
     assert table["rank"].notna().sum() == 15
 
 
-def test_the_reports_ranking_asks_once_for_the_winner(told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = record_of(StudyFolder(Path("/nowhere"), "small"), told.events, None)
+def test_the_reports_ranking_asks_once_for_the_winner(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = record_of(StudyFolder(Path("/nowhere"), "small"), study.events, None)
     winner, sorted_ = Counted(monkeypatch, StudyState, "best"), Counted(monkeypatch, StudyState, "_ranked")
     compared = Counted(monkeypatch, TrialState, "__eq__")
     content = str(ranking(record).body)
@@ -68,11 +68,11 @@ def test_the_reports_ranking_asks_once_for_the_winner(told: Any, monkeypatch: py
 
 
 def test_a_drawing_of_the_live_screen_sorts_trials_and_validations_once(
-    told: Any, monkeypatch: pytest.MonkeyPatch
+    study: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ranked, scaled = Counted(monkeypatch, StudyState, "_ranked"), Counted(monkeypatch, live_table, "scale_of")
-    now = told.state.last_time + 10
-    lines = screen(Shown(state=replace(told.state), asked=TRIALS + 9, slots=2, now=now), 140, 50)
+    now = study.state.last_time + 10
+    lines = screen(ScreenState(state=replace(study.state), asked=TRIALS + 9, slots=2, now=now), 140, 50)
     assert (ranked.calls, scaled.calls) == (1, 1)
     assert any(line.plain.startswith("rank  trial  curve") for line in lines)
 

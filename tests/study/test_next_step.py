@@ -83,10 +83,10 @@ def test_a_database_that_was_deleted_is_named_with_the_command_that_makes_it_aga
     database = told.folder.root / "optuna.db"
     database.unlink()
     how = f"python -m study.sync --root {told.folder.root} --study-name small"
-    assert f"optuna: {database} is gone; make it again: {how}" in said(told, capsys)
+    assert f"optuna: {database} is missing; rebuild it: {how}" in said(told, capsys)
     with told.folder.lock():
         found = overview(told.folder, told.state) | {"trainings": []}
-        assert f"optuna: {database} is gone; the running session makes it again" in as_text(found).splitlines()
+        assert f"optuna: {database} is missing; the running session rebuilds it" in as_text(found).splitlines()
     sync(told.folder.journal, optuna)
     assert "is gone" not in "\n".join(said(told, capsys))
     assert database.exists()

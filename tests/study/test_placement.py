@@ -18,8 +18,8 @@ def test_a_study_of_more_threads_than_a_slot_has_cores_says_that_they_stay() -> 
     with pytest.raises(SuiteError) as refused:
         Placement(slots=2, executor="processes").check({"threads": 2}, 2)
     assert str(refused.value) == (
-        "--slots 2: expected at most 1, for each trains with 2 threads and the machine offers 2 cores; a study keeps "
-        "the threads that it began with: begin one under another --study-name"
+        "--slots 2: expected at most 1, because each slot needs 2 threads and the machine has 2 cores; a study keeps "
+        "the number of threads that it began with: begin a new study under another --study-name"
     )
 
 
@@ -27,9 +27,9 @@ def test_on_a_cluster_the_machine_of_the_coordinator_says_nothing() -> None:
     Placement(slots=64, executor="ray").check({"threads": 2}, 2)
 
 
-@pytest.mark.parametrize(("trials_per_gpu", "beside"), [(0, 1), (1, 1), (2, 2)])
-def test_on_a_cluster_as_many_trials_share_a_gpu_as_were_asked_for(trials_per_gpu: int, beside: int) -> None:
-    assert Placement(executor="ray", slots=8, trials_per_gpu=trials_per_gpu).slots_per_device == beside
+@pytest.mark.parametrize(("trials_per_gpu", "slots_per_device"), [(0, 1), (1, 1), (2, 2)])
+def test_on_a_cluster_as_many_trials_share_a_gpu_as_were_asked_for(trials_per_gpu: int, slots_per_device: int) -> None:
+    assert Placement(executor="ray", slots=8, trials_per_gpu=trials_per_gpu).slots_per_device == slots_per_device
 
 
 def placed(monkeypatch: pytest.MonkeyPatch, gpus: str, visible: str | None) -> Placement:

@@ -34,11 +34,11 @@ def test_threads_that_log_at_once_tear_no_message() -> None:
     threads = [threading.Thread(target=log, args=(number,)) for number in range(3)]
     for thread in threads:
         thread.start()
-    told = [ours.recv() for _ in range(60)]
+    messages = [ours.recv() for _ in range(60)]
     for thread in threads:
         thread.join()
-    assert all(message == Logged(message.logger, logging.WARNING, text) for message in told)
-    assert sorted(message.logger for message in told) == ["0"] * 20 + ["1"] * 20 + ["2"] * 20
+    assert all(message == Logged(message.logger, logging.WARNING, text) for message in messages)
+    assert sorted(message.logger for message in messages) == ["0"] * 20 + ["1"] * 20 + ["2"] * 20
 
 
 def test_a_message_of_which_only_a_part_came_through_is_a_lost_worker() -> None:
@@ -83,18 +83,18 @@ def test_a_worker_keeps_to_its_share_of_the_gpu_before_it_allocates(monkeypatch:
     done: list[Any] = []
 
     def noted(name: str) -> Any:
-        return lambda *given, **_: done.append((name, given[0]) if name == "share" else name)
+        return lambda *arguments, **_: done.append((name, arguments[0]) if name == "share" else name)
 
     for name in ("end_with_parent", "write_to", "log_warnings", "check_that_threads_agree", "serve"):
         monkeypatch.setattr(processes, name, noted(name))
     monkeypatch.setattr(processes, "keep_to_share", noted("share"))
-    monkeypatch.setattr(processes, "Bench", noted("Bench"))
+    monkeypatch.setattr(processes, "TrialContext", noted("TrialContext"))
     monkeypatch.setattr(Runtime, "apply", noted("settings"))
     monkeypatch.setattr(signal, "signal", noted("signal"))
     monkeypatch.setattr(logging, "basicConfig", noted("logging"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     setup = ProcessWorkerSetup(
-        store=cast(Any, None), runtime=replace(resolve(threads=1), device="cuda"), home="device",
+        store=cast(Any, None), runtime=replace(resolve(threads=1), device="cuda"), source_name="device",
         max_bicubic_psnr=None, gpus=("1", "1", "1"), gpu_share=0.25,
     )  # fmt: skip
     ours, theirs = multiprocessing.Pipe()
@@ -102,4 +102,4 @@ def test_a_worker_keeps_to_its_share_of_the_gpu_before_it_allocates(monkeypatch:
     ours.close()
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
     after = done[done.index("settings") :]
-    assert after == ["settings", "check_that_threads_agree", ("share", 0.25), "Bench", "serve"]
+    assert after == ["settings", "check_that_threads_agree", ("share", 0.25), "TrialContext", "serve"]

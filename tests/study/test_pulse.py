@@ -16,20 +16,20 @@ from study.screen.pulse import Pulse, pulse_of
 @pytest.fixture
 def running(history: Callable[..., Any]) -> Any:
     """A study whose first session, of epoch 1, trains trial 0."""
-    told = history(EXPERIMENT)
-    told.session()
-    told.start(told.propose({}))
-    return told
+    study = history(EXPERIMENT)
+    study.session()
+    study.start(study.propose({}))
+    return study
 
 
-def tick(pulse: Pulse, told: Any, patches: int) -> None:
-    pulse.observe(told.events[-1], told.state)
-    pulse.observe(ev.Ticked(time=told.events[-1].time + 1, trial=0, patches=patches, loss=1.0), told.state)
+def tick(pulse: Pulse, study: Any, patches: int) -> None:
+    pulse.observe(study.events[-1], study.state)
+    pulse.observe(ev.Ticked(time=study.events[-1].time + 1, trial=0, patches=patches, loss=1.0), study.state)
 
 
-def end(told: Any) -> ev.Event:
-    told.tell(ev.SessionEnded, epoch=1, reason="complete")
-    event: ev.Event = told.events[-1]
+def end(study: Any) -> ev.Event:
+    study.tell(ev.SessionEnded, epoch=1, reason="complete")
+    event: ev.Event = study.events[-1]
     return event
 
 
@@ -72,5 +72,5 @@ def test_no_study_fails_where_it_can_be_neither_written_nor_removed(running: Any
 
 def test_what_it_holds_is_plain_json(running: Any, tmp_path: Path) -> None:
     tick(Pulse(tmp_path / "journal.jsonl"), running, 160)
-    held = json.loads((tmp_path / ".pulse.json").read_text())
-    assert held == {"epoch": 1, "laps": {"0": dataclasses.asdict(pulse_of(tmp_path / "journal.jsonl", 1)[0])}}
+    stored = json.loads((tmp_path / ".pulse.json").read_text())
+    assert stored == {"epoch": 1, "laps": {"0": dataclasses.asdict(pulse_of(tmp_path / "journal.jsonl", 1)[0])}}

@@ -48,10 +48,10 @@ class Ray(types.ModuleType):
 
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
-    made = Ray()
-    monkeypatch.setitem(sys.modules, "ray", made)
-    monkeypatch.setitem(sys.modules, "ray.exceptions", made.exceptions)
-    return made
+    fake_ray = Ray()
+    monkeypatch.setitem(sys.modules, "ray", fake_ray)
+    monkeypatch.setitem(sys.modules, "ray.exceptions", fake_ray.exceptions)
+    return fake_ray
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def far(ray: Ray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[t
 def setup(far: types.ModuleType, **options: Any) -> Any:
     common = {"store": Path("store.h5"), "fingerprint": "f", "runtime": resolve(threads=1), "scale": 2}
     common["max_bicubic_psnr"] = 50.0
-    return far.Setup(
+    return far.RayWorkerSetup(
         **{
             **common,
             "source": provenance.source_hash(),
@@ -87,46 +87,46 @@ def setup(far: types.ModuleType, **options: Any) -> Any:
 class Chosen:
     """Notes with what shares a home is chosen."""
 
-    def __init__(self, home: str) -> None:
-        self.home = home
+    def __init__(self, source_name: str) -> None:
+        self.source_name = source_name
         self.shares: list[tuple[str, int, int]] = []
 
     def __call__(self, store: object, scale: int, device: str, *, slots: int, slots_per_device: int) -> str:
         self.shares.append((device, slots, slots_per_device))
-        return self.home
+        return self.source_name
 
 
-def heard(actor: Any) -> Any:
+def next_message(actor: Any) -> Any:
     return actor._up.get(timeout=20)
 
 
 def test_an_actor_chooses_the_home_of_its_pixels_with_the_share_of_its_slot_and_takes_what_the_node_has(
     far: types.ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen = Chosen("disk")
-    benches: list[Any] = []
-    monkeypatch.setattr(far, "choose_home", chosen)
-    monkeypatch.setattr(far, "Bench", lambda *given, **options: benches.append(given))
-    monkeypatch.setattr(far, "serve", lambda channel, bench: channel.send(Ready()))
-    actor = far.Far(setup(far, slots_per_gpu=3))
-    assert heard(actor) == far.Suitable("node-1", "disk")
-    actor.tell(far.Home("host"))  # the first actor of this node has said so
-    assert heard(actor).message == Ready()
-    assert chosen.shares == [("cpu", 4, 3)], "the node has four cores, so no more than four of the eight slots"
-    assert benches[0][2] == "host"
+    choice = Chosen("disk")
+    contexts: list[Any] = []
+    monkeypatch.setattr(far, "choose_patch_source", choice)
+    monkeypatch.setattr(far, "TrialContext", lambda *arguments, **options: contexts.append(arguments))
+    monkeypatch.setattr(far, "serve", lambda channel, context: channel.send(Ready()))
+    actor = far.RayTrialRunner(setup(far, slots_per_gpu=3))
+    assert next_message(actor) == far.SuitableSources("node-1", "disk")
+    actor.tell(far.ChosenPatchSource("host"))  # the first actor of this node has said so
+    assert next_message(actor).message == Ready()
+    assert choice.shares == [("cpu", 4, 3)], "the node has four cores, so no more than four of the eight slots"
+    assert contexts[0][2] == "host"
 
 
 def test_a_trial_that_is_told_before_the_home_waits_its_turn(
     far: types.ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(far, "choose_home", Chosen("host"))
-    monkeypatch.setattr(far, "Bench", lambda *_, **options: None)
+    monkeypatch.setattr(far, "choose_patch_source", Chosen("host"))
+    monkeypatch.setattr(far, "TrialContext", lambda *_, **options: None)
     orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    monkeypatch.setattr(far, "serve", lambda channel, bench: orders.put(channel.receive()))
-    actor = far.Far(setup(far))
+    monkeypatch.setattr(far, "serve", lambda channel, context: orders.put(channel.receive()))
+    actor = far.RayTrialRunner(setup(far))
     actor.tell("a trial")
-    assert isinstance(heard(actor), far.Suitable)
-    actor.tell(far.Home("host"))
+    assert isinstance(next_message(actor), far.SuitableSources)
+    actor.tell(far.ChosenPatchSource("host"))
     assert orders.get(timeout=20) == "a trial"
 
 
@@ -137,15 +137,15 @@ def test_actors_that_share_a_gpu_are_told_from_those_of_another_on_the_node(far:
 
 def test_the_first_actor_of_a_node_decides_for_all_of_it(far: types.ModuleType, ray: Ray) -> None:
     near = importlib.import_module("study.executors.ray")
-    told: list[Any] = []
-    found: list[Any] = []
+    sent: list[Any] = []
+    arriving: list[Any] = []
     method = types.SimpleNamespace
-    actor = method(next=method(remote=lambda: found.pop(0)), tell=method(remote=told.append))
-    homes: dict[str, Any] = {}
-    for machine, home in (("n1", "device"), ("n1", "host"), ("n2", "disk")):
-        found[:] = [far.Suitable(machine, home), None]
-        near.RayWorker(actor, None, homes).receive()
-    assert told == [far.Home("device"), far.Home("device"), far.Home("disk")]
+    actor = method(next=method(remote=lambda: arriving.pop(0)), tell=method(remote=sent.append))
+    sources: dict[str, Any] = {}
+    for machine, source_name in (("n1", "device"), ("n1", "host"), ("n2", "disk")):
+        arriving[:] = [far.SuitableSources(machine, source_name), None]
+        near.RayWorker(actor, None, sources).receive()
+    assert sent == [far.ChosenPatchSource("device"), far.ChosenPatchSource("device"), far.ChosenPatchSource("disk")]
 
 
 def test_a_full_disk_of_the_node_is_told_as_the_node_s_and_not_as_an_error_of_the_code(
@@ -154,13 +154,13 @@ def test_a_full_disk_of_the_node_is_told_as_the_node_s_and_not_as_an_error_of_th
     def full(path: Path) -> None:
         raise OSError(28, "No space left on device", "/tmp/x")
 
-    monkeypatch.setattr(far, "choose_home", Chosen("host"))
-    monkeypatch.setattr(far, "Bench", lambda *_, **options: None)
+    monkeypatch.setattr(far, "choose_patch_source", Chosen("host"))
+    monkeypatch.setattr(far, "TrialContext", lambda *_, **options: None)
     monkeypatch.setattr(far, "serve", lambda *_: full(Path()))
-    actor = far.Far(setup(far))
-    heard(actor)
-    actor.tell(far.Home("host"))
-    assert heard(actor).message == Broken(28, "No space left on device", "/tmp/x")
+    actor = far.RayTrialRunner(setup(far))
+    next_message(actor)
+    actor.tell(far.ChosenPatchSource("host"))
+    assert next_message(actor).message == Broken(28, "No space left on device", "/tmp/x")
 
 
 # Folders of processes that are gone
@@ -179,13 +179,13 @@ def test_only_folders_of_this_host_s_dead_processes_are_removed(
     monkeypatch.setattr(os, "kill", kill)
     own = f"a2n-study-{os.getuid()}-{socket.gethostname()}"
     dead = 2**22 + 17  # above the largest number that Linux gives
-    kept = [f"{own}-1-x", f"{own}-{os.getpid()}-x", f"{own}-{'9' * 40}-x", f"{own}-²-x", f"{own}--x", f"{own}-abc"]
-    kept += [f"a2n-study-{os.getuid()}-elsewhere-{dead}-x", f"a2n-study-{os.getuid()}-1-x"]
-    for name in (*kept, f"{own}-{dead}-x"):
+    staying = [f"{own}-1-x", f"{own}-{os.getpid()}-x", f"{own}-{'9' * 40}-x", f"{own}-²-x", f"{own}--x", f"{own}-abc"]
+    staying += [f"a2n-study-{os.getuid()}-elsewhere-{dead}-x", f"a2n-study-{os.getuid()}-1-x"]
+    for name in (*staying, f"{own}-{dead}-x"):
         (tmp_path / name).mkdir()
-    made = far._own_folder()
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, made.name])
-    assert made.name.startswith(f"{own}-{os.getpid()}-")
+    fake_ray = far._own_folder()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*staying, fake_ray.name])
+    assert fake_ray.name.startswith(f"{own}-{os.getpid()}-")
 
 
 @pytest.mark.parametrize("pid", ["", "x", "-1", "²", "9" * 40, "1.5"])

@@ -76,7 +76,7 @@ def test_the_settings_that_decide_bits_are_those_of_the_replayed_study(
     written.close()
     again = replace(tiny, sampler="replay", replay=path)
     assert runtime_for(again, 10, Placement()) == runtime
-    with pytest.raises(SuiteError, match="the study to be replayed ran on cpu, not on cuda"):
+    with pytest.raises(SuiteError, match="the replayed study ran on cpu, not on cuda"):
         runtime_for(again, 10, Placement(gpus=("0",)))
 
 

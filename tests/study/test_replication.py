@@ -18,7 +18,7 @@ from study.report import course
 from study.report.answer import answer
 from study.report.record import StudyRecord
 from study.report.replicates import replicates
-from study.screen.live_table import Shown, screen
+from study.screen.live_table import ScreenState, screen
 from study.screen.terminal import describe_event, settings_in_words, summary
 from study.search.replicates import due
 from study.statistics.replication import interim
@@ -103,7 +103,7 @@ def test_every_page_names_the_lost_winner(
     assert winner_tags(study.state.concluded, study.state, "run")["study.verdict"] == WINNER_LOST
     for html in (str(answer(record, None)), str(replicates(record, None).body)):
         assert WINNER_LOST[1:] in html  # it begins a sentence
-    shown = Shown(state=study.state, asked=5, slots=1, now=study.state.last_time + 1)
+    shown = ScreenState(state=study.state, asked=5, slots=1, now=study.state.last_time + 1)
     assert WINNER_LOST in " ".join(line.plain.strip() for line in screen(shown, 250, 20))
     root = written(study, tmp_path / "root")
     assert status.main(["--root", str(root), "--study-name", "small"]) == 0
@@ -215,7 +215,7 @@ def test_until_every_seed_of_every_setting_has_ended_numbers_are_interim_and_not
     for html in (str(answer(record, found)), str(replicates(record, found).body)):
         assert "nterim, 2 of 3 seeds" in html and "faster" not in html
     assert "<td>yes" not in str(replicates(record, found).body)
-    shown = Shown(state=study.state, asked=5, slots=1, now=study.state.last_time + 1)
+    shown = ScreenState(state=study.state, asked=5, slots=1, now=study.state.last_time + 1)
     assert "interim, 2 of 3 seeds: no verdict yet" in " ".join(line.plain for line in screen(shown, 250, 20))
     root = written(study, tmp_path / "root")
     assert status.main(["--root", str(root), "--study-name", "small"]) == 0
@@ -276,7 +276,7 @@ def test_replicates_of_two_winners_of_a_reopened_search_have_names_of_their_own(
 
     drawn = course.drawn
     monkeypatch.setattr(course, "drawn", noting)
-    course.learning_curves_figure(record_of(study, tmp_path))
+    course.learning_curves_section(record_of(study, tmp_path))
     labels = [text for text in legends["replicate-curves"] if "bicubic" not in text]
     assert labels == ["trial 2", "authors", "blog", f"trial {new}"]
     pivoted = results.replicates(study.state).pivot(index="seed", columns="setting", values="val/psnr")

@@ -152,8 +152,8 @@ def test_validations_have_to_divide_the_budget_and_batches_the_validations() -> 
 
 
 def stored() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(json.dumps(TrialConfig().to_json()))
-    return found
+    stored: dict[str, Any] = json.loads(json.dumps(TrialConfig().to_json()))
+    return stored
 
 
 @pytest.mark.parametrize("name", EVERY_NAME)
@@ -243,12 +243,12 @@ def test_an_older_trial_keeps_its_hash_and_means_what_older_code_did(later: type
 def test_a_newer_value_is_stored_and_hashed_once_it_is_another_than_older_code_implied(
     later: type[LaterConfig],
 ) -> None:
-    made = later()
-    assert made.to_json() == {**OF_0_1, "model": {**OF_0_1["model"], "dropout": 0.1}}
-    assert made.digest() != "5ddacab717fa77fe"
-    assert later.from_json(made.to_json()) == made
+    changed = later()
+    assert changed.to_json() == {**OF_0_1, "model": {**OF_0_1["model"], "dropout": 0.1}}
+    assert changed.digest() != "5ddacab717fa77fe"
+    assert later.from_json(changed.to_json()) == changed
 
-    adapted = made.with_values({"lora.rank": 4, "model.dropout": 0.0})
+    adapted = changed.with_values({"lora.rank": 4, "model.dropout": 0.0})
     assert adapted.to_json() == {**OF_0_1, "lora": {"rank": 4}}
     assert later.from_json(json.loads(json.dumps(adapted.to_json()))) == adapted
 

@@ -39,7 +39,7 @@ def told_by(task: TrialTask, monkeypatch: pytest.MonkeyPatch, error: BaseExcepti
         raise error
 
     monkeypatch.setattr(trial, "_train", train)
-    return list(trial.run_trial(task, bench=None))  # type: ignore[arg-type]
+    return list(trial.run_trial(task, context=None))  # type: ignore[arg-type]
 
 
 # Endings
@@ -94,10 +94,10 @@ def test_what_is_no_trial_s_fault_ends_no_trial(
 
 
 class Stage:
-    """A slot whose trial plays a given story; `heard` notes what it was told."""
+    """A slot whose trial plays a given story; `commands` notes what was sent to it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, task: TrialTask, events: int = 3) -> None:
-        self.heard: list[Command] = []
+        self.commands: list[Command] = []
         self.left = False
         monkeypatch.setattr(inline, "run_trial", lambda *_: self._story(events))
         self.executor = InlineExecutor(_Bench())  # type: ignore[arg-type]
@@ -107,7 +107,7 @@ class Stage:
         try:
             for i in range(events):
                 command = yield ev.Ticked(time=0.0, trial=3, patches=i, loss=0.0)
-                self.heard.append(command)
+                self.commands.append(command)
                 if command is Command.SUSPEND:
                     return
         finally:
@@ -127,28 +127,28 @@ def stage(monkeypatch: pytest.MonkeyPatch, task: TrialTask) -> Stage:
 
 def test_a_trial_holds_its_slot_until_it_has_told_everything(stage: Stage) -> None:
     executor = stage.executor
-    told: list[Any] = []
+    events: list[Any] = []
     while executor.running():
         assert (executor.running(), executor.free_slots()) == ([3], [])
-        told.append(executor.next_event())
-    assert [event and event.patches for event in told] == [0, 1, 2, None]
+        events.append(executor.next_event())
+    assert [event and event.patches for event in events] == [0, 1, 2, None]
     assert (executor.running(), executor.free_slots()) == ([], [0])
-    assert stage.heard == [Command.GO_ON] * 3
+    assert stage.commands == [Command.CONTINUE] * 3
     assert executor.next_event() is None
 
 
 def test_a_trial_waits_until_it_is_asked_for_its_next_event(stage: Stage) -> None:
     stage.executor.next_event()
-    assert stage.heard == []
+    assert stage.commands == []
     stage.executor.next_event()
-    assert stage.heard == [Command.GO_ON]
+    assert stage.commands == [Command.CONTINUE]
 
 
 def test_a_trial_that_is_suspended_hears_it_with_its_next_event(stage: Stage) -> None:
     stage.executor.next_event()
     stage.executor.suspend(3)
     assert stage.executor.next_event() is None
-    assert stage.heard == [Command.SUSPEND]
+    assert stage.commands == [Command.SUSPEND]
     assert stage.executor.free_slots() == [0]
 
 
@@ -157,7 +157,7 @@ def test_a_trial_that_has_told_nothing_yet_is_suspended_once_it_has(stage: Stage
     assert stage.executor.next_event() is not None
     stage.executor.suspend(3)
     assert stage.executor.next_event() is None
-    assert stage.heard == [Command.SUSPEND]
+    assert stage.commands == [Command.SUSPEND]
 
 
 @pytest.mark.parametrize("how", ["end", "close"])
@@ -165,7 +165,7 @@ def test_a_trial_that_is_taken_off_its_slot_cleans_up_and_tells_nothing_more(sta
     stage.executor.next_event()
     stage.executor.end(3) if how == "end" else stage.executor.close()
     assert stage.left
-    assert (stage.heard, stage.executor.free_slots()) == ([], [0])
+    assert (stage.commands, stage.executor.free_slots()) == ([], [0])
     stage.executor.close()
 
 
@@ -173,17 +173,17 @@ def test_a_trial_that_is_taken_off_its_slot_cleans_up_and_tells_nothing_more(sta
 def test_a_trial_flushes_subnormal_numbers_and_whoever_drives_it_does_not(
     task: TrialTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[set[bool]] = []
+    flushes: list[set[bool]] = []
 
     def story(*_: object) -> Story:
         for patches in (16, 32):
-            seen.append(flushing())
+            flushes.append(flushing())
             yield ev.Ticked(time=0.0, trial=3, patches=patches, loss=0.0)
 
     monkeypatch.setattr(inline, "run_trial", story)
-    bench = SimpleNamespace(runtime=resolve(threads=2))
+    context = SimpleNamespace(runtime=resolve(threads=2))
     threads = torch.get_num_threads()
-    executor = InlineExecutor(bench)  # type: ignore[arg-type]
+    executor = InlineExecutor(context)  # type: ignore[arg-type]
     try:
         executor.start(task)
         while executor.next_event() is not None:
@@ -193,7 +193,7 @@ def test_a_trial_flushes_subnormal_numbers_and_whoever_drives_it_does_not(
         executor.close()
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(False)
-    assert seen == [{True}, {True}]
+    assert flushes == [{True}, {True}]
 
 
 def test_a_second_ctrl_c_ends_the_trial_where_it_is(task: TrialTask, monkeypatch: pytest.MonkeyPatch) -> None:

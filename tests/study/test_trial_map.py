@@ -15,33 +15,33 @@ CHANGES = st.lists(st.dictionaries(st.integers(0, 4 * BLOCK), st.integers(), max
 @given(CHANGES)
 def test_it_is_what_a_dict_is_after_the_same_changes(changes: list[dict[int, int]]) -> None:
     expected: dict[int, int] = {}
-    found = TrialMap[int]()
+    trial_map = TrialMap[int]()
     for change in changes:
-        before, known = found, dict(expected)
+        before, expected_before = trial_map, dict(expected)
         expected |= change
-        found = found.updated(change)
-        assert before == known, "the map that was changed stays as it was"
-    assert list(found) == list(expected)
-    assert list(found.items()) == list(expected.items())
-    assert list(found.values()) == list(expected.values())
-    assert (len(found), found) == (len(expected), expected)
-    assert all(found[number] == value and number in found for number, value in expected.items())
-    assert found == TrialMap(expected) == MappingProxyType(expected)
+        trial_map = trial_map.updated(change)
+        assert before == expected_before, "the map that was changed stays as it was"
+    assert list(trial_map) == list(expected)
+    assert list(trial_map.items()) == list(expected.items())
+    assert list(trial_map.values()) == list(expected.values())
+    assert (len(trial_map), trial_map) == (len(expected), expected)
+    assert all(trial_map[number] == value and number in trial_map for number, value in expected.items())
+    assert trial_map == TrialMap(expected) == MappingProxyType(expected)
 
 
 def test_what_it_does_not_have_is_missing_as_in_a_dict() -> None:
-    found = TrialMap({number: str(number) for number in range(3)})
-    assert [number in found for number in (-1, 2, 3, None, "2")] == [False, True, False, False, False]
-    assert found.get(3) is None
+    trial_map = TrialMap({number: str(number) for number in range(3)})
+    assert [number in trial_map for number in (-1, 2, 3, None, "2")] == [False, True, False, False, False]
+    assert trial_map.get(3) is None
     with pytest.raises(KeyError):
-        found[-1]
-    assert repr(found) == "TrialMap({0: '0', 1: '1', 2: '2'})"
+        trial_map[-1]
+    assert repr(trial_map) == "TrialMap({0: '0', 1: '1', 2: '2'})"
 
 
 def test_a_number_far_from_the_others_is_found() -> None:
-    found = TrialMap({7_000: "one"}).updated(dict.fromkeys(range(200), "many")).updated({7_000: "other"})
-    assert (found[7_000], found[199], len(found)) == ("other", "many", 201)
-    assert next(iter(found)) == 7_000, "in the order of insertion"
+    trial_map = TrialMap({7_000: "one"}).updated(dict.fromkeys(range(200), "many")).updated({7_000: "other"})
+    assert (trial_map[7_000], trial_map[199], len(trial_map)) == ("other", "many", 201)
+    assert next(iter(trial_map)) == 7_000, "in the order of insertion"
 
 
 @pytest.mark.parametrize("size", [1, BLOCK, 3_000])

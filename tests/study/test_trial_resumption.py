@@ -43,9 +43,9 @@ def trained(folder: Path, epoch: int) -> TrainState:
 
 def test_a_trial_goes_on_at_its_checkpoint(tmp_path: Path) -> None:
     trained(tmp_path, epoch=1)
-    found = _at_checkpoint(task(tmp_path, 2), RUNTIME)
-    assert found is not None
-    assert found.patches == 2
+    resumed = _at_checkpoint(task(tmp_path, 2), RUNTIME)
+    assert resumed is not None
+    assert resumed.patches == 2
 
 
 def test_without_a_checkpoint_there_is_nothing_to_go_on_from(tmp_path: Path) -> None:
@@ -73,8 +73,8 @@ def test_a_trial_that_is_told_to_leave_as_it_begins_does_not_wait_for_its_first_
         raise AssertionError("a step, which may have to compile the network first")
 
     patches = SimpleNamespace(batch=batch)
-    bench = SimpleNamespace(runtime=RUNTIME, patches=lambda config: patches, scorer=lambda config: None)
-    trial = run_trial(task(tmp_path), cast(TrialContext, bench))
+    context = SimpleNamespace(runtime=RUNTIME, patches=lambda config: patches, scorer=lambda config: None)
+    trial = run_trial(task(tmp_path), cast(TrialContext, context))
     assert isinstance(next(trial), Started)
     with pytest.raises(StopIteration):
         trial.send(Command.SUSPEND)

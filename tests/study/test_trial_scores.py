@@ -101,7 +101,7 @@ def store(tmp_path: Path) -> PatchStore:
 def test_a_slot_scores_the_crops_of_the_bound_that_its_study_records(
     store: PatchStore, bound: float | None, expected: set[str]
 ) -> None:
-    bench = TrialContext(store, resolve(threads=1), max_bicubic_psnr=bound)
-    assert {crop.name for crop in bench.crops(CONFIG)} == expected
-    assert bench.squares is not None
-    assert bench.squares.without_detail == tuple({"blank"} - expected)
+    context = TrialContext(store, resolve(threads=1), max_bicubic_psnr=bound)
+    assert {crop.name for crop in context.crops(CONFIG)} == expected
+    assert context.squares is not None
+    assert context.squares.without_detail == tuple({"blank"} - expected)

@@ -318,13 +318,13 @@ def test_more_gpus_than_there_are_are_refused(tiny: Any, refused: Refused, tmp_p
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (("--slots", 2, "--gpus", 0), "with --gpus it is --trials-per-gpu"),
+        (("--slots", 2, "--gpus", 0), "with --gpus, use --trials-per-gpu"),
         (("--trials-per-gpu", 2), "--trials-per-gpu needs --gpus"),
         (("--executor", "inline", "--slots", 2), "--executor inline has one slot, 2 were asked for"),
         (("--trial-timeout", "1h"), "add --executor processes"),
         (
             ("--slots", 999),
-            "--slots 999: expected at most 1, for each trains with 1 thread and the machine offers 1 core",
+            "--slots 999: expected at most 1, because each slot needs 1 thread and the machine has 1 core",
         ),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",

@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import torch
 
+from sr_core.training import choice
 from sr_core.training import runtime as settings
-from study.session import opening, session
+from study.session import session
 from study.executors import opening as executors
 from study.executors.inline import InlineExecutor
-from study.executors.trial import Bench
+from study.executors.trial import TrialContext
 
 on_cpu = settings.resolve(threads=1)
 on_gpu = replace(on_cpu, device="cuda", device_name="a GPU", precision="tf32", cudnn="91900")
@@ -43,8 +44,8 @@ def there(result):
 
 
 def workers(setup, slots, limits):
-    print("workers:", setup.runtime.device, setup.home, setup.gpu_share, flush=True)
-    bench = Bench(setup.store, on_cpu, "host", max_bicubic_psnr=setup.max_bicubic_psnr)
+    print("workers:", setup.runtime.device, setup.source_name, setup.gpu_share, flush=True)
+    bench = TrialContext(setup.store, on_cpu, "host", max_bicubic_psnr=setup.max_bicubic_psnr)
     executor = InlineExecutor(bench)
     close = executor.close
 
@@ -68,8 +69,8 @@ for name, result in {
 }.items():
     setattr(torch.cuda, name, there(result))
 settings.resolve = there(on_gpu)
-opening.choose = there(on_gpu)
-executors.ProcessCrew = lambda setup: setup
+choice.choose = there(on_gpu)
+executors.ProcessPool = lambda setup: setup
 executors.RemoteExecutor = workers
 conclude, session.conclude = session.conclude, concluded
 
@@ -92,8 +93,8 @@ def test_the_coordinator_uses_no_gpu_from_its_first_line_to_its_last(
     assert (ended.status, ended.err) == (0, "")
     state = state_of(root)
     assert (state.opened.runtime["device"], state.opened.runtime["cudnn"]) == ("cuda", "91900")
-    told = [line for line in ended.out.splitlines() if line.startswith(("workers:", "the "))]
-    assert told[:4] == [
+    lines = [line for line in ended.out.splitlines() if line.startswith(("workers:", "the "))]
+    assert lines[:4] == [
         "workers: cuda device 1.0",
         "the GPUs are given back",
         "the workers have ended",

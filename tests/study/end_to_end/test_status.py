@@ -91,7 +91,7 @@ def test_how_far_the_views_are_and_what_they_cost_is_shown(finished_copy: Any, s
     standing.write_text(json.dumps(json.loads(standing.read_text()) | {"events": 3, "error": "MLflow is down"}))
     text, found = status(finished_copy.root)
     assert found["views"]["mlflow"]["lag"] == finished_copy.state.count - 3
-    assert f"mlflow lacks {finished_copy.state.count - 3} events: MLflow is down" in text
+    assert f"mlflow is {finished_copy.state.count - 3} events behind: MLflow is down" in text
     standing.write_text("{")
     assert "mlflow" not in status(finished_copy.root)[1]["views"]
 

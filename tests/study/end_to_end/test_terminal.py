@@ -40,8 +40,8 @@ class Screen:
     cursor_shown: bool = True
     main: tuple[list[str], int, int] | None = None
     """What is behind the alternate screen while that is shown."""
-    seen: list[str] = field(default_factory=list)
-    """The alternate screen as it was each time that drawing it began anew."""
+    screens: list[str] = field(default_factory=list)
+    """The alternate screen before each redraw."""
 
     def __post_init__(self) -> None:
         self.master, self._slave = os.openpty()
@@ -68,33 +68,33 @@ class Screen:
 
     def _take(self, text: str) -> None:
         self.written += text
-        for found in re.finditer(r"\x1b\[([?\d;]*)([A-Za-z])|\x1b.|\r|\n|[^\x1b\r\n]+", text):
-            piece = found[0]
+        for match in re.finditer(r"\x1b\[([?\d;]*)([A-Za-z])|\x1b.|\r|\n|[^\x1b\r\n]+", text):
+            piece = match[0]
             if piece == "\r":
                 self.column = 0
             elif piece == "\n":
                 self.row, self.column = self.row + 1, self.column
                 if self.row == len(self.lines):
                     self.lines.append("")
-            elif found[2] == "A":
-                self.row = max(0, self.row - int(found[1] or 1))
-            elif found[2] == "K":
-                kept = "" if found[1] == "2" else self.lines[self.row][: self.column]
-                self.lines[self.row] = kept
-            elif found[2] in ("h", "l") and found[1] == "?25":
-                self.cursor_shown = found[2] == "h"
-            elif found[2] == "h" and found[1] == "?1049":
+            elif match[2] == "A":
+                self.row = max(0, self.row - int(match[1] or 1))
+            elif match[2] == "K":
+                remaining = "" if match[1] == "2" else self.lines[self.row][: self.column]
+                self.lines[self.row] = remaining
+            elif match[2] in ("h", "l") and match[1] == "?25":
+                self.cursor_shown = match[2] == "h"
+            elif match[2] == "h" and match[1] == "?1049":
                 self.main, self.lines = (self.lines, self.row, self.column), [""]
                 self.row = self.column = 0
-            elif found[2] == "l" and found[1] == "?1049":
+            elif match[2] == "l" and match[1] == "?1049":
                 if self.main is not None:
                     (self.lines, self.row, self.column), self.main = self.main, None
-            elif found[2] == "H" and not found[1]:
+            elif match[2] == "H" and not match[1]:
                 if self.main is not None:
-                    self.seen.append(self.text)
+                    self.screens.append(self.text)
                     self.lines = [line[: self.width] for line in self.lines[: self.height]]
                 self.row = self.column = 0
-            elif found[2] == "m":
+            elif match[2] == "m":
                 pass
             else:
                 assert not piece.startswith("\x1b"), f"unknown to this terminal: {piece!r}"
@@ -109,9 +109,9 @@ class Screen:
 
 @pytest.fixture
 def screen() -> Iterator[Screen]:
-    made = Screen()
-    yield made
-    made.close()
+    terminal = Screen()
+    yield terminal
+    terminal.close()
 
 
 @pytest.mark.slow
@@ -121,13 +121,13 @@ def test_a_screen_is_drawn_while_a_study_runs_and_the_result_alone_stays(
     process = commands.start("study.run", *tiny.argv(tmp_path / "root"), terminal=screen.name, first=SLOWLY)
     screen.read_until(lambda: process.poll() is not None)
     assert process.wait().status == 0
-    drawn = "\n".join(screen.seen)
+    drawn = "\n".join(screen.screens)
     assert re.search(r"tiny: searching; [1-6] of 7 trials", drawn)
     assert re.search(r"\d+ s so far, about \d+ s left · \d+ patches/s", drawn)
     assert re.search(r"^0     0 +[▁-█·]{4} .*\d+/240  reference: authors$", drawn, re.MULTILINE), "a row for the slot"
     assert "best: trial" in drawn and "rank  trial  curve" in drawn
     assert "concluding: the winner on whole images" in drawn
-    assert "\x1b[2K" not in screen.written.split("\x1b[?1049h")[1], "nothing is erased before it is drawn anew"
+    assert "\x1b[2K" not in screen.written.split("\x1b[?1049h")[1], "nothing is erased before a redraw"
 
     assert screen.cursor_shown and screen.main is None
     assert screen.text.count("ranking by PSNR") == 1
@@ -187,17 +187,17 @@ def test_a_terminal_that_is_resized_is_drawn_to_its_new_size(tiny: Any, commands
     screen = Screen(width=120)
     hardly_moving = SLOWLY.replace("0.01", "0.2")  # on a busy machine too, it is far from its end when all is drawn
     process = commands.start("study.run", *tiny.argv(tmp_path / "root"), terminal=screen.name, first=hardly_moving)
-    screen.read_until(lambda: screen.seen)
+    screen.read_until(lambda: screen.screens)
     for width, height in ((40, 6), (100, 1), (120, 40)):
         screen.resize(width, height)
-        drawn = len(screen.seen)
+        drawn = len(screen.screens)
 
         def fits() -> bool:  # drawings of before may still be in the pipe
-            shown = screen.seen[-1].splitlines()[:height]  # noqa: B023  # used at once
-            return len(screen.seen) >= drawn + 3 and max(map(len, shown)) <= width  # noqa: B023
+            shown = screen.screens[-1].splitlines()[:height]  # noqa: B023  # used at once
+            return len(screen.screens) >= drawn + 3 and max(map(len, shown)) <= width  # noqa: B023
 
         screen.read_until(fits)
-        lines = screen.seen[-1].splitlines()[:height]
+        lines = screen.screens[-1].splitlines()[:height]
         assert lines[0].startswith("tiny: searching; ")
         assert any(line.startswith("slot  trial  curve") for line in lines) == (height > 1)
     process.kill(signal.SIGTERM)
@@ -236,7 +236,7 @@ def test_what_is_said_while_the_screen_is_drawn_is_shown_and_stays_behind(
     screen.read_until(lambda: process.poll() is not None)
     assert process.wait().status == 0
     for line in ("WARNING study.trial: a log line", "a line on stderr"):
-        assert line in screen.seen[-1], "shown"
+        assert line in screen.screens[-1], "shown"
         assert re.search(rf"^\d\d:\d\d:\d\d  {line}$", screen.text, re.MULTILINE), "printed for good"
 
 

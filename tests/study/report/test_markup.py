@@ -2,7 +2,7 @@
 
 import pytest
 
-from study.report.markup import Html, cell, element, joined, said, table
+from study.report.markup import Html, cell, element, joined, readable, table
 
 
 def test_a_plain_string_is_text_and_markup_stays_markup() -> None:
@@ -36,7 +36,7 @@ def test_numbers_stand_at_the_right(value: object, numeric: bool) -> None:
 
 
 def test_values_are_said_as_people_read_them() -> None:
-    assert [said(v) for v in (0.002, 1.0, float("nan"), None, [16, 0.001], True)] == [
+    assert [readable(v) for v in (0.002, 1.0, float("nan"), None, [16, 0.001], True)] == [
         "0.002", "1", "", "", "16, 0.001", "True"
     ]  # fmt: skip
 

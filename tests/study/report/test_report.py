@@ -181,17 +181,17 @@ def test_the_cost_adds_up_to_the_journal(made: Path, state: StudyState) -> None:
 
 
 def test_the_time_saved_is_that_of_the_clock_however_many_slots_there_were(history: type[Any]) -> None:
-    told = history(replace(QUICKSTART, references={}, replicates=0))
-    told.session()
+    study = history(replace(QUICKSTART, references={}, replicates=0))
+    study.session()
     for number in range(8):
-        told.propose({})
-        told.start(number)
-    begun = told.state.session.time
+        study.propose({})
+        study.start(number)
+    begun = study.state.session.time
     for number in range(8):
-        told.validate(number, 25.0, 25.0)
-        told.end(number, "pruned")
+        study.validate(number, 25.0, 25.0)
+        study.end(number, "pruned")
     # all at once on eight slots, each busy for all of the 100 s until half of its budget
-    events = [replace(e, time=begun + 100) if isinstance(e, ev.Validated | ev.Pruned) else e for e in told.events]
+    events = [replace(e, time=begun + 100) if isinstance(e, ev.Validated | ev.Pruned) else e for e in study.events]
     events = [replace(e, seconds={"steps": 100.0}) if isinstance(e, ev.Validated) else e for e in events]
     section = cost(record_of(StudyFolder(Path("/nowhere"), "small"), events, None))
     found = csv.DictReader(io.StringIO(section.files["figures/cost.csv"].decode()))
@@ -326,7 +326,7 @@ def test_images_that_moved_are_asked_for_and_those_that_changed_are_named(
     assert "Detail 1" in shown(folder, tmp_path, moved)
     shutil.copy(moved / "train" / "train & 0.png", moved / "valid" / "valid & 0.png")
     changed = shown(folder, tmp_path, moved)
-    assert "valid/valid & 0.png" in changed and "not those of the study any more" in changed
+    assert "valid/valid & 0.png" in changed and "have changed since the study" in changed
 
 
 def _rewrite(folder: StudyFolder, data: dict[str, object]) -> None:
@@ -365,9 +365,9 @@ def test_weights_that_are_not_the_journal_s_are_not_shown(
 
 
 def test_a_study_that_only_opened_has_a_report(story: Callable[..., Any]) -> None:
-    told = story()
-    told.open()
-    found = report(told.folder)
+    study = story()
+    study.open()
+    found = report(study.folder)
     assert "No answer yet: no trial of the search has finished." in found.sections["top"]
     assert "No trial has been proposed yet." in found.sections["ranking"]
     assert [s for s in found.sections if s != "top"] == SECTIONS
@@ -378,24 +378,24 @@ def test_a_study_that_only_opened_has_a_report(story: Callable[..., Any]) -> Non
     [("interrupted", "interrupted"), ("terminated", "interrupted"), ("timeout", "out of time"), ("failures", "failed")],
 )
 def test_a_study_that_stopped_says_so_first(story: Callable[..., Any], reason: str, word: str) -> None:
-    told = story()
-    told.open()
-    told.session(trials=4)
-    told.finish(told.propose(), 29.0)
-    told.fail(told.propose(train__loss="l2"))
-    told.end_session(reason)
-    found = top(told.folder)
+    study = story()
+    study.open()
+    study.session(trials=4)
+    study.finish(study.propose(), 29.0)
+    study.fail(study.propose(train__loss="l2"))
+    study.end_session(reason)
+    found = top(study.folder)
     assert re.search(rf"\?\s*{word}", found)
     assert "1 of 4 trials (1 finished, 1 failed)" in found
 
 
 def test_a_study_that_died_and_one_that_runs_are_told_apart(story: Callable[..., Any]) -> None:
-    told = story()
-    told.open()
-    told.session(trials=4)
-    told.finish(told.propose(), 29.0)
-    told.train(told.propose(train__loss="l2"), 28.5, points=1)
-    folder: StudyFolder = told.folder
+    study = story()
+    study.open()
+    study.session(trials=4)
+    study.finish(study.propose(), 29.0)
+    study.train(study.propose(train__loss="l2"), 28.5, points=1)
+    folder: StudyFolder = study.folder
     died = top(folder)
     assert "crashed" in died
     assert "1 half done" in died
@@ -407,14 +407,14 @@ def test_a_study_that_died_and_one_that_runs_are_told_apart(story: Callable[...,
 
 
 def test_a_paused_trial_is_shown_as_paused(story: Callable[..., Any]) -> None:
-    told = story()
-    told.open()
-    told.session(trials=4)
-    told.finish(told.propose(), 29.0)
-    number = told.propose(train__loss="l2")
-    patches = told.train(number, 28.5, points=2)
-    told.tell(ev.Paused, trial=number, patches=patches)
-    folder: StudyFolder = told.folder
+    study = story()
+    study.open()
+    study.session(trials=4)
+    study.finish(study.propose(), 29.0)
+    number = study.propose(train__loss="l2")
+    patches = study.train(number, 28.5, points=2)
+    study.tell(ev.Paused, trial=number, patches=patches)
+    folder: StudyFolder = study.folder
     record = record_of(folder, read(folder.journal), None)
     assert "1 paused" in top(folder)
     numbers = course.history(record).files["figures/history.csv"].decode()
@@ -423,23 +423,23 @@ def test_a_paused_trial_is_shown_as_paused(story: Callable[..., Any]) -> None:
 
 
 def test_the_history_is_in_the_order_in_which_trials_ended(history: type[Any]) -> None:
-    told = history(replace(QUICKSTART, references={}, replicates=0))
-    told.session()
-    first, second, third, fourth, fifth = (told.propose({}) for _ in range(5))
+    study = history(replace(QUICKSTART, references={}, replicates=0))
+    study.session()
+    first, second, third, fourth, fifth = (study.propose({}) for _ in range(5))
     for number in (first, second, third, fourth):
-        told.start(number)
-    told.validate(first, 31.0, 31.0, 31.0)  # the best one: proposed first, and slow
-    told.validate(third, 25.0)
-    told.pause(third)
-    told.validate(second, 29.0, 29.0, 29.0, 29.0)
-    told.end(second)
-    told.validate(fourth, 20.0, 20.0)
-    told.end(fourth, "pruned")
-    told.validate(first, 31.0)
-    told.end(first)
-    told.start(fifth)
-    told.validate(fifth, 28.0)
-    section = course.history(record_of(StudyFolder(Path("/nowhere"), "small"), told.events, None))
+        study.start(number)
+    study.validate(first, 31.0, 31.0, 31.0)  # the best one: proposed first, and slow
+    study.validate(third, 25.0)
+    study.pause(third)
+    study.validate(second, 29.0, 29.0, 29.0, 29.0)
+    study.end(second)
+    study.validate(fourth, 20.0, 20.0)
+    study.end(fourth, "pruned")
+    study.validate(first, 31.0)
+    study.end(first)
+    study.start(fifth)
+    study.validate(fifth, 28.0)
+    section = course.history(record_of(StudyFolder(Path("/nowhere"), "small"), study.events, None))
     rows = list(csv.DictReader(io.StringIO(section.files["figures/history.csv"].decode())))
     assert [(row["ended"], int(row["trial"]), row["best_so_far"]) for row in rows] == [
         ("1", third, ""), ("2", second, "29.0"), ("3", fourth, "29.0"), ("4", first, "31.0"), ("", fifth, "")
@@ -450,16 +450,16 @@ def test_the_history_is_in_the_order_in_which_trials_ended(history: type[Any]) -
 def test_the_line_of_the_best_rises_where_the_best_trial_ended(
     history: type[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = history(replace(QUICKSTART, references={}, replicates=0))
-    told.session()
-    slow, fast = told.propose({}), told.propose({})
+    study = history(replace(QUICKSTART, references={}, replicates=0))
+    study.session()
+    slow, fast = study.propose({}), study.propose({})
     for number, psnr in ((fast, 29.0), (slow, 31.0)):
-        told.start(number)
-        told.validate(number, *[psnr] * 4)
-        told.end(number)
+        study.start(number)
+        study.validate(number, *[psnr] * 4)
+        study.end(number)
     figures: list[Any] = []
-    monkeypatch.setattr(course, "drawn", lambda name, numbers, draw: figures.append(draw()))
-    record = record_of(StudyFolder(Path("/nowhere"), "small"), told.events, None)
+    monkeypatch.setattr(course, "draw_figure", lambda name, numbers, draw: figures.append(draw()))
+    record = record_of(StudyFolder(Path("/nowhere"), "small"), study.events, None)
     course._history(record, record.searched)
     (axes,) = figures[0].axes
     (line,) = [line for line in axes.lines if line.get_label() == "best so far"]
@@ -469,13 +469,13 @@ def test_the_line_of_the_best_rises_where_the_best_trial_ended(
 
 def test_nothing_that_people_wrote_becomes_markup(story: Callable[..., Any]) -> None:
     hostile = '"><script>alert(1)</script><img src=x onerror=alert(2)> $\\frac$ 漢字'
-    told = story()
-    told.open()
-    told.session(trials=4)
-    told.finish(told.propose(), 29.0)
-    told.fail(told.propose(train__loss="l2"))
-    folder: StudyFolder = told.folder
-    told.close()
+    study = story()
+    study.open()
+    study.session(trials=4)
+    study.finish(study.propose(), 29.0)
+    study.fail(study.propose(train__loss="l2"))
+    folder: StudyFolder = study.folder
+    study.close()
     events = list(read(folder.journal))
     folder.journal.unlink()
     journal = Journal(folder.journal)

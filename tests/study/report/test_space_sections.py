@@ -18,7 +18,7 @@ from study.record.folder import StudyFolder
 from study.report import space_views
 from study.report.cache import Cache
 from study.report.course import psnr_limits
-from study.report.drawing import Drawn
+from study.report.drawing import DrawnFigure
 from study.report.importances import importances
 from study.report.kernels import kernels_of
 from study.report.record import StudyRecord, record_of
@@ -57,8 +57,8 @@ POINT = {
 @pytest.fixture(scope="module")
 def record(history: type[Any]) -> StudyRecord:
     """Thirty trials whose PSNR is decided by the loss alone; every fifth one is pruned."""
-    told = history(EXPERIMENT)
-    told.session(30)
+    study = history(EXPERIMENT)
+    study.session(30)
     for number in range(30):
         values = {
             "train.loss": ("l1", "l2")[number * 7 % 10 // 5],
@@ -68,8 +68,8 @@ def record(history: type[Any]) -> StudyRecord:
             "train.learning_rate": (1e-3, 2e-3)[number % 2],
         }
         psnr = 30.0 + 2.0 * (values["train.loss"] == "l2")
-        told.try_out(values, psnr, "pruned" if number % 5 == 4 else "finished")
-    return record_of(StudyFolder(Path("/nowhere"), "small"), told.events, None)
+        study.try_out(values, psnr, "pruned" if number % 5 == 4 else "finished")
+    return record_of(StudyFolder(Path("/nowhere"), "small"), study.events, None)
 
 
 def rows(section: Any, name: str) -> list[dict[str, str]]:
@@ -92,44 +92,55 @@ def test_a_range_comes_back_from_its_description(range_: Any) -> None:
 
 def test_what_decides_is_named_and_the_rest_is_not_resolved(record: StudyRecord, tmp_path: Path) -> None:
     section = importances(record, Cache(tmp_path))
-    found = {row["hyperparameter"]: row for row in rows(section, "importance")}
-    assert found["train.loss"]["resolved"] == "True"
-    assert float(found["train.loss"]["share"]) > 0.8
-    assert {name for name, row in found.items() if row["resolved"] == "True"} == {"train.loss"}
+    by_name = {row["hyperparameter"]: row for row in rows(section, "importance")}
+    assert by_name["train.loss"]["resolved"] == "True"
+    assert float(by_name["train.loss"]["share"]) > 0.8
+    assert {name for name, row in by_name.items() if row["resolved"] == "True"} == {"train.loss"}
     assert "not resolved from noise: " in section.body
-    assert "holds for where it looked" in section.body  # TPE is adaptive
-    assert "The scheduler (successive halving) stopped 6 trials that stood worse; they are left out." in section.body
+    assert "so the shares hold for these regions only" in section.body  # TPE is adaptive
+    assert "The scheduler (successive halving) stopped 6 trials with worse scores, which are left out." in section.body
     assert "from 3% to 97% over 64 trees" in section.body
     assert "nine of ten" not in section.body
 
 
 @pytest.mark.parametrize(
-    ("sampler", "count", "how", "said"),
+    ("sampler", "count", "how", "expected"),
     [
-        ("random", 50, None, "Of such intervals nine of ten held the truth in simulations"),
-        ("qmc", 50, None, "Of such intervals nine of ten held the truth in simulations"),
+        ("random", 50, None, "In simulations, nine of ten such intervals contained the true value"),
+        ("qmc", 50, None, "In simulations, nine of ten such intervals contained the true value"),
         ("random", 49, None, "was not measured"),
         ("random", 50, "failed", "was not measured"),
-        ("random", 50, "pruned", "(asha) stopped a trial that stood worse; it is left out. How often intervals"),
-        ("tpe", 50, None, "holds for where it looked. How often intervals"),
+        (
+            "random",
+            50,
+            "pruned",
+            "(asha) stopped 1 trial with a worse score, which is left out. How often the intervals",
+        ),
+        ("tpe", 50, None, "hold for these regions only. How often the intervals"),
     ],
 )
 def test_how_often_intervals_hold_the_truth_is_said_only_where_it_was_measured(
-    history: type[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: Any, count: int, how: str, said: str
+    history: type[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sampler: Any,
+    count: int,
+    how: str,
+    expected: str,
 ) -> None:
-    told = history(replace(EXPERIMENT, sampler=sampler, scheduler="asha"))
-    told.session(count)
+    study = history(replace(EXPERIMENT, sampler=sampler, scheduler="asha"))
+    study.session(count)
     for number in range(count):
-        told.try_out(POINT | {"train.loss": ("l1", "l2")[number % 2]}, 30.0 + number % 2)
+        study.try_out(POINT | {"train.loss": ("l1", "l2")[number % 2]}, 30.0 + number % 2)
     if how:
-        told.try_out(POINT, 20.0, how)
+        study.try_out(POINT, 20.0, how)
     measured = [Importance("train.loss", 1.0, 0.9, 1.0, True, 1.0)]
     monkeypatch.setattr(
         "study.statistics.importance.measure_importances", lambda *_: measured
     )  # what is measured is tested elsewhere
-    section = importances(record_of(StudyFolder(Path("/nowhere"), "small"), told.events, None), Cache(tmp_path))
-    assert said in section.body
-    assert ("nine of ten" in section.body) == ("nine of ten" in said)
+    section = importances(record_of(StudyFolder(Path("/nowhere"), "small"), study.events, None), Cache(tmp_path))
+    assert expected in section.body
+    assert ("nine of ten" in section.body) == ("nine of ten" in expected)
 
 
 def test_importances_are_computed_once(record: StudyRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,10 +154,10 @@ def test_importances_are_computed_once(record: StudyRecord, tmp_path: Path, monk
 
 
 def test_too_few_trials_are_said_to_be_too_few(history: type[Any], tmp_path: Path) -> None:
-    told = history(EXPERIMENT)
-    told.session(3)
-    told.try_out({"train.loss": "l2"}, 30.0)
-    record = record_of(StudyFolder(Path("/nowhere"), "small"), told.events, None)
+    study = history(EXPERIMENT)
+    study.session(3)
+    study.try_out({"train.loss": "l2"}, 30.0)
+    record = record_of(StudyFolder(Path("/nowhere"), "small"), study.events, None)
     assert "need 10 finished trials" in importances(record, Cache(tmp_path)).body
     assert "two or more validated trials" in parallel(record).body
 
@@ -174,45 +185,45 @@ def test_every_trial_is_in_the_figure_with_its_values(
 def test_trials_that_run_or_failed_do_not_look_stopped_early(
     history: type[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nothing = Drawn("nothing", b"<svg/>", b"", "", (1, 1))  # the captions alone are looked at
+    nothing = DrawnFigure("nothing", b"<svg/>", b"", "", (1, 1))  # the captions alone are looked at
     monkeypatch.setattr(space_views, "_parallel", lambda *_: nothing)
     monkeypatch.setattr(space_views, "_slices", lambda *_: nothing)
-    told = history(EXPERIMENT)
-    told.session(6)
-    told.try_out(POINT | {"train.loss": "l2"}, 30.0)
-    told.try_out(POINT, 29.0)
-    running, failed = told.propose(POINT | {"train.loss": "l2"}), told.propose(POINT)
+    study = history(EXPERIMENT)
+    study.session(6)
+    study.try_out(POINT | {"train.loss": "l2"}, 30.0)
+    study.try_out(POINT, 29.0)
+    running, failed = study.propose(POINT | {"train.loss": "l2"}), study.propose(POINT)
     for number in (running, failed):
-        told.start(number)
-        told.validate(number, 29.5)
-    half = record_of(StudyFolder(Path("/nowhere"), "small"), told.events, None)
-    told.end(failed, "failed")
-    over = record_of(StudyFolder(Path("/nowhere"), "small"), told.events, None)
+        study.start(number)
+        study.validate(number, 29.5)
+    half = record_of(StudyFolder(Path("/nowhere"), "small"), study.events, None)
+    study.end(failed, "failed")
+    over = record_of(StudyFolder(Path("/nowhere"), "small"), study.events, None)
     for view, going, broken, stopped in (
         (parallel, "dotted: under way or half done", "dash-dotted: failed", "stopped early"),
         (slices, "three-armed marks: under way or half done", "crosses: failed", "stopped early"),
     ):
         assert going in view(half).body and broken not in view(half).body and stopped not in view(half).body
         assert going in view(over).body and broken in view(over).body and stopped not in view(over).body
-    told.try_out(POINT, 20.0, "pruned")
-    pruned = record_of(StudyFolder(Path("/nowhere"), "small"), told.events, None)
+    study.try_out(POINT, 20.0, "pruned")
+    pruned = record_of(StudyFolder(Path("/nowhere"), "small"), study.events, None)
     assert "dashed: stopped early; dotted: under way" in parallel(pruned).body
     assert "open marks: stopped early; three-armed marks: under way" in slices(pruned).body
 
 
 def test_every_kind_of_trial_has_a_look_of_its_own(history: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    told = history(EXPERIMENT)
-    told.session(6)
-    told.try_out(POINT | {"train.loss": "l2"}, 30.0)
-    told.try_out(POINT | {"train.loss": "l2"}, 28.0, "pruned")
-    running, failed = told.propose(POINT | {"train.loss": "l2"}), told.propose(POINT | {"train.loss": "l2"})
+    study = history(EXPERIMENT)
+    study.session(6)
+    study.try_out(POINT | {"train.loss": "l2"}, 30.0)
+    study.try_out(POINT | {"train.loss": "l2"}, 28.0, "pruned")
+    running, failed = study.propose(POINT | {"train.loss": "l2"}), study.propose(POINT | {"train.loss": "l2"})
     for number in (running, failed):
-        told.start(number)
-        told.validate(number, 29.0 + number / 10)
-    told.end(failed, "failed")
-    record = record_of(StudyFolder(Path("/nowhere"), "small"), told.events, None)
+        study.start(number)
+        study.validate(number, 29.0 + number / 10)
+    study.end(failed, "failed")
+    record = record_of(StudyFolder(Path("/nowhere"), "small"), study.events, None)
     figures: list[Any] = []
-    monkeypatch.setattr(space_views, "drawn", lambda name, numbers, draw: figures.append(draw()))
+    monkeypatch.setattr(space_views, "draw_figure", lambda name, numbers, draw: figures.append(draw()))
     space_views._parallel(record, space_views._placed(record))
     lines = {line.get_linestyle() for line in figures[0].axes[0].lines if len(line.get_xdata()) == 5}
     assert lines == {"-", "--", ":", "-."}
@@ -228,13 +239,13 @@ def test_every_kind_of_trial_has_a_look_of_its_own(history: type[Any], monkeypat
 
 
 def test_slices_tell_the_loss_by_colour_only_if_it_was_searched(record: StudyRecord, history: type[Any]) -> None:
-    assert "Colour and marker tell the loss." in slices(record).body
-    told = history(replace(EXPERIMENT, nuisance={"model.reduction": Grid(2, 4, 8)}))
-    told.session(3)
+    assert "Colour and marker show the loss." in slices(record).body
+    study = history(replace(EXPERIMENT, nuisance={"model.reduction": Grid(2, 4, 8)}))
+    study.session(3)
     for reduction in (2, 4, 8):
-        told.try_out({"model.reduction": reduction}, 30.0)
-    other = record_of(StudyFolder(Path("/nowhere"), "small"), told.events, None)
-    assert "tell the loss" not in slices(other).body
+        study.try_out({"model.reduction": reduction}, 30.0)
+    other = record_of(StudyFolder(Path("/nowhere"), "small"), study.events, None)
+    assert "show the loss" not in slices(other).body
 
 
 def test_a_hopeless_trial_does_not_squeeze_the_axis() -> None:
@@ -247,6 +258,6 @@ def test_a_hopeless_trial_does_not_squeeze_the_axis() -> None:
 
 def test_training_kernels_that_move_together_with_another_value_have_their_columns(history: type[Any]) -> None:
     pairs = Together("data.train_kernel", "train.loss")
-    told = history(replace(EXPERIMENT, nuisance={pairs: [("pillow_box", "l1"), ("cv2_cubic", "l2")]}))
-    record = record_of(StudyFolder(Path("/nowhere"), "small"), told.events, None)
+    study = history(replace(EXPERIMENT, nuisance={pairs: [("pillow_box", "l1"), ("cv2_cubic", "l2")]}))
+    record = record_of(StudyFolder(Path("/nowhere"), "small"), study.events, None)
     assert {"pillow_box", "cv2_cubic"} <= set(kernels_of(record))

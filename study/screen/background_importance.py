@@ -1,7 +1,8 @@
-"""Importances while a study runs, measured in a process of the lowest priority: not even Python's lock is shared.
+"""Measures hyperparameter importances while a study runs, in a process of the lowest priority.
 
-One measure of fifty trials takes seconds of a core (docs/PERFORMANCE.md), scikit-learn's import among them. A thread
-would take them from the study's loop and, with one slot, from the training itself.
+One measurement over fifty trials takes seconds of CPU time, including the import of scikit-learn
+(docs/PERFORMANCE.md). In a thread it would hold Python's lock and slow down the study's loop and, with one slot, the
+training itself.
 """
 
 import os
@@ -18,44 +19,48 @@ from study.question.experiment import Experiment
 from study.record.state import StudyState
 
 FEWEST_TRIALS = 10
-"""As in study.statistics.importance, which is not imported here."""
-_GROWTH = 1.5
-"""By how many times the finished trials have to grow until they are looked at again."""
+"""As in study.statistics.importance, whose import would be slow here."""
+_GROWTH_FACTOR = 1.5
+"""Importances are measured again when the number of finished trials has grown by this factor."""
 
 
-class ImportanceBeside:
-    """The last importances that were measured of a study; starts the next measure when it is due."""
+class BackgroundImportance:
+    """Holds the latest importances of a study, and starts a new measurement when one is due."""
 
     def __init__(self, experiment: Experiment, journal: Path) -> None:
-        self._experiment, self._journal = experiment, journal
+        self._experiment = experiment
+        self._journal = journal
         self._spawn = get_context("spawn")
         self._process: SpawnProcess | None = None
         self._pipe: Connection[Sequence[str], Sequence[str]] | None = None
-        self._measured, self._known = 0, list[str]()
+        self._trials_measured = 0
+        self._latest: list[str] = []
         self._closed = False
 
     def sentences(self, state: StudyState) -> Sequence[str]:
-        """What the hyperparameters matter, in words; empty until enough trials finished. Never waits."""
+        """Return the latest importances in words, without waiting; empty until enough trials have finished."""
         if self._pipe is not None:
             if self._pipe.poll():
-                with suppress(EOFError):  # it died: the next one will tell
-                    self._known = [*self._pipe.recv()] or self._known
+                with suppress(EOFError):  # the process died: a later measurement replaces this one
+                    self._latest = [*self._pipe.recv()] or self._latest
                 self._end()
-            return self._known
+            return self._latest
+
         finished = sum(t.status == "finished" and t.proposed.role == "search" for t in state.trials.values())
-        if not self._closed and finished >= max(FEWEST_TRIALS, _GROWTH * self._measured):
-            self._measured = finished
+        if not self._closed and finished >= max(FEWEST_TRIALS, _GROWTH_FACTOR * self._trials_measured):
+            self._trials_measured = finished
             ours, theirs = self._spawn.Pipe(duplex=False)
             process = self._spawn.Process(
                 target=_measure, args=(theirs, self._experiment, self._journal), name="importance", daemon=True
             )
             with theirs:
                 _start(process)
-            self._process, self._pipe = process, ours
-        return self._known
+            self._process = process
+            self._pipe = ours
+        return self._latest
 
     def close(self) -> None:
-        """End a measure that is under way."""
+        """End a running measurement, and start no more."""
         self._closed = True
         self._end()
 
@@ -68,8 +73,9 @@ class ImportanceBeside:
 
 
 def _start(process: SpawnProcess) -> None:
-    """Start it where it does not hear the terminal's Ctrl-C: that is for the study, which ends it."""
-    resource_tracker.ensure_running()  # by itself it would be started below, and unblock both signals (Python 3.11)
+    """Start the process with Ctrl-C and SIGTERM blocked, because the study handles them and ends the process."""
+    # Otherwise `process.start` would start the tracker, which unblocks both signals (Python 3.11).
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         process.start()
@@ -78,7 +84,7 @@ def _start(process: SpawnProcess) -> None:
 
 
 def _measure(pipe: "Connection[Sequence[str], Sequence[str]]", experiment: Experiment, journal: Path) -> None:
-    """A process's life."""
+    """Measure the importances once and send them. This is all that the process does."""
     from sr_core.process.parent import end_with_parent
 
     end_with_parent()
@@ -88,11 +94,11 @@ def _measure(pipe: "Connection[Sequence[str], Sequence[str]]", experiment: Exper
     from study.record.journal import read
     from study.record.state import fold
 
-    pipe.send(_told(fold(read(journal)), experiment))
+    pipe.send(_describe(fold(read(journal)), experiment))
 
 
-def _told(state: StudyState, experiment: Experiment) -> Sequence[str]:
-    """The importances in words, and the number of points they are from: references in the space are among them."""
+def _describe(state: StudyState, experiment: Experiment) -> Sequence[str]:
+    """Return the importances in words. The first line gives the number of trials, references in the space included."""
     from study.statistics import importance
 
     lines = importance.importance_sentences(
