@@ -83,7 +83,7 @@ def test_a_missing_study_is_refused_with_the_names_of_those_that_are_there(folde
         other.create()
         other.journal.touch()
     with pytest.raises(
-        SuiteError, match=r"no study 'small' under .*root; there: one, two; say which with --study-name$"
+        SuiteError, match=r"no study 'small' under .*root; there: one, two; choose one with --study-name$"
     ):
         folder.require()
 

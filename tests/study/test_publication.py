@@ -98,7 +98,7 @@ def test_longer_trainings_are_published_with_their_study(told: Any, tmp_path: Pa
     there = StudyFolder(tmp_path / "records", "small")
     assert [t.training for t in there.trainings()] == ["0001-960"]
     assert fold(read(there.trainings()[0].journal)) == told.state
-    with pytest.raises(SuiteError, match=r"a published record is only read; .*gunzip journal\.jsonl\.gz"):
+    with pytest.raises(SuiteError, match=r"a published record is read-only; .*gunzip journal\.jsonl\.gz"):
         there.trainings()[0].require_unpublished()
 
 

@@ -377,7 +377,7 @@ def test_a_reproduction_is_compared_with_the_validation_that_the_weights_had(
     happened = [*trial.curve[:-1], last, trial.end]
     monkeypatch.setattr(inline, "run_trial", lambda task, bench: (event for event in happened))
     monkeypatch.setattr(proof, "keep_compiled_in", lambda path: None)
-    here: Any = SimpleNamespace(apply=lambda: None)
+    here: Any = SimpleNamespace(apply=lambda: None, device="cpu")
 
     def retrained() -> proof.ReproducedTrial:
         folder = StudyFolder(tmp_path, "small")

@@ -487,9 +487,9 @@ def test_a_published_record_is_reproduced_from_its_root_and_stays_as_it_is(
     assert said.last_line == "verdict: bit-identical, every point of the curve and the weights"
     status = commands.run("study.status", "--root", root)
     assert (status.status, status.out.splitlines()[0]) == (0, "tiny: complete")
-    check_refused(commands.run("study.run", *tiny.argv(root, trials=9)), "a published record is only read")
+    check_refused(commands.run("study.run", *tiny.argv(root, trials=9)), "a published record is read-only")
     training = commands.run("study.train", "best", "--patches", 480, "--root", root)
-    check_refused(training, "a published record is only read")
+    check_refused(training, "a published record is read-only")
     assert tree_of(root) == before
 
 
