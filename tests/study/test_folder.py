@@ -210,7 +210,7 @@ def test_the_lock_of_a_study_that_came_to_nothing_makes_no_second_owner(folder: 
     with (folder.path / "lock").open("a") as first:
         fcntl.flock(first, fcntl.LOCK_EX)
         threading.Timer(0.1, give_up).start()
-        with pytest.raises(SuiteError, match="is being run by another process; wait for it"):
+        with pytest.raises(SuiteError, match="is being run by another process; wait until it ends"):
             folder.lock().__enter__()
 
 

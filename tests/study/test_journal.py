@@ -313,7 +313,7 @@ def test_a_newer_journal_is_told_as_such_though_its_first_line_has_fields_that_t
     path.write_bytes(line_of(opened(format=format, licence="of the images")))
     told = (
         f"{path}: expected journal format {ev.FORMAT}, got {format}: a newer version of this suite wrote it; "
-        "update this one, or take that one"
+        "update this suite"
     )
     for attempt in (lambda: list(read(path)), lambda: Journal(path), lambda: Tail(path).read(9)):
         with pytest.raises(JournalError, match=f"^{re.escape(told)}$"):
@@ -323,7 +323,7 @@ def test_a_newer_journal_is_told_as_such_though_its_first_line_has_fields_that_t
 @pytest.mark.parametrize("format", [0, -1, True, 1.0, "1", None])
 def test_a_format_that_no_version_wrote_is_damage(path: Path, format: object) -> None:
     path.write_bytes(line_of(opened(format=format)))
-    with pytest.raises(JournalError, match=rf"expected journal format {ev.FORMAT}, got {format!r}: no version wrote"):
+    with pytest.raises(JournalError, match=rf"expected journal format {ev.FORMAT}, got {format!r}: no version writes"):
         list(read(path))
 
 

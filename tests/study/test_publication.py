@@ -74,7 +74,7 @@ def test_another_study_of_the_name_and_a_study_that_goes_on_are_not_written_over
     live = StudyFolder(tmp_path / "live", "small")
     live.create()
     live.journal.write_bytes(encode(0, next(read(told.folder.journal))))
-    with pytest.raises(SuiteError, match="a study goes on there"):
+    with pytest.raises(SuiteError, match="this folder holds an unpublished study"):
         publish(told.folder, tmp_path / "live")
     publish(told.folder, tmp_path / "records")
     live.journal.write_bytes(encode(0, replace(told.state.opened, text="Another?")))
