@@ -18,8 +18,8 @@ def sqlite_uri(path: Path) -> str:
     text = str(path)
     if any(ord(character) < 32 for character in text) or printable(text) != text:
         raise SuiteError(
-            f"{printable(text)!r}: expected a path in UTF-8 without control characters, because MLflow and Optuna cannot "
-            "use any other; choose another --root, or record without them (--tracking-uri none --storage none)"
+            f"{printable(text)!r}: expected a path in UTF-8 without control characters, because MLflow and Optuna "
+            "accept no other; choose another --root, or run without them (--tracking-uri none --storage none)"
         )
     if _decodes_paths():
         # SQLAlchemy ends the path at `?` and decodes %-escapes. Optuna replaces placeholders in braces.
