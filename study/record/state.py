@@ -160,8 +160,8 @@ class TrialState:
             return self._moved((point,), (before,), self.checkpoint)
         *earlier, last = self.curve
         same_start = len(self.curve) > self.known_at_start
-        compact = compact(last, NO_NUMBERS if same_start else last.seconds)
-        return self._moved((*earlier, compact, point), (*self.arrivals, before), self.checkpoint)
+        last = compact(last, NO_NUMBERS if same_start else last.seconds)
+        return self._moved((*earlier, last, point), (*self.arrivals, before), self.checkpoint)
 
     def after(self, event: TrialEvent) -> "TrialState":
         """The state after an event other than its proposal or a validation."""
