@@ -303,6 +303,7 @@ def _combined(dimensions: Sequence[Dimension], count: int) -> Iterator[tuple[tup
     sizes = [prod(len(dimension.samples) for dimension in group) for group in groups]
     share = MAX_COMBINATIONS_CHECKED // max(1, len(groups))
     for group, size in zip(groups, sizes, strict=True):
+        combined: Iterator[tuple[Any, ...]]
         if sum(sizes) <= MAX_COMBINATIONS_CHECKED or size <= share:
             combined = product(*(dimension.samples for dimension in group))
         else:
