@@ -52,7 +52,7 @@ def test_published_again_it_is_the_same_bytes_and_a_longer_record_takes_its_plac
     publish(told.folder, tmp_path / "records")
     assert len(list(read(packed))) == told.state.count + 1
     told.folder.journal.write_bytes(b"".join(encode(n, e) for n, e in enumerate(list(read(packed))[:-1])))
-    with pytest.raises(SuiteError, match=f"holds {told.state.count + 1} events, this study only {told.state.count}"):
+    with pytest.raises(SuiteError, match=f"has {told.state.count + 1} events, this study only {told.state.count}"):
         publish(told.folder, tmp_path / "records")
 
 
