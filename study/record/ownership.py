@@ -105,24 +105,26 @@ def owned(path: Path, what: str, journal: Path, *, take_over: bool = False, afte
     """
     claims = claims_of(path)
     with ExitStack() as stack:
-        held, content, fenced = _gained(path, what, journal, stack, take_over=take_over, after=after)
+        ownership, content, fenced = _gained(path, what, journal, stack, take_over=take_over, after=after)
         size = _size(journal)
-        renewal = Renewal(RENEW_SECONDS, lambda: claims.renew(held.epoch), lambda: os.utime(held.file.fileno()))
+        renewal = Renewal(
+            RENEW_SECONDS, lambda: claims.renew(ownership.epoch), lambda: os.utime(ownership.file.fileno())
+        )
         try:
-            yield held
+            yield ownership
         except Exception:
             if path.exists():  # the lock file is removed first if a study is discarded
-                held.check()  # a takeover explains most other errors, because the new owner replaces files
+                ownership.check()  # a takeover explains most other errors, because the new owner replaces files
             raise
         finally:
             renewal.end()
             with suppress(OSError):  # if the root is gone, others wait until the lease is stale
-                if held.lasts:  # a clean end: the next owner does not have to wait, on any machine
+                if ownership.lasts:  # a clean end: the next owner does not have to wait, on any machine
                     if fenced or _size(journal) != size:
-                        claims.leave(held.epoch, content)
+                        claims.leave(ownership.epoch, content)
                     else:
-                        claims.forget(held.epoch)  # nothing was recorded, and there is no former owner to keep out
-                    rewrite(held.file, None)
+                        claims.forget(ownership.epoch)  # nothing was recorded, and there is no former owner to keep out
+                    rewrite(ownership.file, None)
 
 
 def owner(path: Path) -> str | None:
@@ -224,38 +226,38 @@ def _claimed(
     locked = _gain(lock_file, path)
     newest = claims.newest()
     epoch = max(after, newest)
-    aside: Path | None = None
+    new_lock: Path | None = None
     file = lock_file
     while True:
         claim = claims.owner(newest)
         last = _last(claim, lock_file, path if existed else None, locked)
         if last.alive and not take_over:
             raise last.refusal(what, claim)
-        if last.fence and aside is None:
-            aside = unique_name(path)
-            file = stack.enter_context(_new_lock_file(aside))
+        if last.fence and new_lock is None:
+            new_lock = unique_name(path)
+            file = stack.enter_context(_new_lock_file(new_lock))
         epoch += 1
-        content = _myself(epoch, file, effective=has_effect(aside) if aside else locked == "ours")
+        content = _myself(epoch, file, effective=has_effect(new_lock) if new_lock else locked == "ours")
         if claims.claim(epoch, content):
             break
         newest = epoch  # another process was faster, or this host had an outdated listing of the folder
-    held = Ownership(path, what, file, epoch)
+    ownership = Ownership(path, what, file, epoch)
     try:
         rewrite(file, content)
-        if aside is None:
-            _remove_copies(held, journal)
+        if new_lock is None:
+            _remove_copies(ownership, journal)
         else:
-            _fence(held, aside, journal)
+            _fence(ownership, new_lock, journal)
         sync_folder(path.parent)
     except Exception:
-        if not held.is_newest:
-            held.check()  # another process has taken it over by now
-        if aside is None:  # for example a full disk: the next process must not wait for an owner that never started
+        if not ownership.is_newest:
+            ownership.check()  # another process has taken it over by now
+        if new_lock is None:  # for example a full disk: the next process must not wait for an owner that never started
             with suppress(OSError):
                 claims.forget(epoch)
         raise
-    held.check()
-    return held, content, aside is not None
+    ownership.check()
+    return ownership, content, new_lock is not None
 
 
 def _last(claim: Owner | None, file: IO[str], existed: Path | None, locked: Lock) -> _Last:
@@ -322,17 +324,17 @@ def _gain(file: IO[str], path: Path) -> Lock:
 
 
 @contextmanager
-def _new_lock_file(aside: Path) -> Iterator[IO[str]]:
+def _new_lock_file(new_lock: Path) -> Iterator[IO[str]]:
     """A new, locked lock file that can replace one that another process may hold."""
-    with aside.open("a+") as file:
+    with new_lock.open("a+") as file:
         lock(file)
         try:
             yield file
         finally:
-            aside.unlink(missing_ok=True)
+            new_lock.unlink(missing_ok=True)
 
 
-def _fence(held: Ownership, aside: Path, journal: Path) -> None:
+def _fence(ownership: Ownership, new_lock: Path, journal: Path) -> None:
     """Replace the lock file and the journal by our own files, so that no process reads what a former owner writes now.
 
     This happens after the claim. What the former owner wrote before the claim is in our copy. What it writes later
@@ -340,28 +342,28 @@ def _fence(held: Ownership, aside: Path, journal: Path) -> None:
     Therefore it checks that it is still the newest after it has written its copy under a temporary name, and we remove
     such copies before we make ours.
     """
-    if not held.is_newest:
+    if not ownership.is_newest:
         return
-    aside.replace(held.path)
-    for view in held.path.parent.glob(".*.lock"):
+    new_lock.replace(ownership.path)
+    for view in ownership.path.parent.glob(".*.lock"):
         view.unlink(missing_ok=True)
-    _remove_copies(held, journal)
+    _remove_copies(ownership, journal)
     if not journal.exists():
         return
-    copy = _copy(journal, held.epoch)
+    copy = _copy(journal, ownership.epoch)
     try:
         write_new(copy, journal.read_bytes())
-        if held.is_newest:
+        if ownership.is_newest:
             copy.replace(journal)
     finally:
         with suppress(OSError):
             copy.unlink()
 
 
-def _remove_copies(held: Ownership, journal: Path) -> None:
+def _remove_copies(ownership: Ownership, journal: Path) -> None:
     """Remove the copies of the journal that former owners have not put in its place."""
     os.utime(journal.parent)  # makes this host see the files that other hosts created
-    for epoch in range(1, held.epoch):
+    for epoch in range(1, ownership.epoch):
         _copy(journal, epoch).unlink(missing_ok=True)
 
 

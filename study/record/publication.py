@@ -53,13 +53,13 @@ def publish(folder: StudyFolder, to: Path) -> list[str]:
 
 def _check(target: StudyFolder, state: StudyState) -> None:
     """Raise SuiteError if publishing would overwrite another study or a later state of this one."""
-    assert state.opened is not None
+    opened = state.opening
     if not target.journal.is_file():
         return
     published = fold(read(target.journal))
     if not target.published:
         raise SuiteError(f"{target.journal}: this folder holds an unpublished study; publish into another folder")
-    if published.opened is None or study_id(published.opened) != study_id(state.opened):
+    if published.opened is None or study_id(published.opened) != study_id(opened):
         raise SuiteError(
             f"{target.journal}: another study of this name is published there; remove it, or choose another folder"
         )

@@ -8,6 +8,7 @@ from itertools import chain, islice
 from types import MappingProxyType
 from typing import Any, Literal
 
+from sr_core.errors import SuiteError
 from study.question.config import TrialConfig
 from study.record.compact import NO_NUMBERS, compact, sharing
 from study.record.events import (
@@ -287,16 +288,25 @@ class StudyState:
         )
 
     @property
+    def opening(self) -> StudyOpened:
+        """The first event of the study.
+
+        Raises:
+            SuiteError: the journal is empty.
+        """
+        if self.opened is None:
+            raise SuiteError("expected a study with at least one event, but its journal is empty; run the study first")
+        return self.opened
+
+    @property
     def bicubic(self) -> dict[str, float]:
         """Mean scores of bicubic enlargement on the validation crops, by metric."""
-        assert self.opened is not None
-        return dict(self.opened.data["baseline"])
+        return dict(self.opening.data["baseline"])
 
     @property
     def swept(self) -> list[str]:
         """Dotted names of the searched hyperparameters, in the order of the experiment."""
-        assert self.opened is not None
-        return [name for dimension in self.opened.question["space"].values() for name in dimension["names"]]
+        return [name for dimension in self.opening.question["space"].values() for name in dimension["names"]]
 
     @property
     def session(self) -> SessionStarted | None:

@@ -42,7 +42,6 @@ def export(folder: StudyFolder, state: StudyState, trial: TrialState, to: Path) 
     Raises:
         SuiteError: the folder exists and is not empty, or it cannot be written.
     """
-    assert state.opened is not None
     to = to.expanduser().resolve()
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise SuiteError(
@@ -50,7 +49,7 @@ def export(folder: StudyFolder, state: StudyState, trial: TrialState, to: Path) 
         )
     session = _session_of(state, trial)
     # Commands find the study by the name of its folder, even if its record has another name.
-    opened = replace(state.opened, study=folder.study)
+    opened = replace(state.opening, study=folder.study)
     files = _files(folder, opened, trial, session)
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +76,7 @@ def export(folder: StudyFolder, state: StudyState, trial: TrialState, to: Path) 
             f"note: the trial was trained by code {trial.starts[-1].source}, but the exported code is the present one, "
             f"{provenance.source_hash()}"
         )
-    data = "" if state.opened.data["folder"] is None else " --data DIR"
+    data = "" if opened.data["folder"] is None else " --data DIR"
     return [*lines, f"next: python {shlex.quote(str(to / 'reproduce.py'))}{data}"]
 
 

@@ -27,8 +27,7 @@ def changed_settings(folder: StudyFolder, state: StudyState, trial: TrialState) 
 
     Compares the configuration, the seed and the list of images.
     """
-    assert state.opened is not None
-    opened = state.opened
+    opened = state.opening
     recorded = trial.config
     problems: list[str] = []
     if recorded.digest() != trial.proposed.config_hash:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.quickstart import EXPERIMENT
+from sr_core.errors import SuiteError
 from study.executors import inline
 from study.record import events as ev
 from study.record import journal
@@ -388,3 +389,8 @@ def test_a_reproduction_is_compared_with_the_validation_that_the_weights_had(
     monkeypatch.setattr(inline, "run_trial", lambda task, bench: (event for event in [*trial.curve[:-1], last, other]))
     assert not retrained().identical
     assert "weights" in retrained().first_difference()
+
+
+def test_a_study_without_any_event_has_no_opening() -> None:
+    with pytest.raises(SuiteError, match="its journal is empty; run the study first"):
+        _ = StudyState().opening
