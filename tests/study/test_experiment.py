@@ -1,4 +1,4 @@
-"""An experiment is checked whole when it is loaded; those that come with the suite ask what they should."""
+"""Loading an experiment checks all of it. The experiments of the suite ask the intended questions."""
 
 import math
 import sys

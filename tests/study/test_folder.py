@@ -1,4 +1,4 @@
-"""Where a study's files lie, and who may write them."""
+"""The layout of a study's files, and which process may write them."""
 
 import fcntl
 import json
@@ -117,7 +117,7 @@ def test_a_read_only_root_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def denied(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "touch", denied)  # whoever tests as root may write everywhere
+    monkeypatch.setattr(Path, "touch", denied)  # root can write everywhere
     with pytest.raises(SuiteError, match=r"cannot be written \(Permission denied\)"):
         StudyFolder(tmp_path, "small").create()
 

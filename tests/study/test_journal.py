@@ -1,4 +1,4 @@
-"""The record of a study: what was written is read, what was torn comes again, what is damaged is refused by line."""
+"""The journal: written events are read back, a torn tail is removed, and damage is an error that names the line."""
 
 import hashlib
 import json
@@ -397,9 +397,7 @@ def test_a_line_that_would_land_after_another_process_s_is_refused_and_overwrite
     with path.open("ab") as other:
         other.write(encode(1, STORY[1]))
     before = path.read_bytes()
-    with pytest.raises(
-        TakenOverError, match=r"journal\.jsonl: expected \d+ bytes, found \d+: another pro"
-    ):
+    with pytest.raises(TakenOverError, match=r"journal\.jsonl: expected \d+ bytes, found \d+: another pro"):
         journal.append(STORY[1])
     journal.close()
     assert path.read_bytes() == before

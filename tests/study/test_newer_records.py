@@ -1,4 +1,4 @@
-"""A journal of a version that is not out yet: every command says so in one line and changes nothing."""
+"""A journal of a later version: every command says so in one line and changes nothing."""
 
 import hashlib
 import json

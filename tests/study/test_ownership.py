@@ -1,4 +1,4 @@
-"""Who owns a study: the newest claim, as long as its lease is renewed; a lock for a quick restart on one machine."""
+"""The newest claim owns a study while its lease is renewed. A lock allows a quick restart on the same machine."""
 
 import errno
 import fcntl
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> StudyFolder:
 
 
 def left_by(folder: StudyFolder, machine: str, *, seconds_ago: float) -> None:
-    """A lock file as another owner left it; nobody on this machine holds it."""
+    """A lock file as another owner left it. No process on this machine holds it."""
     lock = folder.path / "lock"
     lock.write_text(json.dumps({"host": "far", "machine": machine, "pid": 7, "since": 1_700_000_000.0}))
     os.utime(lock, (time.time() - seconds_ago,) * 2)
@@ -172,7 +172,7 @@ def test_a_session_is_the_owner_s_only_if_that_process_began_it_since_it_has_the
         assert not has_begun(lock, here, os.getpid(), before), "an earlier session of a process with that number"
         assert not has_begun(lock, here, os.getpid() + 1, time.time())
         assert not has_begun(lock, "elsewhere", os.getpid(), time.time())
-    assert not has_begun(lock, here, os.getpid(), time.time()), "nobody owns it"
+    assert not has_begun(lock, here, os.getpid(), time.time()), "the study has no owner"
 
 
 def test_a_lock_that_another_process_only_looks_at_is_not_taken_over(folder: StudyFolder) -> None:

@@ -1,4 +1,4 @@
-"""A published record: what is in it, what reads it, and that nothing adds to it."""
+"""A published record: its content, the commands that read it, and that no command changes it."""
 
 import random
 from collections.abc import Callable

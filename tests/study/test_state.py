@@ -1,4 +1,4 @@
-"""What a study has come to: a pure fold of its events."""
+"""The state of a study is a pure fold over its events."""
 
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
@@ -85,7 +85,7 @@ def test_the_ranking_of_a_state_is_sorted_once(told: Any, monkeypatch: pytest.Mo
     monkeypatch.setattr(StudyState, "_ranked", lambda self: sorts.append(1) or whole(self))
     state = fold(told.events)
     first = state.ranking()
-    first.clear()  # whoever asked may do with it as they like
+    first.clear()  # callers may change their copy
     assert [t.number for t in state.ranking()] == [0, 1, 2] and state.best() is not None and state.candidates()
     assert len(sorts) == 1
     later = state.apply(told.events[-1])

@@ -1,4 +1,4 @@
-"""`python -m study.reproduce`: a recorded trial comes out the same, and whatever was changed since is named."""
+"""`python -m study.reproduce` gives the recorded numbers again and names everything that has changed since."""
 
 import hashlib
 import json
