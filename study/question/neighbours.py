@@ -60,6 +60,7 @@ class _Finder:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
+        """The spec of a neighbour, or None for any other module."""
         if name not in self._names:
             return None
         spec = PathFinder.find_spec(name, [self._folder])

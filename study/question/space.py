@@ -318,7 +318,7 @@ def _part(group: Sequence[Dimension], share: int) -> Iterator[tuple[Any, ...]]:
     The ends of ordered ranges come first, because most rules set a bound. They are combined with every value of the
     unordered ranges. If that leaves room, random combinations of all values follow.
     """
-    random = Random(" ".join(dimension.label for dimension in group))
+    generator = Random(" ".join(dimension.label for dimension in group))
     values_of = [d.samples if isinstance(d.range, Choice) else (d.samples[0], d.samples[-1]) for d in group]
     size = prod(map(len, values_of))
     if size <= share:
@@ -326,7 +326,7 @@ def _part(group: Sequence[Dimension], share: int) -> Iterator[tuple[Any, ...]]:
         share -= size
         values_of = [dimension.samples for dimension in group]
     for _ in range(share):
-        yield tuple(random.choice(values) for values in values_of)
+        yield tuple(generator.choice(values) for values in values_of)
 
 
 def _check_point(base: TrialConfig, point: Mapping[Dimension, Any]) -> None:

@@ -63,9 +63,11 @@ class TrialMap(Mapping[int, Value], Generic[Value]):
         return self._size
 
     def values(self) -> ValuesView[Value]:
+        """The values in the order of insertion."""
         return _Values(self)
 
     def items(self) -> ItemsView[int, Value]:
+        """The pairs (number, value) in the order of insertion."""
         return _Items(self)
 
     def __repr__(self) -> str:
