@@ -188,5 +188,5 @@ def test_comparisons_that_cannot_be_answered_are_refused(changes: dict[str, Any]
 def test_comparisons_and_a_search_space_are_refused_together() -> None:
     from study.question.space import Choice
 
-    with pytest.raises(ConfigError, match="make each a reference and leave out scientific and nuisance"):
+    with pytest.raises(ConfigError, match="make each setting a reference and remove scientific and nuisance"):
         replace(ASKED, nuisance={"train.loss": Choice("l1", "l2")})

@@ -71,7 +71,7 @@ def test_a_study_goes_on_elsewhere_with_what_was_carried(
 def test_a_study_is_not_carried_into_its_own_root(finished: Any, commands: Any) -> None:
     ended = commands.run("experiments.carry", "--root", finished.root, "--to", finished.root)
     assert ended.status == 2
-    assert "that is the study's own --root" in ended.err
+    assert "this is the study's own --root" in ended.err
 
 
 def test_settings_named_beforehand_are_trained_compared_and_told(
