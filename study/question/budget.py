@@ -1,6 +1,6 @@
-"""Do the patch counts of an experiment fit each other? Everything that does not, at once, and numbers that would do.
+"""Checks that the patch counts of an experiment fit each other, and proposes counts that do.
 
-Contract 1: trials of every batch size are validated, compared and ended after the same patches, exactly.
+Promise 1: trials of every batch size are validated, compared and ended after exactly the same number of patches.
 """
 
 import math
@@ -15,90 +15,109 @@ MIN_STEPS_AT_A_RUNG = 30
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Patch counts that a search, or one training, is made of."""
+    """The patch counts of a search, or of one training."""
 
     budget: int
     every: int
-    """Between two validations."""
+    """Patches between two validations."""
     batch_sizes: Sequence[int]
     rungs: tuple[int, ...] = ()
     halving: bool = False
-    """Whether trials are pruned at the rungs."""
+    """True if trials are pruned at the rungs."""
 
     def check(self) -> None:
-        """Raises ConfigError that tells all that does not fit, and which numbers would."""
+        """Check all counts at once.
+
+        Raises:
+            ConfigError: some counts do not fit. The message names all of them and gives counts that fit.
+        """
         problems = [*self._uneven(), *self._misplaced()]
         if problems:
             raise ConfigError(f"{'; '.join(problems)}; {self._remedy()}")
 
     def _uneven(self) -> list[str]:
-        unit, sizes = math.lcm(*self.batch_sizes), ", ".join(map(str, self.batch_sizes))
-        many = f"{unit}, the least common multiple of every train.batch_size ({sizes})"
-        of_batches = many if len(self.batch_sizes) > 1 else f"train.batch_size ({unit})"
+        """One line for each count that is not a multiple of what it consists of."""
+        unit = math.lcm(*self.batch_sizes)
+        if len(self.batch_sizes) > 1:
+            sizes = ", ".join(map(str, self.batch_sizes))
+            multiple_of = f"{unit}, the least common multiple of every train.batch_size ({sizes})"
+        else:
+            multiple_of = f"train.batch_size ({unit})"
+
         counts = {"evaluation.every_patches": self.every}
         if self.budget % self.every == 0:
             counts["train.budget_patches"] = self.budget
             counts |= {f"rung {number}": rung for number, rung in enumerate(self.rungs, 1)}
-        found = [
-            f"{name} is {patches} patches: expected a multiple of {of_batches}"
-            for name, patches in counts.items()
-            if patches % unit
-        ]
+
+        problems = []
+        for name, patches in counts.items():
+            if patches % unit:
+                problems.append(f"{name} is {patches} patches: expected a multiple of {multiple_of}")
         if self.budget % self.every:
-            found.append(
+            problems.append(
                 f"train.budget_patches is {self.budget} patches: expected a multiple of evaluation.every_patches "
                 f"({self.every})"
             )
-        return found
+        return problems
 
     def _misplaced(self) -> list[str]:
+        """One line for each rule about rungs that does not hold."""
         if self.halving and not self.rungs:
-            return ['successive halving (also "asha") needs at least one rung; scheduler "none" prunes nothing']
-        found = []
+            return ['successive halving (also "asha") needs at least one rung; scheduler "none" does not prune']
+        problems = []
         ascending = list(self.rungs) == sorted(set(self.rungs))
-        if not ascending or any(not 0 < rung < self.budget or rung % self.every for rung in self.rungs):
-            found.append(
+        legal = all(0 < rung < self.budget and rung % self.every == 0 for rung in self.rungs)
+        if not ascending or not legal:
+            problems.append(
                 f"rungs must ascend, be multiples of evaluation.every_patches ({self.every}) and lie below the budget "
                 f"({self.budget}), got {self.rungs}"
             )
         least = self._least_rung(self.budget)
         if self.rungs and min(self.rungs) < least:
-            found.append(
+            problems.append(
                 f"the first rung is {min(self.rungs)} patches: expected at least {least} (1/9 of the budget and "
                 f"{MIN_STEPS_AT_A_RUNG} steps of the largest batch, {max(self.batch_sizes)}, references included)"
             )
-        return found
+        return problems
 
     def _least_rung(self, budget: int) -> int:
         return max(math.ceil(budget / 9), MIN_STEPS_AT_A_RUNG * max(self.batch_sizes))
 
     def _remedy(self) -> str:
         near = self.nearest()
-        text = f"these would do: {near.in_words()}"
+        text = f"the nearest counts that fit are {near.in_words()}"
         if near.rungs and near.budget > self.budget:
-            text += f'; or, without pruning, scheduler="none", rungs=(), {self.without_rungs().nearest().in_words()}'
+            unpruned = self.without_rungs().nearest().in_words()
+            text += f'; without pruning, use scheduler="none", rungs=(), {unpruned}'
         return text
 
     def without_rungs(self) -> "Counts":
-        """The same for a search that prunes nothing."""
+        """The same counts for a search without pruning."""
         return Counts(self.budget, self.every, self.batch_sizes)
 
     def nearest(self) -> "Counts":
-        """Counts that fit, none below what was asked for, each as little above as the ones before it allow."""
-        every = _up(self.every, math.lcm(*self.batch_sizes))
-        budget, rungs = _up(self.budget, every), self.rungs or ((0,) if self.halving else ())
+        """The nearest counts that fit.
+
+        No count is lower than the one given. Each exceeds it by as little as the counts before it allow.
+        """
+        every = _round_up(self.every, math.lcm(*self.batch_sizes))
+        budget = _round_up(self.budget, every)
+        rungs = self.rungs
+        if self.halving and not rungs:
+            rungs = (0,)
         while True:
-            fitting = sorted({_up(max(rung, self._least_rung(budget)), every) for rung in rungs})
+            least = self._least_rung(budget)
+            fitting = sorted({_round_up(max(rung, least), every) for rung in rungs})
             if not fitting or fitting[-1] < budget:
                 return Counts(budget, every, self.batch_sizes, tuple(fitting), self.halving)
-            budget = fitting[-1] + every  # then a ninth of it is more, too
+            budget = fitting[-1] + every  # this raises the least rung, a ninth of the budget, too
 
     def in_words(self) -> str:
-        """As an experiment states them."""
+        """The counts as an experiment states them."""
         rungs = f", rungs={self.rungs}" if self.rungs else ""
         return f"train.budget_patches={self.budget}, evaluation.every_patches={self.every}{rungs}"
 
 
-def _up(patches: int, unit: int) -> int:
-    """The least multiple of the unit, from one on, that is not below."""
+def _round_up(patches: int, unit: int) -> int:
+    """The smallest positive multiple of the unit that is at least this many patches."""
     return max(1, math.ceil(patches / unit)) * unit

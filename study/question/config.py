@@ -1,5 +1,6 @@
-"""One trial's complete configuration: every field that decides a number, as a value that can be stored and hashed."""
+"""The complete configuration of one trial: every field that affects a result, as a value to store and hash."""
 
+import difflib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -16,27 +17,33 @@ SECTIONS = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig, "eva
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialConfig:
-    """What one trial trains. Hyperparameters have dotted names, `model.temperature`."""
+    """The configuration of one trial. Hyperparameters have dotted names such as `model.temperature`."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     seed: int = 0
-    """Root of the trial's random streams; initial weights and patches each derive their own by name."""
+    """Root of the trial's random streams, in [0, 2**63). Initial weights and patches derive their own seeds by name."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed must be a whole number in 0 … 2^63 - 1, got {self.seed!r}")
 
     def check_counts(self) -> None:
-        """Raises ConfigError unless batches fill the stretches between validations, and these the budget."""
+        """Check the patch counts.
+
+        Raises:
+            ConfigError: the patches between two validations are not a multiple of the batch size, or the budget is not
+                a multiple of them.
+        """
         Counts(self.train.budget_patches, self.evaluation.every_patches, [self.train.batch_size]).check()
 
     def dotted(self) -> dict[str, Any]:
-        """Every hyperparameter and the seed by dotted name, floats as floats however they were written.
+        """Every hyperparameter and the seed by dotted name.
 
-        For people and for the search; `recorded` is what is stored and hashed.
+        A field of type float is a float here even if it was given as a whole number. Use this for display and for the
+        search. `recorded` returns what is stored and hashed.
         """
         flat: dict[str, Any] = {}
         for section, kind in SECTIONS.items():
@@ -46,30 +53,31 @@ class TrialConfig:
         return flat | {"seed": self.seed}
 
     def recorded(self) -> dict[str, Any]:
-        """The hyperparameters and the seed by dotted name as records hold them: what digests are taken over.
+        """The hyperparameters and the seed by dotted name, as they are stored and hashed.
 
-        Without those that came after version 0.1 and have the value that it implied (`sr_core.process.stored`).
+        A field that is newer than version 0.1 is left out if it has the value that version 0.1 implied
+        (`sr_core.process.stored`).
         """
         flat = self.dotted()
-        kept: dict[str, Any] = {}
+        stored: dict[str, Any] = {}
         for section, kind in SECTIONS.items():
             values = {f.name: flat[f"{section}.{f.name}"] for f in fields(kind)}
-            kept |= {f"{section}.{name}": value for name, value in written(kind, values).items()}
-        return kept | {"seed": self.seed}
+            stored |= {f"{section}.{name}": value for name, value in written(kind, values).items()}
+        return stored | {"seed": self.seed}
 
     def to_json(self) -> dict[str, Any]:
-        """The config as nested plain values that `from_json` completes: those of `recorded`."""
+        """The values of `recorded`, nested by section. `from_json` reads them back."""
         return _nested(self.recorded())
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "TrialConfig":
-        """The config that `to_json` wrote, of this version or an older one.
+        """The config that `to_json` of this version or an older one wrote.
 
-        A field that the record is too old to have gets the value that older code implied.
+        A field that is newer than the record gets the value that older code implied. Defaults are not used, because
+        they may have changed since.
 
         Raises:
-            ConfigError: a field is unknown or missing (a default never stands in: it may have changed since), or a
-                value is not legal.
+            ConfigError: a field is unknown or missing, or a value is not legal.
         """
         if not isinstance(stored, Mapping):
             raise ConfigError(f"stored config: expected an object, got {type(stored).__name__}")
@@ -84,20 +92,24 @@ class TrialConfig:
 
     @classmethod
     def from_recorded(cls, flat: Mapping[str, Any]) -> "TrialConfig":
-        """The config that `recorded` gave, of this version or an older one. Raises as `from_json` does."""
+        """The config that `recorded` of this version or an older one returned.
+
+        Raises:
+            ConfigError: as `from_json` does.
+        """
         return cls.from_json(_nested(flat))
 
     def digest(self) -> str:
-        """16 hex digits that name this config; equal exactly where every field is."""
+        """16 hex digits that identify this config. Two digests are equal exactly if every field is equal."""
         return short_digest(self.to_json())
 
     def with_values(self, values: Mapping[str, Any], *, counted: bool = True) -> "TrialConfig":
-        """The same config with some dotted names set.
+        """A copy of the config with new values for some dotted names.
 
         Args:
-            counted: check its patch counts; an experiment checks those of all its configurations at once.
+            counted: check the patch counts. An experiment passes False: it checks all its configurations at once.
         Raises:
-            ConfigError: a name is unknown (the message lists the nearest), or a value is not legal.
+            ConfigError: a name is unknown (the message suggests similar ones), or a value is not legal.
         """
         sections: dict[str, dict[str, Any]] = {}
         seed = self.seed
@@ -111,34 +123,34 @@ class TrialConfig:
                 value = float(value)
             sections.setdefault(section, {})[key] = value
         changed = {section: replace(getattr(self, section), **new) for section, new in sections.items()}
-        made = replace(self, **changed, seed=seed)
+        config = replace(self, **changed, seed=seed)
         if counted:
-            made.check_counts()
-        return made
+            config.check_counts()
+        return config
 
 
 def check_name(name: str) -> str:
-    """The dotted name itself, if there is such a hyperparameter.
+    """Return the dotted name if a hyperparameter has it.
 
     Raises:
-        ConfigError: there is none; names those that come near.
+        ConfigError: there is no such hyperparameter. The message suggests similar names.
     """
-    known = [f"{section}.{f.name}" for section, kind in SECTIONS.items() for f in fields(kind)]
-    if name not in known:
-        import difflib
-
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
-        raise ConfigError(f"no hyperparameter {name!r}; did you mean {' or '.join(near[:3])}?")
+    names = [f"{section}.{f.name}" for section, kind in SECTIONS.items() for f in fields(kind)]
+    if name not in names:
+        similar = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names
+        raise ConfigError(f"no hyperparameter {name!r}; did you mean {' or '.join(similar[:3])}?")
     return name
 
 
 def differences(one: "TrialConfig", other: "TrialConfig") -> dict[str, tuple[Any, Any]]:
-    """Dotted names whose values differ, with both values."""
-    left, right = one.dotted(), other.dotted()
+    """The dotted names whose values differ, each with both values."""
+    left = one.dotted()
+    right = other.dotted()
     return {name: (left[name], right[name]) for name in left if left[name] != right[name]}
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted names grouped by section. A name without a section stays at the top."""
     nested: dict[str, Any] = {}
     for name, value in flat.items():
         section, _, key = name.rpartition(".")
@@ -150,6 +162,6 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def short_digest(value: Any) -> str:
-    """16 hex digits of a plain JSON value, whatever the order of its keys."""
+    """16 hex digits (BLAKE2b) of a JSON value. The order of keys does not matter."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.blake2b(canonical.encode(), digest_size=8).hexdigest()

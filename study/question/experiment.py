@@ -1,4 +1,4 @@
-"""An experiment: the question, as a file. Loading one checks all that can be checked before the first trial."""
+"""An experiment states the question of a study in a file. Loading it checks everything that needs no training."""
 
 import difflib
 import importlib.util
@@ -23,45 +23,52 @@ SamplerName = Literal["tpe", "gp", "random", "qmc", "grid", "replay"]
 SchedulerName = Literal["successive_halving", "asha", "none", "replay"]
 
 BASE = "base"
-"""The name of an experiment's base configuration among the settings that it compares."""
+"""The name of the base configuration in an experiment's `comparisons`."""
 
-_TAKEN = re.compile(r"(finalist|trial) \d+")
-_THE_SAME_FOR_ALL = ("train.budget_patches", "data.scale", "train.engine", "train.precision", "train.deterministic")
-"""With the evaluation section, what makes trials comparable (contract 1)."""
+_RESERVED_NAME = re.compile(r"(finalist|trial) \d+")
+_EQUAL_IN_ALL_TRIALS = ("train.budget_patches", "data.scale", "train.engine", "train.precision", "train.deterministic")
+"""Together with the evaluation section, the settings that make trials comparable (promise 1)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """What to search, on what base, and how trials are compared on the way."""
+    """What to search, from which base configuration, and how trials are compared.
+
+    Raises:
+        ConfigError: a field, a range or a combination of them is not legal.
+    """
 
     question: str
-    """In words; printed and recorded."""
+    """The question in words. It is printed and recorded."""
     base: TrialConfig
-    """Every value that no range moves, among them budget, evaluation and the study seed."""
+    """Every value that no range changes, including the budget, the evaluation and the study's seed."""
     scientific: Ranges = field(default_factory=dict)
-    """Ranges that are the question: each listed choice becomes an arm with a search of its own."""
+    """Ranges that the question is about. Each listed choice becomes an arm with its own search."""
     nuisance: Ranges = field(default_factory=dict)
-    """Ranges tuned so that the comparison is fair."""
+    """Ranges that are tuned to make the comparison fair."""
     references: Mapping[str, TrialConfig] = field(default_factory=dict)
-    """Complete configurations by name, run first and never pruned. They take the study's seed."""
+    """Complete configurations by name. They run first, are never pruned and use the study's seed."""
     sampler: SamplerName = "tpe"
     scheduler: SchedulerName = "successive_halving"
     rungs: tuple[int, ...] = ()
-    """Patch counts below the budget at which trials are compared, ascending."""
+    """Patch counts below the budget at which trials are compared, in ascending order."""
     reduction_factor: float = 3.0
-    """At a rung, the best 1 / reduction_factor of the trials that reached it go on."""
+    """At a rung, the best 1 / reduction_factor of the trials that reached it continue."""
     replay: Path | None = None
-    """The journal whose proposals the sampler "replay" makes again, and whose prunings the scheduler "replay"."""
+    """The journal that is repeated: its proposals by the sampler "replay", its prunings by the scheduler "replay"."""
     finalists: int = 1
-    """So many of the best search trials are trained again after the search, the references beside them."""
+    """Number of the best search trials that are retrained after the search, together with the references."""
     replicates: int = 3
-    """Fresh seeds for each of them, the same for all; 0 saves that time and leaves a ranking without a verdict."""
+    """Number of new seeds for each retrained trial, the same seeds for all. With 0 there is no retraining: the study
+    ends with a ranking and without a verdict."""
     comparisons: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
-    """Questions about settings named beforehand: in words, and the pairs to compare. Each name is a reference's, or
-    `base`; nothing is searched, every one of them is trained with the study's seed and with `replicates` fresh ones."""
+    """Comparisons planned in advance: each maps a question in words to the pairs of settings to compare. A setting is
+    the name of a reference, or `base`. There is no search. Each setting is trained with the study's seed and with
+    `replicates` new ones."""
     benchmarks: tuple[str, ...] = ()
-    """Test sets reported at the end, never steering; found under --data as DIR/<set>/HR."""
+    """Test sets that are reported at the end and never affect the search. They lie under --data as DIR/<set>/HR."""
     space: Space = field(init=False)
+    """Every dimension of `scientific` and `nuisance`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "space", build_space(self.base, self.scientific, self.nuisance))
@@ -69,7 +76,7 @@ class Experiment:
             raise ConfigError(f"sampler must be one of {', '.join(get_args(SamplerName))}, got {self.sampler!r}")
         if self.sampler == "grid" and self.space.size is None:
             raise ConfigError(
-                'sampler "grid" needs listed values or whole numbers: a Float has no last one; take "qmc"'
+                'sampler "grid" needs listed values or whole numbers: a Float has infinitely many values; use "qmc"'
             )
         if self.scheduler not in get_args(SchedulerName):
             raise ConfigError(f"scheduler must be one of {', '.join(get_args(SchedulerName))}, got {self.scheduler!r}")
@@ -81,14 +88,15 @@ class Experiment:
             raise ConfigError(f"finalists must be at least 1, got {self.finalists!r}")
         if self.replicates < 0 or self.replicates == 1:
             raise ConfigError(
-                f"replicates must be 0 (no verdict) or at least 2 (one seed tells no noise), got {self.replicates!r}"
+                "replicates must be 0 (no verdict) or at least 2 (one seed cannot show the spread between seeds), "
+                f"got {self.replicates!r}"
             )
         for name in self.space.names:
-            if name in _THE_SAME_FOR_ALL or name.startswith("evaluation."):
-                raise ConfigError(f"{name} is the same for every trial of a study; take it out of the search space")
+            if name in _EQUAL_IN_ALL_TRIALS or name.startswith("evaluation."):
+                raise ConfigError(f"{name} must be the same in every trial of a study; remove it from the search space")
         for name, reference in self.references.items():
-            if _TAKEN.fullmatch(name):
-                raise ConfigError(f"reference {name!r}: trials of the search are called so; give it another name")
+            if _RESERVED_NAME.fullmatch(name):
+                raise ConfigError(f"reference {name!r}: this name is reserved for search trials; use another name")
             _check_name(f"reference {name!r}", name)
             _check_comparable(name, reference, self.base)
         self._check_comparisons()
@@ -99,42 +107,54 @@ class Experiment:
             return
         if self.space.dimensions:
             raise ConfigError(
-                "comparisons are between settings named beforehand: make each a reference and leave out scientific and "
-                "nuisance, or leave out comparisons"
+                "comparisons cannot be combined with a search: make each setting a reference and remove scientific and "
+                "nuisance, or remove comparisons"
             )
-        known = {BASE, *self.references}
+        settings = {BASE, *self.references}
         if self.base in self.references.values() or BASE in self.references:
-            raise ConfigError(f"comparisons call the base configuration {BASE!r}: let no reference repeat it")
+            raise ConfigError(
+                f"comparisons call the base configuration {BASE!r}: remove or rename the reference that repeats it"
+            )
         for question, pairs in self.comparisons.items():
             for one, other in pairs:
-                if one == other or not {one, other} <= known:
+                if one == other or not {one, other} <= settings:
                     raise ConfigError(
-                        f"comparisons, {question!r}: expected two of {', '.join(sorted(known))}, got {one!r}, {other!r}"
+                        f"comparisons, {question!r}: expected two of {', '.join(sorted(settings))}, "
+                        f"got {one!r}, {other!r}"
                     )
             if not pairs:
                 raise ConfigError(f"comparisons, {question!r}: expected at least one pair of names")
         if self.replicates < 2:
-            raise ConfigError("comparisons need replicates, at least 2: one run each tells no noise")
+            raise ConfigError(
+                "comparisons need replicates, at least 2: a single run each cannot show the spread between seeds"
+            )
 
     def _check_counting(self) -> None:
-        train, evaluation = self.base.train, self.base.evaluation
-        halving = self.scheduler in ("successive_halving", "asha")
-        Counts(train.budget_patches, evaluation.every_patches, self.batch_sizes, self.rungs, halving).check()
+        counts = Counts(
+            budget=self.base.train.budget_patches,
+            every=self.base.evaluation.every_patches,
+            batch_sizes=self.batch_sizes,
+            rungs=self.rungs,
+            halving=self.scheduler in ("successive_halving", "asha"),
+        )
+        counts.check()
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
-        """Every batch size that a trial of this experiment may have, ascending."""
+        """Every batch size that a trial of this experiment can have, in ascending order."""
         sizes = {config.train.batch_size for config in (self.base, *self.references.values())}
         for dimension in self.space.dimensions:
             if "train.batch_size" in dimension.names:
                 if dimension.listed is None:
-                    raise ConfigError("train.batch_size needs listed values (Choice, Grid, Together), no interval")
+                    raise ConfigError(
+                        "train.batch_size needs listed values (Choice, Grid or Together), got an interval"
+                    )
                 sizes |= {dimension.settings(value)["train.batch_size"] for value in dimension.listed}
         return tuple(sorted(sizes))
 
     @property
     def train_kernels(self) -> tuple[str, ...]:
-        """Every kernel that makes training LR in a trial of this experiment."""
+        """Every kernel that produces training LR in a trial of this experiment."""
         kernels = {config.data.train_kernel for config in (self.base, *self.references.values())}
         for dimension in self.space.dimensions:
             if "data.train_kernel" in dimension.names:
@@ -142,56 +162,59 @@ class Experiment:
         return tuple(sorted(kernels))
 
     def describe(self) -> dict[str, Any]:
-        """All that the answer depends on, as plain values: what the study's digest is taken over.
+        """Everything that the result depends on, as plain values. The study's digest is computed from them.
 
-        A replayed journal is part of the question too: `study.record.course.described` adds it.
+        A replayed journal is part of the question, too. `study.record.course.described` adds it.
         """
+        search: dict[str, Any] = {
+            "sampler": self.sampler,
+            "scheduler": self.scheduler,
+            "rungs": list(self.rungs),
+            "reduction_factor": float(self.reduction_factor),
+            "finalists": self.finalists,
+            "replicates": self.replicates,
+        }
+        if self.comparisons:
+            search["comparisons"] = _plain(self.comparisons)
         return {
-            "base": {k: v for k, v in self.base.recorded().items() if k != "seed"},
+            "base": _without_seed(self.base),
             "space": {"+".join(d["names"]): d for d in self.space.describe()},
-            "references": {
-                name: {k: v for k, v in config.recorded().items() if k != "seed"}
-                for name, config in self.references.items()
-            },
-            "search": {
-                "sampler": self.sampler,
-                "scheduler": self.scheduler,
-                "rungs": list(self.rungs),
-                "reduction_factor": float(self.reduction_factor),
-                "finalists": self.finalists,
-                "replicates": self.replicates,
-                **({"comparisons": _plain(self.comparisons)} if self.comparisons else {}),
-            },
+            "references": {name: _without_seed(config) for name, config in self.references.items()},
+            "search": search,
             "benchmarks": list(self.benchmarks),
         }
 
 
+def _without_seed(config: TrialConfig) -> dict[str, Any]:
+    return {name: value for name, value in config.recorded().items() if name != "seed"}
+
+
 def _plain(comparisons: Mapping[str, Sequence[tuple[str, str]]]) -> list[list[Any]]:
-    # Rows, for MLflow allows no question mark in a parameter's name.
+    # Rows and not a mapping: MLflow does not allow a question mark in the name of a parameter.
     return [[question, [list(pair) for pair in pairs]] for question, pairs in comparisons.items()]
 
 
 def _check_name(what: str, name: str) -> None:
-    """Names stand in tables, figures and sentences: one line of text."""
+    """Raise ConfigError unless the name is one printable line, because tables, figures and sentences show it."""
     if not name.strip() or visible(name) != name:
         raise ConfigError(f"{what}: expected a name that can be printed on one line")
 
 
 def _check_comparable(name: str, reference: TrialConfig, base: TrialConfig) -> None:
-    """A reference stands in the same ranking, so it is scored at the same counts by the same ruler."""
-    for what, (one, other) in differences(reference, base).items():
-        if what in _THE_SAME_FOR_ALL or what.startswith("evaluation."):
-            raise ConfigError(f"reference {name!r}: {what} must equal the base config's {other!r}, got {one!r}")
+    """Raise ConfigError unless the reference is scored as the other trials of its ranking are (promise 1)."""
+    for setting, (value, expected) in differences(reference, base).items():
+        if setting in _EQUAL_IN_ALL_TRIALS or setting.startswith("evaluation."):
+            raise ConfigError(f"reference {name!r}: {setting} must equal the base config's {expected!r}, got {value!r}")
 
 
 def available() -> list[str]:
-    """Names of the experiments that come with the suite."""
+    """The names of the experiments that come with the suite."""
     folder = _folder()
     return sorted(p.stem for p in folder.glob("[!_]*.py") if "\nEXPERIMENT =" in p.read_text("utf-8"))
 
 
 def _folder() -> Path:
-    """The package `experiments`, which lies next to this one: never the first folder of that name on the path."""
+    """The folder of the package `experiments` next to this package, even if the path holds another one first."""
     folder = Path(__file__).resolve().parents[2] / "experiments"
     if not (folder / "__init__.py").is_file():
         raise SuiteError(
@@ -201,13 +224,14 @@ def _folder() -> Path:
 
 
 def load_experiment(name: str) -> tuple[str, Experiment]:
-    """(short name, experiment) for a name of `available()` or the path of a Python file.
+    """Load an experiment; returns its short name and the experiment.
 
-    While a file is executed, it may import the modules of its own folder by their names.
-
+    Args:
+        name: a name from `available()`, or the path of a Python file. While the file is executed, it can import the
+            modules of its own folder by their names.
     Raises:
-        SuiteError: there is no such experiment, the file defines none, or it fails to run.
-        ConfigError: the experiment asks for something illegal.
+        SuiteError: there is no such experiment, the file does not define one, or executing it fails.
+        ConfigError: the experiment is not legal.
     """
     bind_experiments(_folder())
     path = _path_of(name)
@@ -220,7 +244,7 @@ def load_experiment(name: str) -> tuple[str, Experiment]:
             spec.loader.exec_module(module)
     except ConfigError as exc:
         raise ConfigError(f"{path.name}: {exc}") from exc
-    except (Exception, SystemExit) as exc:  # a user's file may fail in any way; whatever it is belongs to that file
+    except (Exception, SystemExit) as exc:  # a user's file can fail in any way
         lines = [frame.lineno for frame in traceback.extract_tb(exc.__traceback__) if frame.filename == str(path)]
         where = f"experiment {path}, line {lines[-1]}" if lines else f"experiment {path}"
         raise SuiteError(f"{where}: {_unknown_field(exc) or _fault(exc, path)}") from exc
@@ -234,8 +258,8 @@ def _path_of(name: str) -> Path:
     path = Path(name)
     if path.suffix == ".ipynb":
         raise SuiteError(
-            f"experiment {name}: expected a Python file, this is a notebook; export it, "
-            f"jupyter nbconvert --to script {shlex.quote(name)}, and name the .py file"
+            f"experiment {name}: expected a Python file, this is a notebook; export it "
+            f"(jupyter nbconvert --to script {shlex.quote(name)}) and name the .py file"
         )
     if path.suffix == ".py":
         if path.is_dir():
@@ -248,38 +272,38 @@ def _path_of(name: str) -> Path:
         if path.is_dir() and os.sep in name:
             hint = f"; {name} is a folder, name a .py file in it"
         elif Path(f"{name}.py").is_file():
-            hint = f"; there is a file {name}.py here, add its suffix"
+            hint = f"; there is a file {name}.py here, add the suffix .py"
         raise SuiteError(f"no experiment {name!r}: expected {', '.join(available())}, or the path of a .py file{hint}")
     return _folder() / f"{name}.py"
 
 
 def _fault(exc: BaseException, path: Path) -> str:
-    """What went wrong in a user's file, and what to do where that is known."""
-    told = f"{type(exc).__name__}: {exc}"
+    """What went wrong in a user's file and, for known mistakes, what to do about it."""
+    error = f"{type(exc).__name__}: {exc}"
     if isinstance(exc, SystemExit):
-        return f"it calls sys.exit({exc.code!r}) while it is loaded; remove that"
+        return f"it calls sys.exit({exc.code!r}) while it is loaded; remove that call"
     if isinstance(exc, ImportError) and "relative import" in str(exc):
-        return f"{told}; files in {path.parent} are imported by their names alone: from base import …, without a dot"
+        return f"{error}; import files in {path.parent} by their names, without a dot: from base import …"
     if isinstance(exc, ModuleNotFoundError) and exc.name and "." not in exc.name:
-        return f"{told}; expected an installed package, or {exc.name}.py in {path.parent}"
+        return f"{error}; expected an installed package, or {exc.name}.py in {path.parent}"
     if isinstance(exc, SyntaxError | UnicodeError) and "decode" in str(exc):
-        return f"{told}; save the file as UTF-8"
-    return told
+        return f"{error}; save the file as UTF-8"
+    return error
 
 
 def _unknown_field(exc: BaseException) -> str | None:
-    """What a name that a section does not have was meant to be; None where it is another mistake."""
-    found = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(exc))
-    if not isinstance(exc, TypeError) or found is None:
+    """A suggestion for a field name that a section does not have; None for any other mistake."""
+    match = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(exc))
+    if not isinstance(exc, TypeError) or match is None:
         return None
     kinds = {kind.__name__: kind for kind in (*SECTIONS.values(), TrialConfig, Experiment)}
-    section, name = found.groups()
+    section, name = match.groups()
     if section not in kinds:
         return None
     elsewhere = [other for other, kind in kinds.items() if name in {f.name for f in fields(kind)}]
     if elsewhere:
         return f"{section} has no {name!r}; it belongs to {' or '.join(elsewhere)}"
-    known = [f.name for f in fields(kinds[section]) if f.init]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    meant = f"did you mean {' or '.join(near)}?" if near else f"expected some of {', '.join(known)}"
-    return f"{section} has no {name!r}; {meant}"
+    names = [f.name for f in fields(kinds[section]) if f.init]
+    similar = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(similar)}?" if similar else f"expected some of {', '.join(names)}"
+    return f"{section} has no {name!r}; {hint}"

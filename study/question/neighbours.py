@@ -1,4 +1,4 @@
-"""Files next to an experiment's file, importable by it alone and only while it is loaded."""
+"""Lets an experiment's file import the files next to it while it is loaded."""
 
 import importlib.machinery
 import importlib.util
@@ -16,13 +16,13 @@ OUR_PACKAGES = ("sr_core", "study", "experiments")
 def neighbours_of(file: Path) -> Iterator[None]:
     """Let a file that is executed in this block import the modules of its own folder by their names.
 
-    - An installed package is never shadowed by a neighbour, nor is one of the standard library or of this suite.
-    - A neighbour comes before a module of the same name in the current folder.
-    - Afterwards the neighbours are forgotten, so that another file gets its own.
+    - A neighbour never shadows an installed package, a module of the standard library or a package of this suite.
+    - A neighbour takes precedence over a module of the same name in the current folder.
+    - The neighbours are unloaded at the end, so that the next file gets its own.
     """
     folder = file.resolve().parent
     names = {name for name in _module_names(folder) if not _is_protected(name, folder)}
-    hidden = _take_out(names)
+    hidden = _unload(names)
     finder = _Finder(folder, names)
     path = list(sys.path)
     sys.meta_path.insert(0, finder)
@@ -32,12 +32,12 @@ def neighbours_of(file: Path) -> Iterator[None]:
     finally:
         sys.meta_path.remove(finder)
         sys.path[:] = path
-        _take_out(names)
+        _unload(names)
         sys.modules.update(hidden)
 
 
 def bind_experiments(folder: Path) -> None:
-    """Make `import experiments` mean the package in this folder, whatever the current folder holds of that name."""
+    """Make `import experiments` load the package in this folder, even if the current folder holds one of that name."""
     bound = sys.modules.get("experiments")
     if bound is not None and getattr(bound, "__file__", None) is not None:
         return
@@ -51,22 +51,24 @@ def bind_experiments(folder: Path) -> None:
 
 
 class _Finder:
-    """Finds the modules of one folder, before all others."""
+    """Finds the modules of one folder before any other finder does."""
 
     def __init__(self, folder: Path, names: set[str]) -> None:
-        self._folder, self._names = str(folder), names
+        self._folder = str(folder)
+        self._names = names
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
+        """The spec of a neighbour, or None for any other module."""
         if name not in self._names:
             return None
-        found = PathFinder.find_spec(name, [self._folder])
-        return found if found is not None and found.origin is not None else None
+        spec = PathFinder.find_spec(name, [self._folder])
+        return spec if spec is not None and spec.origin is not None else None
 
 
 def _module_names(folder: Path) -> set[str]:
-    """What could be imported from a folder."""
+    """The names that can be imported from a folder."""
     suffixes = tuple(importlib.machinery.all_suffixes())
     entries = list(folder.iterdir())
     files = {entry.name.partition(".")[0] for entry in entries if entry.name.endswith(suffixes)}
@@ -75,22 +77,24 @@ def _module_names(folder: Path) -> set[str]:
 
 
 def _is_protected(name: str, folder: Path) -> bool:
-    """Whether a name belongs to an installed package."""
+    """True if the name belongs to the standard library, to this suite or to an installed package."""
     if name in sys.stdlib_module_names or name in OUR_PACKAGES or name == "__main__":
         return True
-    apart = {folder, Path.cwd().resolve()}
-    paths = [path for path in sys.path if path and Path(path).resolve() not in apart]
+    ignored = {folder, Path.cwd().resolve()}
+    paths = [path for path in sys.path if path and Path(path).resolve() not in ignored]
     for finder in sys.meta_path:
-        search = getattr(finder, "find_spec", None)
-        found = search(name, paths if finder is PathFinder else None) if search is not None else None
-        if found is not None and found.origin is not None:
+        find_spec = getattr(finder, "find_spec", None)
+        if find_spec is None:
+            continue
+        spec = find_spec(name, paths if finder is PathFinder else None)
+        if spec is not None and spec.origin is not None:
             return True
     return False
 
 
-def _take_out(names: set[str]) -> dict[str, ModuleType]:
-    """Forget these modules and their submodules; what was forgotten."""
-    taken = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in names}
-    for name in taken:
+def _unload(names: set[str]) -> dict[str, ModuleType]:
+    """Remove these modules and their submodules from `sys.modules`; returns the removed ones."""
+    removed = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in names}
+    for name in removed:
         del sys.modules[name]
-    return taken
+    return removed

@@ -1,4 +1,4 @@
-"""The search space: which hyperparameters move, over which values, and in which role."""
+"""The search space: which hyperparameters vary, over which values, and in which role."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,13 +14,17 @@ from study.question.config import TrialConfig, check_name
 Role = Literal["scientific", "nuisance"]
 Values = dict[str, Any]
 """Dotted names and their values."""
-MOST_TRIED = 5_000
-"""Combinations of two, and as many of three dimensions, that are tried when an experiment is loaded: 0.5 s of work."""
+MAX_COMBINATIONS_CHECKED = 5_000
+"""Bound on the combinations of two dimensions that loading an experiment checks, and on those of three. Takes 0.5 s."""
 
 
 @dataclass(frozen=True, slots=True)
 class Float:
-    """A real interval, ends included; `log` searches its logarithm."""
+    """A closed interval of real numbers. With `log`, the search works on the logarithm.
+
+    Raises:
+        ConfigError: the ends are not finite and ascending, or `log` meets a value that is not positive.
+    """
 
     low: float
     high: float
@@ -28,15 +32,20 @@ class Float:
 
     def __post_init__(self) -> None:
         if not -math.inf < self.low < self.high < math.inf or (self.log and self.low <= 0):
-            raise ConfigError(f"a Float needs finite low < high{', low > 0 with log' * self.log}; got {self!r}")
-        # An end written as 1 would pass for a whole number, which the values between are not.
+            with_log = ", low > 0 with log" if self.log else ""
+            raise ConfigError(f"a Float needs finite low < high{with_log}; got {self!r}")
+        # An end given as 1 would look like a whole number, unlike the values in between.
         for end in ("low", "high"):
             object.__setattr__(self, end, float(getattr(self, end)))
 
 
 @dataclass(frozen=True, slots=True)
 class Int:
-    """Whole numbers from low to high, ends included; `log` searches their logarithm."""
+    """Whole numbers from low to high, both included. With `log`, the search works on the logarithm.
+
+    Raises:
+        ConfigError: the ends are not whole and ascending, or `log` meets a value below 1.
+    """
 
     low: int
     high: int
@@ -45,11 +54,12 @@ class Int:
     def __post_init__(self) -> None:
         whole = type(self.low) is type(self.high) is int
         if not whole or not self.low < self.high or (self.log and self.low < 1):
-            raise ConfigError(f"an Int needs whole low < high{', low ≥ 1 with log' * self.log}; got {self!r}")
+            with_log = ", low ≥ 1 with log" if self.log else ""
+            raise ConfigError(f"an Int needs whole low < high{with_log}; got {self!r}")
 
 
 class _Listed:
-    """Values one by one, no order in the search unless a subclass says so."""
+    """A list of at least two different values. The search assumes no order unless a subclass defines one."""
 
     def __init__(self, *values: Any) -> None:
         if len(values) < 2 or len(set(values)) < len(values):
@@ -71,7 +81,7 @@ class Choice(_Listed):
 
 
 class Grid(_Listed):
-    """Numbers in ascending order: the search may use that neighbours are alike."""
+    """A list of numbers in ascending order. The search can use the fact that neighbouring values behave alike."""
 
     def __init__(self, *values: Any) -> None:
         super().__init__(*values)
@@ -83,7 +93,10 @@ Range = Float | Int | Choice | Grid
 
 
 class Together:
-    """Names that move as one; as a key of an experiment's ranges, its value lists tuples in the same order."""
+    """Names whose values change together.
+
+    It is a key of an experiment's ranges. The range lists tuples, one value for each name in the same order.
+    """
 
     def __init__(self, *names: str) -> None:
         if len(names) < 2:
@@ -102,7 +115,7 @@ Ranges = Mapping[str | Together, "Range | Sequence[tuple[Any, ...]]"]
 
 @dataclass(frozen=True, slots=True)
 class Dimension:
-    """One direction of the space: a hyperparameter, or several that move together."""
+    """One dimension of the space: a hyperparameter, or several that change together."""
 
     names: tuple[str, ...]
     range: Range
@@ -110,23 +123,24 @@ class Dimension:
 
     @property
     def label(self) -> str:
+        """The dotted names, joined by a plus sign."""
         return "+".join(self.names)
 
     @property
     def listed(self) -> tuple[Any, ...] | None:
-        """Its values one by one, or None where it is an interval."""
+        """The listed values, or None for an interval."""
         return self.range.values if isinstance(self.range, _Listed) else None
 
     @property
     def values(self) -> Sequence[Any]:
-        """Every value in order; empty for an interval of reals."""
+        """Every value in order. Empty for an interval of real numbers."""
         if isinstance(self.range, Int):
             return range(self.range.low, self.range.high + 1)
         return self.listed or ()
 
     @property
     def size(self) -> int | None:
-        """How many values it has, or None for an interval of reals."""
+        """The number of values, or None for an interval of real numbers."""
         match self.range:
             case Float():
                 return None
@@ -137,7 +151,7 @@ class Dimension:
 
     @property
     def samples(self) -> tuple[Any, ...]:
-        """Its values one by one, or the ends and the middle of an interval."""
+        """The listed values, or the ends and the middle of an interval."""
         match self.range:
             case Float(low, high):
                 return low, (low + high) / 2, high
@@ -147,13 +161,14 @@ class Dimension:
                 return self.range.values
 
     def settings(self, value: Any) -> Values:
-        """The dotted values that one value of this dimension stands for."""
-        return dict(zip(self.names, value if len(self.names) > 1 else (value,), strict=True))
+        """The hyperparameters that one value of this dimension sets, by dotted name."""
+        values = value if len(self.names) > 1 else (value,)
+        return dict(zip(self.names, values, strict=True))
 
     def value_in(self, config: Mapping[str, Any]) -> Any:
-        """Where a config (dotted) stands in this dimension, or None if outside of its range."""
-        found = tuple(config[name] for name in self.names)
-        value: Any = found if len(self.names) > 1 else found[0]
+        """The value that a config (by dotted name) has in this dimension, or None if it is outside the range."""
+        values = tuple(config[name] for name in self.names)
+        value: Any = values if len(self.names) > 1 else values[0]
         match self.range:
             case Float(low, high) | Int(low, high):
                 return value if low <= value <= high else None
@@ -161,7 +176,7 @@ class Dimension:
                 return next((listed for listed in self.range.values if listed == value), None)
 
     def describe(self) -> dict[str, Any]:
-        """The dimension as plain values, for the record and the screen."""
+        """The dimension as plain values, for the record and for display."""
         match self.range:
             case Float(low, high, log) | Int(low, high, log):
                 content: dict[str, Any] = {"low": low, "high": high, "log": log}
@@ -172,13 +187,13 @@ class Dimension:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Every dimension, scientific ones first."""
+    """All dimensions, the scientific ones first."""
 
     dimensions: tuple[Dimension, ...]
 
     @property
     def size(self) -> int | None:
-        """Number of different configurations, or None if there is an interval of reals."""
+        """The number of different configurations, or None if a dimension is an interval of real numbers."""
         total = 1
         for dimension in self.dimensions:
             if dimension.size is None:
@@ -188,31 +203,46 @@ class Space:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Every dotted name that varies."""
         return tuple(name for dimension in self.dimensions for name in dimension.names)
 
     def cells(self) -> Iterator[dict[str, Any]]:
-        """Every configuration as dimension label -> value; only for a space that has a size."""
+        """Every configuration as dimension label -> value. Requires a space that has a size."""
         for values in product(*(d.values for d in self.dimensions)):
             yield {d.label: v for d, v in zip(self.dimensions, values, strict=True)}
 
     def settings(self, point: Mapping[str, Any]) -> Values:
-        """Dotted values of one point (dimension label -> value)."""
-        return {k: v for d in self.dimensions for k, v in d.settings(point[d.label]).items()}
+        """The hyperparameters that a point (dimension label -> value) sets, by dotted name."""
+        settings: Values = {}
+        for dimension in self.dimensions:
+            settings |= dimension.settings(point[dimension.label])
+        return settings
 
     def locate(self, config: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The point at which a config (dotted) stands, or None where it is no configuration of this space."""
-        moving = {*self.names, "seed"}
-        if any(config[name] != value for name, value in base.items() if name not in moving):
+        """The point (dimension label -> value) of a config, or None if the config lies outside this space.
+
+        Args:
+            config, base: values by dotted name. Apart from the space's dimensions and the seed they must be equal.
+        """
+        varying = {*self.names, "seed"}
+        if any(config[name] != value for name, value in base.items() if name not in varying):
             return None
         point = {d.label: d.value_in(config) for d in self.dimensions}
         return None if None in point.values() else point
 
     def describe(self) -> list[dict[str, Any]]:
+        """The dimensions as plain values."""
         return [dimension.describe() for dimension in self.dimensions]
 
 
 def recorded_space(described: Mapping[str, Mapping[str, Any]]) -> Space:
-    """The space that the first line of a record describes (label -> `Dimension.describe`)."""
+    """The space that the first line of a record describes.
+
+    Args:
+        described: what `Dimension.describe` returned, by label.
+    Raises:
+        SuiteError: a range is of an unknown kind.
+    """
     return Space(tuple(_recorded(content) for content in described.values()))
 
 
@@ -229,18 +259,22 @@ def _recorded(content: Mapping[str, Any]) -> Dimension:
         case "Grid":
             range_ = Grid(*values)
         case other:
-            raise SuiteError(f"the record's search space has a range of an unknown kind, {other!r}")
+            raise SuiteError(
+                f"the record's search space has a range of kind {other!r}: expected Float, Int, Choice or Grid; update "
+                "this suite, or restore the record from a copy"
+            )
     return Dimension(tuple(content["names"]), range_, content["role"])
 
 
 def build_space(base: TrialConfig, scientific: Ranges, nuisance: Ranges) -> Space:
-    """The space of an experiment; values of up to three dimensions at once are tried on its base config.
+    """Build the space of an experiment and check its values on the base config.
 
-    No rule of the config concerns more than three, so what a sampler combines later is legal. Of very many
-    combinations a part is tried (`_combined`), the same part each time.
+    Values of up to three dimensions are checked together. No rule of the config concerns more than three fields, so
+    every configuration that a sampler proposes later is legal. If there are too many combinations, a part of them is
+    checked (`_combined`), the same part each time.
 
     Raises:
-        ConfigError: a name is unknown or moves twice, or a value is not legal.
+        ConfigError: a name is unknown or has two ranges, or a value is not legal.
     """
     dimensions: list[Dimension] = []
     roles: tuple[tuple[Role, Ranges], ...] = (("scientific", scientific), ("nuisance", nuisance))
@@ -253,51 +287,62 @@ def build_space(base: TrialConfig, scientific: Ranges, nuisance: Ranges) -> Spac
             raise ConfigError(f"{name} is given two ranges; keep one")
     for dimension in dimensions:
         for value in dimension.samples:
-            _try(base, {dimension: value})
+            _check_point(base, {dimension: value})
     for count in (2, 3):
-        for some, values in _combined(dimensions, count):
-            _try(base, dict(zip(some, values, strict=True)))
+        for group, values in _combined(dimensions, count):
+            _check_point(base, dict(zip(group, values, strict=True)))
     return space
 
 
 def _combined(dimensions: Sequence[Dimension], count: int) -> Iterator[tuple[tuple[Dimension, ...], tuple[Any, ...]]]:
-    """So many dimensions with values to be tried together: all up to MOST_TRIED, else a part of each group."""
+    """Groups of `count` dimensions, each with values to check together.
+
+    Yields every combination if there are at most MAX_COMBINATIONS_CHECKED of them, else an equal part of each group.
+    """
     groups = list(combinations(dimensions, count))
-    sizes = [prod(len(dimension.samples) for dimension in some) for some in groups]
-    share = MOST_TRIED // max(1, len(groups))
-    for some, size in zip(groups, sizes, strict=True):
-        if sum(sizes) <= MOST_TRIED or size <= share:
-            yield from ((some, values) for values in product(*(dimension.samples for dimension in some)))
+    sizes = [prod(len(dimension.samples) for dimension in group) for group in groups]
+    share = MAX_COMBINATIONS_CHECKED // max(1, len(groups))
+    for group, size in zip(groups, sizes, strict=True):
+        combined: Iterator[tuple[Any, ...]]
+        if sum(sizes) <= MAX_COMBINATIONS_CHECKED or size <= share:
+            combined = product(*(dimension.samples for dimension in group))
         else:
-            yield from ((some, values) for values in _part(some, share))
+            combined = _part(group, share)
+        for values in combined:
+            yield group, values
 
 
-def _part(some: Sequence[Dimension], share: int) -> Iterator[tuple[Any, ...]]:
+def _part(group: Sequence[Dimension], share: int) -> Iterator[tuple[Any, ...]]:
     """About `share` combinations of values, the same ones each time.
 
-    First the ends of what has an order, for most rules set a bound, with every value of what has none; then others,
-    drawn from all.
+    The ends of ordered ranges come first, because most rules set a bound. They are combined with every value of the
+    unordered ranges. If that leaves room, random combinations of all values follow.
     """
-    draw = Random(" ".join(dimension.label for dimension in some))
-    telling = [d.samples if isinstance(d.range, Choice) else (d.samples[0], d.samples[-1]) for d in some]
-    size = prod(map(len, telling))
+    generator = Random(" ".join(dimension.label for dimension in group))
+    values_of = [d.samples if isinstance(d.range, Choice) else (d.samples[0], d.samples[-1]) for d in group]
+    size = prod(map(len, values_of))
     if size <= share:
-        yield from product(*telling)
-        share, telling = share - size, [dimension.samples for dimension in some]
+        yield from product(*values_of)
+        share -= size
+        values_of = [dimension.samples for dimension in group]
     for _ in range(share):
-        yield tuple(draw.choice(values) for values in telling)
+        yield tuple(generator.choice(values) for values in values_of)
 
 
-def _try(base: TrialConfig, point: Mapping[Dimension, Any]) -> None:
+def _check_point(base: TrialConfig, point: Mapping[Dimension, Any]) -> None:
+    """Raise ConfigError if the base config with these values is not legal."""
+    settings: Values = {}
+    for dimension, value in point.items():
+        settings |= dimension.settings(value)
     try:
-        values = {k: v for dimension, value in point.items() for k, v in dimension.settings(value).items()}
-        base.with_values(values, counted=False)
+        base.with_values(settings, counted=False)
     except ConfigError as exc:
         where = ", ".join(f"{dimension.label} = {value!r}" for dimension, value in point.items())
         raise ConfigError(f"search space, {where}: {exc}") from exc
 
 
 def _dimension(key: str | Together, content: "Range | Sequence[tuple[Any, ...]]", role: Role) -> Dimension:
+    """One entry of an experiment's ranges as a dimension."""
     names = key.names if isinstance(key, Together) else (key,)
     for name in names:
         check_name(name)

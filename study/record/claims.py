@@ -1,8 +1,8 @@
-"""The folder `owners`: one file for each owner that a study ever had, named by its epoch.
+"""The folder `owners` with one file per owner that a study has had, named by the owner's epoch.
 
-A file is created exclusively, and that is the claim: however many processes try from however many hosts, one of them
-has the epoch. It is the fence too: an owner whose epoch is not the highest has been replaced. The file of an owner that
-recorded anything stays, so a host that sees an old listing cannot claim its epoch again. The file's time is the lease.
+Creating the file exclusively is the claim: if several processes on any hosts try, only one gets the epoch. The file is
+also the fence: an owner whose epoch is not the highest has been replaced. The file of an owner that recorded something
+stays, so that a host with an outdated listing cannot claim the same epoch again. The time of the file is the lease.
 """
 
 import json
@@ -21,16 +21,16 @@ from sr_core.process.locks import CANNOT_EXCLUDE, REMEDIES, age, create_exclusiv
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """What an owner said of itself."""
+    """An owner of a study, as it described itself."""
 
     content: dict[str, Any]
-    """Its host, machine, pid, since when (Unix time); empty if that cannot be read."""
+    """Its host, machine, pid and start (since, as Unix time). Empty if this cannot be read."""
     path: Path
-    """Of its claim."""
+    """The file that is its claim."""
 
     @property
     def left(self) -> bool:
-        """Whether it gave the study back by itself."""
+        """True if the owner has released the study by itself."""
         return "ended" in self.content
 
     def silence(self) -> float:
@@ -48,7 +48,7 @@ class Claims:
     folder: Path
 
     def newest(self) -> int:
-        """The epoch of the present or last owner; 0 if there was none."""
+        """The epoch of the current or last owner; 0 if there was none."""
         return newest_epoch(self.folder)
 
     def owner(self, epoch: int) -> Owner | None:
@@ -60,10 +60,10 @@ class Claims:
             return None
 
     def claim(self, epoch: int, content: dict[str, Any]) -> bool:
-        """Become the owner with this epoch; False if another process did.
+        """Try to become the owner with this epoch; returns False if another process has it.
 
         Raises:
-            SuiteError: the file system cannot keep two processes apart.
+            SuiteError: this file system cannot exclude two owners.
         """
         self.folder.mkdir(exist_ok=True)
         path = self._path(epoch)
@@ -84,20 +84,20 @@ class Claims:
         return created
 
     def leave(self, epoch: int, content: dict[str, Any]) -> None:
-        """Let others know that this owner is gone, so that they need not wait."""
+        """Record that this owner has ended, so that others do not have to wait."""
         path = self._path(epoch)
-        aside = unique_name(path)
-        aside.write_text(json.dumps({**content, "ended": time.time()}))
-        aside.replace(path)
+        temporary = unique_name(path)
+        temporary.write_text(json.dumps({**content, "ended": time.time()}))
+        temporary.replace(path)
 
     def forget(self, epoch: int) -> None:
         """Remove the claim of an owner that recorded nothing."""
         self._path(epoch).unlink(missing_ok=True)
-        with suppress(OSError):  # not the only one
+        with suppress(OSError):  # there are other claims
             self.folder.rmdir()
 
     def renew(self, epoch: int) -> None:
-        """Give a sign of life."""
+        """Renew the lease."""
         os.utime(self._path(epoch))
 
     def _path(self, epoch: int) -> Path:
@@ -105,7 +105,12 @@ class Claims:
 
 
 class Renewal:
-    """Gives signs of life from a thread of its own, one every so many seconds, until it is ended."""
+    """A background thread that gives signs of life at regular intervals, until `end` is called.
+
+    Args:
+        seconds: time between two signs.
+        signs: functions that give a sign of life.
+    """
 
     def __init__(self, seconds: float, *signs: Callable[[], None]) -> None:
         self._seconds = seconds
@@ -115,36 +120,36 @@ class Renewal:
         self._thread.start()
 
     def end(self) -> None:
+        """Stop the thread."""
         self._ended.set()
-        self._thread.join(timeout=1.0)  # not longer: a file system that is away may hold it
+        self._thread.join(timeout=1.0)  # no longer than that: an unreachable file system may block the thread
 
     def _renew(self) -> None:
         while not self._ended.wait(self._seconds):
             for sign in self._signs:
-                with suppress(
-                    OSError, ValueError
-                ):  # a file system that is away for a while; a file that is closed by now
+                # OSError: the file system is unreachable for a while. ValueError: the file has been closed.
+                with suppress(OSError, ValueError):
                     sign()
 
 
 def content_of(path: Path) -> dict[str, Any]:
-    """What an owner said of itself in this file; empty if it cannot be read."""
+    """What an owner wrote about itself into this file; empty if it cannot be read."""
     with path.open() as file:
         return read_content(file)
 
 
 def read_content(file: IO[str]) -> dict[str, Any]:
-    """The same from an open file."""
+    """What an owner wrote about itself into this open file; empty if it cannot be read."""
     file.seek(0)
     try:
-        found = json.loads(file.read())
+        content = json.loads(file.read())
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def rewrite(file: IO[str], content: dict[str, Any] | None) -> None:
-    """Let the file hold this and no more, on the disk; None empties it."""
+    """Replace the content of the file, on the disk. None empties the file."""
     file.truncate(0)
     if content is not None:
         file.write(json.dumps(content))
@@ -153,7 +158,7 @@ def rewrite(file: IO[str], content: dict[str, Any] | None) -> None:
 
 
 def claim_in_words(content: dict[str, Any]) -> str:
-    """An owner by its process, host and time, as messages name it."""
+    """The text by which messages name an owner: its process, host and start."""
     try:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(content["since"]))
         return f"process {content['pid']} on {content['host']} since {since}"

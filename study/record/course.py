@@ -1,8 +1,8 @@
-"""Another study's course, to be run again: which configurations it tried, and where it pruned them.
+"""The course of another study that is replayed: which configurations it tried, and where it pruned them.
 
-With several slots the order in which trials end varies from run to run, and so do the proposals drawn from it. A study
-that replays another one's journal trains the same trials to the same counts under the same settings, whatever the
-order, so that two runs can be compared bit by bit.
+With several slots, the order in which trials end varies between runs. The proposals depend on that order. A study that
+replays another study's journal trains the same trials to the same patch counts under the same settings, in any order.
+Two runs can then be compared bit by bit.
 """
 
 from collections.abc import Mapping
@@ -21,34 +21,36 @@ from study.record.journal import read
 
 @dataclass(frozen=True, slots=True)
 class RecordedCourse:
-    """What was decided in a study."""
+    """The decisions of a study."""
 
     configs: Mapping[int, TrialConfig]
-    """By trial number, references left out."""
+    """Configuration of each search trial by its number."""
     pruned_at: Mapping[int, int]
-    """Patches at which a trial was pruned."""
+    """Patches at which a trial was pruned, by trial number."""
     runtime: Mapping[str, Any]
-    """The settings that decide bits."""
+    """The settings that affect bits."""
     format: int
-    """Of the journal, which says what its settings leave out."""
+    """Format of the journal. It determines which settings an older journal leaves out."""
     max_bicubic_psnr: float | None
-    """The bound for validation crops, so that scores can be compared; None if the study recorded none."""
+    """The bound for validation crops in dB, which makes scores comparable. None if the study has no bound."""
 
     def point(self, number: int, space: Space, base: TrialConfig) -> dict[str, Any] | None:
-        """Where in the space that trial stands; None where the other study had come to its end.
+        """The point of a trial in the space, or None if the replayed study has no such trial.
 
         Raises:
-            SuiteError: it stands outside.
+            SuiteError: the trial lies outside the space.
         """
         if number not in self.configs:
             return None
         point = space.locate(self.configs[number].dotted(), base.dotted())
         if point is None:
-            raise SuiteError(f"replay: trial {number} lies outside this experiment's space; give it the other's")
+            raise SuiteError(
+                f"replay: trial {number} lies outside this experiment's space; use the space of the replayed study"
+            )
         return point
 
     def digest(self) -> str:
-        """16 hex digits, equal where all decisions are."""
+        """16 hex digits, equal if all decisions are equal."""
         configs = [(number, config.recorded()) for number, config in sorted(self.configs.items())]
         return short_digest([configs, sorted(self.pruned_at.items())])
 
@@ -61,7 +63,7 @@ def course_of(journal: Path) -> RecordedCourse:
         SuiteError: there is no such journal, or it is damaged.
     """
     if not journal.is_file():
-        raise SuiteError(f"replay of {journal}: no such journal")
+        raise SuiteError(f"replay: there is no journal {journal}; check the path in the experiment")
     configs: dict[int, TrialConfig] = {}
     pruned_at: dict[int, int] = {}
     runtime: Mapping[str, Any] = {}
@@ -69,7 +71,8 @@ def course_of(journal: Path) -> RecordedCourse:
     bound: float | None = None
     for event in read(journal):
         if isinstance(event, StudyOpened):
-            runtime, format = event.runtime, event.format
+            runtime = event.runtime
+            format = event.format
             bound = max_bicubic_psnr(event)
         elif isinstance(event, Proposed) and event.role == "search":
             configs[event.trial] = TrialConfig.from_json(event.config)
@@ -79,7 +82,7 @@ def course_of(journal: Path) -> RecordedCourse:
 
 
 def described(experiment: Experiment) -> dict[str, Any]:
-    """The experiment as plain values, with the digest of the course that it replays, if it replays one.
+    """The experiment as plain values. If it replays a course, they include the digest of that course.
 
     Raises:
         SuiteError: there is no such journal, or it is damaged.

@@ -1,4 +1,4 @@
-"""Everything that can happen in a study. The journal holds these; all else is derived from them."""
+"""The events of a study. The journal holds them, and everything else is derived from them."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -7,11 +7,11 @@ from typing import Any, Literal
 from sr_core.process.stored import FIRST_FORMAT, newer_fields, since, written
 
 FORMAT = 2
-"""Version of what a journal may hold: its events, settings and hyperparameters.
+"""Version of the events, settings and hyperparameters that a journal can hold.
 
-New journals get this one. Journals of every earlier one are read and continued; a journal of a later one is refused,
-not guessed at. A release that adds to any of the three raises it by one and declares each new field with
-`sr_core.process.stored.since`.
+New journals have this format. Journals of every earlier format are read and continued. A journal of a later format is
+an error. A release that adds an event, a setting or a hyperparameter raises the format by one and declares each new
+field with `sr_core.process.stored.since`.
 
 1. Version 0.1.
 2. Version 0.2: `runtime.flush_subnormals`, `runtime.cudnn`, `Concluded.missing`; `runtime.precision` may be tf32.
@@ -19,74 +19,95 @@ not guessed at. A release that adds to any of the three raises it by one and dec
 
 
 class UnknownFormatError(ValueError):
-    """A journal is of a format that this version does not know."""
+    """A journal has a format that this version does not know."""
 
 
 def check_format(format: object) -> None:
-    """Raises UnknownFormatError, which says what to do, unless this version reads journals of that format."""
+    """Check that this version can read journals of a format.
+
+    Raises:
+        UnknownFormatError: it cannot. The message says what to do.
+    """
     if isinstance(format, int) and not isinstance(format, bool) and FIRST_FORMAT <= format <= FORMAT:
         return
     if isinstance(format, int) and format > FORMAT:
-        what = "a newer version of this suite wrote it; update this one, or take that one"
+        remedy = "a newer version of this suite wrote it; update this suite"
     else:
-        what = f"no version wrote that; expected a whole number from {FIRST_FORMAT} on; restore the file from a copy"
-    raise UnknownFormatError(f"expected journal format {FORMAT}, got {format!r}: {what}")
+        remedy = (
+            f"no version writes it: a format is a whole number from {FIRST_FORMAT} on; restore the file from a copy"
+        )
+    raise UnknownFormatError(f"expected journal format {FORMAT}, got {format!r}: {remedy}")
 
 
 Scores = Mapping[str, float]
-"""Metric values by MLflow name, e.g. {"val/psnr": 31.2}."""
+"""Metric values by MLflow name, for example {"val/psnr": 31.2}. PSNR is in dB."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
-    """Something that happened, at a Unix time in seconds."""
+    """Something that happened in a study."""
 
     time: float
+    """Unix time in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudyOpened(Event):
-    """The first line of every journal: the question and all that may not change underneath."""
+    """The first line of every journal: the question and everything else that may not change during the study."""
 
     format: int
+    """See FORMAT."""
     study: str
     experiment: str
+    """Name of the experiment's file, without its suffix."""
     seed: int
     question: Mapping[str, Any]
-    """Space, base config, references, protocol, rungs, data fingerprint; `digest` is over exactly this."""
+    """Search space, base config, references, evaluation protocol, rungs and data fingerprint."""
     digest: str
+    """Digest of `question`."""
     text: str
     """The question in words."""
     runtime: Mapping[str, Any]
-    """Resolved settings that decide bits (sr_core.training.runtime)."""
+    """Resolved settings that affect bits (`sr_core.training.runtime`)."""
     data: Mapping[str, Any]
-    """origin, folder (what --data was), store (relative to the root), images [split, name, pixel digest], left_out
-    (names by the settings that leave them out), not_used (count and first name of what else the folder holds, by kind;
-    absent before 0.2), crops, without_detail (names of validation images that give no crop; absent before 0.2),
-    baseline (bicubic's scores on the crops), leaks [kind, training image, set, held-out image] that were
-    allowed."""
+    """The images of the study:
+
+    - origin: a description of where they come from;
+    - folder: the value of --data, or None;
+    - store: path of the patch store, relative to the root;
+    - pictures: rows [split, name, pixel digest], one for each image;
+    - left_out: names of images that a setting leaves out, by setting;
+    - not_used: count and first name of the other files in the folder, by kind (absent before 0.2);
+    - crops: settings of the validation crops;
+    - without_detail: names of validation images that give no crop (absent before 0.2);
+    - baseline: scores of bicubic enlargement on the crops;
+    - leaks: rows [kind, training image, set, held-out image] that were allowed."""
 
 
 def max_bicubic_psnr(opened: StudyOpened) -> float | None:
-    """PSNR [dB] that bicubic enlargement stays below on each of this study's crops; None if it knows no such bound."""
+    """Upper bound in dB for the PSNR of bicubic enlargement on each validation crop; None if the study has no bound."""
     bound: float | None = opened.data.get("crops", {}).get("max_bicubic_psnr")
     return bound
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SessionStarted(Event):
-    """A coordinator took the study. `epoch` counts owners."""
+    """A session began: a coordinator became the owner of the study."""
 
     epoch: int
+    """Number of the owner, counted from 1."""
     host: str
     pid: int
     trials: int
-    """Search trials asked for."""
+    """Number of search trials requested."""
     provenance: Mapping[str, Any]
+    """Code, versions and machine (`study.record.provenance.collect`)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SessionEnded(Event):
+    """A session ended by itself. If it was killed, this event is missing."""
+
     epoch: int
     reason: Literal["complete", "interrupted", "terminated", "timeout", "failures", "exhausted"]
     detail: str = ""
@@ -94,42 +115,51 @@ class SessionEnded(Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialEvent(Event):
+    """Something that happened to a trial."""
+
     trial: int
+    """Number of the trial."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Proposed(TrialEvent):
+    """A trial was added to the study."""
+
     role: Literal["search", "reference", "replicate", "training"]
     name: str
-    """A reference's name, also on its replicates; `finalist k` on a finalist's; empty for a proposal of the sampler."""
+    """The name of a reference, also for its replicates. `finalist k` for the replicates of a finalist. Empty for a
+    proposal of the sampler."""
     config: Mapping[str, Any]
+    """The complete configuration (`TrialConfig.to_json`)."""
     config_hash: str
     values: Mapping[str, Any]
-    """The swept dotted names and what they were set to."""
+    """The values of the search space's hyperparameters, by dotted name."""
     of: int | None = None
-    """The trial that a replicate trains again."""
+    """The trial that a replicate retrains."""
     replicate: int = 0
-    """Which fresh seed a replicate has, from 1; 0 for every other trial."""
+    """Number of a replicate's seed, counted from 1. 0 for every other trial."""
     initial: str = ""
-    """Digest of the weights that a training starts from; empty: those of its config's seed."""
+    """Digest of the weights that a training starts from. Empty if it starts from random weights."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Started(TrialEvent):
-    """A slot began the trial, from nothing or (patches > 0) from a checkpoint."""
+    """A slot started the trial from scratch or, if `patches` is positive, from a checkpoint."""
 
     slot: int
     epoch: int
+    """The session (`SessionStarted.epoch`)."""
     patches: int
+    """Patches that the trial was trained on before."""
     source: str
     """Hash of the code that trains it."""
     hardware: str = ""
-    """The model of the GPU that trains it, or of the CPU."""
+    """Model of the GPU or CPU that trains it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ticked(TrialEvent):
-    """A sign of life; for display, never journaled."""
+    """Progress of a running trial, for display only. It is never written to the journal."""
 
     patches: int
     loss: float
@@ -137,29 +167,34 @@ class Ticked(TrialEvent):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Validated(TrialEvent):
-    """One validation. Its numbers, not its time, are what a repetition must reproduce."""
+    """A trial was validated. A reproduction must give the same numbers, but not the same times."""
 
     patches: int
+    """Patches trained on so far."""
     scores: Scores
     loss: float
+    """Training loss."""
     learning_rate: float
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """Wall time since the trial's last start by what it went into: start-up, steps, validations, recording."""
+    """Wall time in seconds since the trial's last start, by activity: start-up, steps, validations, recording."""
     load: Mapping[str, float] = field(default_factory=dict)
-    """Of the trial's own device since the last validation (sr_core.training.load)."""
+    """Load of the trial's device since the last validation (`sr_core.training.load`)."""
 
     def numbers(self) -> tuple[object, ...]:
+        """The values that a reproduction must give again."""
         return self.patches, dict(self.scores), self.loss, self.learning_rate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpointed(TrialEvent):
+    """A checkpoint was written."""
+
     patches: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MicroBatchReduced(TrialEvent):
-    """Memory ran out: from `patches` on, that many patches of a batch went through the network at once."""
+    """Memory ran out. After `patches`, a batch passes through the network in parts of `micro_batch` patches."""
 
     patches: int
     micro_batch: int
@@ -167,21 +202,21 @@ class MicroBatchReduced(TrialEvent):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finished(TrialEvent):
-    """Trained to the full budget."""
+    """A trial was trained to the full budget."""
 
     patches: int
     scores: Scores
     per_image: tuple[tuple[str, float, float], ...]
-    """(validation crop, PSNR in dB, SSIM)."""
+    """Rows (validation crop, PSNR in dB, SSIM)."""
     weights: str
     """Digest of the averaged weights."""
     seconds: Mapping[str, float]
-    """Wall time since the last start by what it went into."""
+    """Wall time in seconds since the last start, by activity."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pruned(TrialEvent):
-    """Stopped at a rung because others stood better there."""
+    """A trial was stopped at a rung because others scored higher there."""
 
     patches: int
     reason: str
@@ -189,7 +224,7 @@ class Pruned(TrialEvent):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerLost(TrialEvent):
-    """The worker that trained it died or hung; the trial goes on from its checkpoint on another one."""
+    """The worker that trained the trial died or hung. The trial continues from its checkpoint on another worker."""
 
     slot: int
     reason: str
@@ -197,20 +232,22 @@ class WorkerLost(TrialEvent):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Paused(TrialEvent):
-    """Waits at a rung with a checkpoint, to go on if it comes to stand among the best there."""
+    """A trial waits at a rung with a checkpoint. It continues if it is among the best there later."""
 
     patches: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resumed(TrialEvent):
-    """Goes on from the rung where it waited."""
+    """A paused trial continues from the rung where it waited."""
 
     patches: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failed(TrialEvent):
+    """A trial ended without a result."""
+
     cause: Literal["diverged", "out of memory", "input", "bug", "worker lost"]
     reason: str
     traceback: str = ""
@@ -218,7 +255,7 @@ class Failed(TrialEvent):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Warned(Event):
-    """Something that people should see and that changes no state."""
+    """A warning for the user. It does not affect what the study does."""
 
     message: str
     trial: int | None = None
@@ -226,31 +263,32 @@ class Warned(Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Concluded(Event):
-    """The result was evaluated and written: the winner on the whole validation images and the benchmarks."""
+    """The winner was evaluated on the whole validation images and the benchmarks, and the results were written."""
 
     best: int
+    """Number of the winning trial."""
     counted: int
-    """Search trials that the conclusion is drawn from; more of them call for a new one."""
+    """Number of search trials that the conclusion is based on. If there are more later, a new conclusion is drawn."""
     replicates: int = 0
-    """Replicates that had ended; more of them call for a new one, too."""
+    """Number of replicates that had ended. If there are more later, a new conclusion is drawn."""
     scores: Scores
-    """Means of the winner, e.g. {"valid/psnr": …, "set5/psnr": …}, and of bicubic beside them."""
+    """Mean scores of the winner and of bicubic enlargement, for example {"valid/psnr": …, "set5/psnr": …}."""
     per_image: tuple[tuple[str, str, float, float], ...]
-    """(set, image, PSNR in dB, SSIM) of the winner."""
+    """Rows (set, image, PSNR in dB, SSIM) of the winner."""
     files: tuple[str, ...]
-    """Written results, relative to the study's folder."""
+    """The results that were written, relative to the study's folder."""
     missing: tuple[str, ...] = since(2, implied=(), default=())
-    """Results that could not be made, each with a warning among the notes; the next session tries them again."""
+    """Results that could not be written. The notes hold a warning for each, and the next session retries them."""
     notes: tuple[str, ...] = ()
-    """What was found beside the winner, in words: arms, importances, warnings."""
+    """Findings other than the winner, in words: arms, importances, warnings."""
 
 
 STORED_NAMES: dict[type[Event], str] = {Validated: "Progress", MicroBatchReduced: "Reduced"}
-"""What a journal calls an event whose class has been renamed since version 0.1."""
+"""Names in a journal for the events whose class was renamed after version 0.1."""
 
 
 def stored_name(kind: type[Event]) -> str:
-    """What a journal calls this kind of event; it never changes."""
+    """The name of this kind of event in a journal. It never changes."""
     return STORED_NAMES.get(kind, kind.__name__)
 
 
@@ -264,20 +302,24 @@ _KINDS: dict[str, type[Event]] = {
 
 
 def to_json(event: Event) -> dict[str, Any]:
-    """The event as plain values, its kind first.
+    """The event as plain values, with its kind first.
 
-    Without newer fields that say nothing new: then an older version reads a line that was appended to its journal.
+    Newer fields are left out if they have the value that older code implied. Older versions can then read lines that
+    this version adds to their journals.
     """
-    kind, values = type(event), asdict(event)
-    return {"event": stored_name(kind), **(written(kind, values) if newer_fields(kind) else values)}
+    kind = type(event)
+    values = asdict(event)
+    if newer_fields(kind):
+        values = written(kind, values)
+    return {"event": stored_name(kind), **values}
 
 
 def from_json(stored: Mapping[str, Any]) -> Event:
-    """The event that `to_json` described, of this version or an older one.
+    """The event that `to_json` of this version or an older one described.
 
     Raises:
-        UnknownFormatError: it is the first one of a journal whose format this version does not know.
-        KeyError or TypeError: it is anything else.
+        UnknownFormatError: it is the first event of a journal in a format that this version does not know.
+        KeyError or TypeError: it is not an event.
     """
     values = dict(stored)
     kind = _KINDS[values.pop("event")]

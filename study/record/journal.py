@@ -1,9 +1,9 @@
-"""The record of a study: append-only JSON lines, one writer, a checksum per line (contract 3).
+"""The record of a study: append-only JSON lines with one writer and a checksum per line (promise 3).
 
-A line is the event's JSON with its sequence number first and, last, 16 hex digits of BLAKE2b over everything
-before them. A tail that a kill tore is dropped by the next writer and ignored by readers; a damaged line
-anywhere else is an error, because what follows it would be interpreted without it. A journal that was published is
-the same lines in a gzip file (`.gz`): readers unpack it on the way, and nobody writes to it.
+A line is the JSON of an event. Its first key is the sequence number. Its last key is the checksum: 16 hex digits of
+BLAKE2b over everything before it. If a kill cuts the last line short, readers ignore that line and the next writer
+removes it. A damaged line anywhere else is an error, because the lines after it may depend on it. A published journal
+is a gzip file (`.gz`) with the same lines. It is only read, never written to.
 """
 
 import gzip
@@ -25,35 +25,41 @@ from study.record import events
 from study.record.events import Event, StudyOpened, to_json
 
 _parse = json.JSONDecoder().raw_decode
-"""What json.loads does, without what takes it half its time on a short line."""
+"""A faster json.loads for short lines: it skips the checks that take half of the time."""
 
 
 class JournalError(SuiteError):
-    """The record is damaged or of another format."""
+    """The record is damaged or has another format."""
 
 
 class UnknownJournalError(JournalError):
-    """The record is of a format that this version does not know, which says nothing about its content."""
+    """The record has a format that this version does not know. Its content may still be intact."""
 
 
 class TornLineError(ValueError):
-    """A line does not match its checksum: its writing was cut short, or it was damaged."""
+    """A line does not match its checksum, because writing it was interrupted or it was damaged."""
 
 
 def encode(seq: int, event: Event) -> bytes:
-    """One line of the journal, newline included. Raises ValueError for NaN and infinities: JSON has none."""
+    """One line of the journal, including the newline.
+
+    Raises:
+        ValueError: a value is NaN or infinite, which JSON cannot express.
+    """
     content = json.dumps({"seq": seq, **events.to_json(event)}, separators=(",", ":"), allow_nan=False)
     body = content[:-1].encode()
     return body + b',"sum":"' + _checksum(body) + b'"}\n'
 
 
 def decode(line: bytes) -> tuple[int, Event]:
-    """(sequence number, event) of one line, newline included.
+    """The sequence number and the event of one line.
 
+    Args:
+        line: one line, including the newline.
     Raises:
-        TornLineError: it is not what was written, or not all of it.
-        UnknownFormatError: it is the first line of a journal that this version does not know.
-        ValueError: it is, and no event of this format.
+        TornLineError: the line is damaged or incomplete.
+        UnknownFormatError: it is the first line of a journal in a format that this version does not know.
+        ValueError: the line is intact, but it is not an event of this format.
     """
     body, mark, rest = line.rpartition(b',"sum":"')
     if not mark or rest != _checksum(body) + b'"}\n':
@@ -62,10 +68,10 @@ def decode(line: bytes) -> tuple[int, Event]:
         text = body.decode() + "}"
         content, end = _parse(text)
         if end != len(text):
-            raise ValueError("has more than one object")
+            raise ValueError("has more than one JSON object")
         return content.pop("seq"), events.from_json(content)
     except (KeyError, TypeError) as exc:
-        raise ValueError(f"is no event of format {events.FORMAT} ({exc})") from exc
+        raise ValueError(f"is not an event of format {events.FORMAT} ({exc})") from exc
 
 
 def _checksum(body: bytes) -> bytes:
@@ -74,38 +80,45 @@ def _checksum(body: bytes) -> bytes:
 
 @dataclass
 class JournalPosition:
-    """How far a journal was read."""
+    """How much of a journal has been read."""
 
     count: int = 0
-    """Events."""
+    """Number of events."""
     end: int = 0
-    """Bytes of their lines."""
+    """Length of their lines in bytes."""
 
 
 def read(path: Path, place: JournalPosition | None = None) -> Iterator[Event]:
-    """The events of a journal, also while it is being written; `place` is moved along.
+    """Iterate over the events of a journal. The journal may be written to at the same time.
 
+    Args:
+        place: is updated after each event.
     Raises:
-        JournalError: a line before the last is damaged, out of sequence, or of another format.
+        JournalError: a line before the last is damaged, out of sequence, or in another format.
     """
     for event, end in _lines(path):
         if place is not None:
-            place.count, place.end = place.count + 1, end
+            place.count += 1
+            place.end = end
         yield event
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """The lines of a journal, compressed or not, as a file. Raises JournalError where its compression is damaged."""
+    """Open a journal, compressed or not, as a file of lines.
+
+    Raises:
+        JournalError: the compressed file is damaged.
+    """
     try:
         with path.open("rb") as file:
             yield cast(BinaryIO, gzip.GzipFile(fileobj=file)) if path.suffix == ".gz" else file
     except (gzip.BadGzipFile, EOFError, zlib.error) as exc:
-        raise JournalError(f"{path}: is damaged or was cut short ({exc}); restore the file from a copy") from exc
+        raise JournalError(f"{path}: the file is damaged or incomplete ({exc}); restore the file from a copy") from exc
 
 
 def compressed(path: Path) -> bytes:
-    """A journal's whole lines, byte for byte, as the content of a gzip file; the same for the same lines.
+    """The content of a gzip file with the complete lines of a journal. Equal lines give equal bytes.
 
     Raises:
         JournalError: as `read` does.
@@ -116,7 +129,7 @@ def compressed(path: Path) -> bytes:
 
 
 def _lines(path: Path) -> Iterator[tuple[Event, int]]:
-    """Each event with the offset after its line; ends silently at a torn tail."""
+    """Every event with the offset in bytes of the end of its line. Stops silently at a torn last line."""
     end = 0
     with opened(path) as file:
         torn: str | None = None
@@ -124,11 +137,11 @@ def _lines(path: Path) -> Iterator[tuple[Event, int]]:
             if torn:
                 raise JournalError(torn)
             if not line.endswith(b"\n"):
-                return  # torn, or being written this moment: then the rest of it is no line after it
+                return  # torn or just being written; what may follow now is the rest of this line, not a new one
             try:
                 seq, event = decode(line)
             except TornLineError as exc:
-                # A power cut may tear the last line too; that it was not the last shows with the next one.
+                # A power cut can damage the last line. If another line follows, this was not the last: an error.
                 torn = f"{path}: line {number + 1} {exc}; restore the file from a copy"
                 continue
             except events.UnknownFormatError as exc:
@@ -137,34 +150,37 @@ def _lines(path: Path) -> Iterator[tuple[Event, int]]:
                 raise JournalError(f"{path}: line {number + 1} {exc}") from exc
             if seq != number:
                 raise JournalError(
-                    f"{path}: line {number + 1} has sequence number {seq} where {number} was expected; "
-                    "restore the file from a copy"
+                    f"{path}: line {number + 1} has sequence number {seq}, expected {number}; restore the file from a "
+                    "copy"
                 )
             end += len(line)
             yield event, end
 
 
 class Journal:
-    """The one writer of a study's record. Open it only while owning the study.
+    """The only writer of a study's record. A process must own the study to open it.
 
     Args:
-        guard: raises if the study belongs to another owner by now; asked before and after each line.
-        read_to: where the reading of the whole journal ended, if its owner has read it already.
+        guard: raises TakenOverError if the study has another owner by now. It is called before and after each line.
+        read_to: the end of the journal, if the owner has read all of it already.
     """
 
     def __init__(
         self, path: Path, guard: Callable[[], None] = lambda: None, read_to: JournalPosition | None = None
     ) -> None:
-        assert path.suffix != ".gz", "a published journal is only read (StudyFolder.require_unpublished)"
-        self._path, self._guard = path, guard
+        assert path.suffix != ".gz", "a published journal is read-only (StudyFolder.require_unpublished)"
+        self._path = path
+        self._guard = guard
         if read_to is None:
             read_to = JournalPosition()
             if path.exists():
                 deque(read(path, read_to), maxlen=0)
-        self._next, self._end = read_to.count, read_to.end
+        self._next = read_to.count
+        self._end = read_to.end
         self._file = _open_to_append(path)
         try:
-            guard()  # only now: a new owner puts a copy in its place, so no process reads what was opened before that
+            # After opening: a new owner replaces the journal by a copy, so a file opened before that is never read.
+            guard()
             sync_folder(path.parent)
             self._drop_torn_tail()
         except BaseException:
@@ -172,13 +188,14 @@ class Journal:
             raise
 
     def append(self, event: Event) -> None:
-        """Write the event; when this returns it is on the disk, and the next owner of the study reads it.
+        """Write an event. When this returns, the event is on the disk and the next owner of the study reads it.
 
-        Validations too: a checkpoint that outlived the line before it in a power cut would lose that point for good.
+        This holds for validations, too. If a checkpoint survived a power cut and the validation before it did not, that
+        point of the curve would be lost.
 
         Raises:
-            TakenOverError: the study belongs to another owner, or another process wrote to its journal. Then the line
-                does not count: either it was not written, or the process that has the study decides about it.
+            TakenOverError: the study has another owner, or another process has written to its journal. The line then
+                does not count: it was not written, or it is up to the new owner whether it stays.
         """
         line = encode(self._next, event)
         self._guard()
@@ -187,15 +204,16 @@ class Journal:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._check_end(self._end + len(line))
-        self._guard()  # asked again: this process may have been stopped since the first time
+        self._guard()  # again: this process may have been suspended since the first check
         self._next += 1
         self._end += len(line)
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
     def _drop_torn_tail(self) -> None:
-        """Cut off what a kill left after the last whole line."""
+        """Remove what a kill left after the last complete line."""
         size = self._size()
         if size == self._end:
             return
@@ -206,7 +224,7 @@ class Journal:
         self._guard()
 
     def _has_another_line(self) -> bool:
-        """Whether a whole line follows the last one that was read: a line of another process, and no torn one."""
+        """True if a complete line follows the last one read: another process wrote it, and it is not a torn tail."""
         with self._path.open("rb") as file:
             file.seek(self._end)
             line = file.readline()
@@ -221,24 +239,24 @@ class Journal:
         return os.fstat(self._file.fileno()).st_size
 
     def _check_end(self, expected: int) -> None:
-        """Raises TakenOverError unless the journal ends where this owner's last line does."""
-        found = self._size()
-        if found != expected:
-            self._guard()  # names the owner, if there is another one
+        """Raise TakenOverError unless the journal ends with this owner's last line."""
+        size = self._size()
+        if size != expected:
+            self._guard()  # its message names the other owner, if there is one
             raise TakenOverError(
-                f"{self._path}: expected to end after {expected} bytes, found {found}: another process has written to "
-                "it; end that process; this one has stopped"
+                f"{self._path}: expected {expected} bytes, found {size}: another process has written to this journal; "
+                "end that process, then start again; this process has stopped"
             )
 
 
 def _open_to_append(path: Path) -> BinaryIO:
-    """The file, made if there is none. Whatever is written goes to its end, so that no line is ever overwritten."""
-    how = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+    """Open a file for appending and create it if needed. O_APPEND makes sure that no line is ever overwritten."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
     if not path.exists():
-        how |= os.O_CREAT | os.O_EXCL
-    return os.fdopen(os.open(path, how, 0o666), "ab")
+        flags |= os.O_CREAT | os.O_EXCL
+    return os.fdopen(os.open(path, flags, 0o666), "ab")
 
 
 def study_id(opened: StudyOpened) -> str:
-    """Tells a study from another one of the same name, wherever its folder is carried."""
+    """A digest (16 hex digits) that identifies a study, even among studies of the same name and in moved folders."""
     return short_digest(to_json(opened))

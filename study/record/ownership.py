@@ -1,13 +1,14 @@
-"""One owner per study: a claim, a lease between machines, and a lock for a quick restart on one (contract 4).
+"""Ensures that a study has at most one owner, by a claim, a lease and a lock (promise 4).
 
-The claim is a file in `owners` that is created exclusively (`study.record.claims`): it makes the owner and is the fence
-behind which a former one writes nothing more. The lease is that file's time: its owner renews it, and is gone if it no
-longer does. Where the file system has locks, the owner also holds the file `lock`: the kernel gives that back when a
-process dies, so that a restart on the same machine need not wait. Where it has none, claim and lease do.
+- The claim is a file in `owners` that is created exclusively (`study.record.claims`). It decides who the owner is, and
+  keeps every former owner from writing.
+- The lease is the time of that file. The owner renews it. Other machines take an owner for dead if it stops renewing.
+- The lock on the file `lock` speeds up a restart on the same machine: the kernel releases it when its process dies. On
+  a file system without locks, claim and lease are enough.
 
-Version 0.1 had the file `lock` alone. For one release its owners are respected, and a present owner fills that file in
-as they expect it. A process that replaces an owner that may be alive puts a new `lock` and a copy of the journal in
-the place of the old ones: what the former one may still write goes to files that no process reads.
+Version 0.1 only had the lock. Its owners are still respected, and an owner of this version fills in the lock file as
+version 0.1 expects it. A process that replaces an owner that may be alive replaces the lock file and the journal by new
+files. What the former owner still writes then goes to files that no process reads.
 """
 
 import os
@@ -24,45 +25,52 @@ from sr_core.process.durable import sync_folder
 from sr_core.process.locks import Lock, age, has_effect, lock, unique_name, write_new
 from study.record.claims import Claims, Owner, Renewal, claim_in_words, content_of, read_content, rewrite
 
-RENEW_SECONDS, STALE_SECONDS = 10.0, 60.0
-"""How often an owner renews its lease, and after how long without that it is taken for gone by other machines."""
+RENEW_SECONDS = 10.0
+"""Time between two renewals of the lease."""
+STALE_SECONDS = 60.0
+"""Other machines take an owner for dead if it has not renewed its lease for this time."""
 _LOOK_SECONDS = 0.5
-"""Far longer than another process holds the lock only to see whether there is an owner."""
+"""Time to wait for a lock. It is far longer than a process holds the lock that only checks if there is an owner."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """What its owner holds of a study."""
+    """A study that this process owns."""
 
     path: Path
-    """Of the lock file."""
+    """Path of the lock file."""
     what: str
-    """What is owned, in words."""
+    """Name of the study in messages."""
     file: IO[str]
+    """The open lock file."""
     epoch: int = 0
-    """Counts the owners of this study from 1."""
+    """Number of this owner, counted from 1."""
     checkpoints: frozenset[int] | None = None
-    """Trials whose folders had a checkpoint when the study was taken; None if that is not known."""
+    """Numbers of the trials that had a checkpoint when this process became the owner; None if unknown."""
 
     @property
     def lasts(self) -> bool:
-        """Whether no other process has taken it over; it lasts too if the whole folder is gone."""
+        """True unless another process has taken over the study. Stays True if the whole folder is deleted."""
         return self.is_newest and not self._replaced_by_an_old_version()
 
     @property
     def is_newest(self) -> bool:
-        """Whether no other process has made a later claim."""
+        """True unless another process has made a later claim."""
         return claims_of(self.path).newest() <= self.epoch
 
     def check(self) -> None:
-        """Raises TakenOverError, which names the present owner, if that is another one by now."""
+        """Check that this process still owns the study.
+
+        Raises:
+            TakenOverError: another process owns it now. The message names that process.
+        """
         if not self.lasts:
             raise TakenOverError(
-                f"{self.what} was taken over by {self._other()}; this process has stopped, nothing is lost"
+                f"{self.what} was taken over by {self._other()}; this process has stopped, and nothing is lost"
             )
 
     def _replaced_by_an_old_version(self) -> bool:
-        """Whether version 0.1, which makes no claim, has put its own lock file in the place of ours."""
+        """True if version 0.1, which makes no claim, has replaced our lock file by its own."""
         if is_at(self.file, self.path):
             return False
         with suppress(FileNotFoundError):
@@ -70,6 +78,7 @@ class Ownership:
         return False
 
     def _other(self) -> str:
+        """A description of the process that has taken over the study."""
         claims = claims_of(self.path)
         newest = claims.newest()
         other = claims.owner(newest) if newest > self.epoch else None
@@ -77,60 +86,68 @@ class Ownership:
 
 
 def claims_of(path: Path) -> Claims:
-    """The claims on the study that has this lock file."""
+    """The claims on the study with this lock file."""
     return Claims(path.with_name("owners"))
 
 
 @contextmanager
 def owned(path: Path, what: str, journal: Path, *, take_over: bool = False, after: int = 0) -> Iterator[Ownership]:
-    """Own a study while the block runs; the kernel gives it back however this process ends.
+    """Own a study while the block runs. The kernel releases the lock even if this process is killed.
 
     Args:
-        path: of the lock file.
-        what: names the study in messages.
-        journal: is fenced from an owner who may live on.
-        take_over: take it even from a live owner.
-        after: the highest epoch that the study's record knows of.
+        path: the lock file.
+        what: the name of the study in messages.
+        journal: is protected from a former owner that may still be alive.
+        take_over: take the study even from a live owner.
+        after: the highest epoch in the study's record.
     Raises:
-        SuiteError: a live process owns it; names it. Or the file system cannot keep two processes apart.
+        SuiteError: a live process owns the study (the message names it), or the file system cannot exclude two owners.
     """
     claims = claims_of(path)
     with ExitStack() as stack:
-        held, content, fenced = _gained(path, what, journal, stack, take_over=take_over, after=after)
+        ownership, content, fenced = _gained(path, what, journal, stack, take_over=take_over, after=after)
         size = _size(journal)
-        renewal = Renewal(RENEW_SECONDS, lambda: claims.renew(held.epoch), lambda: os.utime(held.file.fileno()))
+        renewal = Renewal(
+            RENEW_SECONDS, lambda: claims.renew(ownership.epoch), lambda: os.utime(ownership.file.fileno())
+        )
         try:
-            yield held
+            yield ownership
         except Exception:
-            if path.exists():  # where a study comes to nothing its lock goes first
-                held.check()  # whatever else went wrong: a new owner takes away what the former one leans on
+            if path.exists():  # the lock file is removed first if a study is discarded
+                ownership.check()  # a takeover explains most other errors, because the new owner replaces files
             raise
         finally:
             renewal.end()
-            with suppress(OSError):  # a lost root: then others wait until the lease is stale
-                if held.lasts:  # left by itself: the next one, from any machine, need not wait
+            with suppress(OSError):  # if the root is gone, others wait until the lease is stale
+                if ownership.lasts:  # a clean end: the next owner does not have to wait, on any machine
                     if fenced or _size(journal) != size:
-                        claims.leave(held.epoch, content)
+                        claims.leave(ownership.epoch, content)
                     else:
-                        claims.forget(held.epoch)  # it recorded nothing, and no former owner is kept out by it
-                    rewrite(held.file, None)
+                        claims.forget(ownership.epoch)  # nothing was recorded, and there is no former owner to keep out
+                    rewrite(ownership.file, None)
 
 
 def owner(path: Path) -> str | None:
-    """The live process that owns the study with this lock file, in words; None if there is none."""
+    """A description of the live process that owns the study with this lock file; None if there is none."""
     content = _holder(path)
     return None if content is None else claim_in_words(content)
 
 
 def has_begun(path: Path, host: str, pid: int, moment: float) -> bool:
-    """Whether a session that such a process began at that moment [Unix s] is the one of the study's live owner."""
+    """True if the study's live owner is this process and had started by this moment.
+
+    Args:
+        path: the lock file.
+        host, pid: the process of a recorded session.
+        moment: when that session began, as Unix time in seconds.
+    """
     content = _holder(path) or {}
     since = content.get("since")
     return (content.get("host"), content.get("pid")) == (host, pid) and isinstance(since, float) and since <= moment
 
 
 def machine() -> str:
-    """The same for all processes that share a kernel, and so its locks; another one after a reboot."""
+    """An identifier shared by all processes on the same kernel, and thus with the same locks. Changes at a reboot."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -138,7 +155,7 @@ def machine() -> str:
 
 
 def is_at(file: IO[str], path: Path) -> bool:
-    """Whether that is the file's name: it is removed where a study comes to nothing, and replaced by a take-over."""
+    """True if the path still refers to this open file. A discarded study removes it, and a takeover replaces it."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -147,41 +164,43 @@ def is_at(file: IO[str], path: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Last:
-    """The present or last owner, as far as this process can tell."""
+    """The current or last owner, as far as this process can tell."""
 
     content: dict[str, Any]
-    """What it said of itself; empty if there is none, or it cannot be read."""
+    """What the owner wrote about itself. Empty if there is no owner, or if it cannot be read."""
     alive: bool
     fence: bool
-    """Whether it may live on although it counts as gone, and be about to write."""
+    """True if the owner counts as dead, but may still be alive and about to write."""
     silence: float | None = None
     """Seconds since its last sign of life, if that is why it counts as alive."""
 
     def refusal(self, what: str, claim: Owner | None) -> SuiteError:
-        """The error for a process that may not own the study because of it."""
-        content = self.content or (claim.content if claim else {})  # it may not have filled in its lock file yet
-        words = f"{what} is being run by {claim_in_words(content)}"
+        """The error for a process that cannot own the study because of this owner."""
+        content = self.content or (claim.content if claim else {})  # the owner may not have filled in its lock file yet
+        text = f"{what} is being run by {claim_in_words(content)}"
         if self.silence is None:
-            return SuiteError(f"{words}; wait for it, or take it over: --take-over")
+            return SuiteError(f"{text}; wait until it ends, or take the study over with --take-over")
         return SuiteError(
-            f"{words}, whose last sign of life was {max(0.0, self.silence):.0f} s ago; wait for it, or until it has "
-            f"given none for {STALE_SECONDS:.0f} s, or take it over: --take-over"
+            f"{text}, whose last sign of life was {max(0.0, self.silence):.0f} s ago; wait until it ends or has been "
+            f"silent for {STALE_SECONDS:.0f} s, or take the study over with --take-over"
         )
 
 
 def _gained(
     path: Path, what: str, journal: Path, stack: ExitStack, *, take_over: bool, after: int
 ) -> tuple[Ownership, dict[str, Any], bool]:
-    """The study as ours, what other processes read of this one, and whether a former owner may still be alive.
+    """Become the owner of a study.
 
+    Returns:
+        The ownership, what other processes read about this one, and True if a former owner may still be alive.
     Raises:
-        SuiteError: another process owns it.
+        SuiteError: another process owns the study.
     """
     existed = path.exists()
     lock_file: IO[str] = stack.enter_context(path.open("a+"))
     try:
         return _claimed(path, what, journal, stack, lock_file, existed, take_over=take_over, after=after)
-    except OSError:  # a full disk: the next process shall not take a lock file without a claim for an owner's
+    except OSError:  # for example a full disk: the next process must not mistake this lock file for an owner's
         if not existed and is_at(lock_file, path):
             path.unlink(missing_ok=True)
         raise
@@ -198,84 +217,85 @@ def _claimed(
     take_over: bool,
     after: int,
 ) -> tuple[Ownership, dict[str, Any], bool]:
-    """As `_gained`, with the lock file open.
+    """Like `_gained`, with the lock file open.
 
     Args:
-        existed: whether the lock file was there before.
+        existed: True if the lock file existed before.
     """
     claims = claims_of(path)
     locked = _gain(lock_file, path)
     newest = claims.newest()
     epoch = max(after, newest)
-    aside: Path | None = None
+    new_lock: Path | None = None
     file = lock_file
     while True:
         claim = claims.owner(newest)
         last = _last(claim, lock_file, path if existed else None, locked)
         if last.alive and not take_over:
             raise last.refusal(what, claim)
-        if last.fence and aside is None:
-            aside = unique_name(path)
-            file = stack.enter_context(_new_lock_file(aside))
+        if last.fence and new_lock is None:
+            new_lock = unique_name(path)
+            file = stack.enter_context(_new_lock_file(new_lock))
         epoch += 1
-        content = _myself(epoch, file, effective=has_effect(aside) if aside else locked == "ours")
+        content = _myself(epoch, file, effective=has_effect(new_lock) if new_lock else locked == "ours")
         if claims.claim(epoch, content):
             break
-        newest = epoch  # another process was faster, or this host saw an old listing
-    held = Ownership(path, what, file, epoch)
+        newest = epoch  # another process was faster, or this host had an outdated listing of the folder
+    ownership = Ownership(path, what, file, epoch)
     try:
         rewrite(file, content)
-        if aside is None:
-            _remove_copies(held, journal)
+        if new_lock is None:
+            _remove_copies(ownership, journal)
         else:
-            _fence(held, aside, journal)
+            _fence(ownership, new_lock, journal)
         sync_folder(path.parent)
     except Exception:
-        if not held.is_newest:
-            held.check()  # another process has taken it over by now
-        if aside is None:  # a full disk: the next process need not wait for an owner that never began
+        if not ownership.is_newest:
+            ownership.check()  # another process has taken it over by now
+        if new_lock is None:  # for example a full disk: the next process must not wait for an owner that never started
             with suppress(OSError):
                 claims.forget(epoch)
         raise
-    held.check()
-    return held, content, aside is not None
+    ownership.check()
+    return ownership, content, new_lock is not None
 
 
 def _last(claim: Owner | None, file: IO[str], existed: Path | None, locked: Lock) -> _Last:
-    """The owner that made the claim, or that the lock file tells of.
+    """The owner according to the newest claim and the lock file.
 
     Args:
+        claim: the newest claim, if there is one.
         file: the lock file.
-        existed: its path, if it was there before this process opened it.
-        locked: whose its lock is.
+        existed: path of the lock file if it existed before this process opened it.
+        locked: who holds the lock.
     """
     old = read_content(file)
     if locked == "theirs":
         return _Last(old, alive=True, fence=True)
-    if old and existed and (claim is None or "epoch" not in old):  # of version 0.1, or the claims were not carried over
+    if old and existed and (claim is None or "epoch" not in old):  # of version 0.1, or copied without the claims
         if old.get("machine") in (None, machine()):
             return _Last(old, alive=False, fence=claim is not None)
         silence = age(existed)
         return _Last(old, alive=silence < STALE_SECONDS, fence=True, silence=silence)
     if claim is None:
-        # Version 0.1 fills in its lock file without waiting for the disk: a host may see it empty for some time.
+        # Version 0.1 fills in its lock file without waiting for the disk: other hosts can see it empty for a while.
         return _Last({}, alive=False, fence=existed is not None and age(existed) < STALE_SECONDS)
     if claim.left:
         return _Last(claim.content, alive=False, fence=False)
     theirs = (claim.content.get("machine"), claim.content.get("lock"))
     if locked == "ours" and theirs == (machine(), _identity(file)):
-        return _Last(claim.content, alive=False, fence=False)  # it held this lock, which the kernel gave back
+        return _Last(claim.content, alive=False, fence=False)  # it held this lock, and the kernel has released it
     return _by_lease(claim)
 
 
 def _by_lease(claim: Owner) -> _Last:
-    """The owner that made the claim, as its last sign of life tells."""
+    """The owner that made this claim. It counts as alive if its last sign of life is recent."""
     silence = claim.silence()
     return _Last(claim.content, alive=silence < STALE_SECONDS, fence=True, silence=silence)
 
 
 def _holder(path: Path) -> dict[str, Any] | None:
-    """What the live owner said of itself; None if there is none."""
+    """What the live owner wrote about itself; None if there is no live owner."""
     claims = claims_of(path)
     try:
         claim = claims.owner(claims.newest())
@@ -290,77 +310,78 @@ def _holder(path: Path) -> dict[str, Any] | None:
 
 
 def _gain(file: IO[str], path: Path) -> Lock:
-    """Whose the lock is, after a moment's patience with those who only look."""
-    until = time.monotonic() + _LOOK_SECONDS
+    """Try to get the lock; returns who holds it. Waits a moment for processes that only check for an owner."""
+    deadline = time.monotonic() + _LOOK_SECONDS
     while True:
         gained = lock(file)
         if gained == "unsupported":
             return gained
         if gained == "ours" and is_at(file, path):
             return gained if has_effect(path) else "unsupported"
-        if time.monotonic() > until:
+        if time.monotonic() > deadline:
             return "theirs"
         time.sleep(_LOOK_SECONDS / 20)
 
 
 @contextmanager
-def _new_lock_file(aside: Path) -> Iterator[IO[str]]:
-    """A lock file of our own, for the place of one that another process may hold."""
-    with aside.open("a+") as file:
+def _new_lock_file(new_lock: Path) -> Iterator[IO[str]]:
+    """A new, locked lock file that can replace one that another process may hold."""
+    with new_lock.open("a+") as file:
         lock(file)
         try:
             yield file
         finally:
-            aside.unlink(missing_ok=True)
+            new_lock.unlink(missing_ok=True)
 
 
-def _fence(held: Ownership, aside: Path, journal: Path) -> None:
-    """Put our lock file and a copy of the journal in their places: what a former owner may write is read by no process.
+def _fence(ownership: Ownership, new_lock: Path, journal: Path) -> None:
+    """Replace the lock file and the journal by our own files, so that no process reads what a former owner writes now.
 
-    Only after the claim: what that owner wrote before it is in the copy, and what it writes later it sees refused. A
-    former owner may be doing the same at this moment. Its copy must not take the place of ours: it asks whether it is
-    still the owner once its copy is there under another name, and we remove that before we make ours.
+    This happens after the claim. What the former owner wrote before the claim is in our copy. What it writes later
+    fails its own check. A former owner may be doing the same at this moment, and its copy must not replace ours.
+    Therefore it checks that it is still the newest after it has written its copy under a temporary name, and we remove
+    such copies before we make ours.
     """
-    if not held.is_newest:
+    if not ownership.is_newest:
         return
-    aside.replace(held.path)
-    for view in held.path.parent.glob(".*.lock"):
+    new_lock.replace(ownership.path)
+    for view in ownership.path.parent.glob(".*.lock"):
         view.unlink(missing_ok=True)
-    _remove_copies(held, journal)
+    _remove_copies(ownership, journal)
     if not journal.exists():
         return
-    copy = _copy(journal, held.epoch)
+    copy = _copy(journal, ownership.epoch)
     try:
         write_new(copy, journal.read_bytes())
-        if held.is_newest:
+        if ownership.is_newest:
             copy.replace(journal)
     finally:
         with suppress(OSError):
             copy.unlink()
 
 
-def _remove_copies(held: Ownership, journal: Path) -> None:
-    """Remove what former owners have not put in the journal's place."""
-    os.utime(journal.parent)  # then this host sees the names that others made
-    for epoch in range(1, held.epoch):
+def _remove_copies(ownership: Ownership, journal: Path) -> None:
+    """Remove the copies of the journal that former owners have not put in its place."""
+    os.utime(journal.parent)  # makes this host see the files that other hosts created
+    for epoch in range(1, ownership.epoch):
         _copy(journal, epoch).unlink(missing_ok=True)
 
 
 def _size(journal: Path) -> int | None:
-    """The journal's bytes; None without one."""
+    """Size of the journal in bytes; None if there is no journal."""
     return journal.stat().st_size if journal.exists() else None
 
 
 def _copy(journal: Path, epoch: int) -> Path:
-    """The name of an owner's copy of the journal before it takes the journal's place."""
+    """Path of an owner's copy of the journal before it replaces the journal."""
     return journal.with_name(f".{journal.name}.copy-{epoch}")
 
 
 def _myself(epoch: int, file: IO[str], *, effective: bool) -> dict[str, Any]:
-    """What other processes read of this one.
+    """What other processes read about this one.
 
     Args:
-        effective: whether its lock keeps others out, so that the lock tells when it has died.
+        effective: True if the lock excludes other processes, so that a free lock means that the owner has died.
     """
     return {
         "host": socket.gethostname(),
@@ -373,5 +394,5 @@ def _myself(epoch: int, file: IO[str], *, effective: bool) -> dict[str, Any]:
 
 
 def _identity(file: IO[str]) -> int:
-    """Tells a lock file from one that took its place."""
+    """A number (inode) that distinguishes a lock file from one that replaced it."""
     return os.fstat(file.fileno()).st_ino

@@ -1,4 +1,4 @@
-"""Where a result came from: code, versions, machine. Recorded with every session; none of it steers anything."""
+"""The provenance of a result: code, versions and machine. Every session records it, and nothing depends on it."""
 
 import hashlib
 import importlib.metadata
@@ -30,10 +30,10 @@ _LIBRARIES = (
 )
 
 NUMERIC_LIBRARIES = ("torch", "numpy", "opencv-python-headless", "pillow", "h5py")
-"""Those that a trial's numbers pass through. The others decide what is tried and shown."""
+"""Libraries that compute a trial's numbers. The others affect what is tried and shown."""
 
 DECIDING_LIBRARIES = (*NUMERIC_LIBRARIES, "optuna", "scipy", "scikit-learn", "greenlet")
-"""Those that a trial's numbers, a proposal or an importance depend on."""
+"""Libraries that a trial's numbers, a proposal or an importance depends on."""
 
 _CODE = ("sr_core", "study", "experiments")
 """Folders of a checkout whose changes are recorded."""
@@ -44,7 +44,7 @@ _REQUIREMENT = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==([0-9A
 
 
 def collect() -> dict[str, Any]:
-    """The present code and machine as plain values."""
+    """The code, versions and machine of this process as plain values."""
     return {
         "source": source_hash(),
         "files": source_files(),
@@ -60,7 +60,7 @@ def collect() -> dict[str, Any]:
 
 @cache
 def source_hash() -> str:
-    """16 hex digits over every Python file of `sr_core` and `study`, names included."""
+    """16 hex digits (BLAKE2b) over the names and contents of every Python file of `sr_core` and `study`."""
     digest = hashlib.blake2b(digest_size=8)
     for name, path in source_paths().items():
         digest.update(f"{name}\n".encode())
@@ -69,14 +69,14 @@ def source_hash() -> str:
 
 
 def source_files() -> dict[str, str]:
-    """8 hex digits of each of these files, so that one that changed can be named."""
+    """8 hex digits for each of these files, so that messages can name the files that changed."""
     return {
         name: hashlib.blake2b(path.read_bytes(), digest_size=4).hexdigest() for name, path in source_paths().items()
     }
 
 
 def source_paths() -> dict[str, Path]:
-    """Every Python file of `sr_core` and `study` by its name, e.g. `sr_core/seed.py`."""
+    """Every Python file of `sr_core` and `study` by its name, for example `sr_core/seed.py`."""
     return {
         f"{package}/{path.relative_to(_folder(package)).as_posix()}": path
         for package in _PACKAGES
@@ -85,16 +85,15 @@ def source_paths() -> dict[str, Path]:
 
 
 def _folder(package: str) -> Path:
-    """The folder that this package was imported from: a folder of its name in the working directory is another one."""
+    """The folder that this package was imported from, which need not be the one in the working directory."""
     return Path(study.__file__ if package == "study" else sr_core.__file__).resolve().parent
 
 
 def _git() -> dict[str, Any] | None:
-    """Commit of the checkout that tracks this code, and whether files of the code differ from it.
+    """The commit of the checkout that tracks this code, and if the code differs from that commit.
 
-    None if the code is in no checkout: a repository around it that does not track it, such as a project with this
-    suite in its virtual environment, says nothing about this code and is not asked further. If a checkout is there
-    and cannot be asked, "unknown" says why.
+    Returns None if no checkout tracks the code. A repository around it that does not track it is ignored, such as a
+    project with this suite in its virtual environment. If there is a checkout, but git fails, "unknown" says why.
     """
     try:
         if not _is_tracked():
@@ -107,16 +106,15 @@ def _git() -> dict[str, Any] | None:
 
 
 def keep_uncommitted_changes(path: Path) -> None:
-    """Write how the code's tracked files differ from their commit, as a patch for `git apply`, if they do.
+    """Write the uncommitted changes of the code as a patch for `git apply`, if there are any.
 
-    Binary files are included. Files that git does not track are not, and neither is anything outside `sr_core`,
-    `study` and `experiments`. Nothing is written unless the code runs from a checkout that tracks it, nor where the
-    patch is larger than 20 MB.
+    The patch includes binary files. It does not include untracked files or anything outside `sr_core`, `study` and
+    `experiments`. Nothing is written if no checkout tracks the code, or if the patch is larger than 20 MB.
     """
     try:
         if not _is_tracked():
             return
-        # Every option that a user's configuration could set otherwise is given, so that the patch can be applied.
+        # Sets every option that a user's configuration could change, so that the patch can always be applied.
         changes = _ask_git(
             "diff", "--binary", "--full-index", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames",
             "--no-relative", "--src-prefix=a/", "--dst-prefix=b/", "--unified=3", "--inter-hunk-context=0",
@@ -134,7 +132,11 @@ def _checkout() -> Path:
 
 
 def _is_tracked() -> bool:
-    """Whether git tracks the files that run here; raises SubprocessError or OSError if git cannot say."""
+    """True if git tracks the files of this process.
+
+    Raises:
+        SubprocessError or OSError: git failed.
+    """
     inside = _run_git("rev-parse", "--is-inside-work-tree")
     if inside.returncode != 0 and b"not a git repository" in inside.stderr:
         return False
@@ -145,16 +147,17 @@ def _is_tracked() -> bool:
 
 
 def _ask_git(*arguments: str) -> bytes:
-    done = _run_git(*arguments)
-    done.check_returncode()
-    return done.stdout
+    """The output of a git command."""
+    result = _run_git(*arguments)
+    result.check_returncode()
+    return result.stdout
 
 
 def _run_git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-    # GIT_DIR, GIT_INDEX_FILE, GIT_EXTERNAL_DIFF, … are about another repository, or the caller's own use of git.
+    # GIT_DIR, GIT_INDEX_FILE, GIT_EXTERNAL_DIFF, … concern another repository or the caller's own use of git.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment |= {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
-    # The code of a checkout that belongs to another user runs here already, so git may read it as well.
+    # safe.directory: code from another user's checkout already runs here, so git may read it as well.
     options = ["-c", "safe.directory=*", "-c", "core.fsmonitor=false", "--no-pager", "-C", str(_checkout())]
     return subprocess.run(
         ["git", *options, *arguments], capture_output=True, check=False, timeout=10, env=environment,
@@ -163,7 +166,7 @@ def _run_git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
 
 
 def _reason(exc: Exception) -> str:
-    """Why git could not be asked, in a line."""
+    """Why git failed, in one line."""
     if isinstance(exc, FileNotFoundError):
         return "git is not installed"
     if isinstance(exc, subprocess.CalledProcessError):
@@ -173,50 +176,57 @@ def _reason(exc: Exception) -> str:
 
 
 def recorded_versions(packages: Iterable[str]) -> dict[str, str]:
-    """Package -> version of a record's lines `name==version`, names as package indexes compare them.
+    """The versions in a record's lines `name==version`, by normalised package name.
 
-    A record may come from others, and its lines go into files that pip installs from: a line that is anything but a
-    name and a version, such as one that adds an option for pip, is left out.
+    A record may come from someone else, and pip installs from its lines. Therefore a line that is not just a name and a
+    version is left out, for example one with an option for pip.
     """
-    found = (_REQUIREMENT.fullmatch(line) for line in requirement_lines(packages))
-    return {plain_name(match[1]): match[2] for match in found if match}
+    versions = {}
+    for line in requirement_lines(packages):
+        name, _, version = line.partition("==")
+        versions[plain_name(name)] = version
+    return versions
 
 
 def other_versions(then: Mapping[str, Any]) -> list[str]:
-    """Returns `name VERSION then, VERSION now` for each deciding library whose version a provenance records otherwise.
+    """A line `name VERSION then, VERSION now` for each deciding library whose version differs from the recorded one.
 
-    A library is left out if the provenance names no version of it, as that of an older record may.
+    Skips a library if the provenance does not contain its version, as in older records.
     """
     recorded = _all_recorded(then)
-    found = list[str]()
+    lines: list[str] = []
     for name in DECIDING_LIBRARIES:
-        before, now = recorded.get(name), _version(name)
+        before = recorded.get(name)
+        now = _version(name)
         if before and now not in before:
-            found.append(f"{name} {min(before)} then, {now} now")
-    return found
+            lines.append(f"{name} {min(before)} then, {now} now")
+    return lines
 
 
 def _all_recorded(then: Mapping[str, Any]) -> dict[str, set[str]]:
-    """Returns every version that a provenance names, by library: a list of packages may name a library twice."""
-    packages, versions = then.get("packages"), then.get("versions")
-    found: dict[str, set[str]] = {}
-    for line in requirement_lines(packages) if isinstance(packages, list | tuple) else ():
-        name, _, version = line.partition("==")
-        found.setdefault(plain_name(name), set()).add(version)
-    for name, version in versions.items() if isinstance(versions, Mapping) else ():
-        legal = isinstance(version, str) and _REQUIREMENT.fullmatch(f"{name}=={version}")
-        if legal or version == "not installed":
-            found[plain_name(str(name))] = {version}
-    return found
+    """Every version in a provenance, by library. A list of packages can contain a library twice."""
+    recorded: dict[str, set[str]] = {}
+    packages = then.get("packages")
+    if isinstance(packages, list | tuple):
+        for line in requirement_lines(packages):
+            name, _, version = line.partition("==")
+            recorded.setdefault(plain_name(name), set()).add(version)
+    versions = then.get("versions")
+    if isinstance(versions, Mapping):
+        for name, version in versions.items():
+            legal = isinstance(version, str) and _REQUIREMENT.fullmatch(f"{name}=={version}")
+            if legal or version == "not installed":
+                recorded[plain_name(str(name))] = {version}
+    return recorded
 
 
 def requirement_lines(packages: Iterable[str]) -> list[str]:
-    """Those of a record's lines that are a name and a version, and nothing else that pip would obey."""
+    """The lines of a record that are just a name and a version, without anything else that pip would obey."""
     return [line for line in packages if isinstance(line, str) and _REQUIREMENT.fullmatch(line)]
 
 
 def plain_name(package: str) -> str:
-    """A package's name as package indexes compare it."""
+    """The normalised name of a package, as package indexes compare names."""
     return re.sub(r"[-_.]+", "-", package).lower()
 
 
@@ -229,7 +239,7 @@ def _version(name: str) -> str:
 
 @cache
 def cpu_model() -> str:
-    """What the CPU calls itself."""
+    """The model name of the CPU."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():

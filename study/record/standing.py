@@ -1,4 +1,4 @@
-"""How far a view is and what it costs: a small file beside the journal, for `study.status` and for measurements."""
+"""How far a view is and what it costs: a small file next to the journal, for `study.status` and for measurements."""
 
 import json
 import os
@@ -15,40 +15,40 @@ VIEWS = ("mlflow", "optuna")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Standing:
-    """What whoever keeps a view last knew of it."""
+    """The state of a view (MLflow or Optuna) when it was last updated."""
 
     time: float
-    """Unix time of this knowledge."""
+    """When this was written, as Unix time in seconds."""
     events: int = 0
-    """How many of the journal's events the view holds."""
+    """Number of the journal's events that the view holds."""
     busy_seconds: float = 0.0
-    """Wall time that was spent handing over, by this session or this study.sync."""
+    """Wall time that this session, or this study.sync, has spent on updating the view."""
     cpu_seconds: float = 0.0
-    """Processor time of the same."""
+    """Processor time that it has spent on updating the view."""
     waited_seconds: float = 0.0
-    """Wall time for which the study's loop waited for that, in this session."""
+    """Wall time for which the study's loop has waited for the view in this session."""
     error: str = ""
-    """Why the last attempt to hand over failed, in one line without passwords; empty if it did not."""
+    """Why the last update failed, in one line and without passwords. Empty if it succeeded."""
     store: str = ""
-    """The view's database file, relative to the journal's folder if it lies above that; empty for a server."""
+    """The view's database file, relative to the journal's folder if it lies in a parent of it. Empty for a server."""
     version: str = ""
-    """Of the tool that wrote to the store."""
+    """Version of the tool that wrote to the store."""
 
     def save(self, journal: Path, view: str, where: str = "") -> None:
-        """Put it next to the journal. If that cannot be written nothing happens: it is for information alone.
+        """Write the file next to the journal. An error is ignored, because the file is only for information.
 
         Args:
             where: the address of the view's store.
         """
         path = _path(journal, view)
-        aside = temporary_name(path)
-        told = replace(self, store=_store_at(where, journal), version=version_of(view))
+        temporary = temporary_name(path)
+        standing = replace(self, store=_store_at(where, journal), version=version_of(view))
         with suppress(OSError):
-            aside.write_text(json.dumps(asdict(told)))
-            aside.replace(path)
+            temporary.write_text(json.dumps(asdict(standing)))
+            temporary.replace(path)
 
     def missing_store(self, journal: Path) -> Path | None:
-        """The database file that was there and is no longer; None if it is there, or the store is a server."""
+        """Path of the view's database file if it has been removed; None if it exists or the store is a server."""
         if not self.store:
             return None
         path = (journal.parent / self.store).resolve()
@@ -56,7 +56,7 @@ class Standing:
 
 
 def standing_of(journal: Path, view: str) -> Standing | None:
-    """What is known of a view; None if nothing is, or nothing that can be read."""
+    """The last saved state of a view; None if there is none or it cannot be read."""
     try:
         return Standing(**json.loads(_path(journal, view).read_text("utf-8")))
     except (OSError, ValueError, TypeError):
@@ -68,7 +68,7 @@ def _path(journal: Path, view: str) -> Path:
 
 
 def version_of(view: str) -> str:
-    """The version of the tool that shows a view; empty if it is not installed."""
+    """The installed version of the tool that shows a view; empty if it is not installed."""
     try:
         return version(view)
     except PackageNotFoundError:
@@ -76,12 +76,12 @@ def version_of(view: str) -> str:
 
 
 def _store_at(where: str, journal: Path) -> str:
-    """The database file at an address, named so that the root can be moved; empty if there is no such file."""
+    """The database file at an address, as a relative path if the root can be moved with it; empty if there is none."""
     path = sqlite_file(where)
     if path is None or not path.is_file():
         return ""
-    place = path.resolve()
+    store = path.resolve()
     folder = journal.parent.resolve()
-    if place.parent in folder.parents:
-        return os.path.relpath(place, folder)
-    return str(place)
+    if store.parent in folder.parents:
+        return os.path.relpath(store, folder)
+    return str(store)

@@ -1,4 +1,4 @@
-"""Trials by number, of which a changed copy shares nearly all with the original: an event costs no copy of them all."""
+"""An immutable mapping of trials by number. Changed copies are cheap, because they share most of their entries."""
 
 from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from itertools import chain
@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 Value = TypeVar("Value")
 
 BLOCK = 64
-"""Entries that lie together; a change copies the blocks that it touches, and the list of blocks."""
+"""Number of entries per block. A change copies the blocks that it affects, and the list of blocks."""
 
 
 class TrialMap(Mapping[int, Value], Generic[Value]):
@@ -23,7 +23,10 @@ class TrialMap(Mapping[int, Value], Generic[Value]):
             self._blocks, self._size = filled._blocks, filled._size
 
     def updated(self, entries: Mapping[int, Value]) -> "TrialMap[Value]":
-        """A map with these entries in place of those of the same numbers, and after all others; self stays as it is."""
+        """A copy with these entries. They replace entries of the same numbers or else come last.
+
+        Does not change this map.
+        """
         blocks = list(self._blocks)
         copied: dict[int, dict[int, Value]] = {}
         size = self._size
@@ -60,21 +63,23 @@ class TrialMap(Mapping[int, Value], Generic[Value]):
         return self._size
 
     def values(self) -> ValuesView[Value]:
+        """The values in the order of insertion."""
         return _Values(self)
 
     def items(self) -> ItemsView[int, Value]:
+        """The pairs (number, value) in the order of insertion."""
         return _Items(self)
 
     def __repr__(self) -> str:
         return f"TrialMap({dict(self)!r})"
 
     def blocks(self) -> tuple[Mapping[int, Value], ...]:
-        """The parts that changed copies share."""
+        """The blocks, which changed copies share."""
         return self._blocks
 
 
 class _Values(ValuesView[Value]):
-    """As a dict's: the default would look up every key."""
+    """A fast view: the inherited one would look up every key."""
 
     def __init__(self, entries: TrialMap[Value]) -> None:
         super().__init__(entries)
@@ -85,7 +90,7 @@ class _Values(ValuesView[Value]):
 
 
 class _Items(ItemsView[int, Value]):
-    """As a dict's: the default would look up every key."""
+    """A fast view: the inherited one would look up every key."""
 
     def __init__(self, entries: TrialMap[Value]) -> None:
         super().__init__(entries)
@@ -96,7 +101,7 @@ class _Items(ItemsView[int, Value]):
 
 
 def _place(blocks: "tuple[Mapping[int, Value], ...] | list[Mapping[int, Value]]", number: object) -> int | None:
-    """The block that has a number: nearly always the one looked at first, for a study numbers its trials one by one."""
+    """Index of the block with this number, or None. The first guess is nearly always right: numbers are consecutive."""
     if isinstance(number, int):
         likely = number // BLOCK
         if 0 <= likely < len(blocks) and number in blocks[likely]:

@@ -1,4 +1,4 @@
-"""Where the wall time of a session went: counted at the places, of every trial from what the journal says."""
+"""The wall time of a session by activity: measured around the trials, and read from the journal for each trial."""
 
 import math
 import time
@@ -28,15 +28,16 @@ _MEANING = {
 
 @dataclass(slots=True)
 class WallTime:
-    """Counts what the process does around its trials."""
+    """Measures what the process does around its trials."""
 
     begun: float
     """time.perf_counter() when the command began."""
     counted: dict[str, float] = field(default_factory=dict)
+    """Seconds measured so far, by activity."""
 
     @contextmanager
     def spent(self, part: str) -> Iterator[None]:
-        """Counts the block."""
+        """Add the time of the block to an activity."""
         begun = time.perf_counter()
         try:
             yield
@@ -44,46 +45,48 @@ class WallTime:
             self.add(part, time.perf_counter() - begun)
 
     def add(self, part: str, seconds: float) -> None:
-        """Counts what was measured elsewhere."""
+        """Add seconds that were measured elsewhere to an activity."""
         self.counted[part] = self.counted.get(part, 0.0) + seconds
 
     def started(self) -> None:
-        """Everything so far was the start."""
+        """Count all time so far as start-up."""
         self.counted["start-up"] = time.perf_counter() - self.begun
 
     def breakdown(self, state: StudyState, slots: int = 1) -> dict[str, float]:
-        """Seconds by what they went into, in the mean over the slots; they add up to the wall time until now."""
+        """Seconds by activity, averaged over the slots. Their sum is the wall time until now."""
         wall = time.perf_counter() - self.begun
-        found = dict.fromkeys(_PARTS, 0.0) | self.counted
-        if "start-up" not in self.counted:  # nothing was left to train
-            return found | {"start-up": wall - sum(self.counted.values())}
+        parts = dict.fromkeys(_PARTS, 0.0) | self.counted
+        if "start-up" not in self.counted:  # there was nothing left to train
+            return parts | {"start-up": wall - sum(self.counted.values())}
+        epoch = state.session.epoch if state.session else 0
         for trial in state.trials.values():
-            for part, seconds in trial_seconds(trial, state.session.epoch if state.session else 0).items():
-                found[part] = found.get(part, 0.0) + seconds / slots
-        return found | {"idle": wall - sum(found.values())}
+            for part, seconds in trial_seconds(trial, epoch).items():
+                parts[part] = parts.get(part, 0.0) + seconds / slots
+        return parts | {"idle": wall - sum(parts.values())}
 
 
 def trial_seconds(trial: TrialState, epoch: int | None = None) -> Mapping[str, float]:
-    """What a trial has counted by what it went into, each time that it was started.
+    """The wall time of a trial in seconds, by activity.
 
     Args:
-        epoch: of the session whose starts are meant; by default all of them.
+        epoch: only count the starts of this session; by default all of them.
     """
-    found = Counter[str]()
+    total = Counter[str]()
     ends = [*(start.time for start in trial.starts[1:]), math.inf]
     for start, end in zip(trial.starts, ends, strict=True):
         if epoch not in (None, start.epoch):
             continue
         if end == math.inf and isinstance(trial.end, Finished):
-            told = [trial.end.seconds]
-        else:
-            told = [point.seconds for point in trial.curve if start.time <= point.time < end]
-        found.update(told[-1] if told else {})
-    return found
+            total.update(trial.end.seconds)
+            continue
+        counted = [point.seconds for point in trial.curve if start.time <= point.time < end]
+        if counted:
+            total.update(counted[-1])
+    return total
 
 
 def table(breakdown: Mapping[str, float]) -> list[str]:
-    """The breakdown line by line, with its sum."""
+    """The breakdown as lines of text, with the sum first."""
     wall = sum(breakdown.values())
     lines = [f"wall time {wall:.1f} s"]
     for part, seconds in breakdown.items():

@@ -1,1 +1,1 @@
-"""A recorded trial trained again and compared with the record, here or on another machine."""
+"""Retrains a recorded trial, on this or another machine, and compares every number with the record."""

@@ -1,6 +1,7 @@
-"""Reproduce the trial in this folder: makes an environment with the recorded versions, trains again, compares.
+"""Reproduce the trial in this folder: install the recorded versions, retrain, and compare with the record.
 
-`study.reproduce --export` copies this file, as `reproduce.py`, to where it works; it needs Python's own library alone.
+`study.reproduce --export` copies this file as `reproduce.py` into the folder that it exports. It uses only Python's
+standard library.
 """
 
 import argparse
@@ -17,32 +18,45 @@ BAD_INPUT = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Reproduce the trial; returns the exit status of `study.reproduce`, or 2 if the environment cannot be made."""
     parser = argparse.ArgumentParser("python reproduce.py", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", metavar="DIR", help="the study's images, where scikit-image does not bring them")
-    parser.add_argument("--strict", action="store_true", help="exit 4 for other code or versions too")
-    parser.add_argument("--no-venv", action="store_true", help="use the packages of the Python that runs this")
+    parser.add_argument("--data", metavar="DIR", help="folder of the study's images (not needed for built-in images)")
+    parser.add_argument("--strict", action="store_true", help="also exit with 4 if only code or versions differ")
+    parser.add_argument(
+        "--no-venv", action="store_true", help="use the installed packages instead of making a virtual environment"
+    )
     args = parser.parse_args(argv)
     trial = json.loads((HERE / "trial.json").read_text("utf-8"))
     try:
         python = sys.executable if args.no_venv else environment(HERE / ".venv", HERE / "requirements.txt")
     except (OSError, subprocess.CalledProcessError) as exc:
-        print(f"error: {HERE / '.venv'}: cannot be made ({exc}); install requirements.txt yourself, then add --no-venv",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"error: {HERE / '.venv'}: cannot create the environment ({exc}); install requirements.txt yourself, then "
+            "add --no-venv",
+            file=sys.stderr,
+        )
         return BAD_INPUT
-    # -P: no package in the current folder takes the place of the exported one.
+    # -P: a package in the current folder must not replace the exported one.
     command = [python, "-P", "-m", "study.reproduce", str(trial["trial"]), "--root", str(HERE / "record")]
     command += ["--study-name", trial["study"]]
-    command += ["--data", args.data] if args.data else []
-    command += ["--strict"] if args.strict else []
+    if args.data:
+        command += ["--data", args.data]
+    if args.strict:
+        command.append("--strict")
     return subprocess.call(command, env=os.environ | {"PYTHONPATH": str(HERE / "code")})
 
 
 def environment(folder: Path, requirements: Path) -> str:
-    """The Python of a virtual environment that has exactly these packages; made if it is not there."""
+    """Path of the Python in a virtual environment with exactly these packages. Creates the environment if needed.
+
+    Raises:
+        OSError: the environment cannot be created.
+        subprocess.CalledProcessError: pip failed.
+    """
     python = folder / "bin" / "python"
     complete = folder / "installed.txt"
     if not complete.is_file() or complete.read_bytes() != requirements.read_bytes():
-        print(f"installing the recorded versions in {folder}", flush=True)
+        print(f"installing the recorded versions into {folder}", flush=True)
         venv.create(folder, clear=True, with_pip=True)
         subprocess.check_call([python, "-m", "pip", "install", "--quiet", "-r", requirements])
         complete.write_bytes(requirements.read_bytes())

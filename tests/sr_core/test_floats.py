@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """Equal floats on all threads: vector math is initialised on one thread, and all threads flush subnormals or none."""
-=======
-"""Equal floats in all threads: vector math is initialised on one thread, and either all threads flush or none does."""
->>>>>>> wt-hi
 
 import os
 import runpy
@@ -59,11 +55,7 @@ def torch_as_it_was() -> Iterator[None]:
 
 
 def in_a_thread(work: Any) -> Any:
-<<<<<<< HEAD
     """Run the work in a new thread with default settings, and return its result."""
-=======
-    """The result of the work in a new thread, which has default settings and ends with all its OpenMP threads."""
->>>>>>> wt-hi
     with OwnThread(lambda: None) as thread:
         return thread(work)
 
@@ -293,8 +285,4 @@ def test_a_thread_of_its_own_computes_on_the_gpu_of_the_thread_that_made_it(
     monkeypatch.setattr(torch.cuda, "set_device", set_device)
     with OwnThread(lambda: None):
         pass
-<<<<<<< HEAD
     assert made_current == ([(1, "own settings")] if initialised else []), "an unused GPU is not initialised"
-=======
-    assert made_current == ([(1, "own settings")] if initialised else []), "an unused GPU is left alone"
->>>>>>> wt-hi

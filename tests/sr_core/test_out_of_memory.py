@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """All kinds of out-of-memory errors of libraries, and errors that only look like one."""
-=======
-"""Every form of a library's error about a lack of memory, and errors that only look similar."""
->>>>>>> wt-hi
 
 import errno
 import subprocess
@@ -20,11 +16,7 @@ from sr_core.process.out_of_memory import is_out_of_memory, reason_of
 
 
 class WrappedError(RuntimeError):
-<<<<<<< HEAD
     """An error that wraps another, as a compiler raises it."""
-=======
-    """An error as a compiler wraps it."""
->>>>>>> wt-hi
 
 
 def raised(error: BaseException, by: BaseException | None = None, during: BaseException | None = None) -> BaseException:

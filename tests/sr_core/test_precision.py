@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """Training multiplies float32 numbers as recorded, and every validation multiplies them exactly."""
-=======
-"""Float32 products use the recorded precision in training, and all digits in every validation."""
->>>>>>> wt-hi
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -126,11 +122,7 @@ def test_a_block_computes_with_all_digits_and_leaves_the_callers_settings(
 
 
 class Watched(nn.Module):
-<<<<<<< HEAD
     """A network that records the settings of each call, and whether it is in training mode."""
-=======
-    """A network that records the settings of each call, and whether the call is for training."""
->>>>>>> wt-hi
 
     def __init__(self) -> None:
         super().__init__()
@@ -175,14 +167,9 @@ def test_every_validation_and_enlargement_computes_with_all_digits(caller: Calla
 
 
 def test_settings_of_the_caller_change_no_bit_of_a_score_or_an_enlargement() -> None:
-<<<<<<< HEAD
     """On a CPU without bf16 the test always passes."""
     model = A2N(MODEL, 2).eval()
     scorer = scorer_of(resolve(threads=1))
-=======
-    """On a CPU without bf16 this passes trivially."""
-    model, scorer = A2N(MODEL, 2).eval(), scorer_of(resolve(threads=1))
->>>>>>> wt-hi
     initialise(model, 3)
     lr = crops(1)[0].lr
     expected = scorer(model)
@@ -282,14 +269,9 @@ class Stream:
 
 
 def test_steps_alone_and_a_capture_warn_of_nothing_and_are_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-<<<<<<< HEAD
     """Torch's own check of an optimiser runs here, with a device that says whether it captures."""
     stream = Stream()
     replayed = []
-=======
-    """Torch's own check of an optimiser, with a device that reports whether it captures."""
-    stream, replayed = Stream(), []
->>>>>>> wt-hi
 
     @contextmanager
     def graph(_: object) -> Iterator[None]:

@@ -251,7 +251,7 @@ def test_arms_of_a_great_number_take_turns_without_a_list(history: Callable[...,
 
 def test_up_to_five_thousand_combinations_all_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[Any] = []
-    monkeypatch.setattr(space, "_try", lambda base, point: tried.append(tuple(point.items())))
+    monkeypatch.setattr(space, "_check_point", lambda base, point: tried.append(tuple(point.items())))
     build_space(BASE, {}, NUISANCE)
     assert len(tried) == (3 + 4 + 3) + (12 + 9 + 12) + 36
     assert len(set(tried)) == len(tried)
@@ -260,7 +260,7 @@ def test_up_to_five_thousand_combinations_all_are_tried(monkeypatch: pytest.Monk
 def test_of_more_the_same_part_is_tried_each_time(monkeypatch: pytest.MonkeyPatch, huge: Experiment) -> None:
     times: list[list[Any]] = [[], []]
     for tried in times:
-        monkeypatch.setattr(space, "_try", lambda base, point, to=tried: to.append(tuple(point.values())))
+        monkeypatch.setattr(space, "_check_point", lambda base, point, to=tried: to.append(tuple(point.values())))
         build_space(BASE, {}, {d.label: d.range for d in huge.space.dimensions})
     assert times[0] == times[1]
     assert 5_000 < len(times[0]) < 10_500

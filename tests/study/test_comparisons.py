@@ -170,8 +170,14 @@ def test_an_experiment_without_comparisons_is_described_as_before() -> None:
         ({"comparisons": {"Which?": [("l2", "l2")]}}, "'Which\\?': expected two of"),
         ({"comparisons": {"Which?": []}}, "'Which\\?': expected at least one pair"),
         ({"replicates": 0}, "comparisons need replicates"),
-        ({"references": {"base": L2}, "comparisons": {"Which?": [("l2", "base")]}}, "let no reference repeat it"),
-        ({"references": {"same": BASE}, "comparisons": {"Which?": [("same", "base")]}}, "let no reference repeat it"),
+        (
+            {"references": {"base": L2}, "comparisons": {"Which?": [("l2", "base")]}},
+            "remove or rename the reference that repeats it",
+        ),
+        (
+            {"references": {"same": BASE}, "comparisons": {"Which?": [("same", "base")]}},
+            "remove or rename the reference that repeats it",
+        ),
     ],
 )
 def test_comparisons_that_cannot_be_answered_are_refused(changes: dict[str, Any], match: str) -> None:
@@ -182,5 +188,5 @@ def test_comparisons_that_cannot_be_answered_are_refused(changes: dict[str, Any]
 def test_comparisons_and_a_search_space_are_refused_together() -> None:
     from study.question.space import Choice
 
-    with pytest.raises(ConfigError, match="make each a reference and leave out scientific and nuisance"):
+    with pytest.raises(ConfigError, match="make each setting a reference and remove scientific and nuisance"):
         replace(ASKED, nuisance={"train.loss": Choice("l1", "l2")})

@@ -1,4 +1,4 @@
-"""An experiment is checked whole when it is loaded; those that come with the suite ask what they should."""
+"""Loading an experiment checks all of it. The experiments of the suite ask the intended questions."""
 
 import math
 import sys
@@ -65,8 +65,9 @@ def test_counts_that_do_not_fit_are_told_at_once_with_counts_that_would() -> Non
     assert str(refusal.value) == (
         "evaluation.every_patches is 80 patches: expected a multiple of 32, the least common multiple of every "
         "train.batch_size (8, 16, 32); the first rung is 160 patches: expected at least 960 (1/9 of the budget and "
-        "30 steps of the largest batch, 32, references included); these would do: train.budget_patches=1056, "
-        'evaluation.every_patches=96, rungs=(960,); or, without pruning, scheduler="none", rungs=(), '
+        "30 steps of the largest batch, 32, references included); the nearest counts that fit are "
+        "train.budget_patches=1056, evaluation.every_patches=96, rungs=(960,); without pruning, use "
+        'scheduler="none", rungs=(), '
         "train.budget_patches=384, evaluation.every_patches=96"
     )
 
@@ -150,7 +151,7 @@ def test_a_batch_size_that_is_an_interval_is_refused(batch: Any) -> None:
 )
 @pytest.mark.parametrize("role", ["scientific", "nuisance"])
 def test_what_all_trials_share_cannot_be_searched(name: str, values: tuple[Any, ...], role: str) -> None:
-    with pytest.raises(ConfigError, match=f"{name} is the same for every trial"):
+    with pytest.raises(ConfigError, match=f"{name} must be the same in every trial"):
         experiment(**{role: {name: Choice(*values)}})
 
 
@@ -356,10 +357,10 @@ def test_folders_of_the_same_names_do_not_take_the_place_of_the_suite(
     [
         (
             b"from .base import BASE\n",
-            r"line 1: ImportError: .*imported by their names alone: from base import …, with",
+            r"line 1: ImportError: .*import files in .* by their names, without a dot: from base import …",
         ),
         (b"import base2\n", r"No module named 'base2'; expected an installed package, or base2\.py in "),
-        (b"import sys\nsys.exit(3)\n", r"line 2: it calls sys\.exit\(3\) while it is loaded; remove that$"),
+        (b"import sys\nsys.exit(3)\n", r"line 2: it calls sys\.exit\(3\) while it is loaded; remove that call$"),
         ("x = 'Größe'\n".encode("latin-1"), r"save the file as UTF-8$"),
         (
             b"\x00\x01",
@@ -379,9 +380,11 @@ def test_what_is_no_python_file_is_refused_with_what_to_do(tmp_path: Path, monke
     (tmp_path / "mine.ipynb").touch()
     (tmp_path / "mine.py").touch()
     (tmp_path / "folder").mkdir()
-    with pytest.raises(SuiteError, match=r"this is a notebook; export it, jupyter nbconvert --to script mine\.ipynb"):
+    with pytest.raises(
+        SuiteError, match=r"this is a notebook; export it \(jupyter nbconvert --to script mine\.ipynb\)"
+    ):
         load_experiment("mine.ipynb")
-    with pytest.raises(SuiteError, match=r"there is a file mine\.py here, add its suffix"):
+    with pytest.raises(SuiteError, match=r"there is a file mine\.py here, add the suffix \.py"):
         load_experiment("mine")
     with pytest.raises(SuiteError, match=r"\./folder is a folder, name a \.py file in it"):
         load_experiment("./folder")

@@ -1,4 +1,4 @@
-"""Where a study's files lie, and who may write them."""
+"""The layout of a study's files, and which process may write them."""
 
 import fcntl
 import json
@@ -83,7 +83,7 @@ def test_a_missing_study_is_refused_with_the_names_of_those_that_are_there(folde
         other.create()
         other.journal.touch()
     with pytest.raises(
-        SuiteError, match=r"no study 'small' under .*root; there: one, two; say which with --study-name$"
+        SuiteError, match=r"no study 'small' under .*root; there: one, two; choose one with --study-name$"
     ):
         folder.require()
 
@@ -117,7 +117,7 @@ def test_a_read_only_root_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def denied(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "touch", denied)  # whoever tests as root may write everywhere
+    monkeypatch.setattr(Path, "touch", denied)  # root can write everywhere
     with pytest.raises(SuiteError, match=r"cannot be written \(Permission denied\)"):
         StudyFolder(tmp_path, "small").create()
 
@@ -210,7 +210,7 @@ def test_the_lock_of_a_study_that_came_to_nothing_makes_no_second_owner(folder: 
     with (folder.path / "lock").open("a") as first:
         fcntl.flock(first, fcntl.LOCK_EX)
         threading.Timer(0.1, give_up).start()
-        with pytest.raises(SuiteError, match="is being run by another process; wait for it"):
+        with pytest.raises(SuiteError, match="is being run by another process; wait until it ends"):
             folder.lock().__enter__()
 
 

@@ -1,4 +1,4 @@
-"""Records come from others too: what they name is never taken further than it may lead."""
+"""Records may come from someone else: a file that they name outside the study is never used."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The record of a study: what was written is read, what was torn comes again, what is damaged is refused by line."""
+"""The journal: written events are read back, a torn tail is removed, and damage is an error that names the line."""
 
 import hashlib
 import json
@@ -160,7 +160,7 @@ def test_what_json_has_no_number_for_is_refused_and_leaves_the_record_whole(path
 
 
 def test_what_is_no_recorded_event_is_refused() -> None:
-    with pytest.raises(ValueError, match="no event of format"):
+    with pytest.raises(ValueError, match="not an event of format"):
         decode(encode(0, ev.Ticked(time=1.0, trial=0, patches=8, loss=0.1)))
 
 
@@ -248,7 +248,7 @@ def test_a_line_out_of_sequence_is_an_error_even_at_the_end(path: Path, lines: t
     content = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(content[i] for i in lines))
     wrong = next(i for i, line in enumerate(lines) if i != line)
-    message = rf"line {wrong + 1} has sequence number {lines[wrong]} where {wrong} was expected"
+    message = rf"line {wrong + 1} has sequence number {lines[wrong]}, expected {wrong}"
     with pytest.raises(JournalError, match=message):
         list(read(path))
     with pytest.raises(JournalError, match=message):
@@ -280,10 +280,10 @@ def line_of(content: dict[str, Any], seq: int = 0) -> bytes:
     ("content", "message"),
     [
         (opened(format=ev.FORMAT + 1), f"expected journal format {ev.FORMAT}, got {ev.FORMAT + 1}"),
-        (opened(mood="good"), f"line 1 is no event of format {ev.FORMAT}"),
-        ({"event": "TrialTeleported", "time": 1.0}, f"line 1 is no event of format {ev.FORMAT}"),
-        ({"event": "Checkpointed", "time": 1.0}, f"line 1 is no event of format {ev.FORMAT}"),
-        ({"time": 1.0}, f"line 1 is no event of format {ev.FORMAT}"),
+        (opened(mood="good"), f"line 1 is not an event of format {ev.FORMAT}"),
+        ({"event": "TrialTeleported", "time": 1.0}, f"line 1 is not an event of format {ev.FORMAT}"),
+        ({"event": "Checkpointed", "time": 1.0}, f"line 1 is not an event of format {ev.FORMAT}"),
+        ({"time": 1.0}, f"line 1 is not an event of format {ev.FORMAT}"),
     ],
     ids=["another format", "a new field", "a new kind", "a missing field", "no kind"],
 )
@@ -313,7 +313,7 @@ def test_a_newer_journal_is_told_as_such_though_its_first_line_has_fields_that_t
     path.write_bytes(line_of(opened(format=format, licence="of the images")))
     told = (
         f"{path}: expected journal format {ev.FORMAT}, got {format}: a newer version of this suite wrote it; "
-        "update this one, or take that one"
+        "update this suite"
     )
     for attempt in (lambda: list(read(path)), lambda: Journal(path), lambda: Tail(path).read(9)):
         with pytest.raises(JournalError, match=f"^{re.escape(told)}$"):
@@ -323,7 +323,7 @@ def test_a_newer_journal_is_told_as_such_though_its_first_line_has_fields_that_t
 @pytest.mark.parametrize("format", [0, -1, True, 1.0, "1", None])
 def test_a_format_that_no_version_wrote_is_damage(path: Path, format: object) -> None:
     path.write_bytes(line_of(opened(format=format)))
-    with pytest.raises(JournalError, match=rf"expected journal format {ev.FORMAT}, got {format!r}: no version wrote"):
+    with pytest.raises(JournalError, match=rf"expected journal format {ev.FORMAT}, got {format!r}: no version writes"):
         list(read(path))
 
 
@@ -397,9 +397,7 @@ def test_a_line_that_would_land_after_another_process_s_is_refused_and_overwrite
     with path.open("ab") as other:
         other.write(encode(1, STORY[1]))
     before = path.read_bytes()
-    with pytest.raises(
-        TakenOverError, match=r"journal\.jsonl: expected to end after \d+ bytes, found \d+: another pro"
-    ):
+    with pytest.raises(TakenOverError, match=r"journal\.jsonl: expected \d+ bytes, found \d+: another pro"):
         journal.append(STORY[1])
     journal.close()
     assert path.read_bytes() == before
@@ -419,7 +417,7 @@ def test_a_line_goes_to_the_end_of_the_file_whatever_happens(path: Path) -> None
                 other.write(encode(1, STORY[1]))
 
     journal._check_end = late  # type: ignore[method-assign]
-    with pytest.raises(TakenOverError, match="another process has written to it"):
+    with pytest.raises(TakenOverError, match="another process has written to this journal"):
         journal.append(STORY[1])
     journal.close()
     assert path.read_bytes().startswith(encode(0, STORY[0]) + encode(1, STORY[1]))
@@ -444,7 +442,7 @@ def test_a_line_that_came_since_the_record_was_read_is_not_cut_off_as_a_torn_tai
     assert len(list(read(path, place))) == 2
     write(path, STORY[2])
     whole = path.read_bytes()
-    with pytest.raises(TakenOverError, match="another process has written to it"):
+    with pytest.raises(TakenOverError, match="another process has written to this journal"):
         Journal(path, read_to=place)
     assert path.read_bytes() == whole
 

@@ -87,7 +87,9 @@ def test_other_numbers_by_other_code_are_no_reproduction_though_other_rounding_m
     around = replace(changed, processor=PROCESSOR.processor)
     found = judge(compared(0.001), around, promises_bits=True, strict=False)
     assert (found.status, found.lines[-1]) == (NO_MATCH, "verdict: different")
-    assert f"likely cause: {changed.lines[0]}, or {PROCESSOR.processor}: with the recorded code" in found.lines[-2]
+    assert (
+        f"likely cause: {changed.lines[0]}, or {PROCESSOR.processor}; retrain with the recorded code" in found.lines[-2]
+    )
 
 
 def test_equal_numbers_under_other_settings_are_never_called_bit_identical() -> None:
@@ -107,7 +109,7 @@ def test_the_tolerance_ends_where_it_says(gap: float) -> None:
     assert found.status == (0 if gap < 1 else NO_MATCH)
     if gap > 1:
         assert (
-            "settings that were not restored (torch 2.12.0 then, 2.13.0 here), or a record that was altered"
+            "settings that were not restored (torch 2.12.0 then, 2.13.0 here), or an altered record"
             in (found.lines[-2])
         )
 
@@ -127,7 +129,7 @@ def test_a_second_training_that_failed_or_ended_early_is_a_difference_under_any_
 
 def test_of_a_curve_that_is_equal_the_result_is_compared_too() -> None:
     found = judge(compared(0.0, weights="dead"), NOTHING, promises_bits=True, strict=False)
-    assert found.lines[0] == "differs: the curve is equal, at its end differ the final weights"
+    assert found.lines[0] == "differs: the curve is equal, but the final weights differ"
 
 
 def test_a_setting_that_the_record_is_too_old_to_name_takes_nothing_from_equal_bits() -> None:

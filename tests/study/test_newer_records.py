@@ -1,4 +1,4 @@
-"""A journal of a version that is not out yet: every command says so in one line and changes nothing."""
+"""A journal of a later version: every command says so in one line and changes nothing."""
 
 import hashlib
 import json
@@ -64,7 +64,7 @@ def test_a_command_names_the_newer_format_in_one_line_and_changes_nothing(
     out, err = capsys.readouterr()
     assert out == ""
     what = f"expected journal format {ev.FORMAT}, got {NEWER}: a newer version of this suite wrote it"
-    assert err == f"error: {newer.journal}: {what}; update this one, or take that one\n"
+    assert err == f"error: {newer.journal}: {what}; update this suite\n"
     left = {path: path.read_bytes() for path in newer.root.rglob("*") if path.is_file()}
     assert {path: left.get(path) for path in before} == before
     assert not (tmp_path / "winner").exists() and not (tmp_path / "records").exists()

@@ -92,7 +92,7 @@ class FileSystem:
             raise BlockingIOError
 
     def days_pass(self, folder: StudyFolder, seconds: float) -> None:
-        """The server's clock goes on: every file is so much older."""
+        """Advance the server's clock, so that every file is older by this much."""
         for path in (*folder.owners.glob("*"), folder.path / "lock"):
             if path.exists():
                 moment = path.stat().st_mtime - seconds
@@ -210,7 +210,7 @@ class Race:
             journal.close()
 
     def run(self, *hosts: Host, steps: int | None = None) -> None:
-        """In an order that is drawn; so many steps, or all to the end."""
+        """Run the steps in a random order: a given number of them, or all."""
         taken = 0
         while (steps is None or taken < steps) and (able := [host for host in hosts if not host.ended]):
             self.draw.choice(able).step()

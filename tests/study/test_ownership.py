@@ -1,4 +1,4 @@
-"""Who owns a study: the newest claim, as long as its lease is renewed; a lock for a quick restart on one machine."""
+"""The newest claim owns a study while its lease is renewed. A lock allows a quick restart on the same machine."""
 
 import errno
 import fcntl
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> StudyFolder:
 
 
 def left_by(folder: StudyFolder, machine: str, *, seconds_ago: float) -> None:
-    """A lock file as another owner left it; nobody on this machine holds it."""
+    """A lock file as another owner left it. No process on this machine holds it."""
     lock = folder.path / "lock"
     lock.write_text(json.dumps({"host": "far", "machine": machine, "pid": 7, "since": 1_700_000_000.0}))
     os.utime(lock, (time.time() - seconds_ago,) * 2)
@@ -172,13 +172,15 @@ def test_a_session_is_the_owner_s_only_if_that_process_began_it_since_it_has_the
         assert not has_begun(lock, here, os.getpid(), before), "an earlier session of a process with that number"
         assert not has_begun(lock, here, os.getpid() + 1, time.time())
         assert not has_begun(lock, "elsewhere", os.getpid(), time.time())
-    assert not has_begun(lock, here, os.getpid(), time.time()), "nobody owns it"
+    assert not has_begun(lock, here, os.getpid(), time.time()), "the study has no owner"
 
 
 def test_a_lock_that_another_process_only_looks_at_is_not_taken_over(folder: StudyFolder) -> None:
     with (folder.path / "lock").open("a+") as looking:
         fcntl.flock(looking, fcntl.LOCK_EX)
-        with pytest.raises(SuiteError, match="is being run by another process; wait for it, or take it over"):
+        with pytest.raises(
+            SuiteError, match="is being run by another process; wait until it ends, or take the study over"
+        ):
             folder.lock().__enter__()
 
 
@@ -241,7 +243,7 @@ def test_epochs_go_on_from_those_in_a_record_that_came_without_claims(story: Tel
 
 def test_a_live_claim_from_another_machine_is_respected_whatever_the_lock_file_says(folder: StudyFolder) -> None:
     claim(folder, 3, silent=20)
-    expected = r"process 7 on far since .*, whose last sign of life was 2\d s ago; wait for it.*--take-over"
+    expected = r"process 7 on far since .*, whose last sign of life was 2\d s ago; wait until it ends.*--take-over"
     with pytest.raises(SuiteError, match=expected), folder.owned():
         pass
     assert str(folder.owner()).startswith("process 7 on far")
@@ -353,7 +355,7 @@ def test_without_locks_a_killed_owner_s_study_is_free_after_a_minute(
 ) -> None:
     monkeypatch.setattr(fcntl, "flock", flock)
     killed = claim(folder, 1, machine=ownership.machine(), lock=None, silent=30)
-    with pytest.raises(SuiteError, match=r"whose last sign of life was 3[0-9] s ago; wait for it, or until"):
+    with pytest.raises(SuiteError, match=r"whose last sign of life was 3[0-9] s ago; wait until it ends or"):
         folder.lock().__enter__()
     os.utime(killed, (0, 0))
     with folder.owned() as held:

@@ -1,4 +1,4 @@
-"""A published record: what is in it, what reads it, and that nothing adds to it."""
+"""A published record: its content, the commands that read it, and that no command changes it."""
 
 import random
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def test_published_again_it_is_the_same_bytes_and_a_longer_record_takes_its_plac
     publish(told.folder, tmp_path / "records")
     assert len(list(read(packed))) == told.state.count + 1
     told.folder.journal.write_bytes(b"".join(encode(n, e) for n, e in enumerate(list(read(packed))[:-1])))
-    with pytest.raises(SuiteError, match=f"holds {told.state.count + 1} events, this study only {told.state.count}"):
+    with pytest.raises(SuiteError, match=f"has {told.state.count + 1} events, this study only {told.state.count}"):
         publish(told.folder, tmp_path / "records")
 
 
@@ -74,7 +74,7 @@ def test_another_study_of_the_name_and_a_study_that_goes_on_are_not_written_over
     live = StudyFolder(tmp_path / "live", "small")
     live.create()
     live.journal.write_bytes(encode(0, next(read(told.folder.journal))))
-    with pytest.raises(SuiteError, match="a study goes on there"):
+    with pytest.raises(SuiteError, match="this folder holds an unpublished study"):
         publish(told.folder, tmp_path / "live")
     publish(told.folder, tmp_path / "records")
     live.journal.write_bytes(encode(0, replace(told.state.opened, text="Another?")))
@@ -98,7 +98,7 @@ def test_longer_trainings_are_published_with_their_study(told: Any, tmp_path: Pa
     there = StudyFolder(tmp_path / "records", "small")
     assert [t.training for t in there.trainings()] == ["0001-960"]
     assert fold(read(there.trainings()[0].journal)) == told.state
-    with pytest.raises(SuiteError, match=r"a published record is only read; .*gunzip journal\.jsonl\.gz"):
+    with pytest.raises(SuiteError, match=r"a published record is read-only; .*gunzip journal\.jsonl\.gz"):
         there.trainings()[0].require_unpublished()
 
 

@@ -299,5 +299,5 @@ def test_status_calls_a_running_replicate_by_its_trial(
 
 @pytest.mark.parametrize("name", ["finalist 1", "trial 11"])
 def test_a_reference_may_not_be_called_as_trials_of_the_search_are(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"reference '{name}': trials of the search are called so"):
+    with pytest.raises(ConfigError, match=f"reference '{name}': this name is reserved for search trials"):
         replace(EXPERIMENT, references={name: EXPERIMENT.references["blog"]})

@@ -1,4 +1,4 @@
-"""The search space: its ranges, its size, its cells, and where a configuration stands in it."""
+"""The search space: its ranges, its size, its cells, and the point of a configuration in it."""
 
 import math
 from collections.abc import Callable

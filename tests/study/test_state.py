@@ -1,4 +1,4 @@
-"""What a study has come to: a pure fold of its events."""
+"""The state of a study is a pure fold over its events."""
 
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.quickstart import EXPERIMENT
+from sr_core.errors import SuiteError
 from study.executors import inline
 from study.record import events as ev
 from study.record import journal
@@ -84,7 +85,7 @@ def test_the_ranking_of_a_state_is_sorted_once(told: Any, monkeypatch: pytest.Mo
     monkeypatch.setattr(StudyState, "_ranked", lambda self: sorts.append(1) or whole(self))
     state = fold(told.events)
     first = state.ranking()
-    first.clear()  # whoever asked may do with it as they like
+    first.clear()  # callers may change their copy
     assert [t.number for t in state.ranking()] == [0, 1, 2] and state.best() is not None and state.candidates()
     assert len(sorts) == 1
     later = state.apply(told.events[-1])
@@ -377,7 +378,7 @@ def test_a_reproduction_is_compared_with_the_validation_that_the_weights_had(
     happened = [*trial.curve[:-1], last, trial.end]
     monkeypatch.setattr(inline, "run_trial", lambda task, bench: (event for event in happened))
     monkeypatch.setattr(proof, "keep_compiled_in", lambda path: None)
-    here: Any = SimpleNamespace(apply=lambda: None)
+    here: Any = SimpleNamespace(apply=lambda: None, device="cpu")
 
     def retrained() -> proof.ReproducedTrial:
         folder = StudyFolder(tmp_path, "small")
@@ -388,3 +389,8 @@ def test_a_reproduction_is_compared_with_the_validation_that_the_weights_had(
     monkeypatch.setattr(inline, "run_trial", lambda task, bench: (event for event in [*trial.curve[:-1], last, other]))
     assert not retrained().identical
     assert "weights" in retrained().first_difference()
+
+
+def test_a_study_without_any_event_has_no_opening() -> None:
+    with pytest.raises(SuiteError, match="its journal is empty; run the study first"):
+        _ = StudyState().opening

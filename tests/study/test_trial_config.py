@@ -1,4 +1,4 @@
-"""One trial's complete configuration: dotted names, a stored form without defaults, one hash."""
+"""The complete configuration of a trial: dotted names, a stored form without defaults, one hash."""
 
 import json
 import math

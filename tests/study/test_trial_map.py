@@ -1,4 +1,4 @@
-"""The map of a study's trials: it is a dict that stays as it is, and a changed copy shares what did not change."""
+"""The map of a study's trials is immutable and behaves like a dict. A changed copy shares the unchanged entries."""
 
 from types import MappingProxyType
 

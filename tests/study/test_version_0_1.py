@@ -75,7 +75,7 @@ def events_of(root: Path, study: str) -> list[Any]:
 
 
 def same_bits_here(state: StudyState) -> bool:
-    """Whether this machine and its torch are those under which version 0.1 computed."""
+    """True if this machine and its torch are those that version 0.1 ran on."""
     assert state.opened is not None
     models = {start.hardware for trial in state.trials.values() for start in trial.starts}
     return not runtime_of(state.opened).unmet() and models == {provenance.cpu_model()}
@@ -189,7 +189,7 @@ def test_it_is_published_with_its_training_and_read_there(finished: Path, tmp_pa
     assert [t.training for t in after.trainings()] == ["0004-480"]
 
 
-# What goes on
+# What continues
 
 
 def test_typed_again_on_a_finished_study_the_command_adds_nothing(

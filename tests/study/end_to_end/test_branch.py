@@ -89,7 +89,7 @@ def test_a_study_that_goes_on_while_it_is_copied_is_not_branched(
         return copy_one(source, target)
 
     monkeypatch.setattr(shutil, "copy2", go_on)
-    with pytest.raises(SuiteError, match="went on while it was copied"):
+    with pytest.raises(SuiteError, match="continued while it was copied"):
         branch(study, replace(study, study="mine"))
     assert not [path for path in finished_copy.root.iterdir() if "mine" in path.name]
 
@@ -137,6 +137,6 @@ def test_a_branch_that_cannot_be_made_changes_nothing(finished_copy: Any, comman
     root = finished_copy.root
     before = contents(root)
     (root / "taken").mkdir()
-    for name, word in (("taken", "exists already"), ("tiny", "has that name already"), ("a/b", "study name")):
+    for name, word in (("taken", "already exists"), ("tiny", "already has that name"), ("a/b", "study name")):
         assert word in one_line(commands.run("study.branch", name, "--root", root, "--study-name", "tiny"))
     assert contents(root) == before

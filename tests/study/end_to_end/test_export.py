@@ -1,4 +1,4 @@
-"""`study.reproduce --export`: a folder that stands alone, and reproduces its trial without the study."""
+"""`study.reproduce --export` writes a self-contained folder that reproduces its trial without the study."""
 
 import csv
 import hashlib

@@ -1,4 +1,4 @@
-"""`python -m study.reproduce`: a recorded trial comes out the same, and whatever was changed since is named."""
+"""`python -m study.reproduce` gives the recorded numbers again and names everything that has changed since."""
 
 import hashlib
 import json
@@ -284,7 +284,10 @@ def test_a_config_value_that_the_study_never_asked_for_is_named_though_its_hash_
         lambda event: event["values"].pop("train.ema_horizon_patches"),
         checksum=True,
     )
-    check_different(reproduce("best"), "config: train.ema_horizon_patches is 80.0 in the trial and 40.0 in what the st")
+    check_different(
+        reproduce("best"),
+        "config: train.ema_horizon_patches is 80.0 in the trial, but the study's question and proposal give 40.0",
+    )
 
 
 def test_another_seed_forged_throughout_gives_other_numbers(finished_copy: Any, reproduce: Any) -> None:
@@ -313,7 +316,7 @@ def test_a_pixel_checksum_forged_in_the_journal_does_not_pass_for_the_image_that
         lambda event: event["data"]["pictures"][2].__setitem__(2, "0" * 64),
         checksum=True,
     )
-    check_different(reproduce("best"), "data: the journal's list of images no longer matches")
+    check_different(reproduce("best"), "data: the list of images in the journal does not match")
 
 
 def test_final_numbers_that_contradict_the_curve_are_found_without_training(finished_copy: Any, reproduce: Any) -> None:
@@ -321,9 +324,7 @@ def test_final_numbers_that_contradict_the_curve_are_found_without_training(fini
     line = line_of(journal, "Finished", best.number)
     alter(journal, line, lambda event: event["scores"].update({"val/psnr": 40.0}), checksum=True)
     said = reproduce("best")
-    check_different(
-        said, "final scores are not those of its last validation", "is not the mean of those of single crop"
-    )
+    check_different(said, "final scores are not those of its last validation", "is not the mean over the single crop")
     assert "PSNR now" not in said.out
 
 
@@ -348,7 +349,7 @@ def test_another_version_that_gives_the_same_numbers_is_told_and_strict_makes_it
         assert f"\ndiffers: {library} 1.0.0 then, " in said.out
         assert said.last_line == "verdict: different (--strict), though every number is equal to the last bit"
     else:
-        assert said.last_line.startswith("verdict: bit-identical, every point of the curve and the weights; what diff")
+        assert said.last_line.startswith("verdict: bit-identical, every point of the curve and the weights; other code")
 
 
 @pytest.mark.parametrize(("gap", "status"), [(0.0, 0), (1e-3, 0), (0.5, 4)])
@@ -424,7 +425,7 @@ def test_one_source_line_that_changes_nothing_is_told_and_only_strict_makes_it_a
     usual, strict = reproduce_with("sr_core/seed.py", line, f"{line}import math  # unused\n", "--strict")
     assert (usual[1], strict[1]) == ("0", "4")
     assert re.search(r"\nnote: code \w{16} then, \w{16} now: sr_core/seed\.py\n", usual[0])
-    assert "\nverdict: bit-identical, every point of the curve and the weights; what differs" in usual[0]
+    assert "\nverdict: bit-identical, every point of the curve and the weights; other code" in usual[0]
     assert re.search(r"\ndiffers: code \w{16} then, \w{16} now: sr_core/seed\.py\nverdict: different \(-", strict[0])
 
 
@@ -489,9 +490,9 @@ def test_a_published_record_is_reproduced_from_its_root_and_stays_as_it_is(
     assert said.last_line == "verdict: bit-identical, every point of the curve and the weights"
     status = commands.run("study.status", "--root", root)
     assert (status.status, status.out.splitlines()[0]) == (0, "tiny: complete")
-    check_refused(commands.run("study.run", *tiny.argv(root, trials=9)), "a published record is only read")
+    check_refused(commands.run("study.run", *tiny.argv(root, trials=9)), "a published record is read-only")
     training = commands.run("study.train", "best", "--patches", 480, "--root", root)
-    check_refused(training, "a published record is only read")
+    check_refused(training, "a published record is read-only")
     assert tree_of(root) == before
 
 
@@ -503,9 +504,9 @@ def test_where_neither_store_nor_images_are_there_data_is_asked_for(
     alter(finished_copy.folder.journal, 1, lambda event: event["data"].update(folder=gone), checksum=True)
     check_refused_late(
         reproduce("best"),
-        "its images (5 to train, 3 to validate) are no longer in",
+        "expected its images (5 to train, 3 to validate) in",
         gone,
-        "give them with --data DIR",
+        "found neither; pass the folder of the images with --data DIR",
     )
     alter(finished_copy.folder.journal, 1, lambda event: event["data"].update(folder=None), checksum=True)
     check_refused_late(reproduce("best", "--data", tiny.data), "was run on the images of", "leave out --data")
