@@ -16,7 +16,10 @@ _SECONDS_PER_UNIT = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 def add_study_flags(parser: argparse.ArgumentParser) -> None:
     """Add --root and --study-name, which together select a study."""
     parser.add_argument(
-        "--root", type=Path, metavar="DIR", help=f"folder of all studies and their databases (default: {default_root()})"
+        "--root",
+        type=Path,
+        metavar="DIR",
+        help=f"folder of all studies and their databases (default: {default_root()})",
     )
     parser.add_argument(
         "--study-name",

@@ -83,11 +83,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="a study succeeds within this distance of the best PSNR, in dB (default: 0.02)",
     )
     parser.add_argument(
-        "--rate", type=float, metavar="R", help="training speed of one slot in patches/s; costs are then also given in hours"
+        "--rate",
+        type=float,
+        metavar="R",
+        help="training speed of one slot in patches/s, to print costs in hours too",
     )
-    parser.add_argument(
-        "--processes", type=at_least_one, default=1, metavar="N", help="worker processes (default: 1)"
-    )
+    parser.add_argument("--processes", type=at_least_one, default=1, metavar="N", help="worker processes (default: 1)")
     add_study_flags(parser)
     args = parser.parse_args(argv)
     return run_command(lambda: _record(args) if args.record else _simulate(args))

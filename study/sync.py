@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
         "--tracking-uri", metavar="URI", help="MLflow store or server, or none (default: mlflow.db under --root)"
     )
     flags.add_argument(
-        "--storage", metavar="URL", help="Optuna storage (a database), or none (default: a file under --root)"
+        "--storage", metavar="URL", help="Optuna storage (a database), or none (default: optuna.db under --root)"
     )
     flags.add_argument(
         "--publish",

@@ -85,7 +85,10 @@ def test_a_leak_that_is_allowed_is_told_and_returned(
     assert (leak.training, leak.set_name, leak.held_out) == ("train/copy.jpg", "valid", "valid/valid1.png")
     (record,) = told.records
     assert record.levelname == "WARNING"
-    assert "train/copy.jpg trains and valid/valid1.png of valid is held out" in record.getMessage()
+    assert (
+        "training image train/copy.jpg and held-out image valid/valid1.png of valid show the same"
+        in record.getMessage()
+    )
 
 
 @pytest.mark.parametrize("allowed", [False, True])
@@ -121,7 +124,9 @@ def test_other_images_other_benchmarks_and_another_rule_are_compared_anew(
 def test_benchmarks_are_compared_too(look: Look, image_folder: Path, tmp_path: Path) -> None:
     (image_folder / "Set5/HR").mkdir(parents=True)
     shutil.copy(image_folder / "train/train3.png", image_folder / "Set5/HR/baby.png")
-    with pytest.raises(SuiteError, match=r"train/train3\.png trains and Set5/HR/baby\.png of Set5 .*same pixels"):
+    with pytest.raises(
+        SuiteError, match=r"train/train3\.png and held-out image Set5/HR/baby\.png of Set5 .*same pixels"
+    ):
         check_leaks(tmp_path / "root", look(), allowed=False)
 
 
@@ -169,7 +174,7 @@ def test_images_that_train_twice_are_told_and_stop_nothing(
     with told.at_level(logging.INFO, "study.session.leak_check"):
         assert check_leaks(tmp_path / "root", look(), allowed=False) == ()
     assert [(r.levelname, r.getMessage()) for r in told.records] == [
-        ("INFO", "training images that are there twice: train/train2_again.png is train/train2.png again")
+        ("INFO", "duplicate training images: train/train2_again.png is train/train2.png again")
     ]
 
 

@@ -231,7 +231,7 @@ def test_asked_to_stop_it_writes_a_checkpoint_and_says_that_the_same_command_goe
     ended = process.wait()
     assert ended.status == status
     reason = {75: "terminated", 130: "interrupted"}[status]
-    assert ended.err.splitlines()[-1] == f"{reason}; the same command goes on from here"
+    assert ended.err.splitlines()[-1] == f"{reason}; the same command continues from here"
     state = state_of(root)
     assert state.ended.reason == reason
     assert 0 < state.counted < 7
@@ -278,8 +278,8 @@ def test_a_second_ctrl_c_stops_at_once_and_the_study_goes_on_from_the_last_check
     ("number", "status", "said"),
     [
         (signal.SIGINT, 130, "interrupted\n"),
-        (signal.SIGTERM, 75, "terminated; the same command goes on from here\n"),
-        (signal.SIGHUP, 75, "terminated; the same command goes on from here\n"),
+        (signal.SIGTERM, 75, "terminated; the same command continues from here\n"),
+        (signal.SIGHUP, 75, "terminated; the same command continues from here\n"),
     ],
 )
 def test_stopped_while_the_images_are_prepared_it_leaves_nothing_behind(
@@ -307,7 +307,7 @@ def test_a_terminal_that_closes_ends_a_study_with_worker_processes_after_a_check
     wait_until(lambda: process.out.count("validated") >= 3)
     os.killpg(process.pid, signal.SIGHUP)  # as the kernel does it: to the workers too
     ended = process.wait()
-    assert (ended.status, ended.err.splitlines()[-1]) == (75, "terminated; the same command goes on from here")
+    assert (ended.status, ended.err.splitlines()[-1]) == (75, "terminated; the same command continues from here")
     state = state_of(root)
     assert (state.ended.reason, sum(len(t.losses) for t in state.trials.values())) == ("terminated", 0)
     from mlflow.tracking import MlflowClient

@@ -117,7 +117,7 @@ def test_a_study_that_still_prepares_its_images_says_so(
     )
     process = commands.start("study.run", *tiny.argv(tmp_path / "root"), first=slow)
     wait_until(lambda: "now" in process.out)
-    with pytest.raises(SuiteError, match=rf"'tiny' still prepares its images \(process {process.pid} on"):
+    with pytest.raises(SuiteError, match=rf"'tiny' is still preparing its images \(process {process.pid} on"):
         results.trials("tiny", tmp_path / "root")
 
 
