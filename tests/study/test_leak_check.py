@@ -186,4 +186,4 @@ def test_of_many_leaks_three_are_named_in_one_line(look: Look, tmp_path: Path, m
         check_leaks(tmp_path / "root", look(), allowed=False)
     message = str(refusal.value)
     assert "\n" not in message
-    assert "2.png trains" in message and "3.png trains" not in message and "and 6 more" in message
+    assert "training image 2.png" in message and "training image 3.png" not in message and "and 6 more" in message

@@ -114,7 +114,7 @@ def test_an_image_on_which_the_network_overflows_is_in_no_mean_and_named(
     concluded = conclude()
     names = [name for _, name, _, _ in finished_copy.state.concluded.per_image]
     assert [name for _, name, _, _ in concluded.per_image] == names[1:]
-    (warning,) = [note for note in concluded.notes if "is in no mean" in note]
+    (warning,) = [note for note in concluded.notes if "the means leave out" in note]
     assert names[0] in warning
 
 
