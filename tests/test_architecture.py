@@ -26,7 +26,7 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 IMPORTERS = {
     "h5py": {"sr_core/store/hdf5.py"},
     "cv2": {"sr_core/images/degrade.py", "sr_core/leaks/recognition.py", "sr_core/images/turns.py"},
-    "PIL": {"sr_core/images/degrade.py", "sr_core/images/files.py", "sr_core/images/own_pictures.py"},
+    "PIL": {"sr_core/images/degrade.py", "sr_core/images/files.py", "sr_core/images/own_images.py"},
     "safetensors": {"sr_core/training/checkpoint.py", "sr_core/model/weights.py"},
     "mlflow": {
         "study/tracking/mlflow/store.py",

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from sr_core.training import choice
 from sr_core.training.runtime import Runtime, resolve
 from study.executors import opening as executors
-from study.executors import runtime as settings
 from study.executors.placement import Placement
 from study.executors.runtime import resolve_runtime
 from study.question.config import TrialConfig
@@ -38,7 +38,7 @@ def test_what_each_value_makes_the_compiler_do_again_is_counted(
         asked.update(options)
         return resolve(threads=1)
 
-    monkeypatch.setattr(settings, "choose", choose)
+    monkeypatch.setattr(choice, "choose", choose)
     experiment = Experiment(question="Which learns fastest?", base=TrialConfig(seed=7), nuisance=nuisance, rungs=(960,))
     resolve_runtime(experiment, trials=3, placement=Placement())
     assert asked["shapes"] == compilations
@@ -54,7 +54,7 @@ def test_the_speed_is_measured_beside_the_pixels_that_will_be_trained_on(monkeyp
         asked.update(options)
         return resolve(threads=1)
 
-    monkeypatch.setattr(settings, "choose", choose)
+    monkeypatch.setattr(choice, "choose", choose)
     monkeypatch.setattr(executors, "pixel_bytes", lambda store, scale: 1_000 * scale)
     experiment = Experiment(question="?", base=TrialConfig(seed=7), rungs=(960,))
     placement = Placement(executor="processes", slots=4, gpus=("0", "0", "1", "1"))
@@ -70,7 +70,7 @@ def test_trials_that_share_a_gpu_may_each_take_their_part_of_its_memory(
     made: list[Any] = []
     monkeypatch.setattr(Runtime, "here", lambda self: gpu)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (60 << 30, 72 << 30))
-    monkeypatch.setattr(executors, "choose_home", lambda *_, **__: "device")
+    monkeypatch.setattr(executors, "choose_patch_source", lambda *_, **__: "device")
     monkeypatch.setattr(executors, "ProcessCrew", made.append)
     store: Any = SimpleNamespace(path=Path("store.h5"))
     placement = Placement(executor="processes", slots=len(gpus), gpus=gpus)
