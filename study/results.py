@@ -104,7 +104,7 @@ def best(study: str = "quickstart", root: str | Path | None = None) -> Trial:
     folder, state = _open(study, root)
     winner = state.best()
     if winner is None:
-        raise SuiteError(f"study {study!r}: no trial of the search has finished yet, so there is no best trial")
+        raise SuiteError(f"study {study!r} has no best trial yet: no trial of its search has finished")
     return _trial(folder, winner)
 
 

@@ -22,7 +22,7 @@ from study.record.events import Concluded, Finished
 from study.record.folder import StudyFolder
 from study.record.state import StudyState, TrialState
 from study.session.opening import runtime_of
-from study.session.whole_images import KeptScores, look, score_whole_images
+from study.session.whole_images import ScoreCache, score_whole_images, upscale_and_score
 from study.statistics import roles
 from study.statistics.replication import interim
 from study.statistics.verdict import Comparison, verdict, words
@@ -60,7 +60,7 @@ def conclude(
     best = state.best()
     assert best is not None and isinstance(best.end, Finished) and state.opened is not None
     model, device = on_device(trained_network(folder, best), device)
-    kept = KeptScores(folder.path / ".scores.json")
+    cache = ScoreCache(folder.path / ".scores.json")
     # The study's setting for subnormal numbers holds in a thread of its own: this one computes the statistics below.
     flush = runtime_of(state.opened).flush_subnormals
     with inference_thread(flush=flush) as thread:
@@ -71,11 +71,11 @@ def conclude(
             images,
             best.config.evaluation,
             device=device,
-            kept=kept,
+            cache=cache,
             tell=tell,
             check=check,
         )
-    kept.sweep()
+    cache.sweep()
 
     results = _Results(folder.results)
     weights = folder.trial(best.number) / "weights.safetensors"
@@ -222,7 +222,9 @@ def _comparison(model: A2N, image: SourceImage | None, best: TrialState, flush: 
         return None
     pixels = read_image(image.path)
     with inference_thread(flush=flush) as thread:
-        enlarged = thread(look, model, pixels, best.config.evaluation, name=image.path, progress=lambda _: None)
+        enlarged = thread(
+            upscale_and_score, model, pixels, best.config.evaluation, name=image.path, progress=lambda _: None
+        )
     scale = model.scale
     blocks = enlarged.lr.repeat(scale, axis=0).repeat(scale, axis=1)
     name = name_in_figure(image.name)

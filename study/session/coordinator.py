@@ -38,7 +38,7 @@ class Observer(Protocol):
 
 
 class Coordinator:
-    """Runs the trials of one study until the number that was asked for is reached."""
+    """Runs the trials of one study until the requested number is reached."""
 
     checkpoints: Collection[int] | None = None
     """Trials whose folders held a checkpoint when the session took ownership; None if that is not known."""
@@ -90,11 +90,11 @@ class Coordinator:
         for observer in self._observers:
             observer.observe(event, self.state)
 
-    def search(self, asked: int) -> SessionEnded:
-        """Run trials until `asked` are counted, the space is exhausted, or the session is stopped.
+    def search(self, target: int) -> SessionEnded:
+        """Run trials until the study counts `target` trials, the space is exhausted, or the session is stopped.
 
         Args:
-            asked: total number of trials, those of earlier sessions included.
+            target: total number of trials, those of earlier sessions included.
         Returns:
             The event that ends the session, with the reason. It is not recorded yet.
         """
@@ -103,20 +103,20 @@ class Coordinator:
         while True:
             halted = bool(failures) or self._stop.given()
             if not halted:
-                self._fill_free_slots(asked)
+                self._fill_free_slots(target)
             running = self._executor.running()
             if not running:
                 self._drop_leftovers()
-                return self._ending(asked, failures)
+                return self._ending(target, failures)
             if halted:
                 for number in running:
                     self._executor.suspend(number)
             event = self._executor.next_event()
             if event is not None:
                 self._take(event)
-            failures = failures or repeated_failures(self.state, asked, since=self._ended_before)
+            failures = failures or repeated_failures(self.state, target, since=self._ended_before)
 
-    def _ending(self, asked: int, failures: str) -> SessionEnded:
+    def _ending(self, target: int, failures: str) -> SessionEnded:
         """The event that ends the session, with its reason."""
         assert self.state.session is not None
         end = SessionEnded(time=time.time(), epoch=self.state.session.epoch, reason="complete")
@@ -124,11 +124,11 @@ class Coordinator:
             return replace(end, reason="failures", detail=failures)
         if self._stop.reason is not None:
             return replace(end, reason=self._stop.reason)
-        if self.state.counted < asked:
+        if self.state.counted < target:
             return replace(end, reason="exhausted", detail="every configuration of the space has been tried")
         return end
 
-    def _fill_free_slots(self, asked: int) -> None:
+    def _fill_free_slots(self, target: int) -> None:
         """Start trials, and record what is decided on the way, until no slot is free or nothing is left to do."""
         while True:
             slots = self._executor.free_slots()
@@ -137,7 +137,7 @@ class Coordinator:
             step = next_step(
                 self.state,
                 self._experiment,
-                asked,
+                target,
                 now=time.time(),
                 running=self._executor.running(),
                 retries=self._retries,

@@ -197,7 +197,8 @@ def _patches_of_blind_search(experiment: Experiment, seed: int, trials: int) -> 
         return float(child_seed(seed, "quality", trial.number))
 
     base = experiment.base
-    every, budget = base.evaluation.every_patches, base.train.budget_patches
+    every = base.evaluation.every_patches
+    budget = base.train.budget_patches
     trained = 0
     for state, _ in search(experiment, score, seed=seed, trials=trials, every=every, budget=budget):
         trained = patches_trained(state)

@@ -71,7 +71,8 @@ def _cached(path: Path) -> Findings | None:
     """The findings in this file; None if the file is missing or damaged."""
     try:
         stored = json.loads(path.read_text("utf-8"))
-        leaks, duplicates = stored["leaks"], stored["duplicates"]
-        return Findings(tuple(Leak(**leak) for leak in leaks), tuple(Duplicate(**pair) for pair in duplicates))
+        leaks = tuple(Leak(**leak) for leak in stored["leaks"])
+        duplicates = tuple(Duplicate(**pair) for pair in stored["duplicates"])
+        return Findings(leaks, duplicates)
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -181,8 +181,9 @@ def check_same_question(
     """
     if opened.digest == short_digest(question):
         return
-    then, now = dict(_flat(opened.question)), dict(_flat(question))
-    if then["data.fingerprint"] != now["data.fingerprint"]:  # people know images by where they are from
+    then = dict(_flat(opened.question))
+    now = dict(_flat(question))
+    if then["data.fingerprint"] != now["data.fingerprint"]:  # users know images by their folder
         then["data.fingerprint"] = opened.data["origin"]
         same_place = images.origin == opened.data["origin"]
         now["data.fingerprint"] = f"other images in {images.origin}" if same_place else images.origin

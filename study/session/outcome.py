@@ -40,7 +40,7 @@ _MORE_TRIALS = 10
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """A study that a command was asked to run, and how its result is printed."""
+    """A study that a command runs, and how its result is printed."""
 
     name: str
     """Name of the experiment."""
@@ -176,15 +176,15 @@ def _has_ended(journal: Path) -> bool:
     return isinstance(event, SessionEnded) and event.reason in ("complete", "exhausted")
 
 
-def done(folder: StudyFolder, state: StudyState, asked: int) -> bool:
+def done(folder: StudyFolder, state: StudyState, target: int) -> bool:
     """True if nothing is left to do: all trials have ended, and the results are written.
 
     Args:
-        asked: number of trials that --trials asks for.
+        target: number of trials that --trials asks for.
     """
     assert state.ended is None or state.session is not None
     exhausted = state.ended is not None and state.ended.reason == "exhausted"
-    if not state.complete or not (state.counted >= asked or exhausted):
+    if not state.complete or not (state.counted >= target or exhausted):
         return False
     return state.concluded is None or not lacks_results(folder, state)
 

@@ -56,7 +56,6 @@ from study.session.opening import (
     runtime_of,
 )
 from study.session.outcome import TEMPORARY, Outcome, done, lacks_results
-from study.session.outcome import with_trials as _with_trials  # noqa: F401
 from study.tracking.follow import Sink
 from study.tracking.follower import Follower
 from study.tracking.views import check_addresses, followed, hold_all, sinks_of, wait_prepared
@@ -138,20 +137,39 @@ class Session(Outcome):
         out = terminal.console()
         position = JournalPosition()
         state = fold(read(self.folder.journal, position)) if self.folder.journal.exists() else StudyState()
-        seed = self.seed
         device = state.opened.runtime["device"] if state.opened else self.placement.device
         self.run_on_gpu = runner_for(self.placement, device)
-        self.check(state, seed, scanned)
+        self.check(state, self.seed, scanned)
         self.say_if_fewer(out, state)
-        options = self.options
-        if done(self.folder, state, options.trials):
-            if hold_all(self.folder, state, options.tracking_uri, options.storage):
-                self.show(out, state)
-                return self.status(state)
+        if done(self.folder, state, self.options.trials):
+            self._show_again(out, state)
+        else:
+            state = self._search(out, state, position, scanned, ownership)
+            self.show(out, state)
+        return self.status(state)
+
+    def _show_again(self, out: Console, state: StudyState) -> None:
+        """Print the result of a complete study, and send its views the events that they lack."""
+        if hold_all(self.folder, state, self.options.tracking_uri, self.options.storage):
+            self.show(out, state)
+        else:
             with self._views(out):
                 self.show(out, state)
-            return self.status(state)
 
+    def _search(
+        self,
+        out: Console,
+        state: StudyState,
+        position: JournalPosition,
+        scanned: ScannedImages,
+        ownership: Ownership,
+    ) -> StudyState:
+        """Prepare the data, run trials and write the results; returns the state of the study at the end.
+
+        Args:
+            position: end of the part of the journal that `state` was read from.
+        """
+        options = self.options
         root = self.folder.root
         if self.placement.executor == "inline" and self.placement.device == "cpu":
             share_one_heap()  # before the views' threads: else a training's thread reuses the heap of one that ended
@@ -164,12 +182,18 @@ class Session(Outcome):
             keep_compiled_in(root / "compiled")
             material = prepare_material(root, scanned, self.experiment)
             wait_prepared(followers)  # before a worker starts, and before speed is measured
+
             opened = state.opened or first_event(
-                self.folder, self.name, self.experiment, seed, material, leaks,
+                self.folder,
+                self.name,
+                self.experiment,
+                self.seed,
+                material,
+                leaks,
                 data=options.data,
                 runtime=runtime_for(self.experiment, options.trials, self.placement, material.store, self.run_on_gpu),
                 max_bicubic_psnr=self.new_bound(),
-            )  # fmt: skip
+            )
             for line in terminal.material(opened):
                 out.print(line, markup=False, soft_wrap=True)
             left_out = scanned.images.left_out.line()
@@ -181,19 +205,30 @@ class Session(Outcome):
             if state.opened is None:
                 journal.append(opened)
                 state = state.apply(opened)
-            runtime = runtime_of(opened)
             if options.timeout:
                 self.stop.deadline = time.monotonic() + options.timeout
+
+            runtime = runtime_of(opened)
             executor = open_executor(
-                self.placement, material.store, runtime, self.experiment.base.data.scale, max_bicubic_psnr(opened),
+                self.placement,
+                material.store,
+                runtime,
+                self.experiment.base.data.scale,
+                max_bicubic_psnr(opened),
                 self.run_on_gpu,
-            )  # fmt: skip
+            )
             stack.callback(executor.close)
+
             view = live.make_view(
-                out, options.trials, slots=self.placement.slots, stop=self.stop, views=followers,
+                out,
+                options.trials,
+                slots=self.placement.slots,
+                stop=self.stop,
+                views=followers,
                 importance=lambda: ImportanceBeside(self.experiment, self.folder.journal),
-            )  # fmt: skip
+            )
             stack.callback(view.close)
+
             observers: list[Observer] = [view, Pulse(self.folder.journal), *followers]
             coordinator = Coordinator(
                 folder=self.folder,
@@ -207,11 +242,13 @@ class Session(Outcome):
                 retries=self.placement.retries,
             )
             coordinator.checkpoints = ownership.checkpoints
+
             self.stop.searching = True
             self.start(coordinator, self._not_restored(runtime))
             self.run_on_gpu.close()
             self.wall_time.started()
             end = coordinator.search(options.trials)
+
             if end.reason in ("complete", "exhausted", "timeout") and _to_conclude(self.folder, coordinator.state):
                 if self.placement.executor == "processes":
                     executor.close()  # the conclusion may need the GPU that a worker uses
@@ -219,8 +256,7 @@ class Session(Outcome):
                     end = self._conclude(coordinator, end, scanned.images, runtime.device, view)
             coordinator.record(end)
             view.close()
-        self.show(out, coordinator.state)
-        return self.status(coordinator.state)
+        return coordinator.state
 
     def _conclude(
         self, coordinator: Coordinator, end: SessionEnded, images: ImageSet, device: str, view: terminal.View
@@ -239,10 +275,15 @@ class Session(Outcome):
         try:
             coordinator.record(
                 conclude(
-                    self.folder, coordinator.state, self.experiment, images, device=device, tell=report,
+                    self.folder,
+                    coordinator.state,
+                    self.experiment,
+                    images,
+                    device=device,
+                    tell=report,
                     check=self.stop.check,
                 )
-            )  # fmt: skip
+            )
         except StoppedError:
             assert self.stop.reason is not None
             return replace(end, reason=self.stop.reason)

@@ -25,7 +25,7 @@ ScoreRow = tuple[str, str, float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class UpscaledImage:
     """One image as the winner upscales it, with what it is compared with; images are (H, W, 3), uint8."""
 
     lr: Image
@@ -36,9 +36,9 @@ class Seen:
     of_sr: Score
 
 
-def look(
+def upscale_and_score(
     model: A2N, image: Image, evaluation: EvaluationConfig, *, name: object, progress: Callable[[float], None]
-) -> Seen:
+) -> UpscaledImage:
     """The image downscaled and then upscaled by the network and by bicubic interpolation, with scores of both.
 
     A PSNR is capped at 100 dB.
@@ -56,7 +56,7 @@ def look(
     raw = super_resolve(model, lr, progress=progress)
     require_finite(raw, name)
     bicubic = bicubic_baseline(lr, scale)
-    return Seen(
+    return UpscaledImage(
         lr=lr,
         bicubic=bicubic,
         sr=np.clip(np.rint(raw), 0, 255).astype(np.uint8),
@@ -86,7 +86,7 @@ def score_whole_images(
     evaluation: EvaluationConfig,
     *,
     device: str,
-    kept: "KeptScores",
+    cache: "ScoreCache",
     tell: Callable[[str], None],
     check: Callable[[], None],
 ) -> WholeImages:
@@ -98,7 +98,7 @@ def score_whole_images(
         images: validation and benchmark images.
         evaluation: downscaling kernel and scoring protocol.
         device: kind and model of the device; on another one the last bits of scores differ.
-        kept: cache of scores, which is read and extended.
+        cache: scores of earlier conclusions; new scores are added.
         tell: called with the progress in words, before each image.
         check: called often. It may raise to end the work; scores that were computed stay in the cache.
     """
@@ -116,15 +116,15 @@ def score_whole_images(
             check()
             pixels = read_image(image.path)
             key = short_digest([weights, pixel_digest(pixels), evaluation.kernel, evaluation.protocol, device])
-            pair = kept.get(key)
+            pair = cache.get(key)
             if pair is None:
                 try:
-                    upscaled = look(model, pixels, evaluation, name=image.path, progress=lambda _: check())
+                    upscaled = upscale_and_score(model, pixels, evaluation, name=image.path, progress=lambda _: check())
                 except ImageError as exc:
                     result.warnings.append(f"warning: the means leave out {name} {visible(image.name)}: {exc}")
                     continue
                 pair = (upscaled.of_sr, upscaled.of_bicubic)
-                kept.put(key, pair)
+                cache.put(key, pair)
 
             of_sr, of_bicubic = pair
             network_scores.append(of_sr)
@@ -147,7 +147,7 @@ def _means(set_name: str, scores: list[Score], suffix: str) -> dict[str, float]:
     return {f"{set_name}/psnr{suffix}": mean.psnr, f"{set_name}/ssim{suffix}": mean.ssim}
 
 
-class KeptScores:
+class ScoreCache:
     """A file that caches scores on whole images, by a digest of everything that they depend on.
 
     A study that is continued in many short sessions has a conclusion in each. The cache saves it from scoring the same

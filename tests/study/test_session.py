@@ -11,6 +11,7 @@ from sr_core.process.stopping import StopSignal, Terminated, signals
 from study.executors.placement import Placement
 from study.session import session
 from study.session.options import RunOptions
+from study.session.outcome import with_trials
 
 
 @pytest.mark.parametrize("before", [None, "timeout", "terminated"])
@@ -95,4 +96,4 @@ def test_a_study_on_gpus_does_not_go_on_in_several_slots_without_any(
 
 @pytest.mark.parametrize("given", [["--trials", "1", "--seed", "2"], ["--trials=1", "--seed", "2"], ["--seed", "2"]])
 def test_the_next_command_asks_for_trials_once(given: list[str]) -> None:
-    assert session._with_trials(given, 11) == ["--seed", "2", "--trials", "11"]
+    assert with_trials(given, 11) == ["--seed", "2", "--trials", "11"]

@@ -79,7 +79,7 @@ def test_a_table_has_its_columns_and_their_kinds_from_the_first_moment_on(story:
     assert list(empty.columns) == list(full.columns) and len(empty) == 0
     assert {"train.loss", "model.temperature", "data.train_kernel", "seed"} <= set(empty.columns)
     assert dict(full.dtypes)["rank"] == empty.dtypes["rank"] == "Int64"
-    with pytest.raises(SuiteError, match="no trial of the search has finished yet"):
+    with pytest.raises(SuiteError, match="no trial of its search has finished"):
         results.best("small", told.folder.root)
 
 
