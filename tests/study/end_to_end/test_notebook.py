@@ -49,7 +49,7 @@ def test_a_image_is_enlarged_as_the_upscale_command_does_it(
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [np.zeros((8, 8, 3)), np.zeros((8, 8, 4), np.uint8), np.zeros(8, np.uint8), np.zeros((0, 8, 3), np.uint8)],
 )
 def test_what_is_no_image_is_refused_by_what_it_is(image: Any, finished: Any) -> None:
