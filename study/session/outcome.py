@@ -6,7 +6,6 @@ within a second or two.
 
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from study.record.journal import decode, read
 from study.record.state import StudyState, fold
 from study.record.wall_time import WallTime, table
 from study.screen import terminal
+from study.session.goal import Goal, Search
 from study.session.opening import find_images, known_manifest, question_of
 from study.session.options import RunOptions
 from study.tracking.views import hold_all
@@ -34,8 +34,6 @@ NOTHING_SUCCEEDED = 3
 """Exit status if no trial has succeeded."""
 _TAIL_BYTES = 65_536
 """Bytes read from a journal's end; more than the line that ends a session."""
-_MORE_TRIALS = 10
-"""Trials that the suggested command adds if only references have been trained."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,6 +47,7 @@ class Outcome:
     folder: StudyFolder
     wall_time: WallTime
     placement: Placement = field(default_factory=Placement)
+    goal: Goal = field(default_factory=Search)
 
     @property
     def seed(self) -> int:
@@ -57,6 +56,9 @@ class Outcome:
 
     def status(self, state: StudyState) -> int:
         """Return the exit status after a session; prints why it ended, unless it is complete."""
+        failure = self.goal.failure(state, self.folder)
+        if failure is not None:
+            print(failure, file=sys.stderr)
         end = state.ended
         assert end is not None
         if end.reason in ("interrupted", "terminated"):
@@ -84,7 +86,7 @@ class Outcome:
 
     def show(self, out: terminal.Out, state: StudyState) -> None:
         """Print the result, the places that hold more of it, and the next command to type."""
-        for line in self.result(out, state):
+        for line in self.goal.result(out, state, self.folder):
             out.print(line, markup=False)  # wrapped between words
 
         lines: list[str] = []
@@ -101,21 +103,8 @@ class Outcome:
         if self.options.profile:
             lines += table(self.wall_time.breakdown(state, self.placement.slots))
 
-        for line in (*lines, f"next: {self.next_command(state)}"):
+        for line in (*lines, f"next: {self.goal.next_command(state, self.study_flags())}"):
             out.print(line, markup=False, soft_wrap=True)  # a command that is broken in two cannot be copied
-
-    def result(self, out: terminal.Out, state: StudyState) -> list[str]:
-        """Print the table of trials, and return the sentences that follow it."""
-        out.print(terminal.ranking_table(state))
-        return terminal.summary(state)
-
-    def next_command(self, state: StudyState) -> str:
-        """The command to type after this session."""
-        if not state.complete:
-            return f"python -m study.run{typed(sys.argv[1:])}"
-        if state.best() is None:  # only references have been trained, so the same command would do nothing
-            return f"python -m study.run{typed(with_trials(sys.argv[1:], state.counted + _MORE_TRIALS))}"
-        return f"python -m study.reproduce best{self.study_flags()}"
 
     def study_flags(self) -> str:
         """The flags that select this study in another command."""
@@ -219,12 +208,3 @@ def _gone(folder: StudyFolder, state: StudyState) -> list[str]:
         return []
     more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
     return [f"warning: {absent[0]}{more} missing; to make it again, restore the weights {_weights(folder, state)}"]
-
-
-def with_trials(arguments: Sequence[str], trials: int) -> list[str]:
-    """The same arguments with another number of trials."""
-    others = [argument for argument in arguments if not argument.startswith("--trials=")]
-    if "--trials" in others:
-        index = others.index("--trials")
-        del others[index : index + 2]
-    return [*others, "--trials", str(trials)]

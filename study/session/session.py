@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, fields, replace
 from rich.console import Console
 
 from sr_core.errors import SuiteError, TakenOverError
-from sr_core.patches.validation import MAX_BICUBIC_PSNR
 from sr_core.process.machine import cores
 from sr_core.process.out_of_memory import is_out_of_memory
 from sr_core.process.stopping import StoppedError, StopSignal, Terminated, signals
@@ -30,7 +29,6 @@ from study.executors.placement import check_gpus
 from study.executors.separate import THIS_PROCESS, GpuRunner, runner_for
 from study.record import provenance
 from study.record.branching import require_own_name
-from study.record.course import course_of
 from study.record.events import SessionEnded, SessionStarted, Warned, max_bicubic_psnr
 from study.record.folder import StudyFolder
 from study.record.journal import Journal, JournalPosition, read
@@ -82,7 +80,7 @@ def run_session(session: "Session") -> int:
             scanned = read_images(folder.root, find_images(session.options.data, experiment), compare=is_new)
             check_images(experiment, scanned)
             if is_new:
-                check_validation_detail(experiment, scanned, session.new_bound())
+                check_validation_detail(experiment, scanned, session.goal.max_bicubic_psnr(experiment))
             with folder.owned(take_over=session.options.take_over) as ownership:
                 return session.run(scanned, ownership)
     except Terminated:
@@ -134,6 +132,8 @@ class Session(Outcome):
     def run(self, scanned: ScannedImages, ownership: Ownership) -> int:
         """Open or continue the study, search, write and print the results; returns the exit status."""
         self.epoch = ownership.epoch
+        for line in self.goal.introduction():
+            print(line)
         out = terminal.console()
         position = JournalPosition()
         state = fold(read(self.folder.journal, position)) if self.folder.journal.exists() else StudyState()
@@ -192,7 +192,7 @@ class Session(Outcome):
                 leaks,
                 data=options.data,
                 runtime=runtime_for(self.experiment, options.trials, self.placement, material.store, self.run_on_gpu),
-                max_bicubic_psnr=self.new_bound(),
+                max_bicubic_psnr=self.goal.max_bicubic_psnr(self.experiment),
             )
             for line in terminal.material(opened):
                 out.print(line, markup=False, soft_wrap=True)
@@ -289,20 +289,13 @@ class Session(Outcome):
             return replace(end, reason=self.stop.reason)
         return end
 
-    def new_bound(self) -> float | None:
-        """The largest bicubic PSNR of a validation crop in a new study [dB]; None sets no bound.
-
-        A study that replays a published one uses the bound of that study.
-        """
-        replay = self.experiment.replay
-        return MAX_BICUBIC_PSNR if replay is None else course_of(replay).max_bicubic_psnr
-
     def check(self, state: StudyState, seed: int, scanned: ScannedImages) -> None:
         """Check the options against the record and this machine, before anything is prepared.
 
         Raises:
             SuiteError: the study cannot be run with these options.
         """
+        self.goal.check_images(scanned, self.folder)
         check_addresses(self.options.tracking_uri, self.options.storage, self.folder.root)
         if self.placement.gpus:
             check_gpus(self.placement.gpus, self.run_on_gpu(gpu_models))
@@ -327,7 +320,7 @@ class Session(Outcome):
         return [] if self.placement.executor == "ray" else self.run_on_gpu(_not_restored, runtime)
 
     def start(self, coordinator: Coordinator, unmet: list[str]) -> None:
-        """Record the start of the session, and a warning for each difference from the last session.
+        """Record the start of the session, a warning for each difference from the last one, and what is to be trained.
 
         Args:
             unmet: recorded settings that this machine cannot restore.
@@ -365,6 +358,7 @@ class Session(Outcome):
             messages.append(f"not every bit of this study can be repeated on this machine: {'; '.join(unmet)}")
         for message in messages:
             coordinator.record(Warned(time=time.time(), message=message))
+        self.goal.begin(coordinator, self.folder)
 
     @contextmanager
     def _views(self, out: Console) -> Iterator[list[Follower]]:

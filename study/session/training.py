@@ -30,7 +30,6 @@ from study.question.experiment import Experiment
 from study.record.events import Failed, Proposed, StudyOpened, max_bicubic_psnr
 from study.record.folder import StudyFolder
 from study.record.journal import read, study_id
-from study.record.ownership import Ownership
 from study.record.state import StudyState, TrialState, fold
 from study.record.wall_time import WallTime
 from study.screen import terminal
@@ -120,44 +119,42 @@ class Training(Experiment):
         return super().describe() | {"training": self.of}
 
 
-@dataclass(kw_only=True)
-class TrainingSession(Session):
-    """A session that trains one trial's configuration."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LongerTraining:
+    """The goal of `study.train`: train one configuration with a larger budget."""
 
     study: StudyOpened
+    """The study that the configuration comes from."""
     trial: TrialState
-    beginning: Start | None
+    """The trial of that study."""
+    config: TrialConfig
+    """The trial's configuration with the larger budget."""
+    start: Start | None
+    """The network to start from; None starts from the trial's seed."""
 
-    def run(self, scanned: ScannedImages, ownership: Ownership) -> int:
-        """Print which weights were transferred, then run as for any study."""
-        if self.beginning is not None:
-            for line in self.beginning.lines(self.experiment.base):
-                print(line)
-        return super().run(scanned, ownership)
+    def introduction(self) -> list[str]:
+        """Lines that say which weights are transferred."""
+        return [] if self.start is None else self.start.lines(self.config)
 
-    def check(self, state: StudyState, seed: int, scanned: ScannedImages) -> None:
-        """Check that the images are the study's, and then all that is checked for any study.
+    def check_images(self, scanned: ScannedImages, folder: StudyFolder) -> None:
+        """Check that the images are the study's.
 
         Raises:
-            SuiteError: the images differ, or the training cannot be run with these options.
+            SuiteError: they differ.
         """
         if fingerprint(scanned.manifest) != self.study.data["fingerprint"]:
             raise SuiteError(
-                f"{scanned.images.origin}: these are not the images of study {self.folder.study!r} "
+                f"{scanned.images.origin}: these are not the images of study {folder.study!r} "
                 f"({self.study.data['origin']}); pass their folder with --data DIR"
             )
-        super().check(state, seed, scanned)
 
-    def new_bound(self) -> float | None:
-        """The study's bound, so that the training is scored on the same crops."""
+    def max_bicubic_psnr(self, experiment: Experiment) -> float | None:
+        """The study's bound [dB], so that the training is scored on the same crops."""
         return max_bicubic_psnr(self.study)
 
-    def start(self, coordinator: Coordinator, unmet: list[str]) -> None:
+    def begin(self, coordinator: Coordinator, folder: StudyFolder) -> None:
         """Record the single trial, unless it is recorded already, and save the weights that it starts from."""
-        super().start(coordinator, unmet)
         number = self.trial.number
-        config = self.experiment.base
-        digest = self.beginning.digest if self.beginning else ""
         if not coordinator.state.trials:
             coordinator.record(
                 Proposed(
@@ -165,18 +162,18 @@ class TrainingSession(Session):
                     trial=number,
                     role="training",
                     name="",
-                    config=config.to_json(),
-                    config_hash=config.digest(),
+                    config=self.config.to_json(),
+                    config_hash=self.config.digest(),
                     values=self.trial.proposed.values,
-                    initial=digest,
+                    initial=self.start.digest if self.start else "",
                 )
             )
-        if self.beginning and not coordinator.state.trials[number].ended:
-            folder = self.folder.trial(number)
-            folder.mkdir(parents=True, exist_ok=True)
-            save_weights(folder / INITIAL_WEIGHTS, self.beginning.model)
+        if self.start and not coordinator.state.trials[number].ended:
+            trial_folder = folder.trial(number)
+            trial_folder.mkdir(parents=True, exist_ok=True)
+            save_weights(trial_folder / INITIAL_WEIGHTS, self.start.model)
 
-    def result(self, out: Console, state: StudyState) -> list[str]:
+    def result(self, out: Console, state: StudyState, folder: StudyFolder) -> list[str]:
         """Sentences with the score, compared with the trial's score in the study and with bicubic."""
         now = state.trials.get(self.trial.number)
         if now is None or now.score is None:
@@ -185,7 +182,7 @@ class TrainingSession(Session):
         then = self.trial
         bicubic = self.study.data["baseline"]["val/psnr"]
         before = "" if then.score is None else f" (in the study {then.score:.3f} dB after {then.patches})"
-        line = f"trial {now.number} of {self.folder.study}: {now.score:.3f} dB after {now.patches} patches{before}, "
+        line = f"trial {now.number} of {folder.study}: {now.score:.3f} dB after {now.patches} patches{before}, "
         notes = state.concluded.notes if state.concluded is not None else ()
         warnings = [note for note in notes if note.startswith("warning: ")]
         return [
@@ -194,23 +191,19 @@ class TrainingSession(Session):
             *warnings,
         ]
 
-    def next_command(self, state: StudyState) -> str:
-        """The command to type after this session: the same again, or the UI if the training is complete."""
+    def failure(self, state: StudyState, folder: StudyFolder) -> str | None:
+        """An error line with the cause if the training failed; else None."""
+        trial = state.trials.get(self.trial.number)
+        if trial is None or not isinstance(trial.end, Failed):
+            return None
+        return f"error: the training failed ({trial.end.cause}): {trial.end.reason}; to retry it, delete {folder.path}"
+
+    def next_command(self, state: StudyState, study_flags: str) -> str:
+        """The UI if the training is complete, else the same command with the trial's number for `best`."""
         if state.complete:
-            return f"python -m study.ui{self.study_flags()}"
+            return f"python -m study.ui{study_flags}"
         arguments = [str(self.trial.number) if argument == "best" else argument for argument in sys.argv[1:]]
         return f"python -m study.train{typed(arguments)}"
-
-    def status(self, state: StudyState) -> int:
-        """Return the exit status as for any study; prints why the training failed, if it did."""
-        trial = state.trials.get(self.trial.number)
-        if trial is not None and isinstance(trial.end, Failed):
-            print(
-                f"error: the training failed ({trial.end.cause}): {trial.end.reason}; to retry it, delete "
-                f"{self.folder.path}",
-                file=sys.stderr,
-            )
-        return super().status(state)
 
 
 def training_session(
@@ -222,7 +215,7 @@ def training_session(
     options: RunOptions,
     placement: Placement,
     wall_time: WallTime,
-) -> TrainingSession:
+) -> Session:
     """The session of a longer training.
 
     Args:
@@ -259,16 +252,14 @@ def training_session(
     name = f"{trial.number:04d}-{patches}"
     if start is not None:
         name += f"-from-{start.digest[:8]}"
-    return TrainingSession(
+    return Session(
         name=opened.experiment,
         experiment=training,
         options=replace(options, seed=opened.seed, data=data, allow_leak=bool(opened.data.get("leaks"))),
         folder=replace(study, training=name),
         placement=placement,
         wall_time=wall_time,
-        study=opened,
-        trial=trial,
-        beginning=start,
+        goal=LongerTraining(study=opened, trial=trial, config=config, start=start),
     )
 
 

@@ -10,8 +10,8 @@ from sr_core.errors import SuiteError
 from sr_core.process.stopping import StopSignal, Terminated, signals
 from study.executors.placement import Placement
 from study.session import session
+from study.session.goal import with_trials
 from study.session.options import RunOptions
-from study.session.outcome import with_trials
 
 
 @pytest.mark.parametrize("before", [None, "timeout", "terminated"])
