@@ -104,7 +104,7 @@ def test_what_was_compared_once_is_not_compared_again(leaky: Look, tmp_path: Pat
     assert compared == [6]
 
 
-def test_other_images_other_benchmarks_and_another_rule_are_compared_anew(
+def test_other_images_other_benchmarks_and_another_rule_are_compared_again(
     look: Look, image_folder: Path, tmp_path: Path, compared: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "root"

@@ -26,7 +26,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def validated(told: Any, number: int, times: float) -> None:
-    """A validation after which the trial has counted so many times what WENT_INTO says."""
+    """A validation after which the trial has counted this multiple of WENT_INTO."""
     seconds = {part: times * value for part, value in WENT_INTO.items()}
     scores = {"val/psnr": 30.0, "val/ssim": 0.8}
     told.tell(
@@ -90,7 +90,7 @@ def test_a_trial_that_paused_and_went_on_counts_both_times(history: Any, clock: 
     told.start(number)
     validated(told, number, 1)
     validated(told, number, 2)
-    told.start(number, patches=960)  # what it counts begins anew
+    told.start(number, patches=960)  # its counts start from zero
     validated(told, number, 3)
     wall = WallTime(begun=clock.now - 60)
     wall.started()

@@ -74,7 +74,7 @@ def test_an_image_that_does_not_decode_is_named(
     data = shutil.copytree(tiny.data, tmp_path / "damaged")
     path = data / split / f"{split}1.png"
     content = path.read_bytes()
-    path.write_bytes({"truncated": content[: len(content) // 2], "text": b"no picture", "empty": b""}[damage])
+    path.write_bytes({"truncated": content[: len(content) // 2], "text": b"not an image", "empty": b""}[damage])
     refused(tiny.argv(tmp_path / "root", "--data", data), tmp_path / "root", str(path))
 
 

@@ -26,7 +26,7 @@ def dying(self, event):
         os.kill(os.getpid(), signal.SIGKILL)
 Journal.append = dying
 """
-"""Dies right after a line of these kinds is in the journal, or amid it."""
+"""Kills the process right after an event of these kinds is in the journal, or in the middle of its line."""
 
 AT_A_RENAME = """
 import os, signal
@@ -38,7 +38,7 @@ def dying(self, target):
     return replace(self, target)
 Path.replace = dying
 """
-"""Dies when a file is written beside its place, and not yet in it."""
+"""Kills the process when a file is written under a temporary name, before it is renamed."""
 
 
 def kinds(*names: str, torn: bool = False) -> str:
@@ -59,12 +59,12 @@ def check(finished: Any, outcome_of: Any, state_of: Any, tree_of: Any) -> Check:
         assert state.concluded.per_image == finished.state.concluded.per_image
         for part in ("tiny", "stores"):
             written, expected = (tree_of(r / part) for r in (root, finished.root))
-            beside = {name for name in written.keys() | expected.keys() if name.startswith((".mlflow", ".optuna"))}
+            of_views = {name for name in written.keys() | expected.keys() if name.startswith((".mlflow", ".optuna"))}
             differing = written.keys() ^ expected.keys()
             # A patch says what the checkout of each session had changed: one a session, if anything. So is its claim.
             claims = {name for name in differing if name.startswith("owners/")}
-            assert {name for name in differing - claims if not name.endswith((".lock", ".patch"))} <= beside
-            for name in written.keys() - beside:
+            assert {name for name in differing - claims if not name.endswith((".lock", ".patch"))} <= of_views
+            for name in written.keys() - of_views:
                 if Path(name).suffix in (".safetensors", ".json", ".csv"):
                     assert written[name] == expected[name], name
 
@@ -120,7 +120,7 @@ def test_killed_a_study_of_two_threads_comes_out_the_same(
 
 
 @pytest.mark.slow
-def test_killed_amid_a_line_of_every_kind_a_study_comes_out_the_same(
+def test_killed_within_a_line_of_every_kind_a_study_comes_out_the_same(
     tiny: Any, commands: Any, tmp_path: Path, check: Check
 ) -> None:
     argv = tiny.argv(tmp_path / "root")

@@ -31,7 +31,7 @@ Journal.append = dying
 
 @dataclass(frozen=True)
 class Trained:
-    """A root with the finished study and one longer training of its winner, and the images beside a benchmark."""
+    """A root with the finished study and one longer training of its winner; its images lie next to a benchmark."""
 
     root: Path
     data: Path
@@ -111,7 +111,7 @@ def test_it_trains_the_winners_configuration_with_its_schedule_stretched_over_th
     assert out.splitlines()[-1] == f"next: python -m study.ui --root {trained.root} --study-name tiny"
 
 
-def test_it_ends_with_scores_on_whole_images_and_on_the_benchmark_beside_them(trained: Trained) -> None:
+def test_it_ends_with_scores_on_whole_images_and_on_the_benchmark_next_to_them(trained: Trained) -> None:
     result = trained.state.concluded
     assert result is not None
     assert {"valid/psnr", "valid/ssim", "set5/psnr", "set5/ssim", "set5/psnr_bicubic"} <= set(result.scores)
@@ -159,7 +159,7 @@ def test_killed_after_every_line_that_tells_something_new_it_comes_out_the_same(
     assert not list(folder.path.rglob("*checkpoint*"))
 
 
-def test_asked_to_stop_it_names_the_command_that_goes_on_with_this_trial_whoever_wins_next(
+def test_asked_to_stop_it_names_the_command_that_continues_this_trial_even_if_another_one_wins(
     trained: Trained, finished_copy: Any, commands: Any, wait_until: Any
 ) -> None:
     argv = ("best", "--patches", 240 * 20, "--root", finished_copy.root, "--tracking-uri", "none")
