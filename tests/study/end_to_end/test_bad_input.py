@@ -382,7 +382,7 @@ def test_a_record_of_another_format_is_refused(tiny: Any, refused: Refused, fini
 
     journal = finished_copy.folder.journal
     first, *rest = journal.read_bytes().splitlines(keepends=True)
-    body = first.replace(b'"format":1', b'"format":99', 1).rpartition(b',"sum":"')[0]
+    body = first.replace(b'"format":%d' % FORMAT, b'"format":99', 1).rpartition(b',"sum":"')[0]
     assert b'"format":99' in body
     first = body + b',"sum":"' + hashlib.blake2b(body, digest_size=8).hexdigest().encode() + b'"}\n'
     journal.write_bytes(first + b"".join(rest))
