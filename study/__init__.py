@@ -1,7 +1,7 @@
-"""Hyperparameter studies of super-resolution networks: the record, the search and its commands.
+"""Hyperparameter studies of super-resolution networks: the search, its record and its commands.
 
-What experiment files and notebooks need is here: `from study import Experiment, TrialConfig, Choice`. A name is loaded
-when it is first used.
+This package exports the names that experiment files and notebooks use, for example
+`from study import Experiment, TrialConfig, Choice`. Each name is loaded on first use.
 """
 
 from importlib import import_module
@@ -34,7 +34,7 @@ __all__ = [
     "trials",
 ]
 
-_HOMES = {
+_NAMES_BY_MODULE = {
     "sr_core.config": ("DataConfig", "EvaluationConfig", "ModelConfig", "TrainConfig"),
     "study.question.config": ("TrialConfig",),
     "study.question.experiment": ("Experiment",),
@@ -52,11 +52,13 @@ keep(
 
 
 def __getattr__(name: str) -> Any:
-    for module, names in _HOMES.items():
+    """The public name, loaded from its module."""
+    for module, names in _NAMES_BY_MODULE.items():
         if name in names:
             return getattr(import_module(module), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
+    """The module's names, including public names that are not loaded yet."""
     return sorted({*globals(), *__all__})

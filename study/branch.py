@@ -1,4 +1,4 @@
-"""`python -m study.branch NEW`: a copy of a study that continues as a study of its own."""
+"""`python -m study.branch NEW`: copy a study so that the copy continues as a study of its own."""
 
 import argparse
 import shlex
@@ -10,15 +10,17 @@ from study.commandline import add_study_flags, folder_from
 
 
 def parser() -> argparse.ArgumentParser:
-    made = Parser(
+    """Return the parser of this command's arguments."""
+    flags = Parser(
         "python -m study.branch",
         description="Copy a study to the name NEW. The copy has all trials of the original and an identity of its own: "
-        "it continues separately, with separate runs in MLflow. Longer trainings (study.train) are not copied. If the "
-        "study's own folder was renamed or copied by hand, its new name as NEW gives it an identity in place.",
+        "it continues separately, with separate runs in MLflow. Longer trainings (study.train) are not copied. If you "
+        "renamed or copied the study's folder by hand, pass its present name as NEW: the folder gets a new identity "
+        "in place.",
     )
-    made.add_argument("new", metavar="NEW", help="name of the new study")
-    add_study_flags(made)
-    return made
+    flags.add_argument("new", metavar="NEW", help="name of the new study")
+    add_study_flags(flags)
+    return flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,8 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = folder_from(args).require()
         for line in branch(folder, replace(folder, study=args.new)):
             print(line)
-        where = f" --root {shlex.quote(str(folder.root))}" if args.root else ""
-        print(f"next: python -m study.status{where} --study-name {args.new}")
+
+        root_flag = f" --root {shlex.quote(str(folder.root))}" if args.root else ""
+        print(f"next: python -m study.status{root_flag} --study-name {args.new}")
         return 0
 
     return run_command(body)

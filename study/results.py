@@ -1,7 +1,7 @@
-"""A study's results for notebooks, and for whatever draws or prints them: `from study.results import trials, best`.
+"""A study's results as pandas DataFrames and trained networks: `from study.results import trials, best`.
 
-Everything is read from the journal alone, so it works from any folder, while the study runs and after it died. Tables
-are pandas DataFrames. A function takes a study's name and root, or the StudyState that somebody has folded already.
+Every function reads only the study's journal. It therefore works from any folder, while the study runs and after a
+crash. A function takes a study's name and root. Functions that return tables also take a StudyState.
 """
 
 from collections.abc import Sequence
@@ -31,32 +31,32 @@ _HYPERPARAMETERS = [f"{section}.{f.name}" for section, kind in SECTIONS.items() 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One trial: what it was told, what it came to, and the network that it trained."""
+    """One trial: its configuration, its scores and its trained network."""
 
     number: int
     name: str
-    """Of a reference, or of the finalist that it trains again; empty for a proposal of the sampler."""
+    """Name of the reference, or of the finalist that it retrains; empty if the sampler proposed the trial."""
     state: str
     """finished, pruned, failed, paused, running or waiting."""
     config: TrialConfig
-    """Complete, defaults included."""
+    """The complete configuration, including defaults."""
     scores: dict[str, float]
-    """At the last validation, by MLflow's names: val/psnr [dB], val/ssim. Empty before the first."""
+    """Scores of the last validation by metric name: val/psnr [dB], val/ssim. Empty before the first validation."""
     curve: pd.DataFrame
-    """One row a validation: patches, val/psnr [dB], val/ssim, train/loss."""
+    """One row per validation: patches, val/psnr [dB], val/ssim, train/loss."""
     folder: Path
-    """Where its files are."""
+    """Folder of the trial's files."""
 
     @property
     def weights(self) -> Path:
-        """Of the averaged network, a .safetensors with its config beside it; there once the trial has finished."""
+        """Path of the averaged network's weights (.safetensors), which exists once the trial has finished."""
         return self.folder / "weights.safetensors"
 
     def model(self) -> "A2N":
         """The trained network, in eval mode on the CPU.
 
         Raises:
-            SuiteError: it is not there, because the trial has not finished or the file was moved.
+            SuiteError: the weights are missing, because the trial has not finished or the file was moved.
         """
         from sr_core.model.weights import load_model
 
@@ -65,13 +65,13 @@ class Trial:
         return load_model(self.weights, self.config.data.scale)
 
     def upscale(self, image: "str | Path | Image | NDArray[Any]", *, self_ensemble: bool = False) -> "Image":
-        """The image enlarged as `python -m sr_core.upscale` does it, (scale * H, scale * W, 3), uint8 RGB.
+        """The upscaled image, (scale * H, scale * W, 3), uint8 RGB, as `python -m sr_core.upscale` computes it.
 
         Args:
-            image: a file, or (H, W, 3) RGB or (H, W) grey, uint8. Transparency is left out.
-            self_ensemble: the mean over eight flips and turns, in eight times the time.
+            image: a file, or an array (H, W, 3) RGB or (H, W) grey, uint8. An alpha channel is dropped.
+            self_ensemble: return the mean over eight flips and rotations, which takes eight times as long.
         Raises:
-            SuiteError: the network is not there, or this is no such image.
+            SuiteError: the weights are missing, or the image has another type or shape.
         """
         import numpy as np
 
@@ -82,55 +82,62 @@ class Trial:
             lr = read_own_image(Path(image).expanduser()).rgb
         else:
             lr = np.asarray(image)
-            if lr.dtype != np.uint8 or not (lr.ndim == 2 or (lr.ndim == 3 and lr.shape[2] == 3)) or not lr.size:
+            is_grey = lr.ndim == 2
+            is_rgb = lr.ndim == 3 and lr.shape[2] == 3
+            if lr.dtype != np.uint8 or not (is_grey or is_rgb) or not lr.size:
                 raise SuiteError(
                     f"upscale: expected a file, or an array of uint8 of shape (H, W, 3) or (H, W), got {lr.dtype} of "
                     f"shape {lr.shape}"
                 )
-            lr = lr if lr.ndim == 3 else np.stack([lr] * 3, axis=2)
+            if is_grey:
+                lr = np.stack([lr] * 3, axis=2)
         sr = super_resolve(self.model(), lr, self_ensemble=self_ensemble)
         return np.rint(np.clip(sr, 0, 255)).astype(np.uint8)
 
 
 def best(study: str = "quickstart", root: str | Path | None = None) -> Trial:
-    """The winner: what `study.reproduce best` and MLflow's alias `champion` mean, so far.
+    """The best trial so far, which `study.reproduce best` and MLflow's alias `champion` also refer to.
 
     Raises:
-        SuiteError: there is no such study, or none of its own trials has finished yet.
+        SuiteError: the study does not exist, or no trial of its search has finished yet.
     """
     folder, state = _open(study, root)
-    found = state.best()
-    if found is None:
-        raise SuiteError(f"study {study!r}: no trial of the search has finished yet, so there is no best one")
-    return _trial(folder, found)
+    winner = state.best()
+    if winner is None:
+        raise SuiteError(f"study {study!r} has no best trial yet: no trial of its search has finished")
+    return _trial(folder, winner)
 
 
 def trial(number: int, study: str = "quickstart", root: str | Path | None = None) -> Trial:
-    """Any trial by its number, replicates included. Raises SuiteError where there is none."""
+    """The trial with this number; replicates have numbers too.
+
+    Raises:
+        SuiteError: the study or the trial does not exist.
+    """
     folder, state = _open(study, root)
     if number not in state.trials:
-        there = f"expected 0 to {len(state.trials) - 1}" if state.trials else "it has none yet"
-        raise SuiteError(f"study {study!r} has no trial {number}: {there}")
+        expected = f"expected 0 to {len(state.trials) - 1}" if state.trials else "it has no trials yet"
+        raise SuiteError(f"study {study!r} has no trial {number}: {expected}")
     return _trial(folder, state.trials[number])
 
 
-def _trial(folder: StudyFolder, found: TrialState) -> Trial:
-    curve = [{"patches": p.patches, **p.scores, "train/loss": p.loss} for p in found.curve]
+def _trial(folder: StudyFolder, state: TrialState) -> Trial:
+    curve = [{"patches": p.patches, **p.scores, "train/loss": p.loss} for p in state.curve]
     return Trial(
-        number=found.number,
-        name=printable(found.proposed.name),
-        state=found.status,
-        config=found.config,
-        scores=dict(found.scores),
+        number=state.number,
+        name=printable(state.proposed.name),
+        state=state.status,
+        config=state.config,
+        scores=dict(state.scores),
         curve=pd.DataFrame(curve, columns=["patches", "val/psnr", "val/ssim", "train/loss"]),
-        folder=folder.trial(found.number),
+        folder=folder.trial(state.number),
     )
 
 
 def _open(study: str, root: str | Path | None) -> tuple[StudyFolder, StudyState]:
     folder = StudyFolder(default_root() if root is None else Path(root).expanduser().resolve(), study)
     if not folder.journal.exists() and folder.owner() is not None:
-        raise SuiteError(f"study {study!r} still prepares its images ({folder.owner()}); nothing is recorded yet")
+        raise SuiteError(f"study {study!r} is still preparing its images ({folder.owner()}); nothing is recorded yet")
     state = fold(read(folder.require().journal))
     if state.opened is None:
         raise SuiteError(f"study {study!r}: nothing is recorded yet in {folder.journal}")
@@ -142,21 +149,21 @@ def _state(study: str | StudyState, root: str | Path | None) -> StudyState:
 
 
 def trials(study: str | StudyState = "quickstart", root: str | Path | None = None) -> pd.DataFrame:
-    """One row a trial of the search, in the order of the ranking, then those that failed or run.
+    """One row per trial of the search: ranked trials first, best first, then all others.
 
-    Columns: `rank` (finished ones only), `trial`, `name` (of a reference), `state`, `patches`, `val/psnr` [dB],
-    `val/ssim`, `val/psnr_gain_over_bicubic` [dB], and every hyperparameter under its dotted name.
+    Columns: `rank` (finished trials only), `trial`, `name` (references only), `state`, `patches`, `val/psnr` [dB],
+    `val/ssim`, `val/psnr_gain_over_bicubic` [dB], every hyperparameter under its dotted name, and `seed`.
 
     Args:
-        study: its name, as --study-name.
-        root: as --root; by default where the commands look.
+        study: name of the study, as for --study-name.
+        root: folder of all studies, as for --root; None is the commands' default.
     Raises:
-        SuiteError: there is no such study; names those that are.
+        SuiteError: the study does not exist; the message lists those that do.
     """
     state = _state(study, root)
     ranked = state.ranking()
-    standing = {t.number for t in ranked}
-    rest = [t for t in state.trials.values() if t.number not in standing and not t.is_replicate]
+    ranked_numbers = {t.number for t in ranked}
+    rest = [t for t in state.trials.values() if t.number not in ranked_numbers and not t.is_replicate]
     bicubic = state.bicubic["val/psnr"]
     rows = [_row(one, rank, bicubic) for rank, one in enumerate([*ranked, *rest], start=1)]
     table = pd.DataFrame(rows, columns=[*_RESULTS, *_HYPERPARAMETERS, "seed"])
@@ -180,9 +187,9 @@ def _row(one: TrialState, rank: int, bicubic: float) -> dict[str, Any]:
 
 
 def curves(study: str | StudyState = "quickstart", root: str | Path | None = None) -> pd.DataFrame:
-    """One row a validation: `trial`, `name`, `state`, `patches`, `val/psnr` [dB], `val/ssim`, `train/loss`.
+    """One row per validation: `trial`, `name`, `state`, `patches`, `val/psnr` [dB], `val/ssim`, `train/loss`.
 
-    Of the search alone; replicates have a table of their own. Arguments and errors as of `trials`.
+    The table holds trials of the search only; for replicates see `replicates`. Arguments and errors as for `trials`.
     """
     rows = [
         {
@@ -201,9 +208,12 @@ def curves(study: str | StudyState = "quickstart", root: str | Path | None = Non
 
 
 def replicates(study: str | StudyState = "quickstart", root: str | Path | None = None) -> pd.DataFrame:
-    """One row a replicate: `finalist` (its place in the search, or a reference's name), `of` (its trial in the search),
-    `seed` (its number), `trial`, `state`, `patches`, `val/psnr` [dB], `val/ssim`, `setting` (what it trains again: a
-    name that no other setting has, also after the search was continued). Arguments and errors as of `trials`."""
+    """One row per replicate, a retraining of a finalist or reference with another seed.
+
+    Columns: `finalist` (its rank in the search, or the reference's name), `of` (trial in the search), `seed` (1 for
+    the first replicate seed), `trial`, `state`, `patches`, `val/psnr` [dB], `val/ssim`, and `setting` (a name of the
+    retrained configuration that stays unique when the search is continued). Arguments and errors as for `trials`.
+    """
     rows = [
         {
             "finalist": printable(t.proposed.name),
@@ -222,7 +232,10 @@ def replicates(study: str | StudyState = "quickstart", root: str | Path | None =
     return pd.DataFrame(rows, columns=columns)
 
 
-def importances(found: "Sequence[Importance]") -> pd.DataFrame:
-    """One row a dimension of the space: `hyperparameter`, fANOVA's `share` with `low` and `high`, `resolved` (from
-    noise), and PED-ANOVA's share in being among the best, `top`."""
-    return pd.DataFrame([asdict(one) for one in found]).rename(columns={"label": "hyperparameter"})
+def importances(measured: "Sequence[Importance]") -> pd.DataFrame:
+    """One row per dimension of the search space.
+
+    Columns: `hyperparameter`, fANOVA's `share` of the variance with its interval `low` to `high`, `resolved` (whether
+    the share is above noise), and `top`, PED-ANOVA's share in being among the best trials.
+    """
+    return pd.DataFrame([asdict(one) for one in measured]).rename(columns={"label": "hyperparameter"})

@@ -1,6 +1,6 @@
-"""`python -m study.run`: one command searches, and everything is recorded.
+"""`python -m study.run`: run or continue a hyperparameter study.
 
-Typed again it goes on where it was; when the study is complete it only prints the result.
+The same command resumes an interrupted study. Once the study is complete, the command prints its result again.
 """
 
 import argparse
@@ -15,68 +15,99 @@ from study.executors.placement import add_placement_flags, placement_of
 
 
 def seed(text: str) -> int:
-    """A study seed, of the same range as a config's."""
+    """The study seed that `text` states, from 0 to 2^63 - 1 like the seed of a config.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not such a number.
+    """
     if not text.isdecimal() or int(text) >= 2**63:
         raise argparse.ArgumentTypeError(f"expected a whole number in 0 … 2^63 - 1, got {text!r}")
     return int(text)
 
 
 def parser() -> argparse.ArgumentParser:
-    """The flags say how to run, never a hyperparameter."""
-    made = Parser("python -m study.run", description=__doc__.splitlines()[0] if __doc__ else None)
-    made.add_argument(
-        "--experiment", default="quickstart", metavar="NAME|FILE.py", help="the question (default: quickstart)"
+    """Return the parser of this command's arguments: how to run, never a hyperparameter."""
+    flags = Parser(
+        "python -m study.run",
+        description="Run or continue a hyperparameter study. Every trial is recorded. The same command resumes an "
+        "interrupted study; once the study is complete, it prints the result again.",
     )
-    add_study_flags(made)
-    made.add_argument(
+    flags.add_argument(
+        "--experiment",
+        default="quickstart",
+        metavar="NAME|FILE.py",
+        help="experiment to run: base configuration, search space, budget (default: quickstart)",
+    )
+    add_study_flags(flags)
+    flags.add_argument(
         "--trials",
         type=at_least_one,
         default=50,
         metavar="N",
-        help="trials in all, references included (default: 50)",
+        help="total number of trials, including references and earlier sessions (default: 50)",
     )
-    made.add_argument("--data", type=Path, metavar="DIR", help="images (default: those in scikit-image's wheel)")
-    made.add_argument("--seed", type=seed, metavar="S", help="study seed (default: the experiment's)")
-    made.add_argument("--timeout", type=seconds, metavar="T", help="end cleanly after this time, e.g. 90s, 20m, 2h")
-    add_placement_flags(made)
-    made.add_argument("--tracking-uri", metavar="URI", help="MLflow store or server, or none (default: under --root)")
-    made.add_argument("--storage", metavar="URL", help="database of the Optuna view, or none (default: under --root)")
-    made.add_argument(
-        "--allow-leak", action="store_true", help="go on though training images are held out too; it is recorded"
+    flags.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder of images (default: the photographs in scikit-image's wheel)"
     )
-    add_take_over_flag(made)
-    made.add_argument("--profile", action="store_true", help="say at the end what the wall time went into")
-    made.add_argument("--dry-run", action="store_true", help="print space, budget, first trials, time; write nothing")
-    return made
+    flags.add_argument("--seed", type=seed, metavar="S", help="seed of the study (default: the experiment's)")
+    flags.add_argument(
+        "--timeout", type=seconds, metavar="T", help="stop cleanly after this time, e.g. 90s, 20m, 2h (default: never)"
+    )
+    add_placement_flags(flags)
+    flags.add_argument(
+        "--tracking-uri", metavar="URI", help="MLflow store or server, or none (default: mlflow.db under --root)"
+    )
+    flags.add_argument(
+        "--storage", metavar="URL", help="Optuna storage (a database), or none (default: optuna.db under --root)"
+    )
+    flags.add_argument(
+        "--allow-leak",
+        action="store_true",
+        help="continue although training images also occur in a held-out set; the study records it",
+    )
+    add_take_over_flag(flags)
+    flags.add_argument("--profile", action="store_true", help="print at the end how the wall time was spent")
+    flags.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the search space, budget, first trials and estimated time; write nothing",
+    )
+    return flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    begun = time.perf_counter()
+    """Exit status: 0 success, 2 bad usage or input, 3 no trial succeeded, 75 resume later, 130 interrupted."""
+    started = time.perf_counter()
     args = parser().parse_args(argv)
 
     def body() -> int:
         from study.question.experiment import load_experiment
+        from study.session.options import RunOptions
 
         placement = placement_of(args)
         name, experiment = load_experiment(args.experiment)
+        options = RunOptions.of_search(args)
+        folder = folder_from(args, default=name)
         if args.dry_run:
             from study.session.dry_run import show
 
-            return show(name, experiment, args, placement)
+            return show(name, experiment, options, placement, folder)
+
         from study.record.wall_time import WallTime
         from study.session.outcome import Outcome, shown_again
 
         outcome = Outcome(
             name=name,
             experiment=experiment,
-            args=args,
+            options=options,
             placement=placement,
-            folder=folder_from(args, default=name),
-            wall_time=WallTime(begun),
+            folder=folder,
+            wall_time=WallTime(started),
         )
-        shown = shown_again(outcome)
-        if shown is not None:
-            return shown
+        status = shown_again(outcome)
+        if status is not None:
+            return status
+
         from study.session.session import Session, run_session
 
         return run_session(Session.of(outcome))

@@ -1,6 +1,6 @@
-"""`python -m study.train best --patches N`: a chosen configuration, trained on a longer budget.
+"""`python -m study.train best --patches N`: train the configuration of a trial with a larger budget.
 
-Typed again it goes on where it was; when the training is complete it only prints the result.
+The same command resumes an interrupted training. Once the training is complete, the command prints its result again.
 """
 
 import argparse
@@ -16,26 +16,43 @@ from study.executors.placement import add_placement_flags, placement_of
 
 
 def parser() -> argparse.ArgumentParser:
-    made = Parser("python -m study.train", description=__doc__.splitlines()[0] if __doc__ else None)
-    made.add_argument("trial", metavar="best|TRIAL", help="the winner, or a trial's number")
-    made.add_argument(
-        "--patches", type=at_least_one, required=True, metavar="N", help="training patches; schedules stretch over them"
+    """Return the parser of this command's arguments."""
+    flags = Parser(
+        "python -m study.train",
+        description="Train the configuration of a trial with a larger budget. The same command resumes an interrupted "
+        "training; once the training is complete, it prints the result again.",
     )
-    made.add_argument(
-        "--transfer-from", type=Path, metavar="F", help="weights to start from where names and shapes fit, any scale's"
+    flags.add_argument("trial", metavar="best|TRIAL", help="the best trial, or a trial's number")
+    flags.add_argument(
+        "--patches",
+        type=at_least_one,
+        required=True,
+        metavar="N",
+        help="training budget in patches; learning rate schedules are stretched to it",
     )
-    add_study_flags(made)
-    made.add_argument("--data", type=Path, metavar="DIR", help="where the study's images are now, if they moved")
-    made.add_argument("--timeout", type=seconds, metavar="T", help="end cleanly after this time, e.g. 90s, 20m, 2h")
-    add_placement_flags(made)
-    made.add_argument("--tracking-uri", metavar="URI", help="MLflow store or server, or none (default: under --root)")
-    add_take_over_flag(made)
-    made.add_argument("--profile", action="store_true", help="say at the end what the wall time went into")
-    return made
+    flags.add_argument(
+        "--transfer-from",
+        type=Path,
+        metavar="F",
+        help="start from the weights in this file, of any scale; tensors whose name or shape differs start fresh",
+    )
+    add_study_flags(flags)
+    flags.add_argument("--data", type=Path, metavar="DIR", help="folder of the study's images, if it has moved")
+    flags.add_argument(
+        "--timeout", type=seconds, metavar="T", help="stop cleanly after this time, e.g. 90s, 20m, 2h (default: never)"
+    )
+    add_placement_flags(flags)
+    flags.add_argument(
+        "--tracking-uri", metavar="URI", help="MLflow store or server, or none (default: mlflow.db under --root)"
+    )
+    add_take_over_flag(flags)
+    flags.add_argument("--profile", action="store_true", help="print at the end how the wall time was spent")
+    return flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    begun = time.perf_counter()
+    """Exit status: 0 success, 2 bad usage or input, 3 the training failed, 75 resume later, 130 interrupted."""
+    started = time.perf_counter()
     args = parser().parse_args(argv)
     if args.trial != "best" and not args.trial.isdecimal():
         parser().error(f"expected best or a trial's number, got {args.trial!r}")
@@ -43,13 +60,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     def body() -> int:
         placement = placement_of(args)
         if placement.slots > 1:
-            raise SuiteError(f"one training takes one slot, {placement.slots} were asked for; name one GPU, or none")
+            raise SuiteError(f"a training uses one slot, got {placement.slots}; name one GPU, or none")
         study = folder_from(args).require()
+
         from study.record.wall_time import WallTime
+        from study.session.options import RunOptions
         from study.session.session import run_session
         from study.session.training import training_session
 
-        return run_session(training_session(study, args, placement, WallTime(begun)))
+        session = training_session(
+            study,
+            args.trial,
+            patches=args.patches,
+            transfer_from=args.transfer_from,
+            options=RunOptions.of_training(args),
+            placement=placement,
+            wall_time=WallTime(started),
+        )
+        return run_session(session)
 
     return run_command(body)
 

@@ -1,4 +1,4 @@
-"""`python -m study.ui`: MLflow's UI on the right store, from whatever folder it is typed in; and Optuna's, if asked."""
+"""`python -m study.ui`: serve MLflow's UI on a study's store and, with --optuna, Optuna Dashboard."""
 
 import argparse
 import signal
@@ -6,12 +6,14 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 from sr_core.errors import SuiteError
 from sr_core.process.cli import Parser, run_command
 from study.commandline import add_study_flags, at_least_one, folder_from
 from study.record.addresses import sqlite_file
 from study.record.branching import require_own_name
+from study.record.folder import StudyFolder
 from study.tracking.dashboards import (
     MLFLOW_PORT,
     OPTUNA_PORT,
@@ -27,31 +29,40 @@ from study.tracking.server_process import is_loopback
 
 
 def parser() -> argparse.ArgumentParser:
-    made = Parser("python -m study.ui", description="MLflow's UI on a study's store; Ctrl-C ends it.")
-    add_study_flags(made)
-    made.add_argument(
+    """Return the parser of this command's arguments."""
+    flags = Parser(
+        "python -m study.ui",
+        description="Serve MLflow's UI on a study's store, and print links to its pages. Stop with Ctrl-C.",
+    )
+    add_study_flags(flags)
+    flags.add_argument(
         "--port", type=at_least_one, metavar="P", help=f"port to listen on (default: {MLFLOW_PORT} or the next free)"
     )
-    made.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on (default: 127.0.0.1)")
-    made.add_argument(
-        "--optuna", action="store_true", help=f"Optuna Dashboard too, on port {OPTUNA_PORT} or the next free"
+    flags.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on (default: 127.0.0.1)")
+    flags.add_argument(
+        "--optuna",
+        action="store_true",
+        help=f"also serve Optuna Dashboard, on port {OPTUNA_PORT} or the next free one",
     )
-    return made
+    return flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until Ctrl-C; returns the exit status."""
     args = parser().parse_args(argv)
 
     def body() -> int:
         folder = folder_from(args).require()
         require_own_name(folder)
-        uri, storage = default_tracking_uri(folder.root), default_storage(folder.root)
+        uri = default_tracking_uri(folder.root)
+        storage = default_storage(folder.root)
+
         if args.optuna:
             check_optuna_dashboard()
-        for what, one in (("MLflow store", uri), ("Optuna database", storage))[: 2 if args.optuna else 1]:
-            store = sqlite_file(one)
-            if store is None or not store.exists():
-                raise SuiteError(f"{store}: there is no {what} yet; make it: {sync_command(folder)}")
+        _require_database("MLflow store", uri, folder)
+        if args.optuna:
+            _require_database("Optuna database", storage, folder)
+
         port = free_port(args.host, args.port)
         _end_on_signals()
         try:
@@ -59,20 +70,34 @@ def main(argv: Sequence[str] | None = None) -> int:
                 address = servers.enter_context(serving(folder.root, uri, args.host, port))
                 print(f"MLflow's UI: {address}")
                 if not is_loopback(args.host):
-                    print(f"note: MLflow asks for no password; everyone who reaches {args.host} can change and delete "
-                          "what is in this store")  # fmt: skip
-                for what, where in pages(address, folder).items():
-                    print(f"{what}: {where}")
+                    print(
+                        f"note: MLflow asks for no password; anyone who can reach {args.host} can change and delete "
+                        "what is in this store"
+                    )
+                for page, link in pages(address, folder).items():
+                    print(f"{page}: {link}")
                 if args.optuna:
-                    beside = free_port(args.host, None, OPTUNA_PORT)
-                    print(f"Optuna Dashboard: {servers.enter_context(serving_optuna(storage, args.host, beside))}")
-                print("Ctrl-C ends it", flush=True)
+                    optuna_port = free_port(args.host, None, OPTUNA_PORT)
+                    optuna_address = servers.enter_context(serving_optuna(storage, args.host, optuna_port))
+                    print(f"Optuna Dashboard: {optuna_address}")
+                print("press Ctrl-C to stop", flush=True)
                 while True:
                     time.sleep(3600)
         except KeyboardInterrupt:
             return 0
 
     return run_command(body)
+
+
+def _require_database(what: str, address: str, folder: StudyFolder) -> None:
+    """Check that a view's SQLite file exists.
+
+    Raises:
+        SuiteError: it does not; says which command makes it.
+    """
+    file: Path | None = sqlite_file(address)
+    if file is None or not file.exists():
+        raise SuiteError(f"{file}: the {what} does not exist yet; create it with: {sync_command(folder)}")
 
 
 def _end_on_signals() -> None:

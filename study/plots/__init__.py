@@ -1,4 +1,4 @@
-"""Images of results. Each takes data and returns a figure; nothing here reads or writes a study."""
+"""Figures of results. Each function takes data and returns a Matplotlib figure; none reads or writes a study."""
 
 import itertools
 from collections.abc import Mapping
@@ -14,17 +14,18 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-_REFERENCE_COLOURS = ("#D55E00", "#CC79A7", "#E69F00")  # of Okabe and Ito: told apart by colour-blind eyes and in grey
+# From the palette of Okabe and Ito, which can be distinguished by colour-blind readers and in grey.
+_REFERENCE_COLOURS = ("#D55E00", "#CC79A7", "#E69F00")
 _BEST_COLOUR = "#0072B2"
 
 
 def learning_curves(curves: "pd.DataFrame", *, best: int, bicubic_psnr: float) -> "Figure":
-    """Validation PSNR over training patches, pruned and failed trials visible, winner and references marked.
+    """A figure of validation PSNR over training patches; it marks the winner, references, and pruned or failed trials.
 
     Args:
-        curves: as `study.results.curves` gives it.
-        best: trial number of the winner.
-        bicubic_psnr: dB, on the same crops.
+        curves: table that `study.results.curves` returns.
+        best: number of the winning trial.
+        bicubic_psnr: PSNR of bicubic enlargement on the same crops [dB].
     """
     with drawing():
         return _learning_curves(curves, best, bicubic_psnr)
@@ -37,13 +38,16 @@ def _learning_curves(curves: "pd.DataFrame", best: int, bicubic_psnr: float) -> 
     axes = figure.subplots()
     colours = itertools.cycle(_REFERENCE_COLOURS)
     for number, rows in curves.groupby("trial", sort=False):
-        name, state = rows["name"].iloc[0], rows["state"].iloc[0]
-        points = rows["patches"].to_numpy(), rows["val/psnr"].to_numpy()
+        name = rows["name"].iloc[0]
+        state = rows["state"].iloc[0]
+        patches = rows["patches"].to_numpy()
+        psnr = rows["val/psnr"].to_numpy()
         if number == best:
-            axes.plot(*points, color=_BEST_COLOUR, linewidth=2.5, zorder=3, label=f"best: trial {best}")
+            axes.plot(patches, psnr, color=_BEST_COLOUR, linewidth=2.5, zorder=3, label=f"best: trial {best}")
         elif name:
             axes.plot(
-                *points,
+                patches,
+                psnr,
                 color=next(colours),
                 linewidth=1.8,
                 linestyle="--",
@@ -51,9 +55,9 @@ def _learning_curves(curves: "pd.DataFrame", best: int, bicubic_psnr: float) -> 
                 label=f"reference: {name_in_figure(name)}",
             )
         else:
-            axes.plot(*points, color="0.65" if state == "finished" else "0.82", linewidth=0.8, zorder=1)
+            axes.plot(patches, psnr, color="0.65" if state == "finished" else "0.82", linewidth=0.8, zorder=1)
             if state != "finished":
-                axes.plot(points[0][-1], points[1][-1], "x", color="0.6", markersize=5, zorder=1)
+                axes.plot(patches[-1], psnr[-1], "x", color="0.6", markersize=5, zorder=1)
     axes.axhline(bicubic_psnr, color="0.2", linestyle=":", label=f"bicubic, {bicubic_psnr:.2f} dB")
     axes.plot([], [], "x", color="0.6", label="pruned or failed")
     axes.set(xlabel="training patches", ylabel="PSNR on the validation crops (Y) [dB]", title="Learning curves")
@@ -63,11 +67,12 @@ def _learning_curves(curves: "pd.DataFrame", best: int, bicubic_psnr: float) -> 
 
 
 def comparison(images: Mapping[str, tuple[Image, float | None]], *, box: tuple[int, int, int], title: str) -> "Figure":
-    """Images of one scene beside each other: whole ones above, one detail below.
+    """A figure that shows versions of one image side by side: whole images above, one detail below.
 
     Args:
-        images: caption -> (image (H, W, 3) uint8, its PSNR in dB or None), all of one size.
+        images: by caption, an image (H, W, 3), uint8, and its PSNR [dB] or None; all images have the same size.
         box: (y, x, side) of the detail, in pixels.
+        title: title of the figure.
     """
     with drawing():
         return _comparison(images, box, title)
@@ -92,9 +97,13 @@ def _comparison(images: Mapping[str, tuple[Image, float | None]], box: tuple[int
 
 
 def most_gained(hr: Image, worse: Image, better: Image, side: int) -> tuple[int, int, int]:
-    """(y, x, side) of the square in which `better` lies closest to `hr` compared with `worse`.
+    """(y, x, side) of the square in which `better` reduces the summed squared error of `worse` most.
 
-    The one with the largest fall of the summed squared error, on a grid of a quarter side.
+    Squares lie on a grid with steps of a quarter side.
+
+    Args:
+        hr, worse, better: (H, W, 3), uint8.
+        side: side of the square in pixels.
     """
 
     def error(image: Image) -> NDArray[np.float64]:
@@ -104,11 +113,14 @@ def most_gained(hr: Image, worse: Image, better: Image, side: int) -> tuple[int,
 
 
 def strongest(strength: NDArray[np.float64], side: int, count: int) -> list[tuple[int, int, int]]:
-    """(y, x, side) of at most `count` squares, none over another, with the largest sums; the strongest first.
+    """(y, x, side) of at most `count` squares with the largest sums of strength, none overlapping, strongest first.
+
+    Squares lie on a grid with steps of a quarter side, and flush with the far edges.
 
     Args:
-        strength: (H, W), of each pixel. Squares lie on a grid of a quarter side, and flush with the far edges.
-        side: less where the image is smaller.
+        strength: strength of each pixel, (H, W).
+        side: side of a square in pixels; reduced if the image is smaller.
+        count: largest number of squares.
     """
     side = min(side, *strength.shape)
     sums = np.pad(strength.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
@@ -116,10 +128,11 @@ def strongest(strength: NDArray[np.float64], side: int, count: int) -> list[tupl
     step = max(1, side // 4)
     ys, xs = (np.unique([*range(0, free, step), free - 1]) for free in inside.shape)
     coarse = inside[np.ix_(ys, xs)]
-    found: list[tuple[int, int, int]] = []
-    while len(found) < count and np.isfinite(coarse).any():
+    squares: list[tuple[int, int, int]] = []
+    while len(squares) < count and np.isfinite(coarse).any():
         row, column = np.unravel_index(int(coarse.argmax()), coarse.shape)
-        y, x = int(ys[row]), int(xs[column])
-        found.append((y, x, side))
+        y = int(ys[row])
+        x = int(xs[column])
+        squares.append((y, x, side))
         coarse[np.ix_(abs(ys - y) < side, abs(xs - x) < side)] = -np.inf
-    return found
+    return squares

@@ -1,7 +1,7 @@
-"""The one place that draws: figures come from Matplotlib's own defaults and go to files, whatever the environment says.
+"""Draws figures into files with Matplotlib's default settings, independent of the user's environment.
 
-Colab and Jupyter set MPLBACKEND for every command, and people keep a `matplotlibrc`. Neither may stop a study at its
-end, nor change the bytes of its report. And a figure that fails is a warning: numbers and tables matter more.
+Colab and Jupyter set MPLBACKEND for every command, and users may have a `matplotlibrc`. Neither may stop a study at its
+end or change the bytes of its report. A figure that fails is only a warning, because numbers and tables matter more.
 """
 
 import importlib
@@ -26,42 +26,44 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LONGEST_TITLE = 60
-"""Characters of a name in a title or a legend."""
-_LONGEST_CAUSE = 200
-_OF_THE_WINDOW = ("backend", "backend_fallback")
-"""Settings that no file backend reads; setting them would touch a notebook's choice."""
-_USERS_CHOICES = ("MPLBACKEND", "MATPLOTLIBRC")
+"""Characters that a name may have in a title or a legend; longer names are shortened."""
+_MAX_CAUSE_LENGTH = 200
+"""Characters that the message of an error may have."""
+_WINDOW_SETTINGS = ("backend", "backend_fallback")
+"""Settings that file backends do not read. They stay as they are, because a notebook may have chosen them."""
+_USER_VARIABLES = ("MPLBACKEND", "MATPLOTLIBRC")
+"""Environment variables with a user's settings for Matplotlib."""
 
 
 def name_in_figure(name: str) -> str:
-    """A name as figures show it: printable, on one line, not too long.
+    """The name as figures show it: printable, on one line, and shortened to `LONGEST_TITLE`.
 
-    It begins with a space if it begins with an underscore, because Matplotlib leaves such a name out of legends.
+    A name that begins with an underscore gets a space in front, because Matplotlib would leave it out of legends.
     """
     text = visible(name, LONGEST_TITLE)
     return f" {text}" if text.startswith("_") else text
 
 
 def cause(exc: BaseException) -> str:
-    """What went wrong, in one line: the error's class and message."""
-    message = visible(" ".join(str(exc).split()), _LONGEST_CAUSE)
+    """The error's class and message in one line."""
+    message = visible(" ".join(str(exc).split()), _MAX_CAUSE_LENGTH)
     return f"{type(exc).__name__}: {message}" if message else type(exc).__name__
 
 
 def matplotlib() -> ModuleType:
-    """Matplotlib, imported even if the environment names a backend that is not there or a damaged `matplotlibrc`.
+    """Matplotlib, imported even if the environment names a missing backend or a damaged `matplotlibrc`.
 
-    Its settings are those of a plain `import matplotlib` as far as they are legal, so that notebooks keep theirs.
+    Its settings are those of a plain `import matplotlib`, except illegal ones, so that notebooks keep theirs.
 
     Raises:
-        ImportError: it is not installed, or its installation is broken.
+        ImportError: Matplotlib is not installed, or its installation is broken.
     """
     if "matplotlib" in sys.modules:
-        return importlib.import_module("matplotlib")  # as it is, or the error of one that is blocked
+        return importlib.import_module("matplotlib")  # the module, or the error of a blocked one
     with _quiet():
         with _without_users_choices():
             loaded = importlib.import_module("matplotlib")
-        with suppress(Exception):  # a file that cannot be read, or that says what is not legal
+        with suppress(Exception):  # the file cannot be read, or has illegal settings
             loaded.rcParams.update(loaded.rc_params_from_file(loaded.matplotlib_fname(), use_default_template=False))
         if backend := os.environ.get("MPLBACKEND"):
             with suppress(Exception):
@@ -71,18 +73,18 @@ def matplotlib() -> ModuleType:
 
 @contextmanager
 def drawing(settings: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """Within this context figures are made and saved from Matplotlib's own defaults, and then from `settings`.
+    """Draw and save figures with Matplotlib's defaults, overridden by `settings`, within this context.
 
-    Afterwards its settings are what they were. A glyph that the font lacks is a box, and no warning.
+    The previous settings return afterwards. A glyph that the font lacks is drawn as a box, without a warning.
     """
     mpl = matplotlib()
     with _quiet(), np.errstate(all="ignore"), warnings.catch_warnings(), mpl.rc_context():
-        warnings.simplefilter("ignore", UserWarning)  # glyphs that are not there, labels that need too much room
+        warnings.simplefilter("ignore", UserWarning)  # missing glyphs, and labels that need too much room
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # settings that Matplotlib is about to drop
-            defaults = {key: mpl.rcParamsDefault[key] for key in mpl.rcParamsDefault if key not in _OF_THE_WINDOW}
+            warnings.simplefilter("ignore")  # settings that Matplotlib has deprecated
+            defaults = {key: mpl.rcParamsDefault[key] for key in mpl.rcParamsDefault if key not in _WINDOW_SETTINGS}
             mpl.rcParams.update(defaults)
-        mpl.rcParams["text.parse_math"] = False  # a user's $ is a dollar
+        mpl.rcParams["text.parse_math"] = False  # a $ in a user's text is a dollar sign
         mpl.rcParams.update(settings or {})
         yield
 
@@ -96,17 +98,17 @@ def png(figure: "Figure", settings: Mapping[str, Any] | None = None) -> bytes:
 
 
 def svg(figure: "Figure", settings: Mapping[str, Any] | None = None) -> str:
-    """The figure as an SVG file without the time at which it was made, its background left out."""
+    """The figure as an SVG file, with a transparent background and without its time of creation."""
     with drawing(settings):
         buffer = io.StringIO()
-        nothing = {"Date": None, "Creator": None}
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing, backend="svg")
+        no_metadata = {"Date": None, "Creator": None}
+        figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata, backend="svg")
         return buffer.getvalue()
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No line from Matplotlib's log: about fonts, a home that cannot be written, settings that are not used."""
+    """Silence Matplotlib's log within this context: fonts, an unwritable home folder, unused settings."""
     logger = logging.getLogger("matplotlib")
     before = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -118,13 +120,13 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _without_users_choices() -> Iterator[None]:
-    """For the import alone: no backend from the environment, and no `matplotlibrc` but Matplotlib's own.
+    """Hide the user's backend and `matplotlibrc` from Matplotlib while it is imported.
 
-    It looks for one in the working directory first, and no variable turns that off; nor may this process change its
-    directory while other threads run.
+    Matplotlib looks for a `matplotlibrc` in the working directory first. No variable turns that off, and this process
+    must not change its directory while other threads run, so `os.path.exists` hides that file.
     """
     spec = importlib.util.find_spec("matplotlib")
-    before = {name: os.environ.pop(name, None) for name in _USERS_CHOICES}
+    before = {name: os.environ.pop(name, None) for name in _USER_VARIABLES}
     if spec is not None and spec.origin is not None:
         os.environ["MATPLOTLIBRC"] = str(Path(spec.origin).with_name("mpl-data") / "matplotlibrc")
     _forget_half_imported()
@@ -141,8 +143,11 @@ def _without_users_choices() -> Iterator[None]:
 
 
 def _forget_half_imported() -> None:
-    """Remove what an import that failed earlier left: its modules know settings that nothing else knows."""
+    """Remove modules of a Matplotlib import that failed earlier, because their settings are out of date.
+
+    Extension modules stay, because they cannot be loaded twice.
+    """
     for name in [name for name in sys.modules if name.startswith("matplotlib.")]:
         spec = getattr(sys.modules[name], "__spec__", None)
-        if not isinstance(getattr(spec, "loader", None), ExtensionFileLoader):  # those cannot be loaded twice
+        if not isinstance(getattr(spec, "loader", None), ExtensionFileLoader):
             del sys.modules[name]

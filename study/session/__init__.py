@@ -1,1 +1,1 @@
-"""One run of a study: opened, searched, concluded."""
+"""One run of a study, from opening or resuming it to its results."""

@@ -1,4 +1,4 @@
-"""The end of a study: the winner on whole images, and everything that people take away, written to disk."""
+"""The end of a study: scores the winner on whole images, and writes tables, figures and the verdict to `results/`."""
 
 import csv
 import io
@@ -22,12 +22,13 @@ from study.record.events import Concluded, Finished
 from study.record.folder import StudyFolder
 from study.record.state import StudyState, TrialState
 from study.session.opening import runtime_of
-from study.session.whole_images import KeptScores, look, score_whole_images
+from study.session.whole_images import ScoreCache, score_whole_images, upscale_and_score
 from study.statistics import roles
 from study.statistics.replication import interim
 from study.statistics.verdict import Comparison, verdict, words
 
-_DETAIL = 96
+_DETAIL_SIDE = 96
+"""HR pixels along one side of the detail in comparison.png."""
 
 
 def conclude(
@@ -40,22 +41,27 @@ def conclude(
     tell: Callable[[str], None] = lambda _: None,
     check: Callable[[], None] = lambda: None,
 ) -> Concluded:
-    """Evaluate the best trial on the whole validation images and the benchmarks, write the results, say so.
+    """Score the best trial on whole validation and benchmark images, write the results, and return the event.
 
-    Written under `results/`, in this order: best/ with weights and config; with replicates verdict.txt and
-    replicates.csv, with comparisons that were asked for also comparisons.csv; ranking.csv; if enough trials finished
-    importance.csv; curves.png and comparison.png. A table or figure that cannot be made is a warning among the notes.
+    The files under `results/` are written in this order: best/ with weights and config; verdict.txt and replicates.csv
+    if there are replicates; comparisons.csv if the experiment names comparisons; ranking.csv; importance.csv if enough
+    trials have finished; curves.png and comparison.png. A table or figure that cannot be made becomes a warning among
+    the event's notes.
 
     Args:
-        device: where the network runs: "cpu" or "cuda:N".
-        tell: told how far the scoring of images is.
-        check: called often while images are scored; may raise to end the conclusion. The next one continues there.
+        folder: the study's folder.
+        state: the study, with at least one finished trial.
+        images: validation and benchmark images.
+        device: device of the network, "cpu" or "cuda:N".
+        tell: called with the progress of scoring, in words.
+        check: called often while images are scored. It may raise to end the conclusion; the next conclusion reuses the
+            scores that were computed.
     """
     best = state.best()
     assert best is not None and isinstance(best.end, Finished) and state.opened is not None
     model, device = on_device(trained_network(folder, best), device)
-    kept = KeptScores(folder.path / ".scores.json")
-    # Under the study's own setting, and in a thread of its own: the statistics below are computed in this one.
+    cache = ScoreCache(folder.path / ".scores.json")
+    # The study's setting for subnormal numbers holds in a thread of its own: this one computes the statistics below.
     flush = runtime_of(state.opened).flush_subnormals
     with inference_thread(flush=flush) as thread:
         whole = thread(
@@ -65,22 +71,30 @@ def conclude(
             images,
             best.config.evaluation,
             device=device,
-            kept=kept,
+            cache=cache,
             tell=tell,
             check=check,
         )
-    kept.sweep()
+    cache.sweep()
 
-    written = _Results(folder.results)
+    results = _Results(folder.results)
     weights = folder.trial(best.number) / "weights.safetensors"
-    written.write("best/weights.safetensors", weights.read_bytes())
-    written.write("best/config.json", (json.dumps(best.proposed.config, indent=2) + "\n").encode())
-    _write_verdict(written, state)
-    so_far = interim(state)
-    written.try_to_write("ranking.csv", lambda: _ranking(state))
-    lines = _write_importances(written, state, experiment)
-    written.try_to_write("curves.png", lambda: _curves(state, best.number))
-    written.try_to_write("comparison.png", lambda: _comparison(model, whole.median, best, flush))
+    results.write("best/weights.safetensors", weights.read_bytes())
+    results.write("best/config.json", (json.dumps(best.proposed.config, indent=2) + "\n").encode())
+    _write_verdict(results, state)
+    results.try_to_write("ranking.csv", lambda: _ranking(state))
+    importance_lines = _write_importances(results, state, experiment)
+    results.try_to_write("curves.png", lambda: _curves(state, best.number))
+    results.try_to_write("comparison.png", lambda: _comparison(model, whole.median, best, flush))
+
+    notes: list[str] = []
+    progress = interim(state)
+    if progress:
+        notes.append(f"{progress}: no verdict yet")
+    notes += whole.warnings
+    notes += roles.arm_sentences(state, experiment)
+    notes += importance_lines
+    notes += results.warnings
     return Concluded(
         time=time.time(),
         best=best.number,
@@ -88,62 +102,64 @@ def conclude(
         replicates=state.replicated,
         scores=whole.scores,
         per_image=tuple(whole.rows),
-        files=tuple(f"results/{name}" for name in written.files),
-        missing=tuple(f"results/{name}" for name in written.missing),
-        notes=(
-            *([f"{so_far}: no verdict yet"] if so_far else ()),
-            *whole.warnings,
-            *roles.arm_sentences(state, experiment),
-            *lines,
-            *written.warnings,
-        ),
+        files=tuple(f"results/{name}" for name in results.files),
+        missing=tuple(f"results/{name}" for name in results.missing),
+        notes=tuple(notes),
     )
 
 
 @dataclass(slots=True)
 class _Results:
-    """The files of a conclusion, each written as soon as it is made."""
+    """The result files of a conclusion; each is written as soon as it is made."""
 
     folder: Path
     files: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     """Files that could not be made."""
     warnings: list[str] = field(default_factory=list)
-    """Why, one line each."""
+    """One line per missing file, with the cause."""
 
     def write(self, name: str, content: bytes) -> None:
+        """Write a file and note its name.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_durably(path, content)
         self.files.append(name)
 
     def try_to_write(self, name: str, make: Callable[[], bytes | None]) -> None:
-        """Write what `make` returns, if anything. Its failure is a warning: the numbers are in the journal."""
+        """Write the content that `make` returns, unless it is None.
+
+        A failure of `make` becomes a warning: the numbers are in the journal, and the next conclusion tries again.
+        """
         try:
             content = make()
-        except Exception as exc:  # whatever a library of tables or figures raises: days of training do not hang on it
-            self.warnings.append(f"warning: {name} could not be made ({cause(exc)}); the same command tries it again")
+        except Exception as exc:  # any error of a table or figure library: days of training must not depend on it
+            self.warnings.append(f"warning: {name} could not be made ({cause(exc)}); the same command retries it")
             self.missing.append(name)
             content = None
         if content is None:
-            (self.folder / name).unlink(missing_ok=True)  # one of an earlier conclusion shows fewer trials
+            (self.folder / name).unlink(missing_ok=True)  # a file of an earlier conclusion covers fewer trials
         else:
             self.write(name, content)
 
 
-def _write_verdict(written: _Results, state: StudyState) -> None:
-    """The verdict in words and numbers, of a study with replicates."""
-    told = verdict(state)
-    if told is None and not state.replicated:
+def _write_verdict(results: _Results, state: StudyState) -> None:
+    """Write the verdict in words and numbers, if the study has replicates."""
+    judged = verdict(state)
+    if judged is None and not state.replicated:
         return
-    written.write("verdict.txt", utf8("\n".join(words(state)) + "\n"))
-    if told is not None and told.asked:
-        written.write("comparisons.csv", _table(told.asked))
-    written.try_to_write("replicates.csv", lambda: _replicates(state))
+    results.write("verdict.txt", utf8("\n".join(words(state)) + "\n"))
+    if judged is not None and judged.asked:
+        results.write("comparisons.csv", _comparisons_table(judged.asked))
+    results.try_to_write("replicates.csv", lambda: _replicates(state))
 
 
-def _write_importances(written: _Results, state: StudyState, experiment: Experiment) -> list[str]:
-    """The importances as a table, if enough trials finished; and in words."""
+def _write_importances(files: _Results, state: StudyState, experiment: Experiment) -> list[str]:
+    """Write the hyperparameter importances as a table, if enough trials have finished; returns them as sentences."""
     lines: list[str] = []
 
     def make() -> bytes | None:
@@ -154,64 +170,72 @@ def _write_importances(written: _Results, state: StudyState, experiment: Experim
         lines.extend(importance.importance_sentences(measured, experiment.sampler, importance.stopped(state)))
         return utf8(results.importances(measured).to_csv(index=False)) if measured else None
 
-    written.try_to_write("importance.csv", make)
+    files.try_to_write("importance.csv", make)
     return lines
 
 
-# pandas, Matplotlib and scikit-learn take seconds to load, and not every session concludes.
+# The functions below import pandas and Matplotlib, which take seconds to load: not every session concludes.
 
 
 def _ranking(state: StudyState) -> bytes:
+    """All trials of the search as CSV."""
     from study import results
 
     return utf8(results.trials(state).to_csv(index=False))
 
 
 def _replicates(state: StudyState) -> bytes:
+    """All replicates as CSV."""
     from study import results
 
     return utf8(results.replicates(state).to_csv(index=False))
 
 
 def _curves(state: StudyState, best: int) -> bytes:
+    """The learning curves of the search as a PNG file."""
     from study import plots, results
 
     return png(plots.learning_curves(results.curves(state), best=best, bicubic_psnr=state.bicubic["val/psnr"]))
 
 
-def _table(asked: Mapping[str, Sequence[Comparison]]) -> bytes:
-    """One row a comparison, as CSV: the mean difference `one` - `other` [dB], its interval, and Holm's p."""
+def _comparisons_table(by_question: Mapping[str, Sequence[Comparison]]) -> bytes:
+    """One row per comparison, as CSV.
+
+    Columns: `question`, `one`, `other`, `difference` (mean of `one` - `other` [dB]), its confidence interval
+    `low` to `high`, `sd` over the seeds, number of `seeds`, Holm's adjusted `p`, and the `family` of the adjustment.
+    """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["question", "one", "other", "difference", "low", "high", "sd", "seeds", "p", "family"])
-    for question, comparisons in asked.items():
+    for question, comparisons in by_question.items():
         for c in comparisons:
             d = c.difference
-            numbers = (d.mean, d.low, d.high, d.sd)
-            writer.writerow([question, c.one.name, c.other.name, *numbers, d.count, c.p, c.family])
+            writer.writerow([question, c.one.name, c.other.name, d.mean, d.low, d.high, d.sd, d.count, c.p, c.family])
     return utf8(text.getvalue())
 
 
 def _comparison(model: A2N, image: SourceImage | None, best: TrialState, flush: bool) -> bytes | None:
-    """One image as bicubic and the winner make it, as a PNG file; None if there is none with scores."""
+    """A figure that compares bicubic and the winner on one image, as a PNG file; None without an image."""
     from study import plots
 
     if image is None:
         return None
     pixels = read_image(image.path)
     with inference_thread(flush=flush) as thread:
-        seen = thread(look, model, pixels, best.config.evaluation, name=image.path, progress=lambda _: None)
+        enlarged = thread(
+            upscale_and_score, model, pixels, best.config.evaluation, name=image.path, progress=lambda _: None
+        )
     scale = model.scale
-    blocks = seen.lr.repeat(scale, axis=0).repeat(scale, axis=1)
+    blocks = enlarged.lr.repeat(scale, axis=0).repeat(scale, axis=1)
     name = name_in_figure(image.name)
     figure = plots.comparison(
         {
             "LR": (blocks, None),
-            "bicubic": (seen.bicubic, seen.of_bicubic.psnr),
-            f"trial {best.number}": (seen.sr, seen.of_sr.psnr),
-            "HR": (seen.hr, None),
+            "bicubic": (enlarged.bicubic, enlarged.of_bicubic.psnr),
+            f"trial {best.number}": (enlarged.sr, enlarged.of_sr.psnr),
+            "HR": (enlarged.hr, None),
         },
-        box=plots.most_gained(seen.hr, seen.bicubic, seen.sr, _DETAIL),
-        title=f"{name} at x{scale}, PSNR on Y; below: the detail in which the network gains most over bicubic",
+        box=plots.most_gained(enlarged.hr, enlarged.bicubic, enlarged.sr, _DETAIL_SIDE),
+        title=f"{name} at x{scale}, PSNR on Y; below: the detail with the largest gain over bicubic",
     )
     return png(figure)

@@ -1,9 +1,9 @@
-"""`study.run --dry-run`: what a study would be, before it is paid for. Writes nothing."""
+"""`study.run --dry-run`: describe a study and estimate its cost before it is run; writes nothing."""
 
-import argparse
 import math
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sr_core.config import Engine
@@ -11,97 +11,159 @@ from sr_core.model.network import A2N
 from sr_core.process.cli import show_progress
 from sr_core.process.machine import cores, has_amx
 from sr_core.seed import child_seed
+from sr_core.store.manifest import Manifest
+from sr_core.store.sources import ImageSet
 from sr_core.training.own_thread import OwnThread
 from sr_core.training.speed import measure
-from study.commandline import folder_from, typed
+from study.commandline import typed
 from study.executors.placement import Placement
 from study.executors.runtime import resolve_runtime
 from study.question.config import TrialConfig, differences
 from study.question.experiment import Experiment
 from study.record.events import FORMAT, StudyOpened
+from study.record.folder import StudyFolder
 from study.record.journal import read
 from study.record.state import StudyState, TrialState, fold
 from study.screen.terminal import duration
 from study.search.policy import Start, next_step
 from study.search.simulation import patches_trained, search
 from study.session.opening import find_images, left_out, read_images
+from study.session.options import RunOptions
 
-_FIRST = 5
+_MAX_PROPOSALS_SHOWN = 5
 _LONG_SECONDS = 24 * 3600
+"""Estimates above this get advice on how to shorten the study."""
 _SIMULATED_TRIALS = 50
-"""Of a search whose cost is estimated; a longer one lets the same share continue."""
+"""Trials of a simulated search; in a longer search the same share of trials continues at each rung."""
 _SIMULATED_SEARCHES = 3
 _ROLES = {
-    "nuisance": "searched for its best value, no part of the question by itself",
-    "scientific": "the question: each choice gets its own search of the rest, so that they compare fairly",
+    "nuisance": "tuned to its best value, but not part of the question",
+    "scientific": "part of the question: the other hyperparameters are tuned for each of its values, for a fair "
+    "comparison",
 }
 
 
-def show(name: str, experiment: Experiment, args: argparse.Namespace, placement: Placement) -> int:
-    """Print space and size, budget, rungs, first configurations, estimated time and disk."""
+def show(name: str, experiment: Experiment, options: RunOptions, placement: Placement, folder: StudyFolder) -> int:
+    """Print the images, search space, budget, first proposals, and the estimated time and disk space; returns 0.
+
+    Raises:
+        SuiteError: the study could not be run with these options or images.
+    """
     placement.check({"threads": 1}, cores())
-    base = experiment.base
-    images = find_images(args.data, experiment)
-    folder = folder_from(args, default=name)
+    images = find_images(options.data, experiment)
     manifest = read_images(folder.root, images).manifest
-    small = left_out(experiment, manifest)
-    train, valid = ([r for r in manifest if r.split == split] for split in ("train", "valid"))
+    too_small = left_out(experiment, manifest)
+
     print(f"{name}: {experiment.question}")
     if folder.journal.exists():
-        count = fold(read(folder.journal)).counted
-        where = typed([*(["--root", str(args.root)] if args.root else []), "--study-name", folder.study])
-        print(f"there is a study {folder.study} already, with {count} trial{'s' * (count != 1)} counted (python -m "
-              f"study.status{where}); the last line continues it; what follows describes a new one")  # fmt: skip
-    lost = ", ".join(f"{len(names)} too small for {whose}" for whose, names in small.items()) or "0 too small"
-    print(f"images: {len(train)} to train ({lost}), {len(valid)} to validate, from {images.origin}")
-    if images.left_out:
-        print(images.left_out.line(), file=sys.stderr, flush=True)
-    if experiment.space.dimensions:
-        print(f"space: {experiment.space.size or 'infinitely many'} configurations")
-    for dimension in experiment.space.describe():
-        content = dimension.get("values") or f"{dimension['low']} to {dimension['high']}" + ", log" * dimension["log"]
-        print(f"  {dimension['role']:<10}  {'+'.join(dimension['names'])}: {dimension['range']} {content}")
-    for role in sorted({dimension["role"] for dimension in experiment.space.describe()}):
-        print(f"  ({role}: {_ROLES[role]})")
-    budget, every = base.train.budget_patches, base.evaluation.every_patches
-    print(f"budget: {budget} patches a trial, validated every {every}; evaluation kernel {base.evaluation.kernel}")
-    go_on = f", the best 1/{experiment.reduction_factor:g} go on" if experiment.rungs else ""
-    print(f"rungs: {', '.join(map(str, experiment.rungs)) or 'none'}; scheduler {experiment.scheduler}{go_on}; "
-          f"sampler {experiment.sampler}")  # fmt: skip
-    if experiment.replicates:
-        print(f"finalists: {experiment.finalists} and the references, trained again with {experiment.replicates} seeds")
-    else:
-        print("finalists: none; with replicates=0 the result is a ranking of one run each, no verdict")
-    for reference, config in experiment.references.items():
-        print(f"reference trial: {reference}{_changes(config, base) if experiment.comparisons else ''}")
-    for question, pairs in experiment.comparisons.items():
-        print(f"asked: {question} {'; '.join(f'{one} against {other}' for one, other in pairs)}")
+        _print_existing(folder, options)
+    _print_images(images, manifest, too_small)
+    _print_space(experiment)
+    _print_budget(experiment)
+    _print_comparisons(experiment)
     if experiment.space.dimensions:
         print("first proposals:")
-        for values in first_proposals(experiment, base.seed if args.seed is None else args.seed, _FIRST):
+        seed = experiment.base.seed if options.seed is None else options.seed
+        for values in first_proposals(experiment, seed, _MAX_PROPOSALS_SHOWN):
             print(f"  {', '.join(f'{k} {v}' for k, v in values.items())}")
-    _print_cost(experiment, args.trials, placement, sum(r.height * r.width * 3 for r in manifest))
+    _print_cost(experiment, options.trials, placement, sum(r.height * r.width * 3 for r in manifest))
     print(f"next: python -m study.run{typed(argument for argument in sys.argv[1:] if argument != '--dry-run')}")
     return 0
 
 
+def _print_existing(folder: StudyFolder, options: RunOptions) -> None:
+    count = fold(read(folder.journal)).counted
+    trials = "1 trial" if count == 1 else f"{count} trials"
+    root = ["--root", str(options.root)] if options.root else []
+    flags = typed([*root, "--study-name", folder.study])
+    print(
+        f"study {folder.study} already exists, with {trials} (python -m study.status{flags}); the command in the last "
+        "line continues it; the lines below describe a new study"
+    )
+
+
+def _print_images(images: ImageSet, manifest: Manifest, too_small: Mapping[str, Sequence[str]]) -> None:
+    n_train = sum(r.split == "train" for r in manifest)
+    n_valid = sum(r.split == "valid" for r in manifest)
+    small = ", ".join(f"{len(names)} too small for {setting}" for setting, names in too_small.items())
+    print(f"images: {n_train} for training ({small or '0 too small'}), {n_valid} for validation, from {images.origin}")
+    if images.left_out:
+        print(images.left_out.line(), file=sys.stderr, flush=True)
+
+
+def _print_space(experiment: Experiment) -> None:
+    dimensions = experiment.space.describe()
+    if dimensions:
+        print(f"search space: {experiment.space.size or 'infinitely many'} configurations")
+    for dimension in dimensions:
+        values = dimension.get("values")
+        if not values:
+            values = f"{dimension['low']} to {dimension['high']}"
+            if dimension["log"]:
+                values += ", log"
+        print(f"  {dimension['role']:<10}  {'+'.join(dimension['names'])}: {dimension['range']} {values}")
+    for role in sorted({dimension["role"] for dimension in dimensions}):
+        print(f"  ({role}: {_ROLES[role]})")
+
+
+def _print_budget(experiment: Experiment) -> None:
+    base = experiment.base
+    print(
+        f"budget: {base.train.budget_patches} patches per trial, validated every {base.evaluation.every_patches}; "
+        f"evaluation kernel {base.evaluation.kernel}"
+    )
+    rungs = ", ".join(map(str, experiment.rungs)) or "none"
+    continuing = f", the best 1/{experiment.reduction_factor:g} continue" if experiment.rungs else ""
+    print(f"rungs: {rungs}; scheduler {experiment.scheduler}{continuing}; sampler {experiment.sampler}")
+
+
+def _print_comparisons(experiment: Experiment) -> None:
+    """Print what is compared at the end: finalists, references and the pairs that the experiment names."""
+    if experiment.replicates:
+        print(f"finalists: {experiment.finalists} and the references, retrained with {experiment.replicates} seeds")
+    else:
+        print("finalists: none; with replicates=0 the result is a ranking of single runs without a verdict")
+    for reference, config in experiment.references.items():
+        changes = _changes(config, experiment.base) if experiment.comparisons else ""
+        print(f"reference trial: {reference}{changes}")
+    for question, pairs in experiment.comparisons.items():
+        print(f"comparison: {question} {'; '.join(f'{one} against {other}' for one, other in pairs)}")
+
+
 def _changes(config: TrialConfig, base: TrialConfig) -> str:
-    """How a setting differs from the base, after its name."""
+    """The hyperparameters in which a configuration differs from the base, in parentheses."""
     changed = ", ".join(f"{name} {value}" for name, (value, _) in differences(config, base).items())
     return f" ({changed})"
 
 
 def first_proposals(experiment: Experiment, seed: int, count: int) -> list[dict[str, object]]:
-    """What the sampler tries first, before any result is known: every trial has a slot and none has been validated."""
+    """The first `count` proposals of the search, made before any trial has been validated.
+
+    Args:
+        seed: seed of the study.
+    Returns:
+        Per proposal, the values of the swept hyperparameters by dotted name; fewer if the space holds fewer.
+    """
     state = StudyState().apply(
         StudyOpened(
-            time=time.time(), format=FORMAT, study="", experiment="", seed=seed, question={}, digest="", text="",
-            runtime={}, data={},
+            time=time.time(),
+            format=FORMAT,
+            study="",
+            experiment="",
+            seed=seed,
+            question={},
+            digest="",
+            text="",
+            runtime={},
+            data={},
         )
-    )  # fmt: skip
+    )
     running: list[int] = []
-    asked = len(experiment.references) + count
-    while (step := next_step(state, experiment, asked, now=time.time(), running=running)) is not None:
+    trials = len(experiment.references) + count
+    while True:
+        step = next_step(state, experiment, trials, now=time.time(), running=running)
+        if step is None:
+            break
         if isinstance(step, Start):
             running.append(step.trial)
         else:
@@ -110,12 +172,12 @@ def first_proposals(experiment: Experiment, seed: int, count: int) -> list[dict[
 
 
 def patches_without_progress(experiment: Experiment, trials: int) -> int:
-    """Patches that the search trains if its proposals do not get better: the mean of simulated searches.
+    """Patches that the search trains if its proposals do not improve: the mean over simulated searches.
 
-    A sampler that learns makes trials better than those before them, and more of them continue at the rungs.
+    If the sampler learns, later trials are better than earlier ones, so that more of them continue at the rungs.
 
     Args:
-        trials: in all, references included. Those are never stopped.
+        trials: total number of trials, including references, which are never stopped.
     """
     budget = experiment.base.train.budget_patches
     references = min(trials, len(experiment.references))
@@ -129,13 +191,14 @@ def patches_without_progress(experiment: Experiment, trials: int) -> int:
 
 
 def _patches_of_blind_search(experiment: Experiment, seed: int, trials: int) -> int:
-    """Patches of a search whose trials differ by chance alone."""
+    """Patches trained by a search in which trials differ only by chance."""
 
     def score(trial: TrialState, patches: int) -> float:
         return float(child_seed(seed, "quality", trial.number))
 
     base = experiment.base
-    every, budget = base.evaluation.every_patches, base.train.budget_patches
+    every = base.evaluation.every_patches
+    budget = base.train.budget_patches
     trained = 0
     for state, _ in search(experiment, score, seed=seed, trials=trials, every=every, budget=budget):
         trained = patches_trained(state)
@@ -144,8 +207,9 @@ def _patches_of_blind_search(experiment: Experiment, seed: int, trials: int) -> 
 
 def _print_cost(experiment: Experiment, trials: int, placement: Placement, pixels_bytes: int) -> None:
     base = experiment.base
-    show_progress("measuring how fast this trains here")
-    # Compiling on a CPU saves less than a third of a step, and to try it takes minutes.
+    """Measure the training speed on this machine, and print the estimated time and disk space."""
+    show_progress("measuring the training speed on this machine")
+    # Compiling on a CPU saves less than a third of a step, and trying it takes minutes.
     engine: Engine = "eager" if placement.device == "cpu" and base.train.engine == "auto" else base.train.engine
     runtime = resolve_runtime(experiment, trials=trials, placement=placement, engine=engine)
     with OwnThread(runtime.apply) as thread:
@@ -158,24 +222,31 @@ def _print_cost(experiment: Experiment, trials: int, placement: Placement, pixel
     least = patches_without_progress(experiment, trials) + replicated
     show_progress("")
     slots = f"{placement.slots} at once, " if placement.slots > 1 else ""
-    threads = f"{runtime.threads} thread{'s' * (runtime.threads != 1)}"
-    least_seconds, most_seconds = (math.ceil(patches / placement.slots) / rate for patches in (least, most))
+    threads = "1 thread" if runtime.threads == 1 else f"{runtime.threads} threads"
+    least_seconds = math.ceil(least / placement.slots) / rate
+    most_seconds = math.ceil(most / placement.slots) / rate
     measured = f"({slots}measured {rate:.0f} patches/s on {runtime.device}, {threads})"
     if least == most:
         print(f"time: about {duration(least_seconds)} of training steps, at most {duration(most_seconds)} {measured}")
     else:
         print(f"time: about {duration(least_seconds)} to {duration(most_seconds)} of training steps {measured}")
-        print("  the first if later proposals are no better than earlier ones, the second if every trial continues at "
-              "every rung")  # fmt: skip
+        print(
+            "  the first if later proposals are no better than earlier ones, the second if every trial continues at "
+            "every rung"
+        )
     if least_seconds > _LONG_SECONDS:
         gpu = "a GPU (--gpus 0), " if runtime.device == "cpu" else ""
-        print(f"  to make it shorter: fewer --trials, {gpu}or in the experiment a lower train.budget_patches (with "
-              "rungs and evaluation.every_patches), model.n_blocks or model.n_feats")  # fmt: skip
+        print(
+            f"  to make it shorter: fewer --trials, {gpu}or in the experiment a lower train.budget_patches (with "
+            "rungs and evaluation.every_patches), model.n_blocks or model.n_feats"
+        )
     if runtime.device == "cpu" and runtime.precision == "fp32" and placement.executor != "ray" and has_amx():
-        print("  train.precision bf16 trains the full network 2.3 to 2.9 times as fast on this CPU, which has AMX; its "
-              "numbers differ from fp32's, so auto stays fp32")  # fmt: skip
+        print(
+            "  train.precision bf16 trains the full network 2.3 to 2.9 times as fast on this CPU, which has AMX; its "
+            "numbers differ from fp32's, so auto stays fp32"
+        )
     weights = 4 * sum(p.numel() for p in A2N(base.model, base.data.scale).parameters())
     store = pixels_bytes * (1 + len(experiment.train_kernels) / base.data.scale**2)
-    # Each finished trial's weights lie in its folder and in MLflow; one checkpoint holds four times the weights.
+    # A finished trial's weights are in its folder and in MLflow; a checkpoint holds four times the weights.
     disk = store + weights * (2 * trials + 4)
-    print(f"disk: about {disk / 1e6:.0f} MB, of which {store / 1e6:.0f} MB hold the pixels")
+    print(f"disk: about {disk / 1e6:.0f} MB, of which {store / 1e6:.0f} MB are pixels")

@@ -1,4 +1,4 @@
-"""Opening a study: the data are made ready, the question is compared with the record, or becomes its first line."""
+"""Opening a study: prepare its images, and record its question or compare it with the recorded one."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +33,11 @@ from study.record.folder import StudyFolder
 if TYPE_CHECKING:
     from sr_core.training.runtime import Runtime
 
-# What needs PyTorch is imported where it is used: a finished study is shown again without it.
+# Modules that need PyTorch are imported inside functions: the result of a complete study is printed without them.
+
+
+_MAX_CHANGES_SHOWN = 4
+"""Differences between two questions that a message names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,36 +47,42 @@ class PreparedImages:
     images: ImageSet
     store: PatchStore
     path: str
-    """Of the store, relative to the root."""
+    """Path of the store, relative to the root."""
 
 
 def find_images(data: Path | None, experiment: Experiment) -> ImageSet:
-    """The images that `--data` names, or the photographs inside scikit-image's wheel."""
+    """The images in the folder of --data, or the photographs in scikit-image's wheel if there is no folder.
+
+    Raises:
+        SuiteError: the experiment reports benchmarks, and no folder holds them.
+    """
     if data is not None:
         return folder_images(data, experiment.benchmarks)
     if experiment.benchmarks:
         raise SuiteError(
-            f"this experiment reports {', '.join(experiment.benchmarks)}: give --data DIR with DIR/<set>/HR in it"
+            f"this experiment reports {', '.join(experiment.benchmarks)}: pass --data DIR, a folder with DIR/<set>/HR"
         )
     return embedded_images()
 
 
 @dataclass(frozen=True, slots=True)
 class ScannedImages:
-    """The images of a study, read once to know them."""
+    """The images of a study after their files have been read once to identify them."""
 
     images: ImageSet
     manifest: Manifest
     known: KnownImages
     compared: Findings | None = None
-    """What shows the same, where that came of the same reading."""
+    """Images that show the same scene, if they were compared in the same pass; else None."""
 
 
 def read_images(root: Path, images: ImageSet, *, compare: bool = False) -> ScannedImages:
-    """What the images are; those that a study under this root has read before are not read again. Writes nothing.
+    """The images with their names, sizes and digests; writes nothing.
+
+    An image that another study under this root has read before is not read again.
 
     Args:
-        compare: training with held-out images too, if some have to be read for the first time.
+        compare: also compare training with held-out images, if an image has to be read for the first time.
     Raises:
         ImageError: an image cannot be read.
     """
@@ -85,35 +95,48 @@ def read_images(root: Path, images: ImageSet, *, compare: bool = False) -> Scann
 
 
 def known_manifest(root: Path, images: ImageSet) -> Manifest | None:
-    """What the images are, if a study under this root has read them all before; reads none of them."""
+    """The manifest of these images, without reading them; None if studies under this root have not read them all."""
     known = KnownImages(root / "stores" / ".pictures.json")
-    records = [known.record(split, image) for split, image in in_order(images)]
-    manifest = tuple(record for record in records if record is not None)
-    return manifest if len(manifest) == len(records) else None
+    manifest = []
+    for split, image in in_order(images):
+        record = known.record(split, image)
+        if record is None:
+            return None
+        manifest.append(record)
+    return tuple(manifest)
 
 
 def compare_images(images: ImageSet, known: KnownImages) -> Findings:
-    """Which training images show what a held-out one shows, or another of them; reads every image."""
+    """The training images that show the same scene as a held-out or another training image; reads every image.
+
+    Raises:
+        ImageError: an image cannot be read.
+    """
     held_out = {"valid": images.valid, **images.benchmarks}
     with ProgressBar("reading and comparing the images", text="{:.0f} images".format) as progress:
         return examine(images.train, held_out, progress.at, known=known)
 
 
-def benchmark_manifest(found: ScannedImages, name: str) -> Manifest:
-    """What the images of a benchmark are; reads those that are not known."""
-    return found.known.manifest_of(ImageSet(name, (), found.images.benchmarks[name]))
+def benchmark_manifest(scanned: ScannedImages, name: str) -> Manifest:
+    """The manifest of a benchmark's images; reads those that have not been read before."""
+    return scanned.known.manifest_of(ImageSet(name, (), scanned.images.benchmarks[name]))
 
 
-def prepare_material(root: Path, found: ScannedImages, experiment: Experiment) -> PreparedImages:
-    """The store for these images under the root, with this experiment's LR made where it is not there yet.
+def prepare_material(root: Path, scanned: ScannedImages, experiment: Experiment) -> PreparedImages:
+    """The store of these images under the root, after adding the LR images of this experiment that it lacks.
 
-    Every store in the folder is asked for its fingerprint, so one that `sr_core.prepare` put there is used too.
+    A store is recognised by its fingerprint, so a store that `sr_core.prepare` wrote into the folder is used too.
 
     Raises:
-        ImageError, StoreError: an image cannot be used, or the store not be written or read.
+        ImageError: an image cannot be used.
+        StoreError: the store cannot be written or read.
+        SuiteError: the store holds other images than its name says.
     """
-    images, manifest, known = found.images, found.manifest, found.known
+    images = scanned.images
+    manifest = scanned.manifest
+    known = scanned.known
     known.save()
+
     base = experiment.base
     lr: set[Lr] = {("train", base.data.scale, kernel) for kernel in experiment.train_kernels}  # type: ignore[misc]
     lr.add(("valid", base.data.scale, base.evaluation.kernel))
@@ -123,33 +146,44 @@ def prepare_material(root: Path, found: ScannedImages, experiment: Experiment) -
         with ProgressBar("preparing the images", text=pixels_text) as progress:
             store = prepare_store(path, images, lr, known=known, progress=progress.at)
     if store.fingerprint != fingerprint(manifest):
-        raise SuiteError(f"{path}: holds other images than its name says; delete it and run again")
+        raise SuiteError(f"{path}: holds other images than its name says; delete it, then repeat the command")
     return PreparedImages(images, store, path.relative_to(root).as_posix())
 
 
 def _store_for(folder: Path, wanted: str) -> Path:
-    """The store of these images, or where it belongs."""
+    """The path of the store with this fingerprint, or the path at which to create it."""
     named = folder / f"{wanted[:16]}.h5"
-    for path in sorted(folder.glob("*.h5")) if not named.exists() else ():
-        with suppress(StoreError):  # another study's damage
+    if named.exists():
+        return named
+    for path in sorted(folder.glob("*.h5")):
+        with suppress(StoreError):  # a damaged store of another study
             if load_store(path).fingerprint == wanted:
                 return path
     return named
 
 
 def question_of(experiment: Experiment, seed: int, pixels: str) -> dict[str, Any]:
-    """Everything that the answer depends on; the study's digest is taken over this (contract 5)."""
+    """Everything that the answer depends on. The study's digest is computed from it (promise 5).
+
+    Args:
+        pixels: fingerprint of the images.
+    """
     return {**described(experiment), "seed": seed, "data": {"fingerprint": pixels}}
 
 
 def check_same_question(
     opened: StudyOpened, question: Mapping[str, Any], folder: StudyFolder, images: ImageSet
 ) -> None:
-    """Raises SuiteError that shows the difference where a study of this name asks something else."""
+    """Check that the recorded study asks this question.
+
+    Raises:
+        SuiteError: it asks another one; the message lists the differences.
+    """
     if opened.digest == short_digest(question):
         return
-    then, now = dict(_flat(opened.question)), dict(_flat(question))
-    if then["data.fingerprint"] != now["data.fingerprint"]:  # people know images by where they are from
+    then = dict(_flat(opened.question))
+    now = dict(_flat(question))
+    if then["data.fingerprint"] != now["data.fingerprint"]:  # users know images by their folder
         then["data.fingerprint"] = opened.data["origin"]
         same_place = images.origin == opened.data["origin"]
         now["data.fingerprint"] = f"other images in {images.origin}" if same_place else images.origin
@@ -158,14 +192,16 @@ def check_same_question(
         for name in sorted(then.keys() | now.keys())
         if then.get(name) != now.get(name)
     ]
-    more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
+    hidden = len(changed) - _MAX_CHANGES_SHOWN
+    more = f" and {hidden} more" if hidden > 0 else ""
     raise SuiteError(
-        f"study {folder.study!r} asks another question ({'; '.join(changed[:4])}{more}); "
-        f"start a new one: --study-name {folder.study}-2"
+        f"study {folder.study!r} asks another question ({'; '.join(changed[:_MAX_CHANGES_SHOWN])}{more}); "
+        f"start a new study with --study-name {folder.study}-2"
     )
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The values of nested mappings as text, by dotted name."""
     for name, content in value.items():
         if isinstance(content, Mapping):
             yield from _flat(content, f"{prefix}{name}.")
@@ -185,19 +221,25 @@ def first_event(
     runtime: "Runtime",
     max_bicubic_psnr: float | None = MAX_BICUBIC_PSNR,
 ) -> StudyOpened:
-    """The record's first line, with the settings that decide bits, resolved once.
+    """The journal's first event: the question, the images, and the settings that decide bits.
 
     Args:
-        max_bicubic_psnr: which places have detail enough for a validation crop (`choose_squares`).
+        name: name of the experiment.
+        seed: seed of the study.
+        leaks: pairs of images that --allow-leak permits.
+        data: folder of the images; None for the photographs in scikit-image's wheel.
+        runtime: the settings that decide bits, resolved once for the life of the study.
+        max_bicubic_psnr: validation crops have at most this bicubic PSNR [dB], so that they hold detail
+            (`choose_squares`); None sets no bound.
     Raises:
         ImageError: no validation image has detail.
     """
     from study.executors.trial import TrialContext
 
     base = experiment.base
-    bench = TrialContext(material.store, runtime, max_bicubic_psnr=max_bicubic_psnr)
-    crops = bench.crops(base)
-    assert bench.squares is not None
+    context = TrialContext(material.store, runtime, max_bicubic_psnr=max_bicubic_psnr)
+    crops = context.crops(base)
+    assert context.squares is not None
     question = question_of(experiment, seed, material.store.fingerprint)
     return StudyOpened(
         time=time.time(),
@@ -220,42 +262,45 @@ def first_event(
             "crops": {
                 "count": len(crops),
                 "pictures": len({c.name for c in crops}),
-                "lr_side": bench.squares.side,
+                "lr_side": context.squares.side,
                 **({} if max_bicubic_psnr is None else {"max_bicubic_psnr": max_bicubic_psnr}),
             },
-            "without_detail": list(bench.squares.without_detail),
+            "without_detail": list(context.squares.without_detail),
             "baseline": baseline(crops, experiment),
             "leaks": [[leak.kind, leak.training, leak.set_name, leak.held_out] for leak in leaks],
         },
     )
 
 
-def check_images(experiment: Experiment, found: ScannedImages) -> None:
-    """Whether every image will do for what the experiment wants of it; later would be after hours of training.
+def check_images(experiment: Experiment, scanned: ScannedImages) -> None:
+    """Check that the images are large enough for the experiment, before hours of training depend on it.
 
     Raises:
-        ImageError: no training image is left for some setting, or an image is too small to be scored.
+        ImageError: no training image is large enough for some setting, or a held-out image is too small to be scored.
     """
-    left_out(experiment, found.manifest)
+    left_out(experiment, scanned.manifest)
     scale = experiment.base.data.scale
-    valid = [r for r in found.manifest if r.split == "valid"]
-    for held_out in (valid, *(benchmark_manifest(found, name) for name in found.images.benchmarks)):
+    valid = [r for r in scanned.manifest if r.split == "valid"]
+    benchmarks = (benchmark_manifest(scanned, name) for name in scanned.images.benchmarks)
+    for held_out in (valid, *benchmarks):
         crop_side([r.name for r in held_out], [(r.height // scale, r.width // scale) for r in held_out], scale)
 
 
-def check_validation_detail(experiment: Experiment, found: ScannedImages, max_bicubic_psnr: float | None) -> None:
-    """Raises ImageError if no validation image has a place to score; reads as many of them as it takes to know.
+def check_validation_detail(experiment: Experiment, scanned: ScannedImages, max_bicubic_psnr: float | None) -> None:
+    """Check that a validation image has a place with enough detail; reads images until one has.
 
     Args:
-        max_bicubic_psnr: the bound of the study that is to begin.
+        max_bicubic_psnr: the new study's bound for validation crops [dB]; None checks nothing.
+    Raises:
+        ImageError: no validation image has such a place.
     """
     if max_bicubic_psnr is None:
         return
     base = experiment.base
     scale = base.data.scale
-    valid = [r for r in found.manifest if r.split == "valid"]
+    valid = [r for r in scanned.manifest if r.split == "valid"]
     largest = crop_side([r.name for r in valid], [(r.height // scale, r.width // scale) for r in valid], scale)
-    pairs = ((image.name, crop_to_multiple(read_image(image.path), scale)) for image in found.images.valid)
+    pairs = ((image.name, crop_to_multiple(read_image(image.path), scale)) for image in scanned.images.valid)
     check_detail(
         ((name, downsample(hr, scale, base.evaluation.kernel), hr) for name, hr in pairs),
         scale=scale,
@@ -265,36 +310,45 @@ def check_validation_detail(experiment: Experiment, found: ScannedImages, max_bi
 
 
 def left_out(experiment: Experiment, manifest: Manifest) -> dict[str, list[str]]:
-    """Names of the training images too small for a patch or window, by the settings that leave them out.
+    """Names of training images that are too small for a patch or window, by the setting that leaves them out.
 
     Raises:
-        ImageError: none is left for some of these settings.
+        ImageError: a setting leaves out all images.
     """
     training = [r for r in manifest if r.split == "train"]
     scale = experiment.base.data.scale
-    names, sizes = [r.name for r in training], [(r.height // scale, r.width // scale) for r in training]
-    small: dict[str, list[str]] = {}
-    for whose, config in _patch_settings(experiment).items():
+    names = [r.name for r in training]
+    lr_sizes = [(r.height // scale, r.width // scale) for r in training]
+    too_small: dict[str, list[str]] = {}
+    for setting, config in _patch_settings(experiment).items():
         try:
-            small[whose] = list(PatchSampler(names, sizes, config.data, 0).left_out)
+            small = PatchSampler(names, lr_sizes, config.data, 0).left_out
         except ImageError as exc:
-            raise ImageError(f"{whose}: {exc}, or take these settings out of the experiment") from exc
-    return {whose: names for whose, names in small.items() if names}
+            raise ImageError(f"{setting}: {exc}, or remove these settings from the experiment") from exc
+        if small:
+            too_small[setting] = list(small)
+    return too_small
 
 
 def _patch_settings(experiment: Experiment) -> dict[str, TrialConfig]:
-    """Every way in which this experiment cuts patches: the search's, each swept one, each reference's."""
+    """Configurations that cut patches differently, by description: base, combinations of the sweep, references."""
     deciding = {"data.sampling", "data.lr_patch_size", "data.subimage_window"}
     swept = [d for d in experiment.space.dimensions if deciding & set(d.names)]
     settings = {"the search": experiment.base}
-    for values in product(*(d.samples for d in swept)) if swept else ():
-        point = {k: v for d, value in zip(swept, values, strict=True) for k, v in d.settings(value).items()}
-        settings[", ".join(f"{k} {v}" for k, v in point.items())] = experiment.base.with_values(point)
-    return settings | {f"the {name} reference": config for name, config in experiment.references.items()}
+    if swept:
+        for combination in product(*(d.samples for d in swept)):
+            values: dict[str, Any] = {}
+            for dimension, value in zip(swept, combination, strict=True):
+                values |= dimension.settings(value)
+            description = ", ".join(f"{name} {value}" for name, value in values.items())
+            settings[description] = experiment.base.with_values(values)
+    for name, config in experiment.references.items():
+        settings[f"the {name} reference"] = config
+    return settings
 
 
 def baseline(crops: list[Crop], experiment: Experiment) -> dict[str, float]:
-    """Scores of bicubic enlargement on the validation crops."""
+    """Mean PSNR [dB] and SSIM of bicubic enlargement on the validation crops, by metric name."""
     base = experiment.base
     mean = mean_score(
         [
@@ -311,7 +365,11 @@ def baseline(crops: list[Crop], experiment: Experiment) -> dict[str, float]:
 
 
 def runtime_of(opened: StudyOpened) -> "Runtime":
-    """The settings that this study was resolved to. Raises ConfigError where the record lacks one."""
+    """The settings that decide bits, as the study recorded them.
+
+    Raises:
+        ConfigError: the record lacks one of them.
+    """
     from sr_core.training.runtime import Runtime
 
     return Runtime.from_json(opened.runtime, format=opened.format)

@@ -1,4 +1,4 @@
-"""The winner on whole images: scores that a conclusion needs, kept so that no image is computed twice."""
+"""Scores of the winner on whole images, cached so that repeated conclusions do not compute an image twice."""
 
 import json
 import math
@@ -21,12 +21,12 @@ from sr_core.store.sources import ImageSet, SourceImage
 from study.question.config import short_digest
 
 ScoreRow = tuple[str, str, float, float]
-"""(set, image, PSNR in dB, SSIM)."""
+"""One image's scores: set, image, PSNR [dB], SSIM."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One image as the winner makes it, and what it is compared with."""
+class UpscaledImage:
+    """One image as the winner upscales it, with what it is compared with; images are (H, W, 3), uint8."""
 
     lr: Image
     bicubic: Image
@@ -36,11 +36,18 @@ class Seen:
     of_sr: Score
 
 
-def look(
+def upscale_and_score(
     model: A2N, image: Image, evaluation: EvaluationConfig, *, name: object, progress: Callable[[float], None]
-) -> Seen:
-    """An HR image reduced and enlarged again, with its scores, each PSNR at most 100 dB.
+) -> UpscaledImage:
+    """The image downscaled and then upscaled by the network and by bicubic interpolation, with scores of both.
 
+    A PSNR is capped at 100 dB.
+
+    Args:
+        image: HR image, (H, W, 3), uint8 RGB.
+        evaluation: downscaling kernel and scoring protocol.
+        name: name of the image in error messages.
+        progress: called with the fraction of the image that is done.
     Raises:
         ImageError: the network's output is not finite.
     """
@@ -49,7 +56,7 @@ def look(
     raw = super_resolve(model, lr, progress=progress)
     require_finite(raw, name)
     bicubic = bicubic_baseline(lr, scale)
-    return Seen(
+    return UpscaledImage(
         lr=lr,
         bicubic=bicubic,
         sr=np.clip(np.rint(raw), 0, 255).astype(np.uint8),
@@ -64,12 +71,12 @@ class WholeImages:
     """The winner's scores on whole images."""
 
     scores: dict[str, float] = field(default_factory=dict)
-    """Means by set, e.g. "valid/psnr", and bicubic's, e.g. "valid/psnr_bicubic"."""
+    """Mean scores by set, e.g. "valid/psnr" [dB], and bicubic's, e.g. "valid/psnr_bicubic"."""
     rows: list[ScoreRow] = field(default_factory=list)
     median: SourceImage | None = None
-    """The validation image with the median gain over bicubic, which is not the luckiest."""
+    """The validation image with the median gain over bicubic, a typical one; None if no image has scores."""
     warnings: list[str] = field(default_factory=list)
-    """Images that could not be scored, one line each; they are in no mean."""
+    """One line per image that could not be scored; the means leave it out."""
 
 
 def score_whole_images(
@@ -79,86 +86,101 @@ def score_whole_images(
     evaluation: EvaluationConfig,
     *,
     device: str,
-    kept: "KeptScores",
+    cache: "ScoreCache",
     tell: Callable[[str], None],
     check: Callable[[], None],
 ) -> WholeImages:
-    """Score the network on every validation and benchmark image.
+    """The network's and bicubic's scores on every validation and benchmark image.
 
     Args:
-        model: on the device.
-        weights: their digest.
-        device: its kind and model; scores of another one have other last bits.
-        kept: scores from before, and where new ones go.
-        tell: told now and then how far this is.
-        check: called often; may raise to end the work, which then continues from there.
+        model: the network, on the device.
+        weights: digest of its weights.
+        images: validation and benchmark images.
+        evaluation: downscaling kernel and scoring protocol.
+        device: kind and model of the device; on another one the last bits of scores differ.
+        cache: scores of earlier conclusions; new scores are added.
+        tell: called with the progress in words, before each image.
+        check: called often. It may raise to end the work; scores that were computed stay in the cache.
     """
     result = WholeImages()
     gains: list[tuple[float, str, SourceImage]] = []
     sets: Mapping[str, tuple[SourceImage, ...]] = {"valid": tuple(images.valid), **images.benchmarks}
-    total, done = sum(map(len, sets.values())), 0
+    total = sum(map(len, sets.values()))
+    done = 0
     for name, members in sets.items():
-        ours, bicubic = [], []
+        network_scores: list[Score] = []
+        bicubic_scores: list[Score] = []
         for image in members:
             done += 1
             tell(f"image {done} of {total}")
             check()
             pixels = read_image(image.path)
             key = short_digest([weights, pixel_digest(pixels), evaluation.kernel, evaluation.protocol, device])
-            pair = kept.get(key)
+            pair = cache.get(key)
             if pair is None:
                 try:
-                    seen = look(model, pixels, evaluation, name=image.path, progress=lambda _: check())
+                    upscaled = upscale_and_score(model, pixels, evaluation, name=image.path, progress=lambda _: check())
                 except ImageError as exc:
-                    result.warnings.append(f"warning: {name} {visible(image.name)} is in no mean: {exc}")
+                    result.warnings.append(f"warning: the means leave out {name} {visible(image.name)}: {exc}")
                     continue
-                pair = seen.of_sr, seen.of_bicubic
-                kept.put(key, pair)
-            ours.append(pair[0])
-            bicubic.append(pair[1])
-            result.rows.append((name, image.name, pair[0].psnr, pair[0].ssim))
+                pair = (upscaled.of_sr, upscaled.of_bicubic)
+                cache.put(key, pair)
+
+            of_sr, of_bicubic = pair
+            network_scores.append(of_sr)
+            bicubic_scores.append(of_bicubic)
+            result.rows.append((name, image.name, of_sr.psnr, of_sr.ssim))
             if name == "valid":
-                gains.append((pair[0].psnr - pair[1].psnr, image.name, image))
-        for suffix, scores in (("", ours), ("_bicubic", bicubic)) if ours else ():
-            mean = mean_score(scores)
-            result.scores |= {f"{name.lower()}/psnr{suffix}": mean.psnr, f"{name.lower()}/ssim{suffix}": mean.ssim}
+                gains.append((of_sr.psnr - of_bicubic.psnr, image.name, image))
+
+        if network_scores:
+            result.scores |= _means(name.lower(), network_scores, "")
+            result.scores |= _means(name.lower(), bicubic_scores, "_bicubic")
     if gains:
         _, _, result.median = sorted(gains, key=lambda gain: gain[:2])[len(gains) // 2]
     return result
 
 
-class KeptScores:
-    """Scores on whole images in a file, by a digest of all that they depend on.
+def _means(set_name: str, scores: list[Score], suffix: str) -> dict[str, float]:
+    """The mean PSNR [dB] and SSIM of a set by metric name."""
+    mean = mean_score(scores)
+    return {f"{set_name}/psnr{suffix}": mean.psnr, f"{set_name}/ssim{suffix}": mean.ssim}
 
-    A study that is continued in many short sessions concludes in each; the same winner is not scored again.
+
+class ScoreCache:
+    """A file that caches scores on whole images, by a digest of everything that they depend on.
+
+    A study that is continued in many short sessions has a conclusion in each. The cache saves it from scoring the same
+    winner again.
     """
 
     def __init__(self, path: Path) -> None:
+        """Read the cache; a missing or damaged file counts as empty."""
         self._path = path
         self._scores: dict[str, list[float]] = {}
-        self._asked: set[str] = set()
+        self._used: set[str] = set()
         try:
             stored = json.loads(path.read_text("utf-8"))
             self._scores = {str(key): _four_numbers(row) for key, row in dict(stored).items()}
-        except (OSError, ValueError, TypeError):  # the first conclusion, or a damaged file: computed again
+        except (OSError, ValueError, TypeError):  # the first conclusion, or a damaged file: compute the scores again
             pass
 
     def get(self, key: str) -> tuple[Score, Score] | None:
-        """The network's score and bicubic's, if they are known."""
-        self._asked.add(key)
+        """The network's and bicubic's score from the cache; None if they are not there."""
+        self._used.add(key)
         row = self._scores.get(key)
         return None if row is None else (Score(row[0], row[1]), Score(row[2], row[3]))
 
     def put(self, key: str, pair: tuple[Score, Score]) -> None:
-        """Keep the scores, on the disk too."""
-        self._asked.add(key)
+        """Add scores to the cache, and write it to the disk."""
+        self._used.add(key)
         self._scores[key] = [pair[0].psnr, pair[0].ssim, pair[1].psnr, pair[1].ssim]
         self._write()
 
     def sweep(self) -> None:
-        """Forget the scores that were not asked for since this object was made."""
-        if not self._scores.keys() <= self._asked:
-            self._scores = {key: row for key, row in self._scores.items() if key in self._asked}
+        """Remove the scores that have not been used since this object was created."""
+        if not self._scores.keys() <= self._used:
+            self._scores = {key: row for key, row in self._scores.items() if key in self._used}
             self._write()
 
     def _write(self) -> None:
@@ -167,7 +189,11 @@ class KeptScores:
 
 
 def _four_numbers(row: object) -> list[float]:
-    """Raises ValueError unless it is a list of four finite numbers."""
+    """The row, if it is a list of four finite numbers.
+
+    Raises:
+        ValueError: it is not.
+    """
     if not isinstance(row, list) or len(row) != 4 or not all(isinstance(n, float) and math.isfinite(n) for n in row):
         raise ValueError("expected four finite numbers")
     return row

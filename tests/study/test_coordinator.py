@@ -574,7 +574,7 @@ def test_a_smaller_number_lets_half_done_trials_finish_and_starts_no_others(site
 
 @dataclass
 class KillAfter:
-    """Kills once so many events have been recorded."""
+    """Ends the process after this number of recorded events."""
 
     events: int
 
@@ -713,7 +713,7 @@ def test_a_stop_suspends_every_slot_and_all_go_on(site: Site) -> None:
     assert site.state.counted == 6
 
 
-def test_failures_suspend_the_trials_beside_them(site: Site) -> None:
+def test_failures_suspend_the_other_running_trials(site: Site) -> None:
     end = site.run(9, lambda number, patches: bug(7) if number in (0, 1) and patches == 120 else 30.0, slots=3)
     assert end.reason == "failures"
     assert site.state.trials[2].status == "running"
@@ -827,14 +827,14 @@ def test_paused_trials_go_on_as_the_same_trial_from_their_checkpoint(make: Calla
     assert set(ranked[:4]) <= finished  # the best third
 
 
-def test_when_the_search_is_over_nobody_is_left_waiting(make: Callable[..., Site]) -> None:
+def test_when_the_search_is_over_no_trial_is_left_waiting(make: Callable[..., Site]) -> None:
     site = make(**ASHA)
     site.run(12, shuffled)
     assert {t.status for t in site.state.trials.values()} == {"finished", "pruned"}
     assert not list(site.folder.path.rglob("*checkpoint*"))
 
 
-def test_who_cannot_be_promoted_any_more_gives_its_checkpoint_back_early(make: Callable[..., Site]) -> None:
+def test_a_trial_that_cannot_be_promoted_any_more_loses_its_checkpoint_early(make: Callable[..., Site]) -> None:
     site = make(**ASHA)
     site.run(12, lambda number, patches: 40.0 - number)  # each is worse than all before it
     events = site.events

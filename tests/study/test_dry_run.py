@@ -70,7 +70,7 @@ def test_an_estimate_with_rungs_is_a_range_and_says_what_its_ends_assume(
     monkeypatch.setattr(dry_run, "patches_without_progress", lambda *_: 66_720)
     dry_run._print_cost(load_experiment("quickstart")[1], 50, Placement(), 1_000_000)
     out = capsys.readouterr().out
-    # 17,280 patches of replicates besides; at most 50 trials of 1,920.
+    # Replicates add 17,280 patches; there are at most 50 trials of 1,920.
     assert "time: about 14 min 00 s to 18 min 53 s of training steps (measured 100 patches/s" in out
     assert (
         "the first if later proposals are no better than earlier ones, the second if every trial continues at every "

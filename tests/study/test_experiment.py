@@ -398,7 +398,7 @@ def test_a_file_whose_name_is_no_study_name_runs_under_another_name(
     assert main(flags) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert error.endswith("the file keeps its name if you name the study: --study-name NAME\n")
+    assert error.endswith("to keep the file's name, name the study with --study-name NAME\n")
     assert main([*flags, "--study-name", "larger"]) == 0
 
 

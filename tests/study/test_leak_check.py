@@ -85,7 +85,10 @@ def test_a_leak_that_is_allowed_is_told_and_returned(
     assert (leak.training, leak.set_name, leak.held_out) == ("train/copy.jpg", "valid", "valid/valid1.png")
     (record,) = told.records
     assert record.levelname == "WARNING"
-    assert "train/copy.jpg trains and valid/valid1.png of valid is held out" in record.getMessage()
+    assert (
+        "training image train/copy.jpg and held-out image valid/valid1.png of valid show the same"
+        in record.getMessage()
+    )
 
 
 @pytest.mark.parametrize("allowed", [False, True])
@@ -101,7 +104,7 @@ def test_what_was_compared_once_is_not_compared_again(leaky: Look, tmp_path: Pat
     assert compared == [6]
 
 
-def test_other_images_other_benchmarks_and_another_rule_are_compared_anew(
+def test_other_images_other_benchmarks_and_another_rule_are_compared_again(
     look: Look, image_folder: Path, tmp_path: Path, compared: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "root"
@@ -121,7 +124,9 @@ def test_other_images_other_benchmarks_and_another_rule_are_compared_anew(
 def test_benchmarks_are_compared_too(look: Look, image_folder: Path, tmp_path: Path) -> None:
     (image_folder / "Set5/HR").mkdir(parents=True)
     shutil.copy(image_folder / "train/train3.png", image_folder / "Set5/HR/baby.png")
-    with pytest.raises(SuiteError, match=r"train/train3\.png trains and Set5/HR/baby\.png of Set5 .*same pixels"):
+    with pytest.raises(
+        SuiteError, match=r"train/train3\.png and held-out image Set5/HR/baby\.png of Set5 .*same pixels"
+    ):
         check_leaks(tmp_path / "root", look(), allowed=False)
 
 
@@ -169,7 +174,7 @@ def test_images_that_train_twice_are_told_and_stop_nothing(
     with told.at_level(logging.INFO, "study.session.leak_check"):
         assert check_leaks(tmp_path / "root", look(), allowed=False) == ()
     assert [(r.levelname, r.getMessage()) for r in told.records] == [
-        ("INFO", "training images that are there twice: train/train2_again.png is train/train2.png again")
+        ("INFO", "duplicate training images: train/train2_again.png is train/train2.png again")
     ]
 
 
@@ -181,4 +186,4 @@ def test_of_many_leaks_three_are_named_in_one_line(look: Look, tmp_path: Path, m
         check_leaks(tmp_path / "root", look(), allowed=False)
     message = str(refusal.value)
     assert "\n" not in message
-    assert "2.png trains" in message and "3.png trains" not in message and "and 6 more" in message
+    assert "training image 2.png" in message and "training image 3.png" not in message and "and 6 more" in message

@@ -44,10 +44,10 @@ def test_what_each_value_makes_the_compiler_do_again_is_counted(
     assert asked["shapes"] == compilations
     assert asked["patches"] == 3 * experiment.base.train.budget_patches
     resolve_runtime(experiment, trials=3, placement=Placement(slots=2, executor="processes"))
-    assert asked["shapes"] == 2 * compilations, "two processes that train at once compile beside each other"
+    assert asked["shapes"] == 2 * compilations, "two processes that train at once compile at the same time"
 
 
-def test_the_speed_is_measured_beside_the_pixels_that_will_be_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_speed_is_measured_with_the_training_pixels_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
 
     def choose(*_: object, **options: Any) -> Runtime:

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import urllib.parse
 import warnings
-from argparse import Namespace
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -35,6 +34,7 @@ from study.screen import live
 from study.search import optuna_private
 from study.search.sampler import propose
 from study.session import session
+from study.session.options import RunOptions
 from study.tracking import databases
 from study.tracking.mlflow import private as mlflow_private
 from study.tracking.mlflow import store as mlflow_store
@@ -111,7 +111,7 @@ def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list
         given = session.Session(
             name="e",
             experiment=LISTED,
-            args=Namespace(trials=1),
+            options=RunOptions(trials=1),
             folder=cast(Any, SimpleNamespace(changes=lambda epoch: tmp_path / "p", fence=tmp_path / "fence")),
             wall_time=WallTime(0.0),
             doubts=[*doubts],

@@ -1,7 +1,6 @@
 """How a session ends when somebody wants it to, whenever that is."""
 
 import signal
-from argparse import Namespace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,6 +10,8 @@ from sr_core.errors import SuiteError
 from sr_core.process.stopping import StopSignal, Terminated, signals
 from study.executors.placement import Placement
 from study.session import session
+from study.session.goal import with_trials
+from study.session.options import RunOptions
 
 
 @pytest.mark.parametrize("before", [None, "timeout", "terminated"])
@@ -71,7 +72,7 @@ def resumed_with(monkeypatch: pytest.MonkeyPatch) -> Any:
         given = session.Session(
             name="e",
             experiment=cast(Any, None),
-            args=Namespace(tracking_uri="none", storage="none"),
+            options=RunOptions(tracking_uri="none", storage="none"),
             folder=cast(Any, SimpleNamespace(root=None, study="s")),
             wall_time=cast(Any, None),
             placement=placement,
@@ -95,4 +96,4 @@ def test_a_study_on_gpus_does_not_go_on_in_several_slots_without_any(
 
 @pytest.mark.parametrize("given", [["--trials", "1", "--seed", "2"], ["--trials=1", "--seed", "2"], ["--seed", "2"]])
 def test_the_next_command_asks_for_trials_once(given: list[str]) -> None:
-    assert session._with_trials(given, 11) == ["--seed", "2", "--trials", "11"]
+    assert with_trials(given, 11) == ["--seed", "2", "--trials", "11"]

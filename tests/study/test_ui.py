@@ -85,7 +85,7 @@ def test_the_ui_shows_the_study_and_leaves_nothing_behind(story: Tell, elsewhere
         address = ui.stdout.readline().split()[-1]
         page = ui.stdout.readline().split()[-1]
         assert page.startswith(f"{address}/#/experiments/")
-        links = dict(line.rstrip("\n").split(": ", 1) for line in iter(ui.stdout.readline, "Ctrl-C ends it\n"))
+        links = dict(line.rstrip("\n").split(": ", 1) for line in iter(ui.stdout.readline, "press Ctrl-C to stop\n"))
         assert list(links) == ["the best 2 compared", "curves and images", "the champion"]
         assert links["the champion"].startswith(f"{address}/#/models/small?")
 
@@ -130,7 +130,7 @@ def test_both_dashboards_open_on_a_study_that_runs_and_leave_it_alone(story: Tel
     command = [sys.executable, "-m", "study.ui", "--root", str(root), "--port", str(a_port()), "--optuna"]
     with started(command, elsewhere) as ui:
         assert ui.stdout is not None
-        said = [line.rstrip("\n") for line in iter(ui.stdout.readline, "Ctrl-C ends it\n")]
+        said = [line.rstrip("\n") for line in iter(ui.stdout.readline, "press Ctrl-C to stop\n")]
         links = dict(line.split(": ", 1) for line in said)
         dashboard = links["Optuna Dashboard"].removesuffix("/dashboard")
         (shown,) = ask(dashboard, "/api/studies")["study_summaries"]

@@ -74,7 +74,7 @@ def test_an_image_that_does_not_decode_is_named(
     data = shutil.copytree(tiny.data, tmp_path / "damaged")
     path = data / split / f"{split}1.png"
     content = path.read_bytes()
-    path.write_bytes({"truncated": content[: len(content) // 2], "text": b"no picture", "empty": b""}[damage])
+    path.write_bytes({"truncated": content[: len(content) // 2], "text": b"not an image", "empty": b""}[damage])
     refused(tiny.argv(tmp_path / "root", "--data", data), tmp_path / "root", str(path))
 
 
@@ -387,7 +387,7 @@ def test_a_record_of_another_format_is_refused(tiny: Any, refused: Refused, fini
 
     journal = finished_copy.folder.journal
     first, *rest = journal.read_bytes().splitlines(keepends=True)
-    body = first.replace(b'"format":1', b'"format":99', 1).rpartition(b',"sum":"')[0]
+    body = first.replace(b'"format":%d' % FORMAT, b'"format":99', 1).rpartition(b',"sum":"')[0]
     assert b'"format":99' in body
     first = body + b',"sum":"' + hashlib.blake2b(body, digest_size=8).hexdigest().encode() + b'"}\n'
     journal.write_bytes(first + b"".join(rest))

@@ -92,7 +92,7 @@ def test_what_is_there_already_is_kept_and_what_makes_no_sense_is_refused(
     check_refused(commands.run(*argv, taken), str(taken), "expected a new or an empty folder")
     check_refused(commands.run(*argv, taken / "mine.txt"), "expected a new or an empty folder")
     check_refused(commands.run(*argv, taken / "mine.txt" / "below"), "cannot be written")
-    check_refused(commands.run(*argv, here / "new", "--strict"), "--export trains and compares nothing")
+    check_refused(commands.run(*argv, here / "new", "--strict"), "--export neither trains nor compares")
     assert [p.relative_to(here).as_posix() for p in sorted(here.rglob("*"))] == ["taken", "taken/mine.txt"]
 
 

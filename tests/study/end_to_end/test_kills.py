@@ -26,7 +26,7 @@ def dying(self, event):
         os.kill(os.getpid(), signal.SIGKILL)
 Journal.append = dying
 """
-"""Dies right after a line of these kinds is in the journal, or amid it."""
+"""Kills the process right after an event of these kinds is in the journal, or in the middle of its line."""
 
 AT_A_RENAME = """
 import os, signal
@@ -38,7 +38,7 @@ def dying(self, target):
     return replace(self, target)
 Path.replace = dying
 """
-"""Dies when a file is written beside its place, and not yet in it."""
+"""Kills the process when a file is written under a temporary name, before it is renamed."""
 
 
 def kinds(*names: str, torn: bool = False) -> str:
@@ -59,12 +59,12 @@ def check(finished: Any, outcome_of: Any, state_of: Any, tree_of: Any) -> Check:
         assert state.concluded.per_image == finished.state.concluded.per_image
         for part in ("tiny", "stores"):
             written, expected = (tree_of(r / part) for r in (root, finished.root))
-            beside = {name for name in written.keys() | expected.keys() if name.startswith((".mlflow", ".optuna"))}
+            of_views = {name for name in written.keys() | expected.keys() if name.startswith((".mlflow", ".optuna"))}
             differing = written.keys() ^ expected.keys()
             # A patch says what the checkout of each session had changed: one a session, if anything. So is its claim.
             claims = {name for name in differing if name.startswith("owners/")}
-            assert {name for name in differing - claims if not name.endswith((".lock", ".patch"))} <= beside
-            for name in written.keys() - beside:
+            assert {name for name in differing - claims if not name.endswith((".lock", ".patch"))} <= of_views
+            for name in written.keys() - of_views:
                 if Path(name).suffix in (".safetensors", ".json", ".csv"):
                     assert written[name] == expected[name], name
 
@@ -120,7 +120,7 @@ def test_killed_a_study_of_two_threads_comes_out_the_same(
 
 
 @pytest.mark.slow
-def test_killed_amid_a_line_of_every_kind_a_study_comes_out_the_same(
+def test_killed_within_a_line_of_every_kind_a_study_comes_out_the_same(
     tiny: Any, commands: Any, tmp_path: Path, check: Check
 ) -> None:
     argv = tiny.argv(tmp_path / "root")
@@ -231,7 +231,7 @@ def test_asked_to_stop_it_writes_a_checkpoint_and_says_that_the_same_command_goe
     ended = process.wait()
     assert ended.status == status
     reason = {75: "terminated", 130: "interrupted"}[status]
-    assert ended.err.splitlines()[-1] == f"{reason}; the same command goes on from here"
+    assert ended.err.splitlines()[-1] == f"{reason}; the same command continues from here"
     state = state_of(root)
     assert state.ended.reason == reason
     assert 0 < state.counted < 7
@@ -278,8 +278,8 @@ def test_a_second_ctrl_c_stops_at_once_and_the_study_goes_on_from_the_last_check
     ("number", "status", "said"),
     [
         (signal.SIGINT, 130, "interrupted\n"),
-        (signal.SIGTERM, 75, "terminated; the same command goes on from here\n"),
-        (signal.SIGHUP, 75, "terminated; the same command goes on from here\n"),
+        (signal.SIGTERM, 75, "terminated; the same command continues from here\n"),
+        (signal.SIGHUP, 75, "terminated; the same command continues from here\n"),
     ],
 )
 def test_stopped_while_the_images_are_prepared_it_leaves_nothing_behind(
@@ -307,7 +307,7 @@ def test_a_terminal_that_closes_ends_a_study_with_worker_processes_after_a_check
     wait_until(lambda: process.out.count("validated") >= 3)
     os.killpg(process.pid, signal.SIGHUP)  # as the kernel does it: to the workers too
     ended = process.wait()
-    assert (ended.status, ended.err.splitlines()[-1]) == (75, "terminated; the same command goes on from here")
+    assert (ended.status, ended.err.splitlines()[-1]) == (75, "terminated; the same command continues from here")
     state = state_of(root)
     assert (state.ended.reason, sum(len(t.losses) for t in state.trials.values())) == ("terminated", 0)
     from mlflow.tracking import MlflowClient

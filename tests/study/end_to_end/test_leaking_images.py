@@ -37,7 +37,12 @@ def test_an_allowed_leak_is_recorded_told_once_and_does_not_stop_the_study_again
     root, data = tmp_path / "root", leaking(tiny.data, tmp_path / "leaking")
     first = commands.run("study.run", *tiny.argv(root, "--data", data, "--allow-leak", trials=1))
     assert first.status == 0, first.err
-    assert first.out.count("warning: train/once_more.jpg trains and valid/valid2.png of valid is held out") == 1
+    assert (
+        first.out.count(
+            "warning: training image train/once_more.jpg and held-out image valid/valid2.png of valid show the same"
+        )
+        == 1
+    )
     recorded = ["near duplicate", "train/once_more.jpg", "valid", "valid/valid2.png"]
     assert state_of(root).opened.data["leaks"] == [recorded]
     for kept in (root / "stores").glob(".leaks-*.json"):

@@ -49,7 +49,7 @@ def test_a_image_is_enlarged_as_the_upscale_command_does_it(
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [np.zeros((8, 8, 3)), np.zeros((8, 8, 4), np.uint8), np.zeros(8, np.uint8), np.zeros((0, 8, 3), np.uint8)],
 )
 def test_what_is_no_image_is_refused_by_what_it_is(image: Any, finished: Any) -> None:
@@ -79,7 +79,7 @@ def test_a_table_has_its_columns_and_their_kinds_from_the_first_moment_on(story:
     assert list(empty.columns) == list(full.columns) and len(empty) == 0
     assert {"train.loss", "model.temperature", "data.train_kernel", "seed"} <= set(empty.columns)
     assert dict(full.dtypes)["rank"] == empty.dtypes["rank"] == "Int64"
-    with pytest.raises(SuiteError, match="no trial of the search has finished yet"):
+    with pytest.raises(SuiteError, match="no trial of its search has finished"):
         results.best("small", told.folder.root)
 
 
@@ -117,7 +117,7 @@ def test_a_study_that_still_prepares_its_images_says_so(
     )
     process = commands.start("study.run", *tiny.argv(tmp_path / "root"), first=slow)
     wait_until(lambda: "now" in process.out)
-    with pytest.raises(SuiteError, match=rf"'tiny' still prepares its images \(process {process.pid} on"):
+    with pytest.raises(SuiteError, match=rf"'tiny' is still preparing its images \(process {process.pid} on"):
         results.trials("tiny", tmp_path / "root")
 
 

@@ -152,7 +152,7 @@ def test_a_study_whose_time_was_up_before_a_trial_had_ended_is_no_failure_and_sa
 ) -> None:
     ended = commands.run("study.run", *tiny.argv(tmp_path / "root", "--timeout", "0.001s"))
     assert ended.status == 0
-    assert ended.err == "the time is up before any trial had ended; the same command goes on from here\n"
+    assert ended.err == "the time is up before any trial had ended; the same command continues from here\n"
     assert ended.last_line.startswith("next: python -m study.run --experiment")
     assert status(tmp_path / "root")[1]["phase"] == "timeout"
     assert commands.run("study.run", *tiny.argv(tmp_path / "root", trials=1)).status == 0, "it goes on"

@@ -68,7 +68,7 @@ def test_the_ranking_on_the_screen_holds_bicubic_and_both_references_in_order_of
 def test_the_screen_names_the_results_the_ui_and_last_the_next_command(finished: Any) -> None:
     lines = finished.ended.out.splitlines()
     assert f"written to {finished.folder.results}" in lines
-    assert f"compare the trials: python -m study.ui --root {finished.root} --study-name tiny" in lines
+    assert f"compare the trials in MLflow: python -m study.ui --root {finished.root} --study-name tiny" in lines
     assert any("mlflow ui --backend-store-uri sqlite:///" + str(finished.root) in line for line in lines)
     assert lines[-1] == f"next: python -m study.reproduce best --root {finished.root} --study-name tiny"
 
@@ -134,7 +134,7 @@ def test_fewer_trials_than_there_are_print_the_same_result(finished: Any, tiny: 
     before = finished.folder.journal.read_bytes()
     again = commands.run("study.run", *tiny.argv(finished.root, trials=5))
     assert again.status == 0
-    assert again.out.startswith("7 trials are counted already and --trials 5 asks for fewer: ")
+    assert again.out.startswith("the study already has 7 trials and --trials 5 asks for fewer: ")
     assert printed_ranking(again.out) == printed_ranking(finished.ended.out)
     assert finished.folder.journal.read_bytes() == before
 
@@ -201,7 +201,7 @@ def test_a_timeout_ends_the_search_with_a_ranking_and_status_0(
     tiny: Any, commands: Any, tmp_path: Path, state_of: Any
 ) -> None:
     ended = commands.run("study.run", *tiny.argv(tmp_path / "root", "--timeout", "3s", trials=300))
-    assert (ended.status, ended.err) == (0, "the time is up; the same command goes on from here\n")
+    assert (ended.status, ended.err) == (0, "the time is up; the same command continues from here\n")
     state = state_of(tmp_path / "root")
     assert 0 < state.counted < 300
     assert state.ended.reason == "timeout"
@@ -311,8 +311,8 @@ def test_a_dry_run_shows_the_study_and_writes_nothing(tiny: Any, commands: Any, 
     first = finished.state.trials[2].proposed.values
     lines = shown.out.splitlines()
     assert lines[lines.index("first proposals:") + 1] == f"  {', '.join(f'{k} {v}' for k, v in first.items())}"
-    assert "(nuisance: searched for its best value" in shown.out
-    assert "finalists: none; with replicates=0 the result is a ranking of one run each, no verdict" in lines
+    assert "(nuisance: tuned to its best value" in shown.out
+    assert "finalists: none; with replicates=0 the result is a ranking of single runs without a verdict" in lines
     assert "one run each is a ranking, not a verdict; a new study with replicates=3" in finished.ended.out
     assert "to make it shorter" not in shown.out
     assert "validated every 60" in shown.out

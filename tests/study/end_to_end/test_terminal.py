@@ -178,7 +178,7 @@ def test_however_a_study_ends_the_terminal_is_as_it_was(
     assert "images: 5 train, 3 validate" in screen.text, "what was there before is there again"
     assert ("Traceback" in screen.text) == (end == "a bug")
     if end in ("Ctrl-C", "SIGTERM"):
-        assert "the same command goes on from here" in screen.text
+        assert "the same command continues from here" in screen.text
         assert "next: python -m study.run" in screen.text
 
 

@@ -31,7 +31,7 @@ Journal.append = dying
 
 @dataclass(frozen=True)
 class Trained:
-    """A root with the finished study and one longer training of its winner, and the images beside a benchmark."""
+    """A root with the finished study and one longer training of its winner; its images lie next to a benchmark."""
 
     root: Path
     data: Path
@@ -111,7 +111,7 @@ def test_it_trains_the_winners_configuration_with_its_schedule_stretched_over_th
     assert out.splitlines()[-1] == f"next: python -m study.ui --root {trained.root} --study-name tiny"
 
 
-def test_it_ends_with_scores_on_whole_images_and_on_the_benchmark_beside_them(trained: Trained) -> None:
+def test_it_ends_with_scores_on_whole_images_and_on_the_benchmark_next_to_them(trained: Trained) -> None:
     result = trained.state.concluded
     assert result is not None
     assert {"valid/psnr", "valid/ssim", "set5/psnr", "set5/ssim", "set5/psnr_bicubic"} <= set(result.scores)
@@ -159,7 +159,7 @@ def test_killed_after_every_line_that_tells_something_new_it_comes_out_the_same(
     assert not list(folder.path.rglob("*checkpoint*"))
 
 
-def test_asked_to_stop_it_names_the_command_that_goes_on_with_this_trial_whoever_wins_next(
+def test_asked_to_stop_it_names_the_command_that_continues_this_trial_even_if_another_one_wins(
     trained: Trained, finished_copy: Any, commands: Any, wait_until: Any
 ) -> None:
     argv = ("best", "--patches", 240 * 20, "--root", finished_copy.root, "--tracking-uri", "none")
@@ -168,7 +168,7 @@ def test_asked_to_stop_it_names_the_command_that_goes_on_with_this_trial_whoever
     process.kill(signal.SIGTERM)
     ended = process.wait()
     assert ended.status == 75
-    assert ended.err.splitlines()[-1] == "terminated; the same command goes on from here"
+    assert ended.err.splitlines()[-1] == "terminated; the same command continues from here"
     assert ended.last_line.startswith(f"next: python -m study.train {trained.number} --patches 4800 ")
 
 
@@ -350,9 +350,9 @@ def test_x4_starts_from_x2_weights_where_names_and_shapes_fit_and_says_what_is_f
     for name, tensor in used.items():
         assert torch.equal(tensor, own.state_dict()[name] if name in fresh else given[name]), name
     modules = dict.fromkeys(name.rpartition(".")[0] for name in own.state_dict() if name in fresh)
-    said = f"carried over from {source}: {len(used) - len(fresh)} of {len(used)} tensors, "
+    said = f"transferred from {source}: {len(used) - len(fresh)} of {len(used)} tensors, "
     share = 1 - sum(used[name].numel() for name in fresh) / sum(tensor.numel() for tensor in used.values())
-    assert f"{said}{share:.1%} of the weights; initialised fresh: {', '.join(modules)}\n" in ended.out
+    assert f"{said}{share:.1%} of the weights; newly initialised: {', '.join(modules)}\n" in ended.out
 
     other = only_opened(root, folder, tmp_path / "uninterrupted")
     again = other.root
@@ -390,7 +390,7 @@ def test_what_cannot_be_trained_is_one_line_and_leaves_nothing(
         (("best", "--patches", 480, "--transfer-from", tmp_path / "gone.pt"), "no such weights file"),
         (("best", "--patches", 480, "--transfer-from", wide), f"{wide}: only "),
         (("best", "--patches", 480, "--data", others), "these are not the images of study 'tiny'"),
-        (("best", "--patches", 480, "--slots", 2), "one training takes one slot, 2 were asked for"),
+        (("best", "--patches", 480, "--slots", 2), "a training uses one slot, got 2"),
         (("best", "--patches", 480, "--gpus", "99"), "--gpus 99: CUDA finds none of them"),
         (("best", "--patches", 480, "--study-name", "other"), "no study 'other'"),
     ):

@@ -94,7 +94,7 @@ def test_results_that_cannot_be_made_again_are_named_and_the_rest_is_shown(finis
     (finished_copy.folder.results / "curves.png").unlink()
     before = finished_copy.folder.journal.read_bytes()
     out = again().out
-    assert f"warning: results/curves.png missing; needs the winner's weights: put back {weights}" in out
+    assert f"warning: results/curves.png missing; to make it again, restore the weights {weights}" in out
     assert "best of the search: trial" in out
     assert finished_copy.folder.journal.read_bytes() == before
 

@@ -17,7 +17,7 @@ from study.record.state import StudyState, fold
 from study.session import conclusion as winner
 from study.session import whole_images
 from study.session.opening import find_images
-from study.session.whole_images import KeptScores
+from study.session.whole_images import ScoreCache
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_second_conclusion_scores_no_image_again_and_comes_to_the_same(
     finished_copy: Any, conclude: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = conclude()
-    monkeypatch.setattr(whole_images, "look", None)
+    monkeypatch.setattr(whole_images, "upscale_and_score", None)
     second = conclude()
     assert (second.scores, second.per_image) == (first.scores, first.per_image)
     assert first.scores == finished_copy.state.concluded.scores
@@ -76,15 +76,15 @@ def test_a_signal_ends_the_conclusion_and_the_next_one_continues_with_the_images
 ) -> None:
     (finished_copy.folder.path / ".scores.json").unlink(missing_ok=True)
     stop, looked = StopSignal(), list[str]()
-    real = whole_images.look
+    real = whole_images.upscale_and_score
 
-    def look(model: Any, image: Image, *args: Any, name: Any, **options: Any) -> Any:
+    def scoring(model: Any, image: Image, *args: Any, name: Any, **options: Any) -> Any:
         looked.append(str(name))
         if len(looked) == 2:
             stop.reason = "terminated"
         return real(model, image, *args, name=name, **options)
 
-    monkeypatch.setattr(whole_images, "look", look)
+    monkeypatch.setattr(whole_images, "upscale_and_score", scoring)
     with pytest.raises(StoppedError):
         conclude(check=stop.check)
     interrupted = list(looked)
@@ -114,7 +114,7 @@ def test_an_image_on_which_the_network_overflows_is_in_no_mean_and_named(
     concluded = conclude()
     names = [name for _, name, _, _ in finished_copy.state.concluded.per_image]
     assert [name for _, name, _, _ in concluded.per_image] == names[1:]
-    (warning,) = [note for note in concluded.notes if "is in no mean" in note]
+    (warning,) = [note for note in concluded.notes if "the means leave out" in note]
     assert names[0] in warning
 
 
@@ -122,19 +122,19 @@ def test_an_image_on_which_the_network_overflows_is_in_no_mean_and_named(
 def test_a_damaged_file_of_scores_is_computed_again(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / ".scores.json"
     path.write_bytes(content)
-    assert KeptScores(path).get("a") is None
+    assert ScoreCache(path).get("a") is None
 
 
 SLOW_IMAGES = """
 import time
 from study.session import whole_images
-real = whole_images.look
-def look(*args, **options):
+real = whole_images.upscale_and_score
+def scoring(*args, **options):
     for _ in range(100):
         time.sleep(0.1)
         options["progress"](0.5)
     return real(*args, **options)
-whole_images.look = look
+whole_images.upscale_and_score = scoring
 """
 
 
