@@ -41,7 +41,7 @@ def reproduce(args: argparse.Namespace) -> int:
     from study.reproduction.export import export
     from study.reproduction.judgement import Judgement, circumstances, different, judge
     from study.session.opening import runtime_of
-    from study.statistics.replication import lost_winner
+    from study.statistics.wording import lost_winner
 
     def end(judgement: Judgement) -> int:
         print("\n".join(judgement.lines))

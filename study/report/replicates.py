@@ -11,8 +11,8 @@ from study.report.drawing import GREY, INK, Drawn, canvas, csv_text, drawn, show
 from study.report.markup import Html, bullets, missing, paragraph, table
 from study.report.page import Section
 from study.report.record import StudyRecord
-from study.statistics.replication import failures
 from study.statistics.verdict import Comparison, Verdict, words
+from study.statistics.wording import failures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +40,7 @@ def replicates(record: StudyRecord, told: Verdict | None) -> Section:
         "Student interval, and a cross at what its one run in the search showed."
     )
     comparisons = table(
-        ("against", "difference [dB]", "95 % interval [dB]", "seeds", "p (Holm)", "told apart", "crops ahead"),
+        ("against", "difference [dB]", "95 % interval [dB]", "seeds", "p (Holm)", "significant", "crops ahead"),
         [_row(c, told.interim) for c in told.against],
         caption=f"{told.winner.title} against the references, over the seeds that both share"
         f"{f' ({told.interim}: no verdict yet)' if told.interim else ''}",
@@ -92,7 +92,7 @@ def _row(found: Comparison, interim: str) -> tuple[object, ...]:
         _interval(d.low, d.high, "+"),
         d.count,
         f"{found.p:.3g}",
-        "interim" if interim else "yes" if found.told else "no",
+        "interim" if interim else "yes" if found.significant else "no",
         f"{ahead} of {len(found.crops)}" if found.crops else "",
     )
 

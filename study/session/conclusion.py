@@ -137,8 +137,8 @@ def _write_verdict(written: _Results, state: StudyState) -> None:
     if told is None and not state.replicated:
         return
     written.write("verdict.txt", utf8("\n".join(words(state)) + "\n"))
-    if told is not None and told.asked:
-        written.write("comparisons.csv", _table(told.asked))
+    if told is not None and told.answers:
+        written.write("comparisons.csv", _table(told.answers))
     written.try_to_write("replicates.csv", lambda: _replicates(state))
 
 

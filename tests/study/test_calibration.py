@@ -56,7 +56,7 @@ def test_of_fifty_equal_settings_few_winners_are_called_better(
     wrong, covered, looked_better = 0, [], []
     for _ in range(STUDIES):
         found, _ = simulate(history, generator, np.zeros(48), finalists=finalists, replicates=replicates)
-        wrong += any(c.told and c.difference.mean > 0 for c in found.against)
+        wrong += any(c.significant and c.difference.mean > 0 for c in found.against)
         if finalists == 1:
             covered += [c.difference.low <= 0 <= c.difference.high for c in found.against]
         looked_better.append(found.winner.trial.score - 30)  # type: ignore[operator]
@@ -74,8 +74,8 @@ def test_a_true_tenth_of_a_decibel_is_found_with_five_seeds(history: Callable[..
     generator, found_both, found_each, covered = np.random.default_rng(2), 0, 0, []
     for _ in range(STUDIES):
         told, truth = simulate(history, generator, np.full(8, 0.1), finalists=1, replicates=5)
-        found_each += sum(c.told and c.difference.mean > 0 for c in told.against)
-        found_both += all(c.told and c.difference.mean > 0 for c in told.against)
+        found_each += sum(c.significant and c.difference.mean > 0 for c in told.against)
+        found_both += all(c.significant and c.difference.mean > 0 for c in told.against)
         covered += [c.difference.low <= truth[told.winner.trial.number] <= c.difference.high for c in told.against]
     print(f"\na true 0.1 dB, sd {NOISE} dB, 5 seeds: {found_each / STUDIES / 2:.1%} of the comparisons, "
           f"{found_both / STUDIES:.1%} of the studies against both; intervals covered "

@@ -22,7 +22,8 @@ from study.screen.live_table import Shown, screen
 from study.screen.terminal import describe_event, settings_in_words, summary
 from study.search.replicates import due
 from study.statistics.replication import interim
-from study.statistics.verdict import Verdict, verdict, verdict_sentences, words
+from study.statistics.verdict import Verdict, verdict, words
+from study.statistics.wording import verdict_sentences
 from study.tracking.mlflow.content import run_name, winner_tags
 
 Scores = dict[int, list[float | None]]
@@ -91,7 +92,7 @@ def test_a_winner_that_failed_with_every_fresh_seed_is_told_with_its_cause_and_t
     study = train_again(searched(), WELL | {2: LOST})
     assert words(study.state) == [WINNER_LOST]
     assert WINNER_LOST in summary(study.state)
-    assert not any("one run each" in line or "faster" in line for line in summary(study.state))
+    assert not any("a single run per trial" in line or "PSNR than" in line for line in summary(study.state))
 
 
 def test_every_page_names_the_lost_winner(
@@ -154,7 +155,8 @@ def test_of_two_finalists_the_one_that_is_left_answers_for_both(searched: Callab
     assert [c.family for c in found.against] == [4, 4]
     text = verdict_sentences(found, study.state)
     assert any(
-        "chosen among 2 finalists after their replicates were seen: Holm's procedure over all 4 " in s for s in text
+        "chosen from 2 finalists by their replicates, so significance is Holm-corrected over all 4 " in line
+        for line in text
     )
     assert "  trial 2 failed with 3 of 3 fresh seeds (diverged: no luck): it cannot be chosen" in text
 
@@ -177,8 +179,8 @@ def test_a_lost_reference_stays_in_holm_s_family_and_is_named(searched: Callable
     assert found.against[0].p == pytest.approx(2 * found.against[0].difference.p)
     assert [j.name for j in found.lost] == ["blog"]
     assert verdict_sentences(found, study.state)[-1] == (
-        "  the blog setting failed with 3 of 3 fresh seeds (diverged: no luck): it cannot be compared, and Holm's "
-        "procedure counts it all the same"
+        '  "blog" failed with 3 of 3 fresh seeds (diverged: no luck): it cannot be compared, but the Holm correction '
+        "still counts it"
     )
 
 
@@ -192,9 +194,7 @@ def test_a_reference_that_failed_in_the_search_stays_in_the_family_too(history: 
     study.try_out({"model.temperature": 0.3}, 32.0)
     train_again(study, WELL | {2: [30.0, 30.2, 30.1]})
     assert [c.family for c in told(study).against] == [2]
-    assert (
-        words(study.state)[-1] == "  the blog setting failed in the search (diverged: no luck): it is in no comparison"
-    )
+    assert words(study.state)[-1] == '  "blog" failed in the search (diverged: no luck): it is in no comparison'
 
 
 # Before all replicates have ended
@@ -208,12 +208,14 @@ def test_until_every_seed_of_every_setting_has_ended_numbers_are_interim_and_not
     found = told(study)
     assert found.interim == interim(study.state) == "interim, 2 of 3 seeds"
     text = verdict_sentences(found, study.state)
-    assert text[0].startswith("interim, 2 of 3 seeds, after 1,920 patches, on 6 crops of 3 images, trial 2 with")
-    assert text[1] == "  against the authors setting: +1.50 dB (95 % 1.48 to 1.52, 3 seeds)"
-    assert not any("faster" in line or "verdict" in line or "probability" in line for line in text)
+    assert text[0] == (
+        "interim, 2 of 3 seeds, for trial 2 (batch size 16) after 1,920 patches, on 6 crops of 3 images:"
+    )
+    assert text[1] == '  compared with "authors": +1.50 dB, 95% CI [1.48, 1.52], n = 3 seeds'
+    assert not any("PSNR than" in line or "verdict" in line or "probability" in line for line in text)
     record = record_of(study, tmp_path)
     for html in (str(answer(record, found)), str(replicates(record, found).body)):
-        assert "nterim, 2 of 3 seeds" in html and "faster" not in html
+        assert "nterim, 2 of 3 seeds" in html and "PSNR than" not in html
     assert "<td>yes" not in str(replicates(record, found).body)
     shown = Shown(state=study.state, asked=5, slots=1, now=study.state.last_time + 1)
     assert "interim, 2 of 3 seeds: no verdict yet" in " ".join(line.plain for line in screen(shown, 250, 20))
@@ -221,7 +223,7 @@ def test_until_every_seed_of_every_setting_has_ended_numbers_are_interim_and_not
     assert status.main(["--root", str(root), "--study-name", "small"]) == 0
     assert "replicates of the finalists: 8 ended (interim, 2 of 3 seeds)" in capsys.readouterr().out
     train_again(study, scores)
-    assert told(study).interim == "" and "learns faster than the authors" in words(study.state)[1]
+    assert told(study).interim == "" and 'higher PSNR than "authors"' in words(study.state)[1]
 
 
 def test_a_reopened_search_with_another_winner_is_interim_until_that_was_trained_again(
@@ -231,11 +233,11 @@ def test_a_reopened_search_with_another_winner_is_interim_until_that_was_trained
     before = words(study.state)[0]
     new = study.try_out({"model.temperature": 30.0}, 33.0)
     assert before.startswith("verdict")
-    assert words(study.state) == ["one run each is a ranking, not a verdict (interim, 0 of 3 seeds)"]
+    assert words(study.state) == ["a single run per trial gives a ranking, not a verdict (interim, 0 of 3 seeds)"]
     train_again(study, {new: [31.1, 31.34, 31.16]}, count=2)
-    assert words(study.state)[0].startswith("interim, 2 of 3 seeds, after")
+    assert words(study.state)[0].startswith(f"interim, 2 of 3 seeds, for trial {new} ")
     train_again(study, {new: [31.1, 31.34, 31.16]})
-    assert words(study.state)[0].startswith("verdict after")
+    assert words(study.state)[0].startswith(f"verdict for trial {new} ")
 
 
 def test_an_old_conclusion_s_note_of_how_far_it_had_come_is_not_shown_below_a_verdict(
