@@ -70,9 +70,8 @@ def _answers(verdict: Verdict) -> list[str]:
             else:
                 lines.append(f"    {_compared(comparison, _quoted(comparison.one))}")
         if len(compared) > 1 and not verdict.interim:
-            lines.append(
-                f"    significance is Holm-corrected over the {compared[0].family} comparisons of this question"
-            )
+            family = compared[0].family
+            lines.append(f"    significance is Holm-corrected over the {family} comparisons of this question")
     return lines
 
 

@@ -97,8 +97,8 @@ def test_the_answers_in_words_stand_below_their_questions(compared: Callable[...
     assert text[:5] == [
         "verdict after 1,920 patches, on 6 crops of 3 images:",
         f"  {LOSSES}",
-        '    "charbonnier" has higher PSNR than "base" after 1,920 patches: +0.20 dB, 95% CI [0.15, 0.25], n = 3 seeds; '
-        "higher on 1 of 1 crops, from +0.20 to +0.20 dB",
+        '    "charbonnier" has higher PSNR than "base" after 1,920 patches: +0.20 dB, 95% CI [0.15, 0.25], n = 3 seeds'
+        "; higher on 1 of 1 crops, from +0.20 to +0.20 dB",
         '    "charbonnier" has higher PSNR than "l2" after 1,920 patches: +0.70 dB, 95% CI [0.63, 0.77], n = 3 seeds; '
         "higher on 1 of 1 crops, from +0.70 to +0.70 dB",
         "    significance is Holm-corrected over the 2 comparisons of this question",
