@@ -22,7 +22,7 @@ CellPoint = dict[str, Any]
 Key = tuple[Any, ...]
 """The values of a point, in the order of the dimensions."""
 
-LISTED = 100_000
+MAX_LISTED = 100_000
 """Up to so many configurations a list of them is shuffled, which takes 0.1 s; the order of a larger number is
 computed. Another bound would change the proposals of studies of a size between the two."""
 _ROUNDS = 4
@@ -95,8 +95,8 @@ def digits(number: int, sizes: Sequence[int]) -> list[int]:
 
 
 def shuffled(count: int, seed: int) -> Iterator[int]:
-    """Every number below `count` once, in an order drawn by the seed; of more than LISTED without a list."""
-    if count > LISTED:
+    """Every number below `count` once, in an order drawn by the seed; of more than MAX_LISTED without a list."""
+    if count > MAX_LISTED:
         yield from _permuted(count, seed)
         return
     order = list(range(count))

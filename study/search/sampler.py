@@ -25,8 +25,8 @@ from study.record.course import course_of
 from study.record.state import OBJECTIVE, StudyState
 from study.record.state import TrialState as Trial
 from study.search import optuna_private
-from study.search.cells import LISTED, CellPoint, Cells, Key, digits
-from study.search.encoding import decode_point, distribution_of, encoded
+from study.search.cells import MAX_LISTED, CellPoint, Cells, Key, digits
+from study.search.encoding import decode_value, distribution_of, encode_point
 
 _RETRIES = 20
 _GP_LEARNS_FROM = 100
@@ -162,8 +162,8 @@ class _Sampled:
         untried: Sequence[CellPoint],
     ) -> None:
         self._free, self._experiment = free, experiment
-        self._tried = [encoded(free, point) for _, point in history] if experiment.space.size is not None else []
-        self._untried = [encoded(free, point) for point in untried]
+        self._tried = [encode_point(free, point) for _, point in history] if experiment.space.size is not None else []
+        self._untried = [encode_point(free, point) for point in untried]
         self._distributions = {d.label: distribution_of(d) for d in free}
         self._study = optuna.create_study(direction="maximize")
         learns = ("finished", "pruned", "paused") if experiment.sampler == "gp" else ("finished",)
@@ -181,7 +181,7 @@ class _Sampled:
             self._study.sampler = self._sampler(seed % 2**32)  # what NumPy's RandomState takes
         asked = self._study.ask(self._distributions)
         self._study.tell(asked, state=TrialState.FAIL)
-        return {d.label: decode_point(d, asked.params[d.label]) for d in self._free}
+        return {d.label: decode_value(d, asked.params[d.label]) for d in self._free}
 
     def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
         match self._experiment.sampler:
@@ -226,7 +226,7 @@ def _frozen(
     return create_trial(
         state=TrialState.COMPLETE if trial.status in complete else status.get(trial.status, TrialState.RUNNING),
         value=trial.score if trial.status in complete else None,
-        params=encoded(free, point),
+        params=encode_point(free, point),
         distributions=distributions,
         intermediate_values={p.patches: p.scores[OBJECTIVE] for p in trial.curve},
     )
@@ -242,7 +242,7 @@ def _untried(space: Space, arm: CellPoint, known: set[Key]) -> list[CellPoint]:
 def _nearest_unseen(space: Space, arm: CellPoint, point: CellPoint, known: set[Key], seed: int) -> CellPoint:
     """The untried configuration of this arm that differs from `point` in the fewest dimensions; ties by seed."""
     cells = Cells(space, arm)
-    if cells.size > LISTED:
+    if cells.size > MAX_LISTED:
         return next(cell for cell in cells.nearest_first(point, seed) if _key(space, cell) not in known)
     unseen = cells.unseen(known)
     random.Random(seed).shuffle(unseen)

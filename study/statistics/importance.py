@@ -20,7 +20,7 @@ from sr_core.seed import child_seed
 from study.question.experiment import Experiment
 from study.question.space import Dimension, Space
 from study.record.state import StudyState
-from study.search.encoding import distribution_of, encode_points
+from study.search.encoding import distribution_of, encode_value
 
 TREES = 64
 LOW, HIGH = 0.03, 0.97
@@ -96,7 +96,7 @@ def measure_importances(
     """Importances from points of a space (label -> value) and their scores; empty where nothing can be said."""
     if len(points) < FEWEST_TRIALS or len(set(scores)) < 2 or len(dimensions) < 2:
         return []
-    columns = {d.label: [encode_points(d, point[d.label]) for point in points] for d in dimensions}
+    columns = {d.label: [encode_value(d, point[d.label]) for point in points] for d in dimensions}
     distributions = {d.label: distribution_of(d) for d in dimensions}
     shares = _per_tree(columns, distributions, scores, seed)
     shuffler = random.Random(seed)

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 ScoresBySeed = NDArray[np.float64]
 
 CONFIDENCE = 0.95
-MOST_SEEDS = 1_000
+MAX_SEEDS = 1_000
 """Beyond these, a difference is not worth what it costs to tell."""
 
 
@@ -88,7 +88,7 @@ def power(mean: float, sd: float, count: int, alpha: float) -> float:
 
 
 def seeds_needed(mean: float, sd: float, *, alpha: float, wanted: float = 0.8) -> int | None:
-    """Fewest paired seeds with which such a difference is found with the wanted power; None beyond MOST_SEEDS.
+    """Fewest paired seeds with which such a difference is found with the wanted power; None beyond MAX_SEEDS.
 
     Args:
         mean, sd: of the paired differences, taken for true.
@@ -96,9 +96,9 @@ def seeds_needed(mean: float, sd: float, *, alpha: float, wanted: float = 0.8) -
     """
     if sd == 0:
         return 2 if mean else None
-    if mean == 0 or power(mean, sd, MOST_SEEDS, alpha) < wanted:
+    if mean == 0 or power(mean, sd, MAX_SEEDS, alpha) < wanted:
         return None
-    few, many = 1, MOST_SEEDS
+    few, many = 1, MAX_SEEDS
     while many - few > 1:
         middle = (few + many) // 2
         few, many = (few, middle) if power(mean, sd, middle, alpha) >= wanted else (middle, many)

@@ -63,8 +63,8 @@ EXPERIMENT = Experiment(
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every space is one of those whose order is computed."""
-    monkeypatch.setattr(cells, "LISTED", 1)
-    monkeypatch.setattr(sampler, "LISTED", 1)
+    monkeypatch.setattr(cells, "MAX_LISTED", 1)
+    monkeypatch.setattr(sampler, "MAX_LISTED", 1)
     monkeypatch.setattr(sampler, "_SHORT", 1)
 
 

@@ -22,7 +22,7 @@ from study.question.space import Choice, Float, Grid, Int, Together
 from study.record import journal
 from study.record.state import StudyState, fold
 from study.search import optuna_private, sampler
-from study.search.encoding import encoded
+from study.search.encoding import encode_point
 from study.search.sampler import propose
 
 BASE = TrialConfig()
@@ -320,7 +320,7 @@ def test_the_gp_takes_the_most_promising_of_all_that_is_left(history: Callable[.
         patch.setattr(optuna_private, "Gp", Noted)
         point = propose(study.state, study.experiment, 15)
     assert point is not None
-    chosen = tuple(encoded(GRID.space.dimensions, point).values())
+    chosen = tuple(encode_point(GRID.space.dimensions, point).values())
     assert len(promises) == 576 - 15
     assert promises[chosen] == pytest.approx(max(promises.values()))
     assert promises[chosen] > np.median(list(promises.values())) + 0.5
@@ -352,7 +352,7 @@ def test_of_a_long_history_the_gp_is_told_the_best_a_fair_part_of_the_rest_and_w
     half = sampler._GP_LEARNS_FROM // 2
     assert sorted(scores, reverse=True)[:half] == ever[:half]
     assert np.mean(sorted(scores)[:half]) == pytest.approx(np.mean(ever[half:]), abs=0.15)
-    assert encoded(GRID.space.dimensions, under_way) in [t.params for t in told if t.value is None]
+    assert encode_point(GRID.space.dimensions, under_way) in [t.params for t in told if t.value is None]
 
 
 # The nearest unseen one
