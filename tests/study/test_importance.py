@@ -128,7 +128,7 @@ def test_words_say_what_is_resolved_what_is_not_and_on_which_condition() -> None
     ]
     little = Importance("train.loss", 0.01, 0.001, 0.5, True, 0.5)
     assert importance_sentences([little], "random") == ["importance: train.loss 1% (<1%–50%)"]
-    assert importance_sentences(found[1:], "random") == ["importance: of no hyperparameter resolved from noise"]
+    assert importance_sentences(found[1:], "random") == ["importance: no hyperparameter is resolved from noise"]
     assert importance_sentences([], "tpe") == []
     assert importance_sentences(found, "tpe", 12)[0].startswith(
         "importance (conditional on where the sampler looked; 12 stopped trials left out): model"

@@ -36,10 +36,8 @@ def test_every_arm_stands_at_its_own_best_nuisance_values(history: Callable[...,
     ]
     assert [(arm.trials, arm.patches) for arm in found] == [(2, 1_920 + 960), (2, 2 * 1_920)]
     assert arm_sentences(study.state, LOSSES) == [
-        "train.loss l2 at its own best: 31.000 dB, trial 1 (model.temperature 1.0, model.reduction 4; "
-        "2 trials, 2,880 patches)",
-        "train.loss l1 at its own best: 30.500 dB, trial 2 (model.temperature 10.0, model.reduction 4; "
-        "2 trials, 3,840 patches)",
+        "train.loss l2: best 31.000 dB, trial 1 (model.temperature 1.0, model.reduction 4; 2 trials, 2,880 patches)",
+        "train.loss l1: best 30.500 dB, trial 2 (model.temperature 10.0, model.reduction 4; 2 trials, 3,840 patches)",
     ]
 
 

@@ -66,7 +66,7 @@ def test_what_is_no_score_is_refused(values: list[float]) -> None:
 
 
 def test_unpaired_scores_are_refused() -> None:
-    with pytest.raises(ValueError, match="a score of both for every seed, got 2 and 3"):
+    with pytest.raises(ValueError, match="expected two scores for every seed, got 2 and 3 scores"):
         paired([1.0, 2.0], [1.0, 2.0, 3.0])
 
 
