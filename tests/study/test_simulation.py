@@ -162,7 +162,7 @@ def test_combinations_are_compared_in_processes_of_their_own() -> None:
     plan = EconomyPlan(
         experiment=GRID, table=full_table(), rungs=(480, 960), reduction_factor=3.0, trials=12, studies=3, goal=0.1
     )
-    rows = list(compare_samplers(plan, ["random", "qmc"], ["asha"], processes=1, told=lambda line: None))
+    rows = list(compare_samplers(plan, ["random", "qmc"], ["asha"], processes=1, report=lambda line: None))
     assert [(r.sampler, r.scheduler, len(r.costs)) for r in rows] == [("random", "asha", 3), ("qmc", "asha", 3)]
 
 
