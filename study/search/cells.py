@@ -51,11 +51,11 @@ class Cells:
         for number in shuffled(self.size, seed):
             yield self._point(values, digits(number, sizes))
 
-    def unseen(self, known: AbstractSet[Key]) -> list[CellPoint]:
-        """The configurations that are not in `known`, in the order of `Space.cells`."""
+    def untried(self, tried: AbstractSet[Key]) -> list[CellPoint]:
+        """The configurations that are not in `tried`, in the order of `Space.cells`."""
         labels = self._labels()
-        unseen_keys = (key for key in product(*self._values()) if key not in known)
-        return [dict(zip(labels, key, strict=True)) for key in unseen_keys]
+        untried_keys = (key for key in product(*self._values()) if key not in tried)
+        return [dict(zip(labels, key, strict=True)) for key in untried_keys]
 
     def nearest_first(self, wanted: CellPoint, seed: int) -> Iterator[CellPoint]:
         """Every configuration once, ordered by the number of dimensions in which it differs from `wanted`.

@@ -65,7 +65,7 @@ def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every space is one of those whose order is computed."""
     monkeypatch.setattr(cells, "MAX_LISTED", 1)
     monkeypatch.setattr(sampler, "MAX_LISTED", 1)
-    monkeypatch.setattr(sampler, "_SHORT", 1)
+    monkeypatch.setattr(sampler, "MAX_GP_CONFIGURATIONS", 1)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_the_nearest_in_a_space_of_10_to_the_18_needs_no_list() -> None:
 def test_without_a_list_too_every_cell_is_proposed_once_then_there_is_none(
     history: Callable[..., Any], large: None, monkeypatch: pytest.MonkeyPatch, asked: Experiment, name: str
 ) -> None:
-    monkeypatch.setattr(sampler, "_BLOCKS", 0)  # what comes after the sequence, too
+    monkeypatch.setattr(sampler, "MAX_SOBOL_BLOCKS", 0)  # what comes after the sequence, too
     study = history(replace(asked, sampler=name))
     tried = []
     while (point := propose(study.state, study.experiment, len(study.state.trials))) is not None:
@@ -167,7 +167,7 @@ def test_without_a_list_too_a_repeat_becomes_one_of_the_nearest_that_are_left(
     history: Callable[..., Any], large: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = {"train.loss": "l1", "model.reduction": 4, "model.n_blocks": 2}
-    monkeypatch.setattr(sampler._Sampled, "ask", lambda self, seed: dict(wanted))
+    monkeypatch.setattr(sampler._StudyForSampler, "ask", lambda self, seed: dict(wanted))
     study = history(replace(SMALL, sampler="random"))
     while (point := propose(study.state, study.experiment, len(study.state.trials))) is not None:
         left = [c for c in SMALL.space.cells() if SMALL.space.settings(c) not in _tried(study)]
@@ -198,11 +198,11 @@ def test_the_quickstart_s_proposals_are_those_of_every_version_before(
     assert short_digest(found) == digest
 
 
-def test_the_nearest_unseen_are_those_of_every_version_before(
+def test_the_nearest_untried_configurations_are_those_of_every_version_before(
     history: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = {"train.loss": "l1", "model.reduction": 4, "model.n_blocks": 2}
-    monkeypatch.setattr(sampler._Sampled, "ask", lambda self, seed: dict(wanted))
+    monkeypatch.setattr(sampler._StudyForSampler, "ask", lambda self, seed: dict(wanted))
     study, found = history(replace(SMALL, sampler="random")), []
     while (point := propose(study.state, study.experiment, len(study.state.trials))) is not None:
         study.propose(SMALL.space.settings(point))
@@ -222,7 +222,7 @@ def test_of_43_million_configurations_one_is_proposed_in_little_time_and_memory(
     tracemalloc.start()
     begun = time.process_time()
     assert propose(study.state, study.experiment, 7) is not None
-    monkeypatch.setattr(sampler._Sampled, "ask", lambda self, seed: dict(known))
+    monkeypatch.setattr(sampler._StudyForSampler, "ask", lambda self, seed: dict(known))
     assert propose(study.state, study.experiment, 7) is not None
     seconds, (_, peak) = time.process_time() - begun, tracemalloc.get_traced_memory()
     tracemalloc.stop()

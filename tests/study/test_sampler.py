@@ -281,7 +281,7 @@ def test_of_its_candidates_the_tpe_takes_one_that_was_not_tried(
     history: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    ask = sampler._Sampled.ask
+    ask = sampler._StudyForSampler.ask
 
     def counted(self: Any, seed: int) -> Any:
         asked.append(seed)
@@ -294,7 +294,7 @@ def test_of_its_candidates_the_tpe_takes_one_that_was_not_tried(
         search(study, 30)
         return len(asked)
 
-    monkeypatch.setattr(sampler._Sampled, "ask", counted)
+    monkeypatch.setattr(sampler._StudyForSampler, "ask", counted)
     with_memory = often()
     monkeypatch.setattr(optuna_private.Tpe, "_compute_acquisition_func", TPESampler._compute_acquisition_func)
     assert with_memory < 0.5 * often()
@@ -347,9 +347,9 @@ def test_of_a_long_history_the_gp_is_told_the_best_a_fair_part_of_the_rest_and_w
     monkeypatch.setattr(optuna_private, "Gp", Noted)
     assert propose(study.state, study.experiment, 261) != under_way
     scores = [t.value for t in told if t.value is not None]
-    assert len(scores) == sampler._GP_LEARNS_FROM
+    assert len(scores) == sampler.MAX_GP_TRIALS
     ever = sorted((t.score for t in study.state.trials.values() if t.score is not None), reverse=True)
-    half = sampler._GP_LEARNS_FROM // 2
+    half = sampler.MAX_GP_TRIALS // 2
     assert sorted(scores, reverse=True)[:half] == ever[:half]
     assert np.mean(sorted(scores)[:half]) == pytest.approx(np.mean(ever[half:]), abs=0.15)
     assert encode_point(GRID.space.dimensions, under_way) in [t.params for t in told if t.value is None]
@@ -371,7 +371,7 @@ def test_a_repeat_becomes_the_unseen_configuration_that_differs_in_the_fewest_va
 ) -> None:
     study = history(SMALL)
     wanted = {"train.loss": "l1", "model.reduction": 4}
-    monkeypatch.setattr(sampler._Sampled, "ask", always(wanted))
+    monkeypatch.setattr(sampler._StudyForSampler, "ask", always(wanted))
     distances = []
     for number in range(6):
         values = settings_of(study, study.state, number)
@@ -385,7 +385,7 @@ def test_ties_between_the_nearest_are_broken_by_seed_and_number(
     history: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = {"train.loss": "l1", "model.reduction": 8, "model.temperature": 1.0, "data.train_kernel": "nearest"}
-    monkeypatch.setattr(sampler._Sampled, "ask", always(wanted))
+    monkeypatch.setattr(sampler._StudyForSampler, "ask", always(wanted))
 
     def chosen(seed: int, number: int) -> dict[str, Any]:
         study = history(GRID, seed=seed)
@@ -410,7 +410,7 @@ def test_a_repeat_is_asked_again_up_to_twenty_times_each_with_a_seed_of_its_own(
         seeds.append(seed)
         return known if len(seeds) < 20 else {"train.loss": "l2", "model.reduction": 2}
 
-    monkeypatch.setattr(sampler._Sampled, "ask", stubborn)
+    monkeypatch.setattr(sampler._StudyForSampler, "ask", stubborn)
     assert settings_of(study, study.state, 1) == {"train.loss": "l2", "model.reduction": 2}
     assert len(set(seeds)) == 20
 

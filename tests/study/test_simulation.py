@@ -137,7 +137,7 @@ def test_a_partly_known_space_is_filled_by_a_family_that_fits_what_is_known() ->
 
 
 def test_curves_of_another_space_are_refused() -> None:
-    with pytest.raises(SuiteError, match=r"curves over model\.n_blocks cannot stand for a space of train\.loss"):
+    with pytest.raises(SuiteError, match=r"curves over model\.n_blocks cannot be used for a space of train\.loss"):
         complete(Table(("model.n_blocks",), 480, {1: {("2",): (30.0,)}}), GRID.space)
 
 
