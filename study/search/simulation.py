@@ -159,14 +159,14 @@ class Course:
     """Patches trained so far, over all trials."""
     regret: tuple[float, ...]
     """Gap between the true score of the configuration that looks best so far and the best of the table [dB]."""
-    found: tuple[float, ...]
+    gap: tuple[float, ...]
     """Gap between the truly best configuration so far and the best of the table [dB]."""
     trials: int
     """Number of trials that started."""
 
     def patches_to(self, goal: float) -> float:
         """Patches until a configuration within `goal` dB of the best has reached the full budget; inf if none has."""
-        for patches, gap in zip(self.spent, self.found, strict=True):
+        for patches, gap in zip(self.spent, self.gap, strict=True):
             if gap <= goal:
                 return float(patches)
         return float("inf")
@@ -178,7 +178,7 @@ def simulate(experiment: Experiment, table: Table, *, seed: int, trials: int, go
     Args:
         seed: of the study; it also selects the curves.
         trials: number of trials of the search.
-        goal: the search ends early when `Course.found` is at most this [dB]; a negative goal is never reached.
+        goal: the search ends early when `Course.gap` is at most this [dB]; a negative goal is never reached.
     """
     truth = table.truth
     best = max(truth.values())

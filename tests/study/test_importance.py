@@ -176,7 +176,7 @@ def test_intervals_contain_the_planted_importances(how: str, count: int) -> None
             elif share >= 0.2:
                 resolved.append(one.resolved)
     print(f"\n{how}, {count} trials: {np.mean(covered):.1%} of the intervals contain the planted share; resolved: "
-          f"{np.mean(false_alarms):.1%} of what does false_alarms, {np.mean(resolved):.1%} of shares of a fifth "
+          f"{np.mean(false_alarms):.1%} of dimensions without influence, {np.mean(resolved):.1%} of shares of a fifth "
           "or more")  # fmt: skip
     assert 0.85 <= np.mean(covered) <= 0.95
     assert np.mean(false_alarms) <= 0.1

@@ -67,7 +67,7 @@ def of_search(state: StudyState) -> list[TrialState]:
 
 @dataclass
 class Play:
-    """A study on slots that take turns at random. Scores come from a short list, so many are equal."""
+    """A study on slots that take turns at random. Scores come from a short list, so trials often tie."""
 
     experiment: Experiment = field(repr=False)
     asked: int

@@ -46,13 +46,13 @@ def test_without_pruning_every_trial_costs_the_full_budget() -> None:
     course = simulate(replace(GRID, scheduler="none", sampler="random"), full_table(), seed=1, trials=10)
     assert course.spent == tuple(1_920 * (i + 1) for i in range(10))
     assert course.trials == 10
-    assert list(course.found) == sorted(course.found, reverse=True)
+    assert list(course.gap) == sorted(course.gap, reverse=True)
 
 
 def test_a_complete_grid_finds_the_best_and_ends_without_regret() -> None:
     course = simulate(replace(GRID, scheduler="none", sampler="grid"), full_table(), seed=3, trials=100)
     assert course.trials == 36
-    assert course.regret[-1] == course.found[-1] == 0.0
+    assert course.regret[-1] == course.gap[-1] == 0.0
     assert course.patches_to(0.0) <= 36 * 1_920
 
 
@@ -76,8 +76,8 @@ def test_a_paused_trial_resumes_where_it_was_and_its_patches_count_once() -> Non
 
 def test_a_search_ends_at_its_goal() -> None:
     course = simulate(replace(GRID, scheduler="none", sampler="random"), full_table(), seed=4, trials=36, goal=0.2)
-    assert course.found[-1] <= 0.2
-    assert all(gap > 0.2 for gap in course.found[:-1])
+    assert course.gap[-1] <= 0.2
+    assert all(gap > 0.2 for gap in course.gap[:-1])
     assert course.patches_to(0.2) == course.spent[-1]
     assert course.patches_to(-1.0) == math.inf
 
