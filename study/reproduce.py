@@ -66,7 +66,7 @@ def reproduce(args: argparse.Namespace) -> int:
     from study.reproduction import inputs, retrain
     from study.reproduction.export import export
     from study.reproduction.judgement import different
-    from study.statistics.replication import lost_winner
+    from study.statistics.wording import lost_winner
 
     folder, which = _named_trial(args)
     folder.require()

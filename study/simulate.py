@@ -133,7 +133,7 @@ def _simulate(args: argparse.Namespace) -> int:
         first=args.seed,
     )
     print(HEADER)
-    for row in compare_samplers(plan, args.samplers, args.schedulers, processes=args.processes, told=show_progress):
+    for row in compare_samplers(plan, args.samplers, args.schedulers, processes=args.processes, report=show_progress):
         show_progress("")
         print(row.line(args.rate), flush=True)
     return 0

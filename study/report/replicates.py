@@ -11,8 +11,8 @@ from study.report.drawing import GREY, INK, DrawnFigure, canvas, csv_text, draw_
 from study.report.markup import Html, bullets, missing, paragraph, table
 from study.report.page import Section
 from study.report.record import StudyRecord
-from study.statistics.replication import failures
 from study.statistics.verdict import Comparison, Verdict, words
+from study.statistics.wording import failures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -100,7 +100,7 @@ def _settings(verdict: Verdict) -> Html:
 def _row(comparison: Comparison, interim: str) -> tuple[object, ...]:
     """Return the table row that compares the winner with a reference."""
     difference = comparison.difference
-    significant = "yes" if comparison.told else "no"
+    significant = "yes" if comparison.significant else "no"
     ahead = sum(gain > 0 for gain in comparison.crops)
     return (
         comparison.other.title,

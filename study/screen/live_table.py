@@ -16,7 +16,8 @@ from study.record.state import StudyState, TrialState
 from study.screen.sparkline import SparklineScale, cells_of, scale_of, sparkline
 from study.screen.terminal import duration, settings_in_words, value_in_words
 from study.statistics import pace
-from study.statistics.replication import interim, lost_winner
+from study.statistics.replication import interim
+from study.statistics.wording import lost_winner
 
 _SILENT_SECONDS = 20.0
 """If a slot sends no message for longer, its row says so. A trial sends a tick every second."""

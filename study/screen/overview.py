@@ -11,7 +11,8 @@ from study.record.state import StudyState
 from study.screen.next_step import flags_of, next_command
 from study.screen.pulse import pulse_of
 from study.statistics import pace
-from study.statistics.replication import failures, interim
+from study.statistics.replication import interim
+from study.statistics.wording import failures
 
 
 def overview(folder: StudyFolder, state: StudyState) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""What is tried next and what is given up: samplers, schedulers, and simulated studies that compare them."""
+"""What a study does next: samplers, schedulers, replicates, and simulated studies that compare them."""

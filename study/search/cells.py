@@ -1,7 +1,7 @@
-"""The configurations of a space by number: in an order drawn by a seed, or the nearest first, without a list of all.
+"""The configurations of a space by number: in random order or the nearest first, without a list of all of them.
 
-A space of a dozen hyperparameters has more configurations than memory holds. Each has a number, its digits being the
-places of its values (mixed radix), so that any of them can be had without the others.
+A space of a dozen hyperparameters has more configurations than fit in memory. Each configuration has a number whose
+digits are the indices of its values (mixed radix), so that any configuration can be computed on its own.
 """
 
 import random
@@ -22,50 +22,66 @@ CellPoint = dict[str, Any]
 Key = tuple[Any, ...]
 """The values of a point, in the order of the dimensions."""
 
-LISTED = 100_000
-"""Up to so many configurations a list of them is shuffled, which takes 0.1 s; the order of a larger number is
-computed. Another bound would change the proposals of studies of a size between the two."""
-_ROUNDS = 4
-"""Of a Feistel network: with four its permutations pass for random ones (Luby and Rackoff 1988)."""
+MAX_LISTED = 100_000
+"""Up to this number of configurations, a list is shuffled (0.1 s); for more, their order is computed.
+
+Another value would change the proposals of studies whose size lies between the two values.
+"""
+FEISTEL_ROUNDS = 4
+"""Four rounds make the permutations of a Feistel network pseudorandom (Luby and Rackoff 1988)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """Every configuration of a space without intervals of reals that has the values of an arm."""
+    """The configurations of a space that have the values of an arm. All dimensions must have a finite set of values."""
 
     space: Space
     arm: Mapping[str, Any]
+    """The fixed values, by dimension label."""
 
     @property
     def size(self) -> int:
+        """Number of configurations."""
         return prod(self._sizes())
 
     def in_order(self, seed: int) -> Iterator[CellPoint]:
-        """Each of them once, in an order in which any part is a fair sample."""
-        values, sizes = self._values(), self._sizes()
+        """Every configuration once, in random order by seed, so that any part is a fair sample."""
+        values = self._values()
+        sizes = self._sizes()
         for number in shuffled(self.size, seed):
             yield self._point(values, digits(number, sizes))
 
-    def unseen(self, known: AbstractSet[Key]) -> list[CellPoint]:
-        """Those that are not known, in the order of `Space.cells`."""
-        points = (dict(zip(self._labels(), key, strict=True)) for key in product(*self._values()) if key not in known)
-        return list(points)
+    def untried(self, tried: AbstractSet[Key]) -> list[CellPoint]:
+        """The configurations that are not in `tried`, in the order of `Space.cells`."""
+        labels = self._labels()
+        untried_keys = (key for key in product(*self._values()) if key not in tried)
+        return [dict(zip(labels, key, strict=True)) for key in untried_keys]
 
     def nearest_first(self, wanted: CellPoint, seed: int) -> Iterator[CellPoint]:
-        """Each of them once, those first that differ from `wanted` in the fewest dimensions; ties by seed."""
-        values, sizes = self._values(), self._sizes()
-        places = [of.index(wanted[label]) for label, of in zip(self._labels(), values, strict=True)]
+        """Every configuration once, ordered by the number of dimensions in which it differs from `wanted`.
+
+        The seed orders configurations at the same distance.
+        """
+        values = self._values()
+        sizes = self._sizes()
+        wanted_indices = [choices.index(wanted[label]) for label, choices in zip(self._labels(), values, strict=True)]
         movable = [i for i, size in enumerate(sizes) if size > 1]
+
         for distance in range(len(movable) + 1):
+            # The configurations at this distance are numbered group by group, a group being the dimensions that differ.
             groups = list(combinations(movable, distance))
             ends = list(accumulate(prod(sizes[i] - 1 for i in group) for group in groups))
+            starts = [0, *ends]
             for number in shuffled(ends[-1], child_seed(seed, "distance", distance)):
-                which = bisect_right(ends, number)
-                group, rest = groups[which], number - (ends[which - 1] if which else 0)
-                moved = list(places)
-                for i, digit in zip(group, digits(rest, [sizes[i] - 1 for i in group]), strict=True):
-                    moved[i] = digit + (digit >= places[i])  # every place but the one that is wanted
-                yield self._point(values, moved)
+                place = bisect_right(ends, number)
+                group = groups[place]
+                moves = digits(number - starts[place], [sizes[i] - 1 for i in group])
+
+                indices = list(wanted_indices)
+                for i, move in zip(group, moves, strict=True):
+                    skips_wanted = move >= wanted_indices[i]  # every index but the wanted one
+                    indices[i] = move + 1 if skips_wanted else move
+                yield self._point(values, indices)
 
     def _labels(self) -> list[str]:
         return [d.label for d in self.space.dimensions]
@@ -76,8 +92,8 @@ class Cells:
     def _sizes(self) -> list[int]:
         return [1 if d.label in self.arm else _size(d) for d in self.space.dimensions]
 
-    def _point(self, values: Sequence[Sequence[Any]], places: Sequence[int]) -> CellPoint:
-        return {label: of[i] for label, of, i in zip(self._labels(), values, places, strict=True)}
+    def _point(self, values: Sequence[Sequence[Any]], indices: Sequence[int]) -> CellPoint:
+        return {label: choices[i] for label, choices, i in zip(self._labels(), values, indices, strict=True)}
 
 
 def _size(dimension: Dimension) -> int:
@@ -86,17 +102,21 @@ def _size(dimension: Dimension) -> int:
 
 
 def digits(number: int, sizes: Sequence[int]) -> list[int]:
-    """A number below the product of the sizes as one digit for each size; the last digit moves first."""
-    found = []
+    """The digits of a number in mixed radix, one for each size; the last digit is the least significant.
+
+    Args:
+        number: at least 0 and below the product of the sizes.
+    """
+    reversed_digits = []
     for size in reversed(sizes):
         number, digit = divmod(number, size)
-        found.append(digit)
-    return found[::-1]
+        reversed_digits.append(digit)
+    return reversed_digits[::-1]
 
 
 def shuffled(count: int, seed: int) -> Iterator[int]:
-    """Every number below `count` once, in an order drawn by the seed; of more than LISTED without a list."""
-    if count > LISTED:
+    """Every number below `count` once, in random order by seed. More than MAX_LISTED numbers are not held in a list."""
+    if count > MAX_LISTED:
         yield from _permuted(count, seed)
         return
     order = list(range(count))
@@ -105,14 +125,21 @@ def shuffled(count: int, seed: int) -> Iterator[int]:
 
 
 def _permuted(count: int, seed: int) -> Iterator[int]:
-    """A Feistel network turns the numbers of an even number of bits into each other; those too large are left out."""
-    half = (count.bit_length() + 1) // 2
-    mask, size = (1 << half) - 1, (half + 7) // 8
-    keys = [child_seed(seed, "order", turn).to_bytes(8) for turn in range(_ROUNDS)]
-    for number in range(1 << 2 * half):
-        left, right = number >> half, number & mask
+    """The numbers below `count` in the order of a Feistel network.
+
+    The network permutes all numbers with an even number of bits. Results that are not below `count` are skipped.
+    """
+    half_bits = (count.bit_length() + 1) // 2
+    mask = (1 << half_bits) - 1
+    half_bytes = (half_bits + 7) // 8
+    keys = [child_seed(seed, "order", turn).to_bytes(8) for turn in range(FEISTEL_ROUNDS)]
+
+    for number in range(1 << 2 * half_bits):
+        left = number >> half_bits
+        right = number & mask
         for key in keys:
-            mixed = blake2b(right.to_bytes(size), digest_size=size, key=key).digest()
+            mixed = blake2b(right.to_bytes(half_bytes), digest_size=half_bytes, key=key).digest()
             left, right = right, left ^ int.from_bytes(mixed) & mask
-        if (found := left << half | right) < count:
-            yield found
+        permuted = left << half_bits | right
+        if permuted < count:
+            yield permuted

@@ -1,4 +1,4 @@
-"""What searches cost until they find something good: many simulated studies of each sampler and scheduler."""
+"""The cost of finding a good configuration: many simulated studies with each sampler and scheduler."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -13,29 +13,32 @@ from study.question.experiment import Experiment
 from study.search.simulation import Course, Table, simulate
 
 HEADER = (
-    f"{'sampler':<8} {'scheduler':<19} {'studies':>7}  {'patches to the goal, median (95 %)':<36} {'reached':>7}  "
-    f"{'regret [dB], mean (95 %)':<28} {'full budget':>11}"
+    f"{'sampler':<8} {'scheduler':<19} {'studies':>7}  {'patches to the goal, median (95% CI)':<36} {'reached':>7}  "
+    f"{'regret [dB], mean (95% CI)':<28} {'full budget':>11}"
 )
-_RESAMPLES = 2_000
+BOOTSTRAP_SAMPLES = 2_000
+"""Bootstrap samples of the studies for each confidence interval."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EconomyPlan:
-    """What is simulated, whichever sampler and scheduler."""
+    """What every simulated search has in common, for all samplers and schedulers."""
 
     experiment: Experiment
     table: Table
     rungs: tuple[int, ...]
     reduction_factor: float
     trials: int
+    """Number of trials of a study."""
     studies: int
+    """Number of studies for each sampler and scheduler."""
     goal: float
-    """Distance from the table's best [dB] at which a configuration is good enough."""
+    """A configuration is good enough if its score is at most this much below the best of the table [dB]."""
     first: int = 0
-    """Seed of the first study. Settings are chosen on other seeds than those they are reported on."""
+    """Seed of the first study. Report settings on other seeds than those they were chosen on."""
 
     def with_search(self, sampler: str, scheduler: str) -> Experiment:
-        """The experiment as it is simulated: without references and replicates, which are no part of the search."""
+        """The experiment with this sampler and scheduler, without references and replicates."""
         return replace(
             self.experiment,
             references={},
@@ -49,27 +52,33 @@ class EconomyPlan:
 
 @dataclass(frozen=True, slots=True)
 class EconomyRow:
-    """One sampler with one scheduler over all its simulated studies."""
+    """The results of one sampler with one scheduler over all its simulated studies."""
 
     sampler: str
     scheduler: str
     costs: tuple[float, ...]
-    """Of each study, the patches until the goal; infinite where it was not reached."""
+    """Patches until the goal, for each study; infinite if a study did not reach it."""
     to_goal: tuple[float, float, float]
-    """Patches until the goal: median over studies, and its 95 % bootstrap interval."""
+    """Patches until the goal: median over studies, and its 95% bootstrap confidence interval (low, high)."""
     reached: float
+    """Share of the studies that reached the goal."""
     regret: tuple[float, float, float]
-    """At the end: mean [dB], and its 95 % bootstrap interval."""
+    """Regret at the end of a study [dB]: mean over studies, and its 95% bootstrap confidence interval (low, high)."""
     full: float
-    """Trials at the full budget, mean over studies."""
+    """Number of trials with the full budget, mean over studies."""
     trials: float
-    """Begun, mean over studies."""
+    """Number of trials, mean over studies."""
 
     def line(self, rate: float | None) -> str:
-        """A row of the table; with a rate [patches/s] hours stand beside patches."""
-        middle, low, high = (f"{patches:,.0f}" if math.isfinite(patches) else "never" for patches in self.to_goal)
-        hours = f", {self.to_goal[0] / rate / 3600:.2f} h" if rate and middle != "never" else ""
-        goal = f"{middle} ({low} to {high}){hours}"
+        """A row of the table below HEADER.
+
+        Args:
+            rate: patches per second of one slot, to give hours as well as patches.
+        """
+        median, low, high = (f"{patches:,.0f}" if math.isfinite(patches) else "never" for patches in self.to_goal)
+        goal = f"{median} ({low} to {high})"
+        if rate and median != "never":
+            goal += f", {self.to_goal[0] / rate / 3600:.2f} h"
         regret = "{:.4f} ({:.4f} to {:.4f})".format(*self.regret)
         return (
             f"{self.sampler:<8} {self.scheduler:<19} {len(self.costs):>7}  {goal:<36} {self.reached:>7.0%}  "
@@ -83,34 +92,49 @@ def compare_samplers(
     schedulers: Sequence[str],
     *,
     processes: int,
-    told: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> Iterator[EconomyRow]:
-    """A row for each combination as it is done. Their studies have the same seeds."""
-    chosen = [(sampler, scheduler) for sampler in samplers for scheduler in schedulers]
-    experiments = [plan.with_search(*pair) for pair in chosen]  # an unknown name fails before anything is simulated
+    """Simulates every combination and yields a row when its studies are complete. All have the same seeds.
+
+    Args:
+        processes: number of studies simulated at once.
+        report: is called with a line of progress after each study.
+    Raises:
+        ConfigError: a sampler or scheduler is unknown. Nothing has been simulated then.
+    """
+    combinations = [(sampler, scheduler) for sampler in samplers for scheduler in schedulers]
+    experiments = [plan.with_search(sampler, scheduler) for sampler, scheduler in combinations]
+    seeds = range(plan.first, plan.first + plan.studies)
+
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        for (sampler, scheduler), experiment in zip(chosen, experiments, strict=True):
-            one = partial(_one, experiment, plan.table, plan.trials)
+        for (sampler, scheduler), experiment in zip(combinations, experiments, strict=True):
+            simulate_seed = partial(_simulate_seed, experiment, plan.table, plan.trials)
             courses = []
-            for course in pool.map(one, range(plan.first, plan.first + plan.studies)):
+            for course in pool.map(simulate_seed, seeds):
                 courses.append(course)
-                told(f"{sampler}, {scheduler}: {len(courses)} of {plan.studies} studies")
+                report(f"{sampler}, {scheduler}: {len(courses)} of {plan.studies} studies")
             yield summarise(sampler, scheduler, courses, plan.goal)
 
 
-def _one(experiment: Experiment, table: Table, trials: int, seed: int) -> Course:
+def _simulate_seed(experiment: Experiment, table: Table, trials: int, seed: int) -> Course:
     return simulate(experiment, table, seed=seed, trials=trials)
 
 
 def summarise(sampler: str, scheduler: str, courses: Sequence[Course], goal: float) -> EconomyRow:
-    """The row of these courses."""
+    """The row that summarises these simulated searches.
+
+    Args:
+        goal: distance from the best of the table [dB].
+    """
     cost = np.array([course.patches_to(goal) for course in courses])
     regret = np.array([course.regret[-1] if course.regret else math.nan for course in courses])
     generator = np.random.default_rng(0)
-    draws = generator.integers(0, len(courses), (_RESAMPLES, len(courses)))
+    draws = generator.integers(0, len(courses), (BOOTSTRAP_SAMPLES, len(courses)))
     medians = np.sort(np.quantile(cost[draws], 0.5, axis=1, method="inverted_cdf"))
     means = np.sort(regret[draws].mean(axis=1))
-    low, high = round(0.025 * _RESAMPLES), round(0.975 * _RESAMPLES) - 1
+    low = round(0.025 * BOOTSTRAP_SAMPLES)
+    high = round(0.975 * BOOTSTRAP_SAMPLES) - 1
+
     return EconomyRow(
         sampler=sampler,
         scheduler=scheduler,

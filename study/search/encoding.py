@@ -1,4 +1,4 @@
-"""A space as Optuna is told of it: a distribution for each dimension, values as members of it."""
+"""Translates a search space for Optuna: a distribution for each dimension, and values as members of it."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -8,13 +8,14 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from study.question.space import Choice, Dimension, Float, Grid, Int
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces every study in memory
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # at INFO it announces every study in memory
 
 
 def distribution_of(dimension: Dimension) -> BaseDistribution:
-    """How Optuna is told of a dimension.
+    """The Optuna distribution that stands for a dimension.
 
-    A Grid is searched by index, so that neighbours count as near; a Choice by index without an order.
+    A Grid becomes a range of indices, so that neighbouring values count as near. A Choice becomes a set of indices
+    without an order.
     """
     match dimension.range:
         case Float(low, high, log):
@@ -27,16 +28,16 @@ def distribution_of(dimension: Dimension) -> BaseDistribution:
             return CategoricalDistribution(list(range(len(dimension.range.values))))
 
 
-def encode_points(dimension: Dimension, value: Any) -> Any:
-    """A value as a member of its `distribution_of`."""
+def encode_value(dimension: Dimension, value: Any) -> Any:
+    """The member of `distribution_of(dimension)` that stands for a value: the value itself, or its index."""
     return value if dimension.listed is None else dimension.listed.index(value)
 
 
-def encoded(dimensions: Iterable[Dimension], point: Mapping[str, Any]) -> dict[str, Any]:
-    """A point of these dimensions, all of it encoded."""
-    return {d.label: encode_points(d, point[d.label]) for d in dimensions}
+def encode_point(dimensions: Iterable[Dimension], point: Mapping[str, Any]) -> dict[str, Any]:
+    """The encoded values of a point (label -> value) in these dimensions."""
+    return {d.label: encode_value(d, point[d.label]) for d in dimensions}
 
 
-def decode_point(dimension: Dimension, encoded: Any) -> Any:
-    """The value that a member of its `distribution_of` stands for."""
+def decode_value(dimension: Dimension, encoded: Any) -> Any:
+    """The value that a member of `distribution_of(dimension)` stands for."""
     return encoded if dimension.listed is None else dimension.listed[encoded]

@@ -1,8 +1,8 @@
-"""The parts of Optuna that Optuna does not promise to keep: two samplers that override private methods.
+"""Two samplers that override private methods of Optuna, which may change in any release.
 
-No other module of this project touches such a part; a test reads every file for it. Each class says what it leans on
-and what happens without it. An override that Optuna no longer calls would change proposals without an error. So both
-samplers notice that, and `doubts` asks both of them before a session proposes anything.
+No other module of this project uses private parts of Optuna; a test reads every file to check this. Each class states
+what it relies on and what happens without it. An override that Optuna no longer calls would change proposals without an
+error. Both samplers therefore record whether they are called, and `doubts` tests a sampler before a session proposes.
 """
 
 import warnings
@@ -19,21 +19,23 @@ from optuna.trial import FrozenTrial, create_trial
 from sr_core.errors import SuiteError
 
 STARTUP_TRIALS = 5
-"""Random trials before the sampler learns: chosen by simulation (docs/SEARCH.md)."""
+"""Number of random trials before the sampler learns, chosen by simulation (docs/SEARCH.md)."""
 
 
 class Tpe(TPESampler):
-    """Optuna's TPE, told which dimensions all trials have: it would find that out from a thousand trials each time.
+    """Optuna's TPE, which skips candidates that have already been tried.
 
-    Among its candidates it passes over points that were tried.
+    It receives the search space as an argument, because Optuna would compute it from all trials for every proposal.
 
-    Leans on: TPESampler calls `_compute_acquisition_func(samples, below, above)` to rate its candidates, and proposes
-    the one that it rates highest.
-    Without it: TPE proposes points that were tried. `propose` then asks it up to 20 times, and takes the nearest point
-    that was not tried. The study says so in a warning.
+    Relies on: TPESampler calls `_compute_acquisition_func(samples, below, above)` to rate its candidates, and proposes
+    the candidate with the highest rating.
+    Without it: TPE proposes points that have been tried. `propose` then asks it up to 20 times and takes the nearest
+    point that has not been tried. The study says so in a warning.
 
     Args:
-        tried: encoded points to pass over as long as one of the candidates is another.
+        seed: of the proposal.
+        space: distribution of each dimension that all trials have, by name.
+        tried: encoded points to skip, unless all candidates have been tried.
     """
 
     def __init__(self, seed: int, space: Mapping[str, BaseDistribution], tried: Iterable[Mapping[str, Any]]) -> None:
@@ -41,9 +43,9 @@ class Tpe(TPESampler):
         self._space = {name: d for name, d in sorted(space.items()) if not d.single()}
         self._tried = {tuple(d.to_internal_repr(point[name]) for name, d in self._space.items()) for point in tried}
         self.rated = 0
-        """How often Optuna called the override."""
+        """How many times Optuna has called the override."""
         self.ignored = False
-        """Whether Optuna proposed from its model without calling the override."""
+        """True once Optuna has made a proposal from its model without calling the override."""
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return self._space
@@ -64,26 +66,27 @@ class Tpe(TPESampler):
 
 
 class Gp(GPSampler):
-    """Optuna's GP; where what is left to try is a short list, it looks at all of it.
+    """Optuna's GP, which rates every untried point if these are few enough to list.
 
-    Leans on: GPSampler calls `_optimize_acqf(acqf, best_params)` to choose its proposal; the generator `_rng.rng`; the
-    acquisition function's `search_space.get_normalized_params` and `eval_acqf_no_grad`. Optuna's own comment at the
-    method says that it may be removed.
-    Without it: the GP climbs through the whole space and proposes points that were tried. `propose` then asks it up to
-    20 times, and takes the nearest point that was not tried. The study says so in a warning. Without the generator or
-    the parts of the acquisition function, no session begins.
+    Relies on: GPSampler calls `_optimize_acqf(acqf, best_params)` to choose its proposal; the generator `_rng.rng`; the
+    acquisition function's `search_space.get_normalized_params` and `eval_acqf_no_grad`. A comment in Optuna says that
+    the method may be removed.
+    Without it: the GP optimises over the whole space and proposes points that have been tried. `propose` then asks it
+    up to 20 times and takes the nearest point that has not been tried. The study says so in a warning. Without the
+    generator or the parts of the acquisition function, no session starts.
 
     Args:
-        untried: the encoded points left, or none to climb through the whole space.
+        seed: of the proposal.
+        untried: the encoded points that have not been tried; empty to optimise over the whole space.
     """
 
     def __init__(self, seed: int, untried: Sequence[Mapping[str, Any]]) -> None:
         super().__init__(seed=seed, n_startup_trials=STARTUP_TRIALS)
         self._untried = untried
         self.rated = 0
-        """How often Optuna called the override."""
+        """How many times Optuna has called the override."""
         self.ignored = False
-        """Whether Optuna proposed from its model without calling the override."""
+        """True once Optuna has made a proposal from its model without calling the override."""
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -97,16 +100,16 @@ class Gp(GPSampler):
         self.rated += 1
         if not self._untried:
             return super()._optimize_acqf(acqf, best_params)
-        places = self._rng.rng.permutation(len(self._untried))  # so that of equal ones any may come
-        points: Any = [self._untried[i] for i in places]
+        order = self._rng.rng.permutation(len(self._untried))  # ties are broken at random
+        points: Any = [self._untried[i] for i in order]
         rows = acqf.search_space.get_normalized_params(points, points)
         return rows[np.argmax(acqf.eval_acqf_no_grad(rows))]
 
 
 def doubts(sampler: str) -> list[str]:
-    """Returns what to warn of before this sampler proposes: that the installed Optuna ignores an override above.
+    """A warning if the installed Optuna ignores the override of this sampler, else an empty list.
 
-    Asks for one proposal in a small space. Its answer depends on nothing but the installed packages.
+    It asks for one proposal in a small space. The answer depends only on the installed packages.
 
     Raises:
         SuiteError: the sampler cannot propose with this version of Optuna.
@@ -118,23 +121,24 @@ def doubts(sampler: str) -> list[str]:
     untried: list[dict[str, Any]] = [{"x": 3, "y": 3}, {"x": 0, "y": 3}]
 
     try:
-        chosen = Gp(0, untried) if sampler == "gp" else Tpe(0, space, tried)
-        _ask(chosen, space, tried)
-    except Exception as exc:  # whatever Optuna raises, the first proposal would raise it in the middle of a session
+        tested = Gp(0, untried) if sampler == "gp" else Tpe(0, space, tried)
+        _ask(tested, space, tried)
+    except Exception as exc:  # any exception here would otherwise be raised by the first proposal of the session
         reason = " ".join(f"{type(exc).__name__}: {exc}".split())
         raise SuiteError(
             f"the sampler {sampler!r} cannot propose with Optuna {version('optuna')} ({reason}); install the version "
-            "that constraints.txt names, or give the experiment another sampler"
+            "in constraints.txt, or give the experiment another sampler"
         ) from exc
-    if not chosen.ignored:
+    if not tested.ignored:
         return []
     return [
         f"Optuna {version('optuna')} ignores what this project adds to its sampler {sampler!r}: its proposals differ "
-        "from those of the version that constraints.txt names"
+        "from those of the version in constraints.txt"
     ]
 
 
 def _ask(sampler: Tpe | Gp, space: dict[str, BaseDistribution], tried: Sequence[dict[str, Any]]) -> None:
+    """Asks the sampler for one proposal after these trials."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study = optuna.create_study(direction="maximize", sampler=sampler)

@@ -31,15 +31,15 @@ def next_step(
 ) -> Start | TrialEvent | None:
     """The event to record next, or the trial to start; None when a slot has nothing to do.
 
-    Apply the event to the state and ask again, until it is a `Start` or None. The order of choice: a half-done trial,
-    paused trials that have become hopeless, a promotion, a reference, a proposal of the sampler. After the search come
-    the end of the trials that are still paused and the replicates.
+    Apply the event to the state and call again, until the result is a `Start` or None. The order of priority: a
+    half-done trial, the end of paused trials that cannot be promoted any more, a promotion, a reference, a proposal of
+    the sampler. After the search: the end of the trials that are still paused, then the replicates.
 
     Args:
-        asked: search trials that the study shall count.
+        asked: number of search trials that the study is to count.
         now: time of the event, Unix [s].
-        running: numbers of the trials that hold a slot. A paused one among them still writes its checkpoint.
-        retries: how many lost workers a trial survives.
+        running: numbers of the trials that hold a slot. A paused trial among them is still writing its checkpoint.
+        retries: number of lost workers that a trial survives.
     """
     half_done = _first_half_done(state, running)
     if half_done is not None:
@@ -78,7 +78,7 @@ def consequence(state: StudyState, experiment: Experiment, number: int, *, now: 
 
 
 def _first_half_done(state: StudyState, running: Collection[int]) -> TrialState | None:
-    """The first trial that is neither ended nor paused and holds no slot; a new one is half done too."""
+    """The first trial that has neither ended nor paused and holds no slot. A trial that has not started counts."""
     for trial in state.trials.values():
         if not trial.ended and trial.status != "paused" and trial.number not in running:
             return trial
@@ -88,31 +88,31 @@ def _first_half_done(state: StudyState, running: Collection[int]) -> TrialState 
 def _step_of(
     state: StudyState, experiment: Experiment, trial: TrialState, now: float, retries: int
 ) -> Start | TrialEvent:
-    """The next step of a half-done trial: its start, unless a loss or a rung ends or pauses it first."""
+    """The next step of a half-done trial: its start, unless lost workers or a rung end or pause it first."""
     if len(trial.losses) > retries:
         reason = f"{len(trial.losses)} workers were lost with it, the last one: {trial.losses[-1].reason}"
         return Failed(time=now, trial=trial.number, cause="worker lost", reason=reason)
-    # A kill may have come between the validation at a rung and its consequence.
+    # The process may have been killed between the validation at a rung and its consequence.
     pending = consequence(state, experiment, trial.number, now=now) if trial.curve else None
     return pending or Start(trial.number)
 
 
 def _begun(state: StudyState) -> int:
-    """Trials of the search that are counted or may come to be."""
+    """The number of search trials that count or may still come to count."""
     return sum((t.counts or not t.ended) and not t.is_replicate for t in state.trials.values())
 
 
 def _reference(state: StudyState, experiment: Experiment, now: float) -> Proposed | None:
-    """The first reference that has not been begun."""
-    known = {trial.proposed.name for trial in state.trials.values() if trial.is_reference}
+    """The proposal of the first reference that has no trial yet; None if all have one."""
+    begun = {trial.proposed.name for trial in state.trials.values() if trial.is_reference}
     for name, config in experiment.references.items():
-        if name not in known:
+        if name not in begun:
             return _proposed(state, config, now, role="reference", name=name)
     return None
 
 
 def _proposal(state: StudyState, experiment: Experiment, now: float) -> Proposed | None:
-    """What the sampler proposes; None when every configuration of the space has been tried."""
+    """The sampler's proposal; None if every configuration of the space has been tried."""
     point = propose(state, experiment, len(state.trials))
     if point is None:
         return None
@@ -123,7 +123,7 @@ def _proposal(state: StudyState, experiment: Experiment, now: float) -> Proposed
 def _after_the_search(
     state: StudyState, experiment: Experiment, now: float, running: Collection[int]
 ) -> TrialEvent | None:
-    """The end of a trial that is still paused, else the next replicate; None after all of them."""
+    """The end of a trial that is still paused, else the next replicate; None if there is nothing to do now."""
     paused = [trial.number for trial in state.trials.values() if trial.status == "paused"]
     if any(number in running for number in paused):
         return None
@@ -155,9 +155,9 @@ def _proposed(
     of: int | None = None,
     replicate: int = 0,
 ) -> Proposed:
-    """A new trial, with the next number."""
+    """The proposal of a new trial, with the next number."""
     assert state.opened is not None
-    # One seed for all: every search trial starts from the same weights and sees the same patches (contract 1).
+    # All search trials share one seed: they start from the same weights and see the same patches (promise 1).
     config = replace(config, seed=trial_seed(state.opened.seed, replicate))
     return Proposed(
         time=now,
@@ -173,6 +173,7 @@ def _proposed(
 
 
 def _pruned(state: StudyState, experiment: Experiment, number: int, now: float) -> Pruned:
+    """The end of a trial at the rung that it has reached."""
     trial = state.trials[number]
     reason = (
         f"{trial.score:.2f} dB after {trial.patches} patches is not among the best "

@@ -1,4 +1,4 @@
-"""Who is trained again after the search, and with which seeds: pure functions of the study's state."""
+"""Which settings are retrained after the search, and with which seeds: pure functions of the study's state."""
 
 from dataclasses import dataclass
 
@@ -9,38 +9,44 @@ from study.record.state import StudyState, TrialState
 
 @dataclass(frozen=True, slots=True)
 class Replicate:
-    """One re-training that is due."""
+    """A replicate that is due: one retraining of a setting with a fresh seed."""
 
     of: TrialState
+    """The trial that is trained again."""
     number: int
-    """Of the seed, from 1."""
+    """Number of the seed, from 1."""
     name: str
-    """The reference's, or `finalist k` with its place in the search."""
+    """Name of the reference, or `finalist k` with k its rank in the search."""
 
 
 def trial_seed(study_seed: int, replicate: int = 0) -> int:
-    """The seed of every trial of the search (0), or of the replicates of that number: the same for all finalists."""
+    """The seed of every trial of the search (`replicate` 0), or of all replicates with that number.
+
+    All settings share it, so differences between them are paired.
+    """
     return child_seed(study_seed, "replicate", replicate) if replicate else child_seed(study_seed, "trial")
 
 
 def finalists(state: StudyState) -> dict[str, TrialState]:
-    """The candidates of the search and the references that finished, by the name that their replicates have.
+    """The settings to retrain: the first of the ranking and the finished references, by the name of their replicates.
 
-    They are fixed by the search's ranking alone; no replicate is looked at.
+    The ranking of the search alone decides, not the scores of replicates.
     """
     named = {f"finalist {place}": trial for place, trial in enumerate(state.candidates(), start=1)}
     return named | {t.proposed.name: t for t in state.trials.values() if t.is_reference and t.status == "finished"}
 
 
 def due(state: StudyState, experiment: Experiment) -> Replicate | None:
-    """The next replicate, once the search has ended; None when every finalist has been trained with every seed.
+    """The next replicate after the search; None if every setting has been trained with every seed.
 
-    Seed by seed: whoever stops early has the same seeds of all. A replicate that failed is not repeated, for it would
-    fail again. Without a candidate there is nothing to judge.
+    All settings are trained with one seed before the next, so a study that stops early has the same seeds of all.
+    A failed replicate is not repeated because it would fail again. Without a candidate nothing is due.
     """
-    named = finalists(state) if state.candidates() else {}
+    if not state.candidates():
+        return None
+    settings = finalists(state)
     for number in range(1, experiment.replicates + 1):
-        for name, trial in named.items():
+        for name, trial in settings.items():
             if number not in state.replicates_of(trial.number):
                 return Replicate(trial, number, name)
     return None

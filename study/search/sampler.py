@@ -1,7 +1,7 @@
-"""The next configuration: a pure function of study seed, trial number and history (contract 2).
+"""The next configuration: a pure function of study seed, trial number and history (promise 2).
 
-Optuna's samplers see a study in memory that is built anew from the state for each proposal and are seeded anew, so
-a proposal does not depend on which process asked before.
+For each proposal, Optuna's samplers get a new seed and a new study in memory, built from the state. A proposal
+therefore does not depend on which process made the proposals before it.
 """
 
 import itertools
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-import scipy  # its modules are loaded when they are first used
+import scipy  # loads its modules when they are first used
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -25,105 +25,125 @@ from study.record.course import course_of
 from study.record.state import OBJECTIVE, StudyState
 from study.record.state import TrialState as Trial
 from study.search import optuna_private
-from study.search.cells import LISTED, CellPoint, Cells, Key, digits
-from study.search.encoding import decode_point, distribution_of, encoded
+from study.search.cells import MAX_LISTED, CellPoint, Cells, Key, digits
+from study.search.encoding import decode_value, distribution_of, encode_point
 
-_RETRIES = 20
-_GP_LEARNS_FROM = 100
-"""Trials that the GP is fitted to: its time grows with their cube, 0.2 s for 50, 0.4 s for 100, 8 s for 1,000."""
-_SHORT = 20_000
-"""Configurations of which the GP can look at all."""
-_BLOCK, _BLOCKS = 256, 64
-"""Points of a sequence looked at together, and how often."""
+MAX_ATTEMPTS = 20
+"""After this number of repeated proposals, the nearest untried configuration is taken."""
+MAX_GP_TRIALS = 100
+"""The GP is fitted to at most this number of trials. Its time grows with their cube: 0.4 s for 100, 8 s for 1,000."""
+MAX_GP_CONFIGURATIONS = 20_000
+"""Up to this number of configurations in the space, the GP rates every untried one."""
+SOBOL_BLOCK_POINTS = 256
+MAX_SOBOL_BLOCKS = 64
+"""A Sobol' sequence is read in blocks of SOBOL_BLOCK_POINTS; in a finite space at most this number of blocks."""
 
 
 def propose(state: StudyState, experiment: Experiment, number: int) -> CellPoint | None:
-    """The point of the space that search trial `number` shall try; None when every one has been tried.
+    """The point of the space that search trial `number` tries; None if every point has been tried.
 
-    A proposal that repeats a known configuration is asked again with a seed of its own, then replaced by the unseen
-    configuration that differs from it in the fewest dimensions.
+    If the sampler proposes a configuration that has been tried, it is asked again with another seed. After MAX_ATTEMPTS
+    repeats, the untried configuration that differs from the proposal in the fewest dimensions is taken.
     """
     if experiment.sampler == "replay":
         assert experiment.replay is not None
         return course_of(experiment.replay).point(number, experiment.space, experiment.base)
     assert state.opened is not None
+    study_seed = state.opened.seed
     space = experiment.space
     history = _history(state, experiment)
-    known = {_key(space, point) for _, point in history}
-    arm = _arm(space, state, number, known)
+    tried = {_key(space, point) for _, point in history}
+    arm = _arm(space, state, number, tried)
     if arm is None:
         return None
-    within = [(trial, point) for trial, point in history if arm.items() <= point.items()]
+
     free = tuple(d for d in space.dimensions if d.label not in arm)
     if experiment.sampler in ("qmc", "grid"):
-        return _first_unseen(space, arm, free, known, experiment.sampler, child_seed(state.opened.seed, "sequence"))
-    sampled = _Sampled(free, experiment, within, _untried(space, arm, known) if experiment.sampler == "gp" else [])
-    for attempt in range(_RETRIES):
-        point = arm | sampled.ask(child_seed(state.opened.seed, "proposal", number, attempt))
-        if _key(space, point) not in known:
+        return _first_untried(space, arm, free, tried, experiment.sampler, child_seed(study_seed, "sequence"))
+
+    history_of_arm = [(trial, point) for trial, point in history if arm.items() <= point.items()]
+    untried = _untried(space, arm, tried) if experiment.sampler == "gp" else []
+    sampler = _StudyForSampler(free, experiment, history_of_arm, untried)
+    for attempt in range(MAX_ATTEMPTS):
+        point = arm | sampler.ask(child_seed(study_seed, "proposal", number, attempt))
+        if _key(space, point) not in tried:
             return point
-    if space.size is None:  # among real numbers a repeat is an accident, and there is no list to choose from
+    if space.size is None:  # among real numbers a repeat is accidental, and no list of untried points exists
         return point
-    return _nearest_unseen(space, arm, point, known, child_seed(state.opened.seed, "proposal", number, "nearest"))
+    return _nearest_untried(space, arm, point, tried, child_seed(study_seed, "proposal", number, "nearest"))
 
 
-def _first_unseen(
-    space: Space, arm: CellPoint, free: tuple[Dimension, ...], known: set[Key], name: str, seed: int
+def _first_untried(
+    space: Space, arm: CellPoint, free: tuple[Dimension, ...], tried: set[Key], name: str, seed: int
 ) -> CellPoint:
-    """The first point of a sequence fixed by the seed that is not known.
+    """The first untried point of a sequence that the seed determines.
 
-    qmc: a scrambled Sobol' sequence (Owen 1998), read in blocks. grid: every cell, in an order that makes any part of
-    it a fair sample. Where the space is a list, each of the sequence's blocks brings new cells; should none for long,
-    a cell of the list does.
+    `qmc` reads a scrambled Sobol' sequence (Owen 1998) in blocks. `grid` takes every cell, in an order that makes any
+    part of it a fair sample. In a finite space the Sobol' sequence may repeat cells for a long time; then `qmc`, too,
+    takes the next cell of the grid.
     """
     if name == "qmc":
         for point in _sobol(space, arm, free, seed):
-            if _key(space, point) not in known:
+            if _key(space, point) not in tried:
                 return point
-    return next(cell for cell in Cells(space, arm).in_order(seed) if _key(space, cell) not in known)
+    return next(cell for cell in Cells(space, arm).in_order(seed) if _key(space, cell) not in tried)
 
 
 def _sobol(space: Space, arm: CellPoint, free: tuple[Dimension, ...], seed: int) -> Iterator[CellPoint]:
-    """Points of a Sobol' sequence; without an end among real numbers, where no list could take its place."""
+    """Points of a Sobol' sequence: endless for a space of real numbers, MAX_SOBOL_BLOCKS blocks for a finite space."""
     if not free:
         return
     sequence = scipy.stats.qmc.Sobol(len(free), scramble=True, rng=np.random.default_rng(seed))
-    for _ in range(_BLOCKS) if space.size is not None else itertools.count():
-        for place in sequence.random(_BLOCK):
-            yield arm | {d.label: _at(d, u) for d, u in zip(free, place.tolist(), strict=True)}
+    for _ in range(MAX_SOBOL_BLOCKS) if space.size is not None else itertools.count():
+        for fractions in sequence.random(SOBOL_BLOCK_POINTS):
+            yield arm | {d.label: _at(d, u) for d, u in zip(free, fractions.tolist(), strict=True)}
 
 
 def _at(dimension: Dimension, u: float) -> Any:
-    """The value at a fraction 0 <= u < 1 of a dimension's range, equal parts for equal shares."""
+    """The value at a fraction `u` of a dimension's range, 0 <= u < 1. Equal fractions cover equal parts."""
     match dimension.range:
         case Float(low, high, log):
-            a, b = (math.log(low), math.log(high)) if log else (low, high)
-            found = a + u * (b - a)
-            return min(high, max(low, math.exp(found) if log else found))
+            start, end = (math.log(low), math.log(high)) if log else (low, high)
+            place = start + u * (end - start)
+            return min(high, max(low, math.exp(place) if log else place))
         case Int(low, high, log):
             if log:
-                a, b = math.log(low - 0.5), math.log(high + 0.5)
-                return min(high, max(low, round(math.exp(a + u * (b - a)))))
+                start = math.log(low - 0.5)
+                end = math.log(high + 0.5)
+                return min(high, max(low, round(math.exp(start + u * (end - start)))))
             return low + int(u * (high - low + 1))
         case Choice() | Grid():
             return dimension.range.values[int(u * len(dimension.range.values))]
 
 
 def _history(state: StudyState, experiment: Experiment) -> list[tuple[Trial, CellPoint]]:
-    """Every trial that stands in the space, references among them where they do, with its point."""
+    """Every trial whose configuration lies in the space, with its point.
+
+    References are included if they lie in the space. Replicates are not: they repeat other trials.
+    """
     base = experiment.base.dotted()
-    trials = (t for t in state.trials.values() if not t.is_replicate)  # those are no configurations of their own
-    located = ((t, experiment.space.locate(_dotted(t, base), base)) for t in trials)
-    return [(trial, point) for trial, point in located if point is not None]
+    history = []
+    for trial in state.trials.values():
+        if trial.is_replicate:
+            continue
+        point = experiment.space.locate(_dotted(trial, base), base)
+        if point is not None:
+            history.append((trial, point))
+    return history
 
 
 def _dotted(trial: Trial, base: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A trial's config; that of a search trial is the base but for what was swept."""
-    return {**base, **trial.proposed.values} if trial.proposed.role == "search" else trial.config.dotted()
+    """A trial's configuration by dotted name. A search trial differs from the base only in the swept values."""
+    if trial.proposed.role == "search":
+        return {**base, **trial.proposed.values}
+    return trial.config.dotted()
 
 
-def _arm(space: Space, state: StudyState, number: int, known: set[Key]) -> CellPoint | None:
-    """The scientific choices of this trial: arms take turns, those with nothing left untried are passed over."""
+def _arm(space: Space, state: StudyState, number: int, tried: set[Key]) -> CellPoint | None:
+    """The scientific choices of this trial; None if every configuration has been tried.
+
+    The arms take turns. An arm without untried configurations is skipped.
+    """
     choices = [d for d in space.dimensions if d.role == "scientific" and d.listed is not None]
     sizes = [len(d.values) for d in choices]
     count = math.prod(sizes)
@@ -131,27 +151,32 @@ def _arm(space: Space, state: StudyState, number: int, known: set[Key]) -> CellP
     def arm(place: int) -> CellPoint:
         return {d.label: d.values[i] for d, i in zip(choices, digits(place, sizes), strict=True)}
 
-    first = sum(t.is_reference for t in state.trials.values())
-    turn = (number - first) % count
+    references = sum(t.is_reference for t in state.trials.values())
+    turn = (number - references) % count
     if space.size is None:
         return arm(turn)
+
     places = [space.dimensions.index(d) for d in choices]
-    tried = Counter(tuple(key[i] for i in places) for key in known)
-    per_arm = space.size // count
-    turns = (arm((turn + later) % count) for later in range(count))
-    return next((found for found in turns if tried[tuple(found.values())] < per_arm), None)
+    tried_by_arm = Counter(tuple(key[i] for i in places) for key in tried)
+    size_of_arm = space.size // count
+    for later in range(count):
+        candidate = arm((turn + later) % count)
+        if tried_by_arm[tuple(candidate.values())] < size_of_arm:
+            return candidate
+    return None
 
 
 def _key(space: Space, point: Mapping[str, Any]) -> Key:
     return tuple(point[d.label] for d in space.dimensions)
 
 
-class _Sampled:
-    """The history as Optuna's samplers see it, built once however often they are asked.
+class _StudyForSampler:
+    """The history as a study for Optuna's samplers. It is built once and can be asked several times.
 
     Args:
-        free: the dimensions that are asked for.
-        untried: what is left of them, where that is a short list.
+        free: the dimensions to propose values for.
+        history: the trials of the arm, with their points.
+        untried: the untried points of the arm if these are few enough to list, else empty.
     """
 
     def __init__(
@@ -161,27 +186,31 @@ class _Sampled:
         history: Sequence[tuple[Trial, CellPoint]],
         untried: Sequence[CellPoint],
     ) -> None:
-        self._free, self._experiment = free, experiment
-        self._tried = [encoded(free, point) for _, point in history] if experiment.space.size is not None else []
-        self._untried = [encoded(free, point) for point in untried]
+        self._free = free
+        self._experiment = experiment
+        self._tried: list[dict[str, Any]] = []
+        if experiment.space.size is not None:
+            self._tried = [encode_point(free, point) for _, point in history]
+        self._untried = [encode_point(free, point) for point in untried]
         self._distributions = {d.label: distribution_of(d) for d in free}
         self._study = optuna.create_study(direction="maximize")
-        learns = ("finished", "pruned", "paused") if experiment.sampler == "gp" else ("finished",)
+
+        completed = ("finished", "pruned", "paused") if experiment.sampler == "gp" else ("finished",)
         learned = history if experiment.sampler != "random" else []
         if experiment.sampler == "gp":
-            learned = _telling(learned, learns)
-        trials = [_frozen(trial, point, free, self._distributions, learns) for trial, point in learned]
+            learned = _most_informative(learned, completed)
+        trials = [_frozen(trial, point, free, self._distributions, completed) for trial, point in learned]
         self._study.add_trials(trials)
-        self._known = any(trial.state is not TrialState.FAIL for trial in trials)
+        self._has_trials = any(trial.state is not TrialState.FAIL for trial in trials)
 
     def ask(self, seed: int) -> CellPoint:
-        """One suggestion; it leaves no trace that another would see, for samplers pass over failed trials."""
+        """One suggestion. It does not influence later ones, because samplers ignore failed trials."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self._study.sampler = self._sampler(seed % 2**32)  # what NumPy's RandomState takes
-        asked = self._study.ask(self._distributions)
-        self._study.tell(asked, state=TrialState.FAIL)
-        return {d.label: decode_point(d, asked.params[d.label]) for d in self._free}
+            self._study.sampler = self._sampler(seed % 2**32)  # NumPy's RandomState takes 32 bits
+        suggestion = self._study.ask(self._distributions)
+        self._study.tell(suggestion, state=TrialState.FAIL)
+        return {d.label: decode_value(d, suggestion.params[d.label]) for d in self._free}
 
     def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
         match self._experiment.sampler:
@@ -190,22 +219,27 @@ class _Sampled:
             case "gp":
                 return optuna_private.Gp(seed, self._untried)
             case _:
-                return optuna_private.Tpe(seed, self._distributions if self._known else {}, self._tried)
+                return optuna_private.Tpe(seed, self._distributions if self._has_trials else {}, self._tried)
 
 
-def _telling(history: Sequence[tuple[Trial, CellPoint]], learns: Sequence[str]) -> list[tuple[Trial, CellPoint]]:
-    """What a GP is told of a long history: its best half, and from the rest as many, evenly over the numbers.
+def _most_informative(
+    history: Sequence[tuple[Trial, CellPoint]], completed: Sequence[str]
+) -> list[tuple[Trial, CellPoint]]:
+    """The part of a long history that a GP is fitted to: at most MAX_GP_TRIALS trials with a score.
 
-    The best say where the optimum is, the others keep it away from what is known to be worse. Trials under way stay.
+    One half are the best trials, which show where the optimum is. The other half are spread evenly over the rest, which
+    shows what is worse. Trials that are still running all stay.
     """
-    scored = [i for i, (trial, _) in enumerate(history) if trial.status in learns and trial.score is not None]
-    if len(scored) <= _GP_LEARNS_FROM:
+    scored = [i for i, (trial, _) in enumerate(history) if trial.status in completed and trial.score is not None]
+    if len(scored) <= MAX_GP_TRIALS:
         return list(history)
-    best = sorted(scored, key=lambda i: -(history[i][0].score or 0.0))[: _GP_LEARNS_FROM // 2]
+
+    best = sorted(scored, key=lambda i: -(history[i][0].score or 0.0))[: MAX_GP_TRIALS // 2]
     rest = sorted(set(scored) - set(best))
-    more = _GP_LEARNS_FROM - len(best)
-    dropped = set(scored) - {*best, *(rest[i * len(rest) // more] for i in range(more))}
-    return [both for i, both in enumerate(history) if i not in dropped]
+    count = MAX_GP_TRIALS - len(best)
+    spread = [rest[i * len(rest) // count] for i in range(count)]
+    dropped = set(scored) - {*best, *spread}
+    return [entry for i, entry in enumerate(history) if i not in dropped]
 
 
 def _frozen(
@@ -213,37 +247,38 @@ def _frozen(
     point: CellPoint,
     free: tuple[Dimension, ...],
     distributions: dict[str, BaseDistribution],
-    complete: Sequence[str],
+    completed: Sequence[str],
 ) -> FrozenTrial:
-    """A trial as Optuna sees it.
+    """A trial as an Optuna trial.
 
     Args:
-        complete: statuses shown as completed with their last score. Optuna's GP knows no pruned trials and would
-            propose them again; with the score of the rung where they ended, less than they would have come to, it
-            learns to stay away.
+        completed: statuses that Optuna sees as complete, with the last score as value. Optuna's GP ignores pruned
+            trials and would propose them again. The score at the rung where they ended is lower than their final score
+            would have been, so the GP learns to avoid them.
     """
-    status = {"pruned": TrialState.PRUNED, "paused": TrialState.PRUNED, "failed": TrialState.FAIL}
+    states = {"pruned": TrialState.PRUNED, "paused": TrialState.PRUNED, "failed": TrialState.FAIL}
+    is_complete = trial.status in completed
     return create_trial(
-        state=TrialState.COMPLETE if trial.status in complete else status.get(trial.status, TrialState.RUNNING),
-        value=trial.score if trial.status in complete else None,
-        params=encoded(free, point),
+        state=TrialState.COMPLETE if is_complete else states.get(trial.status, TrialState.RUNNING),
+        value=trial.score if is_complete else None,
+        params=encode_point(free, point),
         distributions=distributions,
         intermediate_values={p.patches: p.scores[OBJECTIVE] for p in trial.curve},
     )
 
 
-def _untried(space: Space, arm: CellPoint, known: set[Key]) -> list[CellPoint]:
-    """What this arm has left, where the space is a list short enough to look at all of it."""
-    if space.size is None or space.size > _SHORT:
+def _untried(space: Space, arm: CellPoint, tried: set[Key]) -> list[CellPoint]:
+    """The untried configurations of an arm; empty if the space has more than MAX_GP_CONFIGURATIONS."""
+    if space.size is None or space.size > MAX_GP_CONFIGURATIONS:
         return []
-    return Cells(space, arm).unseen(known)
+    return Cells(space, arm).untried(tried)
 
 
-def _nearest_unseen(space: Space, arm: CellPoint, point: CellPoint, known: set[Key], seed: int) -> CellPoint:
-    """The untried configuration of this arm that differs from `point` in the fewest dimensions; ties by seed."""
+def _nearest_untried(space: Space, arm: CellPoint, point: CellPoint, tried: set[Key], seed: int) -> CellPoint:
+    """The untried configuration of an arm that differs from `point` in the fewest dimensions; the seed breaks ties."""
     cells = Cells(space, arm)
-    if cells.size > LISTED:
-        return next(cell for cell in cells.nearest_first(point, seed) if _key(space, cell) not in known)
-    unseen = cells.unseen(known)
-    random.Random(seed).shuffle(unseen)
-    return min(unseen, key=lambda cell: sum(cell[label] != point[label] for label in point))
+    if cells.size > MAX_LISTED:
+        return next(cell for cell in cells.nearest_first(point, seed) if _key(space, cell) not in tried)
+    untried = cells.untried(tried)
+    random.Random(seed).shuffle(untried)
+    return min(untried, key=lambda cell: sum(cell[label] != point[label] for label in point))

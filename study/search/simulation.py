@@ -1,8 +1,9 @@
-"""Searches replayed on recorded learning curves: the real sampler and scheduler, no training.
+"""Searches simulated on recorded learning curves: the real sampler and scheduler, without training.
 
-A simulated study has one slot. Its curves are those of a table that holds every configuration of the space, or, where
-a study tried only some, of a family fitted to them: at each patch count a sum of one effect for each value of each
-dimension (ridge regression), plus the whole residual curve of one recorded trial, drawn for each configuration.
+A simulated study has one slot. Its curves come from a table that holds every configuration of the space. If the
+recorded study tried only some of them, a model is fitted to its curves. Its prediction at each patch count is a sum of
+one effect for each value of each dimension (ridge regression), plus the residual curve of a recorded trial, drawn at
+random for each configuration.
 """
 
 import csv
@@ -23,41 +24,42 @@ from study.record.state import OBJECTIVE, StudyState, TrialState
 from study.search.policy import Start, consequence, next_step
 
 Curve = tuple[float, ...]
-"""Objective [dB] at each validation, the last one at the full budget."""
-_RIDGE = 1.0
+"""Objective [dB] at each validation; the last validation is at the full budget."""
+RIDGE_PENALTY = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Recorded curves of one budget, validated every so many patches."""
+    """Recorded curves that share one budget and one interval between validations."""
 
     names: tuple[str, ...]
-    """Dotted names of what was swept."""
+    """Dotted names of the swept hyperparameters."""
     every: int
     """Patches between two validations."""
     curves: Mapping[int, Mapping[tuple[str, ...], Curve]]
-    """By study seed, then by the values of `names` as text."""
+    """The curves by study seed, then by the values of `names` as text."""
 
     def key(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """The key of a configuration in `curves`, from its values by dotted name."""
         return tuple(text(values[name]) for name in self.names)
 
     @property
     def truth(self) -> dict[tuple[str, ...], float]:
-        """Full-budget score of each configuration, the mean over seeds [dB]."""
-        keys = set.intersection(*(set(of_seed) for of_seed in self.curves.values()))
-        return {key: float(np.mean([c[key][-1] for c in self.curves.values()])) for key in keys}
+        """Full-budget score of each configuration that has a curve for every seed: the mean over seeds [dB]."""
+        keys = set.intersection(*(set(curves) for curves in self.curves.values()))
+        return {key: float(np.mean([curves[key][-1] for curves in self.curves.values()])) for key in keys}
 
 
 def text(value: Any) -> str:
-    """A value as it stands in a table."""
+    """A value as a table writes it."""
     return f"{float(value):g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
 def record(states: Iterable[StudyState]) -> Table:
-    """The curves of the search trials that finished, of studies that differ in their seed alone.
+    """A table of the finished search trials of studies that differ only in their seed.
 
     Raises:
-        SuiteError: a study has none, or they were validated at other patch counts.
+        SuiteError: a study has no finished search trial, or trials were validated at different patch counts.
     """
     names: tuple[str, ...] = ()
     curves: dict[int, dict[tuple[str, ...], Curve]] = {}
@@ -67,10 +69,10 @@ def record(states: Iterable[StudyState]) -> Table:
         if state.opened is None or not finished:
             raise SuiteError("a study without a finished search trial has no curves to replay")
         names = tuple(n for d in state.opened.question["space"].values() for n in d["names"])
-        of_seed = curves.setdefault(state.opened.seed, {})
+        seed_curves = curves.setdefault(state.opened.seed, {})
         for trial in finished:
             key = tuple(text(trial.proposed.values[name]) for name in names)
-            of_seed[key] = tuple(p.scores[OBJECTIVE] for p in trial.curve)
+            seed_curves[key] = tuple(p.scores[OBJECTIVE] for p in trial.curve)
             counts.add(tuple(p.patches for p in trial.curve))
     if len(counts) != 1:
         raise SuiteError(f"curves with validations at different patch counts cannot be replayed: {sorted(counts)[:2]}")
@@ -78,19 +80,25 @@ def record(states: Iterable[StudyState]) -> Table:
 
 
 def write(table: Table) -> str:
-    """The table as CSV: seed, the swept values, then the score [dB] after so many patches."""
-    length = len(next(iter(next(iter(table.curves.values())).values())))
-    header = ["seed", *table.names, *(str(table.every * (i + 1)) for i in range(length))]
-    rows = [
-        ",".join([str(seed), *key, *(f"{score:.4f}" for score in curve)])
-        for seed, of_seed in table.curves.items()
-        for key, curve in sorted(of_seed.items())
-    ]
-    return "\n".join([",".join(header), *rows]) + "\n"
+    """The table as CSV. The columns: seed, the swept values, then the score [dB] at each validation.
+
+    The header of a score column is the number of patches.
+    """
+    validations = len(next(iter(next(iter(table.curves.values())).values())))
+    header = ["seed", *table.names, *(str(table.every * (i + 1)) for i in range(validations))]
+    lines = [",".join(header)]
+    for seed, seed_curves in table.curves.items():
+        for key, curve in sorted(seed_curves.items()):
+            lines.append(",".join([str(seed), *key, *(f"{score:.4f}" for score in curve)]))
+    return "\n".join(lines) + "\n"
 
 
 def read(path: Path) -> Table:
-    """The table that `write` wrote. Raises SuiteError where it is none."""
+    """Reads a table that `write` wrote.
+
+    Raises:
+        SuiteError: the file cannot be read, or it is not such a table.
+    """
     try:
         header, *rows = list(csv.reader(path.read_text("utf-8").splitlines()))
         width = next(i for i, name in enumerate(header) if name.isdecimal())
@@ -99,63 +107,79 @@ def read(path: Path) -> Table:
             curves.setdefault(int(row[0]), {})[tuple(row[1:width])] = tuple(map(float, row[width:]))
         return Table(tuple(header[1:width]), int(header[width]), curves)
     except (OSError, ValueError, StopIteration) as exc:
-        raise SuiteError(f"{path}: expected a table of curves as `study.simulate --record` writes it ({exc})") from exc
+        raise SuiteError(f"{path}: expected a table of curves written by `study.simulate --record` ({exc})") from exc
 
 
 def complete(table: Table, space: Space) -> Table:
-    """The table itself if it holds the whole space, else the family fitted to it, for every configuration.
+    """A table with a curve for every configuration of the space.
 
+    Returns:
+        The given table if it is complete. Otherwise missing curves are drawn from a model fitted to the recorded ones.
     Raises:
-        SuiteError: the table is of another space, or the space has no list of configurations.
+        SuiteError: the table belongs to another space, or the space is not finite.
     """
     if set(table.names) != set(space.names):
         raise SuiteError(
-            f"curves over {', '.join(table.names)} cannot stand for a space of {', '.join(space.names)}; "
+            f"curves over {', '.join(table.names)} cannot be used for a space of {', '.join(space.names)}; "
             "give the --experiment that they were recorded with"
         )
     cells = [table.key(space.settings(cell)) for cell in space.cells()] if space.size is not None else []
     if not cells:
-        raise SuiteError("only a space of listed values can be simulated")
-    if all(of_seed.keys() >= set(cells) for of_seed in table.curves.values()):
+        raise SuiteError("only a finite space can be simulated; replace its ranges of real numbers (Float) by a Grid")
+    if all(curves.keys() >= set(cells) for curves in table.curves.values()):
         return table
-    return replace(table, curves={seed: _family(of_seed, cells, seed) for seed, of_seed in table.curves.items()})
+    return replace(table, curves={seed: _fitted(curves, cells, seed) for seed, curves in table.curves.items()})
 
 
-def _family(known: Mapping[tuple[str, ...], Curve], cells: Sequence[tuple[str, ...]], seed: int) -> dict[Any, Curve]:
+def _fitted(
+    recorded: Mapping[tuple[str, ...], Curve], cells: Sequence[tuple[str, ...]], seed: int
+) -> dict[tuple[str, ...], Curve]:
+    """A curve for every cell: the recorded one, or one drawn from the model fitted to the recorded curves."""
     columns = sorted({(i, value) for cell in cells for i, value in enumerate(cell)})
 
-    def rows(keys: Iterable[tuple[str, ...]]) -> NDArray[np.float64]:
+    def one_hot(keys: Iterable[tuple[str, ...]]) -> NDArray[np.float64]:
         return np.array([[float(key[i] == value) for i, value in columns] for key in keys])
 
-    scores = np.array(list(known.values()))
-    x, mean = rows(known), scores.mean(axis=0)
-    effects = np.linalg.solve(x.T @ x + _RIDGE * np.eye(len(columns)), x.T @ (scores - mean))
+    scores = np.array(list(recorded.values()))  # (trials, validations)
+    mean = scores.mean(axis=0)
+    x = one_hot(recorded)
+    effects = np.linalg.solve(x.T @ x + RIDGE_PENALTY * np.eye(len(columns)), x.T @ (scores - mean))
     residuals = scores - mean - x @ effects
+
     drawn = [child_seed(seed, "residual", *cell) % len(residuals) for cell in cells]
-    fitted = mean + rows(cells) @ effects + residuals[drawn]
-    return {cell: known.get(cell, tuple(curve)) for cell, curve in zip(cells, fitted.tolist(), strict=True)}
+    curves = mean + one_hot(cells) @ effects + residuals[drawn]
+    return {cell: recorded.get(cell, tuple(curve)) for cell, curve in zip(cells, curves.tolist(), strict=True)}
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """How a simulated search went."""
+    """The course of a simulated search: one entry for each trial that reached the full budget."""
 
     spent: tuple[int, ...]
-    """Patches trained when each full-budget score came."""
+    """Patches trained so far, over all trials."""
     regret: tuple[float, ...]
-    """How far the configuration that looks best then is below the table's best [dB, mean over seeds]."""
-    found: tuple[float, ...]
-    """How far the best configuration that has its full-budget score is below it."""
+    """Gap between the true score of the configuration that looks best so far and the best of the table [dB]."""
+    gap: tuple[float, ...]
+    """Gap between the truly best configuration so far and the best of the table [dB]."""
     trials: int
-    """Begun."""
+    """Number of trials that started."""
 
     def patches_to(self, goal: float) -> float:
-        """Patches until a configuration within `goal` dB of the best has its full-budget score; inf if none has."""
-        return next((float(s) for s, gap in zip(self.spent, self.found, strict=True) if gap <= goal), float("inf"))
+        """Patches until a configuration within `goal` dB of the best has reached the full budget; inf if none has."""
+        for patches, gap in zip(self.spent, self.gap, strict=True):
+            if gap <= goal:
+                return float(patches)
+        return float("inf")
 
 
 def simulate(experiment: Experiment, table: Table, *, seed: int, trials: int, goal: float = -1.0) -> Course:
-    """One search of that many trials on the curves of one of the table's seeds; ends early at the goal [dB]."""
+    """Simulates one search on the curves of one of the table's seeds.
+
+    Args:
+        seed: of the study; it also selects the curves.
+        trials: number of trials of the search.
+        goal: the search ends early when `Course.gap` is at most this [dB]; a negative goal is never reached.
+    """
     truth = table.truth
     best = max(truth.values())
     curves = table.curves[sorted(table.curves)[seed % len(table.curves)]]
@@ -164,20 +188,23 @@ def simulate(experiment: Experiment, table: Table, *, seed: int, trials: int, go
         return curves[table.key(trial.proposed.values)][patches // table.every - 1]
 
     budget = table.every * len(next(iter(curves.values())))
-    spent, regret, found = list[int](), list[float](), list[float]()
-    seen: dict[tuple[str, ...], float] = {}
+    spent: list[int] = []
+    regret: list[float] = []
+    gaps: list[float] = []
+    scores: dict[tuple[str, ...], float] = {}
     state = StudyState()
     for state, number in search(experiment, score, seed=seed, trials=trials, every=table.every, budget=budget):
         if state.trials[number].status != "finished":
             continue
         key = table.key(state.trials[number].proposed.values)
-        seen[key] = curves[key][-1]
+        scores[key] = curves[key][-1]
+        looks_best = max(scores, key=scores.__getitem__)
         spent.append(patches_trained(state))
-        regret.append(best - truth[max(seen, key=seen.__getitem__)])
-        found.append(best - max(truth[k] for k in seen))
-        if found[-1] <= goal:
+        regret.append(best - truth[looks_best])
+        gaps.append(best - max(truth[tried] for tried in scores))
+        if gaps[-1] <= goal:
             break
-    return Course(tuple(spent), tuple(regret), tuple(found), len(state.trials))
+    return Course(tuple(spent), tuple(regret), tuple(gaps), len(state.trials))
 
 
 def search(
@@ -189,12 +216,14 @@ def search(
     every: int,
     budget: int,
 ) -> Iterator[tuple[StudyState, int]]:
-    """A search with one slot, without references and replicates: the state whenever a trial leaves the slot.
+    """Runs a search with one slot, without references and replicates, and yields whenever a trial leaves the slot.
 
     Args:
-        score: gives a trial's objective [dB] after so many patches.
+        score: returns the objective [dB] of a trial after a number of patches.
+        seed: of the study.
+        trials: number of trials of the search.
         every: patches between two validations.
-
+        budget: patches of a full training.
     Yields:
         The state, and the number of the trial that has just ended or paused.
     """
@@ -219,7 +248,7 @@ def _trained(
     every: int,
     budget: int,
 ) -> StudyState:
-    """The state once a trial has come to its end or to a rung where it does not continue."""
+    """The state after a trial has finished, or has paused or stopped at a rung."""
     for patches in range(state.trials[number].patches + every, budget + 1, every):
         scores = {OBJECTIVE: score(state.trials[number], patches)}
         validated = ev.Validated(time=0.0, trial=number, patches=patches, scores=scores, loss=0.0, learning_rate=0.0)
@@ -234,5 +263,5 @@ def _trained(
 
 
 def patches_trained(state: StudyState) -> int:
-    """Of all trials together."""
+    """Patches that all trials together have been trained for."""
     return sum(trial.patches for trial in state.trials.values())

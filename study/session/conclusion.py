@@ -153,8 +153,8 @@ def _write_verdict(results: _Results, state: StudyState) -> None:
     if judged is None and not state.replicated:
         return
     results.write("verdict.txt", utf8("\n".join(words(state)) + "\n"))
-    if judged is not None and judged.asked:
-        results.write("comparisons.csv", _comparisons_table(judged.asked))
+    if judged is not None and judged.answers:
+        results.write("comparisons.csv", _comparisons_table(judged.answers))
     results.try_to_write("replicates.csv", lambda: _replicates(state))
 
 

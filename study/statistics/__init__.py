@@ -1,1 +1,1 @@
-"""What a study's numbers allow one to say: finalists, tests and intervals, importances."""
+"""What the numbers of a study show: the verdict on its winner, confidence intervals, importances, and its pace."""

@@ -1,4 +1,4 @@
-"""How fast a study goes, what is left of it, and what pruning saved: pure functions of what was told so far."""
+"""How fast a study trains, how much is left, and what pruning saved: pure functions of the events so far."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,24 +20,27 @@ from study.record.state import StudyState, TrialState
 
 @dataclass(frozen=True, slots=True)
 class Lap:
-    """A trial on its slot, as far as ticks and validations told. Times are of the machine that trains it."""
+    """A trial on its slot, up to its latest event. The screen's helper files store these fields by name."""
 
     slot: int
     first: int
-    """Patches at which it took the slot."""
+    """Patches that the trial had when it took the slot."""
     begun: float
+    """When it took the slot: Unix time [s], by the clock of the machine that trains it."""
     patches: int
+    """Patches that it has now."""
     told: float
-    """When it told these patches."""
+    """When it reported these patches: Unix time [s], by the same clock."""
 
     @property
     def rate(self) -> float:
-        """Patches per second since it took the slot; 0 before it told any."""
-        return (self.patches - self.first) / (self.told - self.begun) if self.told > self.begun else 0.0
+        """Patches per second since the trial took the slot; 0 before its first report."""
+        seconds = self.told - self.begun
+        return (self.patches - self.first) / seconds if seconds > 0 else 0.0
 
 
 def follow(laps: Mapping[int, Lap], event: Event) -> Mapping[int, Lap]:
-    """The trials on a slot, by number, after one more event; `laps` stays as it is."""
+    """The trials on a slot, by number, after one more event; `laps` is not changed."""
     match event:
         case Started():
             return {**laps, event.trial: Lap(event.slot, event.patches, event.time, event.patches, event.time)}
@@ -49,88 +52,105 @@ def follow(laps: Mapping[int, Lap], event: Event) -> Mapping[int, Lap]:
 
 
 def budget_of(trial: TrialState) -> int:
-    """Patches of the trial's full budget."""
+    """The full budget of a trial, in patches."""
     return int(trial.proposed.config["train"]["budget_patches"])
 
 
 def trained(state: StudyState, laps: Mapping[int, Lap]) -> int:
-    """Patches that this session has trained."""
-    done = 0
+    """Patches that the current session has trained, over all trials."""
+    if state.session is None:
+        return 0
+
+    total = 0
     for trial in state.trials.values():
-        starts = [start.patches for start in trial.starts if state.session and start.epoch == state.session.epoch]
+        starts = [start.patches for start in trial.starts if start.epoch == state.session.epoch]
         if starts:
-            done += max(0, reached(trial, laps) - starts[0])
-    return done
+            total += max(0, reached(trial, laps) - starts[0])
+    return total
 
 
 def reached(trial: TrialState, laps: Mapping[int, Lap]) -> int:
-    """Patches that a trial has come to, as far as anything told."""
+    """Patches that a trial has been trained for, by its latest validation, checkpoint or tick."""
     lap = laps.get(trial.number)
     return max(trial.patches, trial.checkpoint, lap.patches if lap else 0)
 
 
 def saved(state: StudyState) -> int:
-    """Patches that pruned and paused trials were not trained for."""
+    """Patches that pruning saved: the rest of the budgets of pruned and paused trials."""
     return sum(budget_of(t) - t.patches for t in state.trials.values() if t.status in ("pruned", "paused"))
 
 
 def saved_wall_seconds(state: StudyState, rate: float) -> float:
-    """About how much longer the study would have taken with those patches; 0 while the rate is not known.
+    """About how many seconds longer the study would have taken without pruning; 0 while the rate is unknown.
 
     Args:
-        rate: patches per second of wall time of all slots together, as `patches_per_second`: with eight slots an hour
-            of the clock saves eight hours of slots.
+        rate: patches per second of wall time, over all slots together, as `patches_per_second` returns it.
     """
     return saved(state) / rate if rate else 0.0
 
 
 def replicates_to_come(state: StudyState) -> int:
-    """Replicates that have not begun: the missing seeds of every finalist, as the search stands, and reference.
+    """Number of replicates that have not begun: the missing seeds of each present finalist and each reference.
 
-    A reference that failed has none. Where the search went on after its replicates, others may be the finalists by now.
+    A failed reference gets no replicates. If the search continues after its replicates, the finalists may change.
     """
     assert state.opened is not None
     question = state.opened.question
     search = question.get("search", {})
-    seeds, candidates = int(search.get("replicates", 0)), state.candidates()
-    references = [t for t in state.trials.values() if t.is_reference]
-    judged = [*candidates, *(t for t in references if t.status != "failed")]
-    unknown = int(search.get("finalists", 1)) - len(candidates)
-    unknown += len(question.get("references", {})) - len(references)
-    return sum(max(0, seeds - len(state.replicates_of(t.number))) for t in judged) + seeds * max(0, unknown)
+    seeds = int(search.get("replicates", 0))
+
+    candidates = state.candidates()
+    references = [trial for trial in state.trials.values() if trial.is_reference]
+    settings = [*candidates, *(trial for trial in references if trial.status != "failed")]
+    missing = sum(max(0, seeds - len(state.replicates_of(trial.number))) for trial in settings)
+
+    unknown_finalists = int(search.get("finalists", 1)) - len(candidates)
+    unknown_references = len(question.get("references", {})) - len(references)
+    return missing + seeds * max(0, unknown_finalists + unknown_references)
 
 
 def to_do(state: StudyState, asked: int, laps: Mapping[int, Lap]) -> float:
-    """Patches still to be trained, as far as can be foreseen: replicates too, and what is left of trials under way.
+    """An estimate of the patches still to be trained, including replicates and the rest of the current trials.
 
-    A trial of the search is expected to be trained as far as those before it were on average, pruned ones included;
-    one that has come farther, to its budget.
+    A trial of the search is expected to train for the mean number of patches of the trials before it, pruned ones
+    included. A trial that already has more is expected to train to its full budget.
+
+    Args:
+        asked: number of search trials that the study is to count.
     """
     assert state.opened is not None
     budget = float(state.opened.question["base"]["train.budget_patches"])
-    over = [t.patches for t in state.trials.values() if t.proposed.role == "search" and t.counts]
-    usual = (sum(over) + budget) / (len(over) + 1)
-    under_way, left = 0, 0.0
+    counted = [trial.patches for trial in state.trials.values() if trial.proposed.role == "search" and trial.counts]
+    expected = (sum(counted) + budget) / (len(counted) + 1)
+
+    current_search_trials = 0
+    patches_left = 0.0
     for trial in state.trials.values():
         if trial.ended or trial.counts:
             continue
-        under_way += not trial.is_replicate
-        done, full = reached(trial, laps), budget_of(trial)
-        left += (usual if trial.proposed.role == "search" and done < usual else full) - done
-    names = {t.proposed.name for t in state.trials.values() if t.is_reference}
-    references = len(state.opened.question.get("references", {})) - len(names)
-    search = max(0, asked - state.counted - under_way - references)
-    return left + search * usual + (references + replicates_to_come(state)) * budget
+        if not trial.is_replicate:
+            current_search_trials += 1
+        done = reached(trial, laps)
+        stops_early = trial.proposed.role == "search" and done < expected
+        patches_left += (expected if stops_early else budget_of(trial)) - done
+
+    begun_references = {trial.proposed.name for trial in state.trials.values() if trial.is_reference}
+    references = len(state.opened.question.get("references", {})) - len(begun_references)
+    search_trials = max(0, asked - state.counted - current_search_trials - references)
+    return patches_left + search_trials * expected + (references + replicates_to_come(state)) * budget
 
 
 def seconds_left(state: StudyState, asked: int, laps: Mapping[int, Lap], now: float) -> float | None:
-    """Until all is trained, at the pace of this session so far; None while that is not known."""
+    """Seconds until the study is complete, at the pace of this session; None while the pace is unknown."""
     pace = patches_per_second(state, laps, now)
     return to_do(state, asked, laps) / pace if pace else None
 
 
 def patches_per_second(state: StudyState, laps: Mapping[int, Lap], now: float) -> float:
-    """Of all slots together since this session began, with all that is not training; 0 while nothing is known."""
+    """Patches per second of wall time since this session began, over all slots; 0 while nothing is known.
+
+    The time includes everything that is not training.
+    """
     if state.session is None or now <= state.session.time:
         return 0.0
     return trained(state, laps) / (now - state.session.time)

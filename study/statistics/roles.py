@@ -1,4 +1,4 @@
-"""What the roles of the ranges add to an answer: arms at their own best nuisance values, optima at the edge."""
+"""What scientific and nuisance ranges add to the answer: each scientific choice at its best, optima at an edge."""
 
 import itertools
 import math
@@ -10,63 +10,80 @@ from study.question.experiment import Experiment
 from study.question.space import Choice, Dimension, Float, Grid, Int
 from study.record.state import StudyState, TrialState
 
-_EDGE = 0.02
-"""A value within this share of an interval's length from its end lies at the edge."""
-_ALL_ARMS = 1_000
-"""That are told, the untried ones too."""
+EDGE_SHARE = 0.02
+"""A value is at the edge of an interval if its distance from an end is at most this share of the length."""
+MAX_UNTRIED_ARMS = 1_000
+"""With more arms than this, only those that were tried are listed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One scientific choice, and what the search of its nuisance values came to."""
+    """One scientific choice, with the result of searching its nuisance values."""
 
     choice: Mapping[str, Any]
-    """Dotted names and values of the scientific ranges."""
+    """Values of the scientific ranges, by dotted name."""
     best: TrialState | None
-    """Its best finished trial: the choice at its own best nuisance values."""
+    """The best finished trial of the arm; its nuisance values are the best found for this choice."""
     trials: int
-    """Counted ones: the nuisance budget it had."""
+    """Number of counted trials: the arm's nuisance budget."""
     patches: int
-    """Trained in all."""
+    """Patches that all trials of the arm were trained for."""
 
 
 def arms(state: StudyState, experiment: Experiment) -> list[Arm]:
-    """Every arm of the scientific choices, the best first; empty for an experiment that has none.
+    """Every combination of the scientific choices, the best first; empty for an experiment without such choices.
 
-    Of more than 1,000 only those that were tried.
+    With more than MAX_UNTRIED_ARMS combinations, only those that were tried.
     """
     choices = [d for d in experiment.space.dimensions if d.role == "scientific" and d.listed is not None]
     if not choices:
         return []
     searched = [t for t in state.ranking() if t.proposed.role == "search"]
-    if math.prod(len(d.values) for d in choices) <= _ALL_ARMS:
-        chosen = list(itertools.product(*(d.values for d in choices)))
+    if math.prod(len(d.values) for d in choices) <= MAX_UNTRIED_ARMS:
+        combinations = list(itertools.product(*(d.values for d in choices)))
     else:
-        chosen = list(dict.fromkeys(tuple(d.value_in(t.config.dotted()) for d in choices) for t in searched))
-    found = []
-    for values in chosen:
-        choice = {k: v for d, value in zip(choices, values, strict=True) for k, v in d.settings(value).items()}
-        own = [t for t in searched if choice.items() <= dict(t.proposed.values).items()]
-        best = next((t for t in own if t.status == "finished"), None)
-        found.append(Arm(choice, best, len(own), sum(t.patches for t in own)))
-    return sorted(found, key=lambda arm: -((arm.best.score if arm.best else None) or -math.inf))
+        tried = (tuple(d.value_in(t.config.dotted()) for d in choices) for t in searched)
+        combinations = list(dict.fromkeys(tried))
+
+    every_arm = []
+    for values in combinations:
+        choice: dict[str, Any] = {}
+        for dimension, value in zip(choices, values, strict=True):
+            choice |= dimension.settings(value)
+        trials = [t for t in searched if choice.items() <= dict(t.proposed.values).items()]
+        best = next((t for t in trials if t.status == "finished"), None)
+        every_arm.append(Arm(choice, best, len(trials), sum(t.patches for t in trials)))
+    return sorted(every_arm, key=_best_score, reverse=True)
+
+
+def _best_score(arm: Arm) -> float:
+    if arm.best is None or not arm.best.score:
+        return -math.inf
+    return arm.best.score
 
 
 def at_an_edge(state: StudyState, experiment: Experiment) -> list[tuple[Dimension, Any]]:
-    """Dimensions with an order in which the winner stands at an end, with its value there."""
+    """The dimensions in which the winner's value is at an end of the range, with that value.
+
+    Dimensions without an order have no ends.
+    """
     best = state.best()
     if best is None:
         return []
     config = best.config.dotted()
-    placed = [(d, d.value_in(config)) for d in experiment.space.dimensions]
-    return [(d, value) for d, value in placed if value is not None and _is_end(d, value)]
+    at_edge = []
+    for dimension in experiment.space.dimensions:
+        value = dimension.value_in(config)
+        if value is not None and _is_end(dimension, value):
+            at_edge.append((dimension, value))
+    return at_edge
 
 
 def _is_end(dimension: Dimension, value: Any) -> bool:
     match dimension.range:
         case Float(low, high, log) | Int(low, high, log):
-            a, b, x = (math.log(v) if log else v for v in (low, high, value))
-            return bool(min(x - a, b - x) <= _EDGE * (b - a))
+            start, end, place = (math.log(number) if log else number for number in (low, high, value))
+            return bool(min(place - start, end - place) <= EDGE_SHARE * (end - start))
         case Grid():
             return value in (dimension.range.values[0], dimension.range.values[-1])
         case Choice():
@@ -74,24 +91,29 @@ def _is_end(dimension: Dimension, value: Any) -> bool:
 
 
 def arm_sentences(state: StudyState, experiment: Experiment) -> list[str]:
-    """Arms with their budgets, and warnings, in words."""
-    lines = []
-    found = arms(state, experiment)
-    for arm in found:
-        choice = ", ".join(f"{name} {value}" for name, value in arm.choice.items())
-        cost = f"{arm.trials} trials, {arm.patches:,} patches"
-        if arm.best is None or arm.best.score is None:
-            lines.append(f"{choice}: no trial finished ({cost})")
-            continue
-        nuisance = {k: v for k, v in arm.best.proposed.values.items() if k not in arm.choice}
-        own = ", ".join(f"{name} {value}" for name, value in nuisance.items())
-        lines.append(f"{choice} at its own best: {arm.best.score:.3f} dB, trial {arm.best.number} ({own}; {cost})")
-    if found and max(a.trials for a in found) - min(a.trials for a in found) > 1:
-        lines.append("warning: the arms had unequal nuisance budgets, so the one with more trials is favoured")
+    """A line for each arm with its result and budget, followed by warnings."""
+    every_arm = arms(state, experiment)
+    lines = [_arm_sentence(arm) for arm in every_arm]
+
+    budgets = [arm.trials for arm in every_arm]
+    if budgets and max(budgets) - min(budgets) > 1:
+        lines.append("warning: the arms had unequal nuisance budgets, which favours the arm with more trials")
     for dimension, value in at_an_edge(state, experiment):
-        ends = dimension.samples
+        low = dimension.samples[0]
+        high = dimension.samples[-1]
         lines.append(
-            f"warning: the best {dimension.label}, {value:g}, is at an end of its range {ends[0]:g} to {ends[-1]:g}; "
-            "better ones may lie outside"
+            f"warning: the best {dimension.label}, {value:g}, is at an end of its range, {low:g} to {high:g}; "
+            "better values may lie outside"
         )
     return lines
+
+
+def _arm_sentence(arm: Arm) -> str:
+    choice = ", ".join(f"{name} {value}" for name, value in arm.choice.items())
+    cost = f"{arm.trials} trials, {arm.patches:,} patches"
+    if arm.best is None or arm.best.score is None:
+        return f"{choice}: no trial finished ({cost})"
+    nuisance = ", ".join(
+        f"{name} {value}" for name, value in arm.best.proposed.values.items() if name not in arm.choice
+    )
+    return f"{choice}: best {arm.best.score:.3f} dB, trial {arm.best.number} ({nuisance}; {cost})"

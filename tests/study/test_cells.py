@@ -1,4 +1,4 @@
-"""Configurations by number: every one of them once, and the nearest first, without a list of all."""
+"""Configurations by number: each one once, and the nearest first, without a list of all of them."""
 
 import random
 import time
@@ -62,10 +62,10 @@ EXPERIMENT = Experiment(
 
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every space is one of those whose order is computed."""
-    monkeypatch.setattr(cells, "LISTED", 1)
-    monkeypatch.setattr(sampler, "LISTED", 1)
-    monkeypatch.setattr(sampler, "_SHORT", 1)
+    """Treats every space as so large that its order is computed."""
+    monkeypatch.setattr(cells, "MAX_LISTED", 1)
+    monkeypatch.setattr(sampler, "MAX_LISTED", 1)
+    monkeypatch.setattr(sampler, "MAX_GP_CONFIGURATIONS", 1)
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +114,9 @@ def test_digits_count_as_cells_do() -> None:
 
 
 def test_the_order_has_every_cell_of_the_arm_and_no_other(large: None) -> None:
-    found = list(Cells(ARMS.space, {"train.loss": "l2"}).in_order(4))
-    assert {key(point) for point in found} == {key(c) for c in ARMS.space.cells() if c["train.loss"] == "l2"}
-    assert len(found) == 12
+    points = list(Cells(ARMS.space, {"train.loss": "l2"}).in_order(4))
+    assert {key(point) for point in points} == {key(c) for c in ARMS.space.cells() if c["train.loss"] == "l2"}
+    assert len(points) == 12
 
 
 # The nearest
@@ -125,11 +125,11 @@ def test_the_order_has_every_cell_of_the_arm_and_no_other(large: None) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_the_nearest_come_first_and_every_cell_comes_once(seed: int, large: None) -> None:
     wanted = {"train.loss": "l2", "model.reduction": 4, "model.n_blocks": 3}
-    found = list(Cells(SMALL.space, {}).nearest_first(wanted, seed))
-    distances = [differing(point, wanted) for point in found]
+    points = list(Cells(SMALL.space, {}).nearest_first(wanted, seed))
+    distances = [differing(point, wanted) for point in points]
     assert distances == sorted(distances)
-    assert {key(point) for point in found} == {key(c) for c in SMALL.space.cells()}
-    assert len(found) == SMALL.space.size == 36
+    assert {key(point) for point in points} == {key(c) for c in SMALL.space.cells()}
+    assert len(points) == SMALL.space.size == 36
 
 
 def test_ties_between_the_nearest_are_broken_by_the_seed(large: None) -> None:
@@ -141,9 +141,9 @@ def test_ties_between_the_nearest_are_broken_by_the_seed(large: None) -> None:
 def test_the_nearest_in_a_space_of_10_to_the_18_needs_no_list() -> None:
     wide = build_space(BASE, {}, {"model.n_blocks": Int(1, 10**9), "data.subimage_step": Int(1, 10**9)})
     wanted = {"model.n_blocks": 5, "data.subimage_step": 10**9}
-    found = list(islice(Cells(wide, {}).nearest_first(wanted, 1), 100))
-    assert found[0] == wanted
-    assert {differing(point, wanted) for point in found[1:]} == {1}
+    points = list(islice(Cells(wide, {}).nearest_first(wanted, 1), 100))
+    assert points[0] == wanted
+    assert {differing(point, wanted) for point in points[1:]} == {1}
 
 
 # Proposals
@@ -154,7 +154,7 @@ def test_the_nearest_in_a_space_of_10_to_the_18_needs_no_list() -> None:
 def test_without_a_list_too_every_cell_is_proposed_once_then_there_is_none(
     history: Callable[..., Any], large: None, monkeypatch: pytest.MonkeyPatch, asked: Experiment, name: str
 ) -> None:
-    monkeypatch.setattr(sampler, "_BLOCKS", 0)  # what comes after the sequence, too
+    monkeypatch.setattr(sampler, "MAX_SOBOL_BLOCKS", 0)  # what comes after the sequence, too
     study = history(replace(asked, sampler=name))
     tried = []
     while (point := propose(study.state, study.experiment, len(study.state.trials))) is not None:
@@ -167,7 +167,7 @@ def test_without_a_list_too_a_repeat_becomes_one_of_the_nearest_that_are_left(
     history: Callable[..., Any], large: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = {"train.loss": "l1", "model.reduction": 4, "model.n_blocks": 2}
-    monkeypatch.setattr(sampler._Sampled, "ask", lambda self, seed: dict(wanted))
+    monkeypatch.setattr(sampler._StudyForSampler, "ask", lambda self, seed: dict(wanted))
     study = history(replace(SMALL, sampler="random"))
     while (point := propose(study.state, study.experiment, len(study.state.trials))) is not None:
         left = [c for c in SMALL.space.cells() if SMALL.space.settings(c) not in _tried(study)]
@@ -187,27 +187,29 @@ def _tried(study: Any) -> list[dict[str, Any]]:
 def test_the_quickstart_s_proposals_are_those_of_every_version_before(
     history: Callable[..., Any], name: str, digest: str
 ) -> None:
-    """Of version 0.1.0: a study that was begun with it goes on with the same configurations."""
-    asked = replace(load_experiment("quickstart")[1], sampler=name)
-    study, found = history(asked), []
+    """The digests are of version 0.1.0: a study that was started with it continues with the same configurations."""
+    experiment = replace(load_experiment("quickstart")[1], sampler=name)
+    study = history(experiment)
+    proposals: list[dict[str, Any]] = []
     for number in range(20):
-        point = propose(study.state, asked, number)
+        point = propose(study.state, experiment, number)
         assert point is not None
-        found.append(asked.space.settings(point))
-        study.propose(found[-1])
-    assert short_digest(found) == digest
+        proposals.append(experiment.space.settings(point))
+        study.propose(proposals[-1])
+    assert short_digest(proposals) == digest
 
 
-def test_the_nearest_unseen_are_those_of_every_version_before(
+def test_the_nearest_untried_configurations_are_those_of_every_version_before(
     history: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = {"train.loss": "l1", "model.reduction": 4, "model.n_blocks": 2}
-    monkeypatch.setattr(sampler._Sampled, "ask", lambda self, seed: dict(wanted))
-    study, found = history(replace(SMALL, sampler="random")), []
+    monkeypatch.setattr(sampler._StudyForSampler, "ask", lambda self, seed: dict(wanted))
+    study = history(replace(SMALL, sampler="random"))
+    points = []
     while (point := propose(study.state, study.experiment, len(study.state.trials))) is not None:
         study.propose(SMALL.space.settings(point))
-        found.append(point)
-    assert short_digest(found) == "eba8ce183601645f"
+        points.append(point)
+    assert short_digest(points) == "eba8ce183601645f"
 
 
 @pytest.mark.parametrize("name", ["grid", "random", "qmc", "tpe"])
@@ -218,32 +220,33 @@ def test_of_43_million_configurations_one_is_proposed_in_little_time_and_memory(
     study = history(replace(huge, sampler=name))
     for _ in range(7):
         study.try_out(huge.space.settings(propose(study.state, study.experiment, len(study.state.trials))), 30.0)
-    known = next(iter(study.state.trials.values())).proposed.values
+    tried = next(iter(study.state.trials.values())).proposed.values
     tracemalloc.start()
-    begun = time.process_time()
+    started = time.process_time()
     assert propose(study.state, study.experiment, 7) is not None
-    monkeypatch.setattr(sampler._Sampled, "ask", lambda self, seed: dict(known))
+    monkeypatch.setattr(sampler._StudyForSampler, "ask", lambda self, seed: dict(tried))
     assert propose(study.state, study.experiment, 7) is not None
-    seconds, (_, peak) = time.process_time() - begun, tracemalloc.get_traced_memory()
+    seconds = time.process_time() - started
+    _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert seconds < 3  # it is 0.1; a list takes minutes, and 8 GB
     assert peak < 100e6
 
 
-def test_arms_of_a_great_number_take_turns_without_a_list(history: Callable[..., Any]) -> None:
-    asked = Experiment(
+def test_a_great_number_of_arms_take_turns_without_a_list(history: Callable[..., Any]) -> None:
+    experiment = Experiment(
         question="?", base=BASE, rungs=(960,), sampler="random", nuisance={"train.loss": Choice("l1", "l2")},
         scientific={
             "data.subimage_step": Grid(*range(1, 41)),
             "train.adam_eps": Grid(*(i * 1e-9 for i in range(1, 41))),
         },
     )  # fmt: skip
-    study = history(asked)
+    study = history(experiment)
     for _ in range(3):
-        study.try_out(propose(study.state, asked, len(study.state.trials)), 30.0)
+        study.try_out(propose(study.state, experiment, len(study.state.trials)), 30.0)
     assert [trial.proposed.values["data.subimage_step"] for trial in study.state.trials.values()] == [1, 1, 1]
     assert len({trial.proposed.values["train.adam_eps"] for trial in study.state.trials.values()}) == 3
-    assert len(roles.arms(study.state, asked)) == 3
+    assert len(roles.arms(study.state, experiment)) == 3
 
 
 # Loading
@@ -257,7 +260,7 @@ def test_up_to_five_thousand_combinations_all_are_tried(monkeypatch: pytest.Monk
     assert len(set(tried)) == len(tried)
 
 
-def test_of_more_the_same_part_is_tried_each_time(monkeypatch: pytest.MonkeyPatch, huge: Experiment) -> None:
+def test_of_more_combinations_the_same_part_is_tried(monkeypatch: pytest.MonkeyPatch, huge: Experiment) -> None:
     times: list[list[Any]] = [[], []]
     for tried in times:
         monkeypatch.setattr(space, "_check_point", lambda base, point, to=tried: to.append(tuple(point.values())))
@@ -266,7 +269,7 @@ def test_of_more_the_same_part_is_tried_each_time(monkeypatch: pytest.MonkeyPatc
     assert 5_000 < len(times[0]) < 10_500
 
 
-def test_where_a_part_is_tried_the_ends_of_a_rule_are_among_it(huge: Experiment) -> None:
+def test_if_only_a_part_is_tried_it_includes_the_ends_of_a_rule(huge: Experiment) -> None:
     """A reduction of 30 is legal with 30 features and more: one of nine million combinations breaks the rule."""
     many: Any = {d.label: d.range for d in huge.space.dimensions}
     more = {"model.n_feats": Grid(*range(30, 60)), "model.reduction": Grid(*range(2, 32))}

@@ -1,4 +1,4 @@
-"""Settings named beforehand, compared over shared seeds: what an experiment may ask, and what its study answers."""
+"""Settings compared over shared seeds: what an experiment may ask, and what its study answers."""
 
 import re
 from collections.abc import Callable
@@ -13,7 +13,8 @@ from sr_core.errors import ConfigError
 from study.question.experiment import Experiment
 from study.search.replicates import due
 from study.search.sampler import propose
-from study.statistics.verdict import Verdict, verdict, verdict_sentences
+from study.statistics.verdict import Verdict, verdict
+from study.statistics.wording import verdict_sentences
 from study.tracking.mlflow.content import plain, question_params
 
 CHARBONNIER = BASE.with_values({"train.loss": "charbonnier"})
@@ -49,21 +50,21 @@ def compared(history: Callable[..., Any]) -> Callable[..., Any]:
             study.start(number)
             study.validate(number, *[scores[name][0]] * 4)
             study.end(number)
-        while (asked := due(study.state, experiment)) is not None:
-            score = scores["base" if asked.name == "finalist 1" else asked.name][asked.number]
-            study.replicate(asked, score)
+        while (replicate := due(study.state, experiment)) is not None:
+            name = "base" if replicate.name == "finalist 1" else replicate.name
+            study.replicate(replicate, scores[name][replicate.number])
         return study
 
     return make
 
 
-def told(study: Any) -> Verdict:
-    found = verdict(study.state)
-    assert found is not None
-    return found
+def verdict_of(study: Any) -> Verdict:
+    answer = verdict(study.state)
+    assert answer is not None
+    return answer
 
 
-def test_the_base_is_the_only_trial_that_is_tried_beside_the_references(history: Callable[..., Any]) -> None:
+def test_the_base_is_the_only_trial_that_is_tried_apart_from_the_references(history: Callable[..., Any]) -> None:
     study = history(ASKED)
     for name in ASKED.references:
         study.validate(study.propose(reference=name), 29.0)
@@ -73,61 +74,59 @@ def test_the_base_is_the_only_trial_that_is_tried_beside_the_references(history:
 
 
 def test_every_question_is_a_family_of_its_own(compared: Callable[..., Any]) -> None:
-    asked = told(compared()).asked
-    assert list(asked) == [LOSSES, KERNELS]
-    against_base, against_l2 = asked[LOSSES]
+    answers = verdict_of(compared()).answers
+    assert list(answers) == [LOSSES, KERNELS]
+    against_base, against_l2 = answers[LOSSES]
     p = [scipy_stats.ttest_rel(SCORES["charbonnier"], SCORES[other]).pvalue for other in ("base", "l2")]
     assert (against_base.family, against_l2.family) == (2, 2)
     # Holm over the two: the smaller p twice, the larger once, but never below the smaller's.
     assert against_base.p == pytest.approx(max(p[0], 2 * min(p)) if p[0] > p[1] else 2 * p[0])
     assert against_l2.p == pytest.approx(max(p[1], 2 * min(p)) if p[1] > p[0] else 2 * p[1])
-    assert asked[KERNELS][0].p == pytest.approx(scipy_stats.ttest_rel(SCORES["pillow"], SCORES["base"]).pvalue)
+    assert answers[KERNELS][0].p == pytest.approx(scipy_stats.ttest_rel(SCORES["pillow"], SCORES["base"]).pvalue)
 
 
 def test_the_study_s_own_seed_counts_because_nothing_was_chosen_by_it(compared: Callable[..., Any]) -> None:
-    found = told(compared())
-    assert {j.name: list(j.scores) for j in found.judged} == {name: [0, 1, 2] for name in SCORES}
-    assert found.asked[KERNELS][0].difference.mean == pytest.approx((0.0 - 0.05 + 0.02) / 3)
+    answer = verdict_of(compared())
+    assert {j.name: list(j.scores) for j in answer.judged} == {name: [0, 1, 2] for name in SCORES}
+    assert answer.answers[KERNELS][0].difference.mean == pytest.approx((0.0 - 0.05 + 0.02) / 3)
 
 
 def test_the_answers_in_words_stand_below_their_questions(compared: Callable[..., Any]) -> None:
     study = compared()
-    text = verdict_sentences(told(study), study.state)
+    text = verdict_sentences(verdict_of(study), study.state)
     assert text[:5] == [
         "verdict after 1,920 patches, on 6 crops of 3 images:",
         f"  {LOSSES}",
-        "    the charbonnier setting learns faster than the base setting by 0.20 dB (95 % 0.15–0.25, 3 seeds); "
-        "on 1 of 1 crops, from +0.20 to +0.20 dB",
-        "    the charbonnier setting learns faster than the l2 setting by 0.70 dB (95 % 0.63–0.77, 3 seeds); "
-        "on 1 of 1 crops, from +0.70 to +0.70 dB",
-        "    told apart by Holm's procedure over the 2 that were asked",
+        '    "charbonnier" has higher PSNR than "base" after 1,920 patches: +0.20 dB, 95% CI [0.15, 0.25], n = 3 seeds'
+        "; higher on 1 of 1 crops, from +0.20 to +0.20 dB",
+        '    "charbonnier" has higher PSNR than "l2" after 1,920 patches: +0.70 dB, 95% CI [0.63, 0.77], n = 3 seeds; '
+        "higher on 1 of 1 crops, from +0.70 to +0.70 dB",
+        "    significance is Holm-corrected over the 2 comparisons of this question",
     ]
     assert text[5] == f"  {KERNELS}"
     assert text[6].startswith(
-        "    the pillow setting is not told apart from the base setting: -0.01 dB (95 % -0.10 to 0.08, 3 seeds); about "
+        '    "pillow" shows no significant difference from "base": -0.01 dB, 95% CI [-0.10, 0.08], n = 3 seeds (about '
     )
     assert len(text) == 7
 
 
-def test_a_setting_that_failed_is_left_out_and_told(compared: Callable[..., Any]) -> None:
+def test_a_setting_that_failed_is_left_out_and_named(compared: Callable[..., Any]) -> None:
     study = compared(SCORES | {"pillow": [30.0, None, 30.12]})
-    found = told(study)
-    assert found.asked[KERNELS][0].difference.count == 2
-    assert (
-        verdict_sentences(found, study.state)[-1] == "  the pillow setting failed with 1 of 3 seeds (diverged: no luck)"
-    )
+    answer = verdict_of(study)
+    assert answer.answers[KERNELS][0].difference.count == 2
+    assert verdict_sentences(answer, study.state)[-1] == '  "pillow" failed with 1 of 3 seeds (diverged: no luck)'
 
 
-def test_a_setting_that_never_finished_is_told(history: Callable[..., Any]) -> None:
+def test_a_setting_that_never_finished_is_named(history: Callable[..., Any]) -> None:
     study = history(ASKED)
     study.end(study.propose(reference="pillow"), "failed")
     for values in ({"reference": "charbonnier"}, {"reference": "l2"}, {}):
         number = study.propose(**values)
         study.validate(number, *[30.0] * 4)
         study.end(number)
-    found = told(study)
-    assert [len(comparisons) for comparisons in found.asked.values()] == [2, 0]
-    assert verdict_sentences(found, study.state)[-1] == "  the pillow setting has not finished and is in no comparison"
+    answer = verdict_of(study)
+    assert [len(comparisons) for comparisons in answer.answers.values()] == [2, 0]
+    assert verdict_sentences(answer, study.state)[-1] == '  "pillow" has not finished and is in no comparison'
 
 
 def test_a_setting_that_failed_makes_the_other_comparisons_of_its_question_no_easier(
@@ -139,7 +138,7 @@ def test_a_setting_that_failed_makes_the_other_comparisons_of_its_question_no_ea
         number = study.propose(**values)
         study.validate(number, *[30.0] * 4)
         study.end(number)
-    losses = next(iter(told(study).asked.values()))
+    losses = next(iter(verdict_of(study).answers.values()))
     assert [(len(losses), c.family) for c in losses] == [(1, 2)]
 
 

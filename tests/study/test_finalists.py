@@ -1,4 +1,4 @@
-"""Who is trained again, with which seeds, and what the winner is then."""
+"""Which settings are retrained, with which seeds, and which one is the winner then."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,11 +36,11 @@ def searched(history: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def replicate_all(study: Any, score: Callable[[int, int], float | None]) -> list[tuple[str, int]]:
-    """Train what is due until nothing is; a score of None fails. Returns (name, seed) in their order."""
+    """Trains every replicate that is due; a score of None fails. Returns (name, seed) in order."""
     order = []
-    while (found := due(study.state, study.experiment)) is not None:
-        order.append((found.name, found.number))
-        study.replicate(found, score(found.of.number, found.number))
+    while (replicate := due(study.state, study.experiment)) is not None:
+        order.append((replicate.name, replicate.number))
+        study.replicate(replicate, score(replicate.of.number, replicate.number))
     return order
 
 
@@ -88,7 +88,8 @@ def test_all_finalists_have_the_same_seeds_and_none_is_the_search_s() -> None:
 
 def test_replicates_are_neither_counted_nor_ranked_nor_pruned(searched: Callable[..., Any]) -> None:
     study = searched()
-    counted, ranking = study.state.counted, [t.number for t in study.state.ranking()]
+    counted = study.state.counted
+    ranking = [t.number for t in study.state.ranking()]
     replicate_all(study, lambda trial, seed: 40.0 + trial)
     assert (study.state.counted, [t.number for t in study.state.ranking()]) == (counted, ranking)
     assert study.state.replicated == 8
@@ -108,7 +109,7 @@ def test_of_several_finalists_the_best_mean_wins_once_all_are_judged(searched: C
     assert study.state.best().number == 3
     means = {3: 30.0, 2: 30.5, 0: 50.0, 1: 50.0}
     for _ in range(6):
-        study.replicate(found := due(study.state, TWO), means[found.of.number])
+        study.replicate(replicate := due(study.state, TWO), means[replicate.of.number])
     assert study.state.best().number == 2  # both candidates have both seeds; the references are still to come
     replicate_all(study, lambda trial, seed: means[trial])
     assert study.state.best().number == 2
@@ -117,7 +118,7 @@ def test_of_several_finalists_the_best_mean_wins_once_all_are_judged(searched: C
 def test_before_the_last_replicate_of_a_candidate_the_ranking_decides(searched: Callable[..., Any]) -> None:
     study = searched()
     for _ in range(5):
-        study.replicate(found := due(study.state, TWO), 30.0 + (found.of.number == 2))
+        study.replicate(replicate := due(study.state, TWO), 30.0 + (replicate.of.number == 2))
     assert study.state.best().number == 3
 
 
@@ -127,7 +128,7 @@ def test_a_finalist_that_failed_once_cannot_be_chosen(searched: Callable[..., An
     assert study.state.best().number == 3
 
 
-def test_a_search_that_went_on_calls_for_replicates_of_its_new_winner(searched: Callable[..., Any]) -> None:
+def test_a_search_that_continued_needs_replicates_of_its_new_winner(searched: Callable[..., Any]) -> None:
     study = searched()
     replicate_all(study, lambda trial, seed: 30.0)
     new = study.try_out({"model.temperature": 30.0}, 33.0)
@@ -143,6 +144,6 @@ def test_a_search_that_went_on_calls_for_replicates_of_its_new_winner(searched: 
         ({"replicates": -1}, "replicates must be 0"),
     ],
 )
-def test_counts_that_tell_nothing_are_refused(values: dict[str, int], message: str) -> None:
+def test_counts_that_allow_no_verdict_are_refused(values: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         replace(EXPERIMENT, **values)

@@ -1,4 +1,4 @@
-"""What the study leans on in libraries without their promise is still there, is still used, and is missed aloud."""
+"""Private parts of libraries that the study uses exist, are used, and are reported if they are missing."""
 
 import json
 import sqlite3
@@ -53,22 +53,24 @@ LISTED = Experiment(
 def test_a_proposal_goes_through_the_override(
     history: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, name: Any
 ) -> None:
-    made: list[Any] = []
+    samplers: list[Any] = []
     for kind in ("Tpe", "Gp"):
         plain = getattr(optuna_private, kind)
-        monkeypatch.setattr(optuna_private, kind, lambda *given, plain=plain: made.append(plain(*given)) or made[-1])
+        monkeypatch.setattr(
+            optuna_private, kind, lambda *args, plain=plain: samplers.append(plain(*args)) or samplers[-1]
+        )
     study = history(replace(LISTED, sampler=name))
     for number in range(7):
         point = propose(study.state, study.experiment, number)
         assert point is not None
         study.try_out(study.experiment.space.settings(point), 30.0 + number % 3)
-    made.clear()
+    samplers.clear()
     assert propose(study.state, study.experiment, 7) is not None
-    assert made and all(sampler.rated == 1 and not sampler.ignored for sampler in made)
+    assert samplers and all(sampler.rated == 1 and not sampler.ignored for sampler in samplers)
 
 
 @pytest.mark.parametrize("name", ["tpe", "gp", "random", "qmc", "grid", "replay"])
-def test_nothing_is_to_be_warned_of_with_the_optuna_that_is_installed(name: str) -> None:
+def test_the_installed_optuna_gives_no_warning(name: str) -> None:
     assert optuna_private.doubts(name) == []
 
 
@@ -204,8 +206,8 @@ def test_mlflow_tries_a_database_once_and_creates_no_folder_for_it(tmp_path: Pat
 @pytest.mark.parametrize("name", ["MAX_RETRY_COUNT", "_make_parent_dirs_if_sqlite"])
 def test_what_cannot_be_altered_in_mlflow_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.delattr(mlflow_database, name)
-    (told,) = mlflow_private.alter()
-    assert told.startswith(f"MLflow {version('mlflow')} has no {name}: ")
+    (warning,) = mlflow_private.alter()
+    assert warning.startswith(f"MLflow {version('mlflow')} has no {name}: ")
 
 
 def test_connections_to_a_store_are_given_back(store: Path) -> None:

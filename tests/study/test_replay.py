@@ -1,4 +1,4 @@
-"""A study that repeats another one's decisions: the same configurations under the same numbers, the same prunings."""
+"""A study that repeats the decisions of another one: equal configurations by trial number, and equal prunings."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,12 +27,12 @@ def tiny(tiny_experiment_file: Path) -> Experiment:
 @pytest.fixture
 def recorded(tiny: Experiment, history: Callable[[Experiment], Any]) -> Any:
     """A study of ten search trials, whose scores make some of them pruned."""
-    told = history(tiny)
+    study = history(tiny)
     for number in range(10):
-        point = propose(told.state, tiny, number)
+        point = propose(study.state, tiny, number)
         assert point is not None
-        told.try_out(tiny.space.settings(point), 30 + number % 4, "pruned" if number in (3, 7) else "finished")
-    return told
+        study.try_out(tiny.space.settings(point), 30 + number % 4, "pruned" if number in (3, 7) else "finished")
+    return study
 
 
 @pytest.fixture
@@ -61,18 +61,18 @@ def test_a_trial_is_pruned_exactly_where_it_was_whatever_the_others_score(
     tiny: Experiment, recorded: Any, journal: Path
 ) -> None:
     again = replace(tiny, scheduler="replay", replay=journal)
-    verdicts = {number: decide(recorded.state, again, number) for number in range(10)}
-    assert [number for number, verdict in verdicts.items() if verdict is Decision.STOP] == [3, 7]
+    decisions = {number: decide(recorded.state, again, number) for number in range(10)}
+    assert [number for number, decision in decisions.items() if decision is Decision.STOP] == [3, 7]
 
 
 def test_the_settings_that_decide_bits_are_those_of_the_replayed_study(
     tiny: Experiment, history: Callable[[Experiment], Any], tmp_path: Path
 ) -> None:
-    told = history(tiny)
+    study = history(tiny)
     runtime = replace(resolve(threads=3), memory_format="contiguous")
     path = tmp_path / "other.jsonl"
     written = Journal(path)
-    written.append(replace(told.events[0], runtime=runtime.to_json()))
+    written.append(replace(study.events[0], runtime=runtime.to_json()))
     written.close()
     again = replace(tiny, sampler="replay", replay=path)
     assert runtime_for(again, 10, Placement()) == runtime

@@ -1,4 +1,4 @@
-"""What a study says of replicates that failed, and of those that are still to come, wherever it is shown."""
+"""What every page says about replicates that failed and replicates that are still to come."""
 
 import json
 from collections.abc import Callable
@@ -22,19 +22,20 @@ from study.screen.live_table import ScreenState, screen
 from study.screen.terminal import describe_event, settings_in_words, summary
 from study.search.replicates import due
 from study.statistics.replication import interim
-from study.statistics.verdict import Verdict, verdict, verdict_sentences, words
+from study.statistics.verdict import Verdict, verdict, words
+from study.statistics.wording import verdict_sentences
 from study.tracking.mlflow.content import run_name, winner_tags
 
 Scores = dict[int, list[float | None]]
 WELL: Scores = {0: [29.5, 29.75, 29.55], 1: [30.0, 30.15, 30.12]}
-"""By trial: the references, each with three seeds."""
+"""Scores of the references with three seeds, by trial."""
 LOST = [None, None, None]
 WINNER_LOST = "trial 2 failed with 3 of 3 fresh seeds (diverged: no luck): no verdict; next candidate: trial 3"
 
 
 @pytest.fixture
 def searched(history: Callable[..., Any]) -> Callable[..., Any]:
-    """A search: references 0 and 1, then trials 2, 3, 4 in the order of the ranking."""
+    """A search: references 0 and 1, then trials 2, 3 and 4, which are ranked in this order."""
 
     def make(**experiment: Any) -> Any:
         study = history(replace(EXPERIMENT, **({"replicates": 3} | experiment)))
@@ -52,19 +53,19 @@ def searched(history: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def train_again(study: Any, scores: Scores, count: int = 100) -> Any:
-    """The next so many replicates that are due, None in the scores for one that fails."""
+    """Trains the next `count` replicates that are due. A score of None makes one fail."""
     for _ in range(count):
-        asked = due(study.state, study.experiment)
-        if asked is None:
+        replicate = due(study.state, study.experiment)
+        if replicate is None:
             break
-        study.replicate(asked, scores[asked.of.number][asked.number - 1])
+        study.replicate(replicate, scores[replicate.of.number][replicate.number - 1])
     return study
 
 
-def told(study: Any) -> Verdict:
-    found = verdict(study.state)
-    assert found is not None
-    return found
+def verdict_of(study: Any) -> Verdict:
+    outcome = verdict(study.state)
+    assert outcome is not None
+    return outcome
 
 
 def record_of(study: Any, tmp_path: Path) -> StudyRecord:
@@ -72,7 +73,7 @@ def record_of(study: Any, tmp_path: Path) -> StudyRecord:
 
 
 def written(study: Any, root: Path) -> Path:
-    """The study on the disk, under a root."""
+    """Writes the journal of the study below a root; returns the root."""
     folder = StudyFolder(root, "small")
     folder.create()
     journal = Journal(folder.journal)
@@ -85,13 +86,13 @@ def written(study: Any, root: Path) -> Path:
 # A winner that fails with every seed
 
 
-def test_a_winner_that_failed_with_every_fresh_seed_is_told_with_its_cause_and_the_next_candidate(
+def test_a_winner_that_failed_with_every_fresh_seed_is_named_with_its_cause_and_the_next_candidate(
     searched: Callable[..., Any],
 ) -> None:
     study = train_again(searched(), WELL | {2: LOST})
     assert words(study.state) == [WINNER_LOST]
     assert WINNER_LOST in summary(study.state)
-    assert not any("one run each" in line or "faster" in line for line in summary(study.state))
+    assert not any("a single run per trial" in line or "PSNR than" in line for line in summary(study.state))
 
 
 def test_every_page_names_the_lost_winner(
@@ -115,8 +116,8 @@ def test_every_page_names_the_lost_winner(
 
 def test_causes_that_differ_are_all_named(searched: Callable[..., Any]) -> None:
     study = train_again(searched(), WELL | {2: LOST}, count=6)
-    asked = due(study.state, study.experiment)
-    study.replicate(asked, None)
+    replicate = due(study.state, study.experiment)
+    study.replicate(replicate, None)
     ends = [t.end for t in study.state.replicates_of(2).values()]
     other = replace(ends[-1], cause="out of memory", reason="no\nroom")
     study.state = type(study.state)().apply(study.events[0])
@@ -125,12 +126,12 @@ def test_causes_that_differ_are_all_named(searched: Callable[..., Any]) -> None:
     assert "(diverged: no luck; out of memory: no room)" in words(study.state)[0]
 
 
-def test_the_best_of_a_search_stays_where_one_finalist_was_asked_for(searched: Callable[..., Any]) -> None:
+def test_the_best_of_a_search_stays_the_best_if_one_finalist_was_asked_for(searched: Callable[..., Any]) -> None:
     study = train_again(searched(), WELL | {2: LOST})
     assert study.state.best().number == 2
 
 
-def test_a_next_candidate_is_none_that_was_lost_before(searched: Callable[..., Any]) -> None:
+def test_the_next_candidate_is_not_one_that_was_lost_before(searched: Callable[..., Any]) -> None:
     study = train_again(searched(), WELL | {2: LOST})
     new = study.try_out({"model.temperature": 30.0}, 33.0)
     train_again(study, WELL | {2: LOST, new: LOST})
@@ -144,22 +145,23 @@ def test_without_another_candidate_that_is_said(searched: Callable[..., Any]) ->
     assert sum("it cannot be chosen" in line for line in words(study.state)) == 2
 
 
-# Of several finalists one is lost
+# One of several finalists is lost
 
 
 def test_of_two_finalists_the_one_that_is_left_answers_for_both(searched: Callable[..., Any]) -> None:
     study = train_again(searched(finalists=2), WELL | {2: LOST, 3: [30.4, 30.62, 30.5]})
-    found = told(study)
-    assert (found.winner.trial.number, found.primary) == (3, False)
-    assert [c.family for c in found.against] == [4, 4]
-    text = verdict_sentences(found, study.state)
+    outcome = verdict_of(study)
+    assert (outcome.winner.trial.number, outcome.primary) == (3, False)
+    assert [c.family for c in outcome.against] == [4, 4]
+    text = verdict_sentences(outcome, study.state)
     assert any(
-        "chosen among 2 finalists after their replicates were seen: Holm's procedure over all 4 " in s for s in text
+        "chosen from 2 finalists by their replicates, so significance is Holm-corrected over all 4 " in line
+        for line in text
     )
     assert "  trial 2 failed with 3 of 3 fresh seeds (diverged: no luck): it cannot be chosen" in text
 
 
-def test_where_no_finalist_finished_with_every_seed_the_first_with_any_is_the_winner(
+def test_if_no_finalist_finished_with_every_seed_the_first_with_any_is_the_winner(
     searched: Callable[..., Any],
 ) -> None:
     study = train_again(searched(finalists=2), WELL | {2: LOST, 3: [30.4, None, 30.5]})
@@ -172,13 +174,13 @@ def test_where_no_finalist_finished_with_every_seed_the_first_with_any_is_the_wi
 
 def test_a_lost_reference_stays_in_holm_s_family_and_is_named(searched: Callable[..., Any]) -> None:
     study = train_again(searched(), WELL | {1: LOST, 2: [30.0, 30.2, 30.1]})
-    found = told(study)
-    assert [(c.other.name, c.family) for c in found.against] == [("authors", 2)]
-    assert found.against[0].p == pytest.approx(2 * found.against[0].difference.p)
-    assert [j.name for j in found.lost] == ["blog"]
-    assert verdict_sentences(found, study.state)[-1] == (
-        "  the blog setting failed with 3 of 3 fresh seeds (diverged: no luck): it cannot be compared, and Holm's "
-        "procedure counts it all the same"
+    outcome = verdict_of(study)
+    assert [(c.other.name, c.family) for c in outcome.against] == [("authors", 2)]
+    assert outcome.against[0].p == pytest.approx(2 * outcome.against[0].difference.p)
+    assert [j.name for j in outcome.lost] == ["blog"]
+    assert verdict_sentences(outcome, study.state)[-1] == (
+        '  "blog" failed with 3 of 3 fresh seeds (diverged: no luck): it cannot be compared, but the Holm correction '
+        "still counts it"
     )
 
 
@@ -191,10 +193,8 @@ def test_a_reference_that_failed_in_the_search_stays_in_the_family_too(history: 
     study.end(study.propose(reference="blog"), "failed")
     study.try_out({"model.temperature": 0.3}, 32.0)
     train_again(study, WELL | {2: [30.0, 30.2, 30.1]})
-    assert [c.family for c in told(study).against] == [2]
-    assert (
-        words(study.state)[-1] == "  the blog setting failed in the search (diverged: no luck): it is in no comparison"
-    )
+    assert [c.family for c in verdict_of(study).against] == [2]
+    assert words(study.state)[-1] == '  "blog" failed in the search (diverged: no luck): it is in no comparison'
 
 
 # Before all replicates have ended
@@ -205,23 +205,25 @@ def test_until_every_seed_of_every_setting_has_ended_numbers_are_interim_and_not
 ) -> None:
     scores = WELL | {2: [31.0, 31.24, 31.06]}
     study = train_again(searched(), scores, count=8)  # of nine
-    found = told(study)
-    assert found.interim == interim(study.state) == "interim, 2 of 3 seeds"
-    text = verdict_sentences(found, study.state)
-    assert text[0].startswith("interim, 2 of 3 seeds, after 1,920 patches, on 6 crops of 3 images, trial 2 with")
-    assert text[1] == "  against the authors setting: +1.50 dB (95 % 1.48 to 1.52, 3 seeds)"
-    assert not any("faster" in line or "verdict" in line or "probability" in line for line in text)
+    outcome = verdict_of(study)
+    assert outcome.interim == interim(study.state) == "interim, 2 of 3 seeds"
+    text = verdict_sentences(outcome, study.state)
+    assert text[0] == (
+        "interim, 2 of 3 seeds, for trial 2 (batch size 16) after 1,920 patches, on 6 crops of 3 images:"
+    )
+    assert text[1] == '  compared with "authors": +1.50 dB, 95% CI [1.48, 1.52], n = 3 seeds'
+    assert not any("PSNR than" in line or "verdict" in line or "probability" in line for line in text)
     record = record_of(study, tmp_path)
-    for html in (str(answer(record, found)), str(replicates(record, found).body)):
-        assert "nterim, 2 of 3 seeds" in html and "faster" not in html
-    assert "<td>yes" not in str(replicates(record, found).body)
+    for html in (str(answer(record, outcome)), str(replicates(record, outcome).body)):
+        assert "nterim, 2 of 3 seeds" in html and "PSNR than" not in html
+    assert "<td>yes" not in str(replicates(record, outcome).body)
     shown = ScreenState(state=study.state, asked=5, slots=1, now=study.state.last_time + 1)
     assert "interim, 2 of 3 seeds: no verdict yet" in " ".join(line.plain for line in screen(shown, 250, 20))
     root = written(study, tmp_path / "root")
     assert status.main(["--root", str(root), "--study-name", "small"]) == 0
     assert "replicates of the finalists: 8 ended (interim, 2 of 3 seeds)" in capsys.readouterr().out
     train_again(study, scores)
-    assert told(study).interim == "" and "learns faster than the authors" in words(study.state)[1]
+    assert verdict_of(study).interim == "" and 'higher PSNR than "authors"' in words(study.state)[1]
 
 
 def test_a_reopened_search_with_another_winner_is_interim_until_that_was_trained_again(
@@ -231,11 +233,11 @@ def test_a_reopened_search_with_another_winner_is_interim_until_that_was_trained
     before = words(study.state)[0]
     new = study.try_out({"model.temperature": 30.0}, 33.0)
     assert before.startswith("verdict")
-    assert words(study.state) == ["one run each is a ranking, not a verdict (interim, 0 of 3 seeds)"]
+    assert words(study.state) == ["a single run per trial gives a ranking, not a verdict (interim, 0 of 3 seeds)"]
     train_again(study, {new: [31.1, 31.34, 31.16]}, count=2)
-    assert words(study.state)[0].startswith("interim, 2 of 3 seeds, after")
+    assert words(study.state)[0].startswith(f"interim, 2 of 3 seeds, for trial {new} ")
     train_again(study, {new: [31.1, 31.34, 31.16]})
-    assert words(study.state)[0].startswith("verdict after")
+    assert words(study.state)[0].startswith(f"verdict for trial {new} ")
 
 
 def test_an_old_conclusion_s_note_of_how_far_it_had_come_is_not_shown_below_a_verdict(
@@ -287,9 +289,9 @@ def test_status_calls_a_running_replicate_by_its_trial(
     searched: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = train_again(searched(), WELL | {2: LOST}, count=3)
-    asked = due(study.state, study.experiment)
+    replicate = due(study.state, study.experiment)
     before = len(study.events)
-    study.replicate(asked, 30.0)
+    study.replicate(replicate, 30.0)
     study.events = study.events[: before + 2]  # its proposal and its start
     root = written(study, tmp_path / "root")
     status.main(["--root", str(root), "--study-name", "small", "--json"])

@@ -29,17 +29,15 @@ def test_every_arm_stands_at_its_own_best_nuisance_values(history: Callable[...,
     best_l2 = tell(study, "l2", 1.0, 31.0)
     best_l1 = tell(study, "l1", 10.0, 30.5)
     tell(study, "l2", 0.1, 32.0, "pruned")
-    found = arms(study.state, LOSSES)
-    assert [(arm.choice["train.loss"], arm.best and arm.best.number) for arm in found] == [
+    every_arm = arms(study.state, LOSSES)
+    assert [(arm.choice["train.loss"], arm.best and arm.best.number) for arm in every_arm] == [
         ("l2", best_l2),
         ("l1", best_l1),
     ]
-    assert [(arm.trials, arm.patches) for arm in found] == [(2, 1_920 + 960), (2, 2 * 1_920)]
+    assert [(arm.trials, arm.patches) for arm in every_arm] == [(2, 1_920 + 960), (2, 2 * 1_920)]
     assert arm_sentences(study.state, LOSSES) == [
-        "train.loss l2 at its own best: 31.000 dB, trial 1 (model.temperature 1.0, model.reduction 4; "
-        "2 trials, 2,880 patches)",
-        "train.loss l1 at its own best: 30.500 dB, trial 2 (model.temperature 10.0, model.reduction 4; "
-        "2 trials, 3,840 patches)",
+        "train.loss l2: best 31.000 dB, trial 1 (model.temperature 1.0, model.reduction 4; 2 trials, 2,880 patches)",
+        "train.loss l1: best 30.500 dB, trial 2 (model.temperature 10.0, model.reduction 4; 2 trials, 3,840 patches)",
     ]
 
 
@@ -73,10 +71,10 @@ def test_an_experiment_without_a_scientific_choice_has_no_arms(history: Callable
 def test_a_winner_at_the_end_of_a_range_is_warned_of(
     history: Callable[..., Any], kind: Any, value: float, edge: bool
 ) -> None:
-    asked = replace(EXPERIMENT, nuisance={"model.temperature": kind, "model.n_blocks": Int(1, 50)})
-    study = history(asked)
+    experiment = replace(EXPERIMENT, nuisance={"model.temperature": kind, "model.n_blocks": Int(1, 50)})
+    study = history(experiment)
     study.try_out({"model.temperature": value, "model.n_blocks": 25}, 30.0)
-    found = at_an_edge(study.state, asked)
-    assert [d.label for d, _ in found] == (["model.temperature"] if edge else [])
-    text = arm_sentences(study.state, asked)
+    at_edge = at_an_edge(study.state, experiment)
+    assert [d.label for d, _ in at_edge] == (["model.temperature"] if edge else [])
+    text = arm_sentences(study.state, experiment)
     assert [line.startswith("warning: the best model.temperature, ") for line in text] == [True] * edge

@@ -22,7 +22,7 @@ from study.question.space import Choice, Float, Grid, Int, Together
 from study.record import journal
 from study.record.state import StudyState, fold
 from study.search import optuna_private, sampler
-from study.search.encoding import encoded
+from study.search.encoding import encode_point
 from study.search.sampler import propose
 
 BASE = TrialConfig()
@@ -271,37 +271,37 @@ def test_a_grid_in_part_is_a_fair_sample(history: Callable[..., Any]) -> None:
 
 def test_a_gp_does_not_ask_again_for_what_was_pruned(history: Callable[..., Any]) -> None:
     study = history(replace(GRID, sampler="gp"))
-    asked = search(study, 16)
-    assert len({tuple(v.values()) for v in asked}) == 16
-    worst = [v for v in asked[11:] if score(v) < 29]
+    proposed = search(study, 16)
+    assert len({tuple(v.values()) for v in proposed}) == 16
+    worst = [v for v in proposed[11:] if score(v) < 29]
     assert len(worst) <= 1
 
 
 def test_of_its_candidates_the_tpe_takes_one_that_was_not_tried(
     history: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
-    ask = sampler._Sampled.ask
+    seeds: list[int] = []
+    ask = sampler._StudyForSampler.ask
 
     def counted(self: Any, seed: int) -> Any:
-        asked.append(seed)
+        seeds.append(seed)
         return ask(self, seed)
 
     def often() -> int:
-        """How often it is asked for 30 trials of 36 cells; the better a place, the surer it comes again."""
-        asked.clear()
+        """How many times the sampler is asked for 30 trials of 36 cells. Good cells are proposed repeatedly."""
+        seeds.clear()
         study = history(experiment({"model.reduction": Grid(*range(2, 8)), "model.temperature": Grid(*TEMPERATURES)}))
         search(study, 30)
-        return len(asked)
+        return len(seeds)
 
-    monkeypatch.setattr(sampler._Sampled, "ask", counted)
+    monkeypatch.setattr(sampler._StudyForSampler, "ask", counted)
     with_memory = often()
     monkeypatch.setattr(optuna_private.Tpe, "_compute_acquisition_func", TPESampler._compute_acquisition_func)
     assert with_memory < 0.5 * often()
 
 
 def test_the_gp_takes_the_most_promising_of_all_that_is_left(history: Callable[..., Any]) -> None:
-    """Its expected improvement, computed for each cell by itself, has its maximum at what is proposed."""
+    """The proposal has the highest expected improvement, computed for each cell on its own."""
     study = history(replace(GRID, sampler="gp"))
     for number in range(15):
         values = settings_of(study, study.state, number)
@@ -320,13 +320,13 @@ def test_the_gp_takes_the_most_promising_of_all_that_is_left(history: Callable[.
         patch.setattr(optuna_private, "Gp", Noted)
         point = propose(study.state, study.experiment, 15)
     assert point is not None
-    chosen = tuple(encoded(GRID.space.dimensions, point).values())
+    chosen = tuple(encode_point(GRID.space.dimensions, point).values())
     assert len(promises) == 576 - 15
     assert promises[chosen] == pytest.approx(max(promises.values()))
     assert promises[chosen] > np.median(list(promises.values())) + 0.5
 
 
-def test_of_a_long_history_the_gp_is_told_the_best_a_fair_part_of_the_rest_and_what_is_under_way(
+def test_of_a_long_history_the_gp_sees_the_best_a_fair_part_of_the_rest_and_running_trials(
     history: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = history(replace(GRID, sampler="gp"))
@@ -334,28 +334,28 @@ def test_of_a_long_history_the_gp_is_told_the_best_a_fair_part_of_the_rest_and_w
     for cell in chance.sample(list(GRID.space.cells()), 260):
         values = GRID.space.settings(cell)
         study.try_out(values, score(values), chance.choice(["finished", "pruned"]))
-    under_way = propose(study.state, study.experiment, 260)
-    assert under_way is not None
-    study.propose(GRID.space.settings(under_way))
-    told: list[Any] = []
+    running = propose(study.state, study.experiment, 260)
+    assert running is not None
+    study.propose(GRID.space.settings(running))
+    optuna_trials: list[Any] = []
 
     class Noted(optuna_private.Gp):
         def sample_relative(self, study: Any, trial: Any, search_space: Any) -> Any:
-            told.extend(study.get_trials(deepcopy=False))
+            optuna_trials.extend(study.get_trials(deepcopy=False))
             return super().sample_relative(study, trial, search_space)
 
     monkeypatch.setattr(optuna_private, "Gp", Noted)
-    assert propose(study.state, study.experiment, 261) != under_way
-    scores = [t.value for t in told if t.value is not None]
-    assert len(scores) == sampler._GP_LEARNS_FROM
+    assert propose(study.state, study.experiment, 261) != running
+    scores = [t.value for t in optuna_trials if t.value is not None]
+    assert len(scores) == sampler.MAX_GP_TRIALS
     ever = sorted((t.score for t in study.state.trials.values() if t.score is not None), reverse=True)
-    half = sampler._GP_LEARNS_FROM // 2
+    half = sampler.MAX_GP_TRIALS // 2
     assert sorted(scores, reverse=True)[:half] == ever[:half]
     assert np.mean(sorted(scores)[:half]) == pytest.approx(np.mean(ever[half:]), abs=0.15)
-    assert encoded(GRID.space.dimensions, under_way) in [t.params for t in told if t.value is None]
+    assert encode_point(GRID.space.dimensions, running) in [t.params for t in optuna_trials if t.value is None]
 
 
-# The nearest unseen one
+# The nearest untried one
 
 
 def always(point: dict[str, Any]) -> Callable[..., dict[str, Any]]:
@@ -366,12 +366,12 @@ def differing(one: dict[str, Any], other: dict[str, Any]) -> int:
     return sum(one[name] != other[name] for name in one)
 
 
-def test_a_repeat_becomes_the_unseen_configuration_that_differs_in_the_fewest_values(
+def test_a_repeat_becomes_the_untried_configuration_that_differs_in_the_fewest_values(
     history: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = history(SMALL)
     wanted = {"train.loss": "l1", "model.reduction": 4}
-    monkeypatch.setattr(sampler._Sampled, "ask", always(wanted))
+    monkeypatch.setattr(sampler._StudyForSampler, "ask", always(wanted))
     distances = []
     for number in range(6):
         values = settings_of(study, study.state, number)
@@ -385,32 +385,32 @@ def test_ties_between_the_nearest_are_broken_by_seed_and_number(
     history: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = {"train.loss": "l1", "model.reduction": 8, "model.temperature": 1.0, "data.train_kernel": "nearest"}
-    monkeypatch.setattr(sampler._Sampled, "ask", always(wanted))
+    monkeypatch.setattr(sampler._StudyForSampler, "ask", always(wanted))
 
     def chosen(seed: int, number: int) -> dict[str, Any]:
         study = history(GRID, seed=seed)
         study.propose(wanted)
         return settings_of(study, study.state, number)
 
-    found = {(seed, number): chosen(seed, number) for seed in (1, 2) for number in range(1, 9)}
-    assert found[1, 1] == chosen(1, 1)
-    assert {differing(values, wanted) for values in found.values()} == {1}
-    assert len({tuple(values.values()) for values in found.values()}) > 3
+    choices = {(seed, number): chosen(seed, number) for seed in (1, 2) for number in range(1, 9)}
+    assert choices[1, 1] == chosen(1, 1)
+    assert {differing(values, wanted) for values in choices.values()} == {1}
+    assert len({tuple(values.values()) for values in choices.values()}) > 3
 
 
 def test_a_repeat_is_asked_again_up_to_twenty_times_each_with_a_seed_of_its_own(
     history: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = history(SMALL)
-    known = {"train.loss": "l1", "model.reduction": 4}
-    study.propose(known)
+    tried = {"train.loss": "l1", "model.reduction": 4}
+    study.propose(tried)
     seeds: list[int] = []
 
     def stubborn(self: object, seed: int) -> dict[str, Any]:
         seeds.append(seed)
-        return known if len(seeds) < 20 else {"train.loss": "l2", "model.reduction": 2}
+        return tried if len(seeds) < 20 else {"train.loss": "l2", "model.reduction": 2}
 
-    monkeypatch.setattr(sampler._Sampled, "ask", stubborn)
+    monkeypatch.setattr(sampler._StudyForSampler, "ask", stubborn)
     assert settings_of(study, study.state, 1) == {"train.loss": "l2", "model.reduction": 2}
     assert len(set(seeds)) == 20
 
@@ -452,21 +452,21 @@ def test_two_scientific_choices_make_an_arm_of_every_pair(history: Callable[...,
 
 def test_an_arm_learns_from_its_own_trials_alone(history: Callable[..., Any]) -> None:
     def proposals(charm: float) -> list[dict[str, Any]]:
-        """Of arm l1, where l2 shows `charm` dB for every decade of temperature."""
+        """The proposals of arm l1 if arm l2 gains `charm` dB for every decade of temperature."""
         study = history(ARMS)
-        found = []
+        of_arm_l1 = []
         for number in range(45):
             values = settings_of(study, study.state, number)
             slope = charm if values["train.loss"] == "l2" else 0.1
             study.try_out(values, 30 + slope * float(np.log10(values["model.temperature"])))
             if values["train.loss"] == "l1":
-                found.append(values)
-        return found
+                of_arm_l1.append(values)
+        return of_arm_l1
 
     assert proposals(charm=5.0) == proposals(charm=-5.0)
 
 
-def test_an_arm_with_nothing_left_is_passed_over(history: Callable[..., Any]) -> None:
+def test_an_arm_with_nothing_left_is_skipped(history: Callable[..., Any]) -> None:
     study = history(replace(ARMS, nuisance={"model.reduction": Grid(2, 4)}))
     for reduction in (2, 4):
         study.try_out({"train.loss": "l2", "model.reduction": reduction}, 30.0)
@@ -491,7 +491,7 @@ def test_only_listed_choices_make_arms(history: Callable[..., Any]) -> None:
     assert len(set(temperatures)) == 3
 
 
-# References in the search's eyes
+# References as the search sees them
 
 
 def with_reference(history: Callable[..., Any], outside: bool, psnr: float) -> Any:
@@ -504,12 +504,13 @@ def with_reference(history: Callable[..., Any], outside: bool, psnr: float) -> A
 
 
 def test_a_reference_outside_of_the_space_is_not_seen(history: Callable[..., Any]) -> None:
-    one, other = (with_reference(history, outside=True, psnr=psnr) for psnr in (10.0, 40.0))
+    one = with_reference(history, outside=True, psnr=10.0)
+    other = with_reference(history, outside=True, psnr=40.0)
     assert search(one, 6) == search(other, 6)
     assert propose(one.state, one.experiment, 7) is None
 
 
-def test_a_reference_inside_the_space_is_a_known_configuration(history: Callable[..., Any]) -> None:
+def test_a_reference_inside_the_space_counts_as_tried(history: Callable[..., Any]) -> None:
     study = with_reference(history, outside=False, psnr=30.0)
     tried = search(study, 5)
     assert {"train.loss": "l2", "model.reduction": 8} not in tried

@@ -1,4 +1,4 @@
-"""Who goes on at a rung, by scores made by hand."""
+"""Which trials continue at a rung, by scores made by hand."""
 
 import random
 from collections.abc import Callable
@@ -19,25 +19,26 @@ TWO_RUNGS = replace(THIRDS, rungs=(960, 1_440))
 
 @pytest.fixture
 def arrive(history: Callable[..., Any]) -> Callable[..., list[str]]:
-    """Verdicts over trials that reach the first rung one after the other with these scores."""
+    """The decisions on trials that reach the first rung one after the other with these scores."""
 
-    def verdicts(experiment: Experiment, scores: list[float]) -> list[str]:
-        study, told = history(experiment), []
+    def decisions_on(experiment: Experiment, scores: list[float]) -> list[str]:
+        study = history(experiment)
+        decisions = []
         for score in scores:
             number = study.propose()
             study.validate(number, 20.0, score)
-            told.append(decide(study.state, experiment, number).name)
-        return told
+            decisions.append(decide(study.state, experiment, number).name)
+        return decisions
 
-    return verdicts
+    return decisions_on
 
 
-def test_the_first_at_a_rung_goes_on(arrive: Callable[..., list[str]]) -> None:
+def test_the_first_at_a_rung_continues(arrive: Callable[..., list[str]]) -> None:
     assert arrive(THIRDS, [25.0]) == ["CONTINUE"]
 
 
-def test_half_of_those_that_have_come_by_now_go_on_rounded_up(arrive: Callable[..., list[str]]) -> None:
-    # Places: 1, 1, 2, 2, 3, 3 of 1 … 6 that have come.
+def test_half_of_those_that_have_arrived_continue_rounded_up(arrive: Callable[..., list[str]]) -> None:
+    # Places: 1, 1, 2, 2, 3, 3 of 1 … 6 that have arrived.
     assert arrive(HALVES, [25.0, 24.0, 24.5, 24.2, 24.4, 30.0]) == [
         "CONTINUE",  # first of 1
         "STOP",  # second of 2, one place
@@ -48,7 +49,7 @@ def test_half_of_those_that_have_come_by_now_go_on_rounded_up(arrive: Callable[.
     ]
 
 
-def test_a_third_goes_on_rounded_up(arrive: Callable[..., list[str]]) -> None:
+def test_a_third_continues_rounded_up(arrive: Callable[..., list[str]]) -> None:
     # Places: 1, 1, 1, 2, 2, 2, 3.
     assert arrive(THIRDS, [25.0, 24.0, 23.0, 24.5, 24.4, 26.0, 24.9]) == [
         "CONTINUE",
@@ -61,7 +62,7 @@ def test_a_third_goes_on_rounded_up(arrive: Callable[..., list[str]]) -> None:
     ]
 
 
-def test_every_better_one_goes_on_and_every_worse_one_stops_after_the_first(arrive: Callable[..., list[str]]) -> None:
+def test_every_better_one_continues_and_every_worse_one_stops_after_the_first(arrive: Callable[..., list[str]]) -> None:
     assert set(arrive(THIRDS, [20.0 + i for i in range(12)])) == {"CONTINUE"}
     assert arrive(HALVES, [30.0 - i for i in range(12)]) == ["CONTINUE"] + ["STOP"] * 11
 
@@ -71,7 +72,7 @@ def test_equal_scores_are_not_better(arrive: Callable[..., list[str]]) -> None:
 
 
 @pytest.mark.parametrize("validations", [1, 3, 4])
-def test_between_the_rungs_and_at_the_end_everyone_goes_on(history: Callable[..., Any], validations: int) -> None:
+def test_between_the_rungs_and_at_the_end_every_trial_continues(history: Callable[..., Any], validations: int) -> None:
     study = history(HALVES)
     good, bad = study.propose(), study.propose()
     study.validate(good, *[30.0] * validations)
@@ -79,7 +80,7 @@ def test_between_the_rungs_and_at_the_end_everyone_goes_on(history: Callable[...
     assert decide(study.state, HALVES, bad) is Decision.CONTINUE
 
 
-def test_only_the_score_at_the_rung_has_a_say(history: Callable[..., Any]) -> None:
+def test_only_the_score_at_the_rung_counts(history: Callable[..., Any]) -> None:
     study = history(HALVES)
     late, early = study.propose(), study.propose()
     study.validate(late, 20.0, 24.0, 28.0, 32.0)
@@ -109,7 +110,7 @@ def test_pruned_and_failed_trials_that_reached_the_rung_are_still_compared_with(
     assert decide(study.state, HALVES, latest) is Decision.STOP
 
 
-def test_trials_that_have_not_come_to_the_rung_take_no_place(history: Callable[..., Any]) -> None:
+def test_trials_that_have_not_reached_the_rung_take_no_place(history: Callable[..., Any]) -> None:
     study = history(HALVES)
     for _ in range(5):
         study.validate(study.propose(), 40.0)
@@ -134,7 +135,7 @@ def test_references_take_no_place_from_others(history: Callable[..., Any]) -> No
     assert decide(study.state, HALVES, second) is Decision.STOP
 
 
-def test_without_pruning_everyone_goes_on(history: Callable[..., Any]) -> None:
+def test_without_pruning_every_trial_continues(history: Callable[..., Any]) -> None:
     patient = replace(HALVES, scheduler="none")
     study = history(patient)
     for score in (30.0, 20.0, 10.0):
@@ -148,7 +149,7 @@ ASHA = replace(THIRDS, scheduler="asha", rungs=(960, 1_440))
 
 
 def at_rung(study: Any, *scores: float) -> list[int]:
-    """New trials that reach the first rung with these scores; each pauses where it is told to."""
+    """New trials that reach the first rung with these scores; each pauses if that is the decision."""
     numbers = []
     for score in scores:
         number = study.propose()
@@ -160,7 +161,7 @@ def at_rung(study: Any, *scores: float) -> list[int]:
     return numbers
 
 
-def test_nobody_goes_on_before_as_many_have_come_as_share_one_place(history: Callable[..., Any]) -> None:
+def test_no_trial_continues_before_enough_have_arrived_for_one_place(history: Callable[..., Any]) -> None:
     study = history(ASHA)
     at_rung(study, 25.0, 24.0)
     assert [t.status for t in study.state.trials.values()] == ["paused", "paused"]
@@ -168,7 +169,7 @@ def test_nobody_goes_on_before_as_many_have_come_as_share_one_place(history: Cal
     assert study.state.counted == 2
 
 
-def test_the_best_that_waits_is_promoted_when_there_is_a_place(history: Callable[..., Any]) -> None:
+def test_the_best_paused_trial_is_promoted_when_there_is_a_place(history: Callable[..., Any]) -> None:
     study = history(ASHA)
     at_rung(study, 25.0, 26.0, 24.0)
     assert promotable(study.state, ASHA) == 1
@@ -179,7 +180,7 @@ def test_the_best_that_waits_is_promoted_when_there_is_a_place(history: Callable
     assert promotable(study.state, ASHA) == 0
 
 
-def test_who_arrives_among_the_best_goes_on_at_once(history: Callable[..., Any]) -> None:
+def test_a_trial_that_arrives_among_the_best_continues_at_once(history: Callable[..., Any]) -> None:
     study = history(ASHA)
     at_rung(study, 25.0, 24.0, 30.0)
     assert study.state.trials[2].status == "running"
@@ -205,14 +206,14 @@ def test_a_promoted_trial_is_not_paused_again_at_the_rung_it_left(history: Calla
     assert decide(study.state, ASHA, 1) is Decision.CONTINUE
 
 
-def test_a_verdict_holds_whatever_came_after_it(history: Callable[..., Any]) -> None:
+def test_a_decision_does_not_depend_on_what_came_after_it(history: Callable[..., Any]) -> None:
     study = history(ASHA)
     numbers = []
     for score in (25.0, 24.0, 30.0, 28.0, 27.0, 29.0):
         number = study.propose()
         study.validate(number, 20.0, score)
         numbers.append((number, decide(study.state, ASHA, number)))
-    assert [decide(study.state, ASHA, number) for number, _ in numbers] == [verdict for _, verdict in numbers]
+    assert [decide(study.state, ASHA, number) for number, _ in numbers] == [decision for _, decision in numbers]
 
 
 def test_with_no_trial_to_come_the_share_is_rounded_up(history: Callable[..., Any]) -> None:
@@ -232,19 +233,19 @@ def test_references_neither_pause_nor_take_a_place(history: Callable[..., Any]) 
     assert study.state.trials[2].status == "paused"
 
 
-def test_who_cannot_be_promoted_any_more_is_named(history: Callable[..., Any]) -> None:
+def test_trials_that_cannot_be_promoted_any_more_are_named(history: Callable[..., Any]) -> None:
     study = history(ASHA)
     at_rung(study, 25.0, 26.0, 24.0)
-    # Of 6 in all, two places: the third of three may not have one, whoever comes.
+    # 6 trials in all have two places, so the third of three cannot get one.
     assert hopeless(study.state, ASHA, asked=6) == [2]
     assert hopeless(study.state, ASHA, asked=9) == []
     assert hopeless(study.state, ASHA, asked=3) == [0, 2]
 
 
-def test_hope_counts_those_on_their_way_and_those_still_to_be_proposed(history: Callable[..., Any]) -> None:
+def test_running_trials_and_those_still_to_be_proposed_may_take_the_worse_places(history: Callable[..., Any]) -> None:
     study = history(ASHA)
     at_rung(study, 25.0, 26.0, 24.0)
-    study.start(study.propose())  # on its way: may come as the worst of four
+    study.start(study.propose())  # running: may arrive as the worst of four
     assert hopeless(study.state, ASHA, asked=4) == [2]
     for _ in range(3):
         study.start(study.propose())
@@ -253,10 +254,11 @@ def test_hope_counts_those_on_their_way_and_those_still_to_be_proposed(history: 
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("factor", [2, 3, 4])
-def test_in_the_end_the_best_share_of_a_rung_went_on(history: Callable[..., Any], seed: int, factor: int) -> None:
-    """However trials come, in the end those were promoted that a synchronous comparison would choose, or more."""
+def test_in_the_end_the_best_share_of_a_rung_has_continued(history: Callable[..., Any], seed: int, factor: int) -> None:
+    """In any order of arrival, the trials that a synchronous comparison would choose have been promoted in the end."""
     experiment = replace(ASHA, reduction_factor=float(factor), rungs=(960,))
-    study, order = history(experiment), random.Random(seed).sample(range(18), 18)
+    study = history(experiment)
+    order = random.Random(seed).sample(range(18), 18)
     for score in order:
         number = study.propose()
         study.start(number)
@@ -266,5 +268,5 @@ def test_in_the_end_the_best_share_of_a_rung_went_on(history: Callable[..., Any]
         while (promoted := promotable(study.state, experiment)) is not None:
             assert promoted not in hopeless(study.state, experiment, asked=18)
             study.resume(promoted)
-    went_on = {order[n] for n, t in study.state.trials.items() if t.status != "paused"}
-    assert set(range(18 - 18 // factor, 18)) <= went_on
+    continued = {order[n] for n, t in study.state.trials.items() if t.status != "paused"}
+    assert set(range(18 - 18 // factor, 18)) <= continued

@@ -71,14 +71,14 @@ def test_rows_are_kept_and_missing_ones_added(
     economy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = tmp_path / "rows.csv"
-    asked = ["search_economy.py", "--rows", str(rows), "--samplers", "qmc", "--studies", "4", "--whole", "2"]
+    arguments = ["search_economy.py", "--rows", str(rows), "--samplers", "qmc", "--studies", "4", "--whole", "2"]
     for schedulers in (["asha, 1/3"], ["none", "asha, 1/3"]):
-        monkeypatch.setattr(sys, "argv", [*asked, "--schedulers", *schedulers])
+        monkeypatch.setattr(sys, "argv", [*arguments, "--schedulers", *schedulers])
         economy.main()
-    found = economy.results(rows)
-    assert [(r.sampler, r.scheduler, len(r.costs), r.whole) for r in found] == [
+    results = economy.results(rows)
+    assert [(r.sampler, r.scheduler, len(r.costs), r.whole) for r in results] == [
         ("qmc", "asha, 1/3", 4, 2),
         ("qmc", "none", 4, 2),
     ]
-    assert found[1].full == 50.0
+    assert results[1].full == 50.0
     assert "| qmc | none | 4 |" in capsys.readouterr().out

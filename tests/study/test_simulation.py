@@ -1,4 +1,4 @@
-"""Searches replayed on curves that are known in every cell."""
+"""Searches simulated on curves that are known in every cell."""
 
 import math
 from collections.abc import Callable
@@ -31,28 +31,28 @@ GRID = replace(
 
 
 def curve(loss: str, temperature: float, reduction: int) -> tuple[float, ...]:
-    """Ends higher the later the values stand in their lists, and is in order from the first validation."""
+    """A curve that is higher the later the values stand in their lists. No two curves cross."""
     end = 30 + 0.3 * LOSSES.index(loss) + 0.1 * TEMPERATURES.index(temperature) + 0.03 * REDUCTIONS.index(reduction)
     return tuple(end - gap for gap in (1.0, 0.5, 0.2, 0.0))
 
 
 def full_table(seeds: tuple[int, ...] = (1, 2)) -> Table:
     cells = [(a, b, c) for a in LOSSES for b in TEMPERATURES for c in REDUCTIONS]
-    of_seed = {tuple(map(text, cell)): curve(*cell) for cell in cells}
-    return Table(("train.loss", "model.temperature", "model.reduction"), 480, dict.fromkeys(seeds, of_seed))
+    seed_curves = {tuple(map(text, cell)): curve(*cell) for cell in cells}
+    return Table(("train.loss", "model.temperature", "model.reduction"), 480, dict.fromkeys(seeds, seed_curves))
 
 
 def test_without_pruning_every_trial_costs_the_full_budget() -> None:
     course = simulate(replace(GRID, scheduler="none", sampler="random"), full_table(), seed=1, trials=10)
     assert course.spent == tuple(1_920 * (i + 1) for i in range(10))
     assert course.trials == 10
-    assert list(course.found) == sorted(course.found, reverse=True)
+    assert list(course.gap) == sorted(course.gap, reverse=True)
 
 
-def test_a_whole_grid_finds_the_best_and_then_regrets_nothing() -> None:
+def test_a_complete_grid_finds_the_best_and_ends_without_regret() -> None:
     course = simulate(replace(GRID, scheduler="none", sampler="grid"), full_table(), seed=3, trials=100)
     assert course.trials == 36
-    assert course.regret[-1] == course.found[-1] == 0.0
+    assert course.regret[-1] == course.gap[-1] == 0.0
     assert course.patches_to(0.0) <= 36 * 1_920
 
 
@@ -65,7 +65,7 @@ def test_halving_on_curves_that_never_cross_finds_the_best_for_less(scheduler: s
     assert halved.spent[-1] < 0.7 * patient.spent[-1]
 
 
-def test_a_paused_curve_goes_on_where_it_was_and_is_paid_once() -> None:
+def test_a_paused_trial_resumes_where_it_was_and_its_patches_count_once() -> None:
     course = simulate(replace(GRID, sampler="grid", scheduler="asha"), full_table(), seed=2, trials=36)
     # All 36 to the first rung, at least 12 of them to the second, at least 4 of those to the end.
     assert course.trials == 36
@@ -76,8 +76,8 @@ def test_a_paused_curve_goes_on_where_it_was_and_is_paid_once() -> None:
 
 def test_a_search_ends_at_its_goal() -> None:
     course = simulate(replace(GRID, scheduler="none", sampler="random"), full_table(), seed=4, trials=36, goal=0.2)
-    assert course.found[-1] <= 0.2
-    assert all(gap > 0.2 for gap in course.found[:-1])
+    assert course.gap[-1] <= 0.2
+    assert all(gap > 0.2 for gap in course.gap[:-1])
     assert course.patches_to(0.2) == course.spent[-1]
     assert course.patches_to(-1.0) == math.inf
 
@@ -100,8 +100,8 @@ def test_a_table_survives_its_file(tmp_path: Path) -> None:
     (tmp_path / "curves.csv").write_text(write(table))
     again = read(tmp_path / "curves.csv")
     assert (again.names, again.every) == (table.names, table.every)
-    for seed, of_seed in table.curves.items():
-        for key, points in of_seed.items():
+    for seed, seed_curves in table.curves.items():
+        for key, points in seed_curves.items():
             assert again.curves[seed][key] == pytest.approx(points)
 
 
@@ -124,24 +124,24 @@ def test_a_study_s_curves_become_a_table(history: Callable[..., Any]) -> None:
         record([history(GRID).state])
 
 
-def test_a_partly_known_space_is_filled_by_a_family_that_fits_what_is_known() -> None:
+def test_missing_curves_come_from_a_model_fitted_to_the_recorded_ones() -> None:
     table = full_table((1,))
-    known = dict(sorted(table.curves[1].items())[::2])
-    filled = complete(replace(table, curves={1: known}), GRID.space).curves[1]
+    recorded = dict(sorted(table.curves[1].items())[::2])
+    filled = complete(replace(table, curves={1: recorded}), GRID.space).curves[1]
     assert filled.keys() == table.curves[1].keys()
-    assert all(filled[key] == points for key, points in known.items())
-    # The made-up function is a sum of one effect a value, so the family is right but for the ridge.
-    missing = [key for key in filled if key not in known]
+    assert all(filled[key] == points for key, points in recorded.items())
+    # The true function is a sum of one effect for each value, so the model is exact except for the ridge penalty.
+    missing = [key for key in filled if key not in recorded]
     errors = [abs(filled[key][-1] - table.curves[1][key][-1]) for key in missing]
     assert np.mean(errors) < 0.12
 
 
 def test_curves_of_another_space_are_refused() -> None:
-    with pytest.raises(SuiteError, match=r"curves over model\.n_blocks cannot stand for a space of train\.loss"):
+    with pytest.raises(SuiteError, match=r"curves over model\.n_blocks cannot be used for a space of train\.loss"):
         complete(Table(("model.n_blocks",), 480, {1: {("2",): (30.0,)}}), GRID.space)
 
 
-def test_a_whole_table_stays_as_it_is() -> None:
+def test_a_complete_table_stays_as_it_is() -> None:
     table = full_table()
     assert complete(table, GRID.space) is table
 
@@ -158,11 +158,11 @@ def test_a_row_by_hand() -> None:
     assert "never (never to never)" in summarise("tpe", "asha", [missed], goal=0.02).line(1.0)
 
 
-def test_combinations_are_compared_in_processes_of_their_own() -> None:
+def test_combinations_are_compared_in_other_processes() -> None:
     plan = EconomyPlan(
         experiment=GRID, table=full_table(), rungs=(480, 960), reduction_factor=3.0, trials=12, studies=3, goal=0.1
     )
-    rows = list(compare_samplers(plan, ["random", "qmc"], ["asha"], processes=1, told=lambda line: None))
+    rows = list(compare_samplers(plan, ["random", "qmc"], ["asha"], processes=1, report=lambda line: None))
     assert [(r.sampler, r.scheduler, len(r.costs)) for r in rows] == [("random", "asha", 3), ("qmc", "asha", 3)]
 
 
@@ -172,7 +172,7 @@ RECORDED = Path(__file__).parents[2] / "benchmarks" / "curves" / "search_grid.cs
 SEARCH_GRID = RECORDED.parents[1] / "search_grid.py"
 
 
-def test_the_recorded_grid_is_whole() -> None:
+def test_the_recorded_grid_is_complete() -> None:
     _, experiment = load_experiment(str(SEARCH_GRID))
     table = read(RECORDED)
     assert complete(table, experiment.space) is table
@@ -180,8 +180,8 @@ def test_the_recorded_grid_is_whole() -> None:
     assert sorted(table.curves) == [1, 2]
     base = experiment.base
     assert table.every == base.evaluation.every_patches
-    for of_seed in table.curves.values():
-        assert {len(points) * table.every for points in of_seed.values()} == {base.train.budget_patches}
+    for seed_curves in table.curves.values():
+        assert {len(points) * table.every for points in seed_curves.values()} == {base.train.budget_patches}
 
 
 def test_the_best_of_the_recorded_grid_is_known() -> None:

@@ -29,10 +29,10 @@ THREE_BY_FOUR = np.array([[30.0, 30.1, 29.9, 30.2], [29.7, 29.9, 29.8, 29.8], [2
 
 
 def test_an_interval_of_three_by_hand() -> None:
-    found = estimate([0.4, 0.5, 0.6])  # mean 0.5, sd 0.1, t(0.975, 2) = 4.30265
-    assert (found.mean, found.sd, found.count) == (pytest.approx(0.5), pytest.approx(0.1), 3)
-    assert found.high - found.mean == pytest.approx(4.302652729696 * 0.1 / math.sqrt(3))
-    assert found.mean - found.low == pytest.approx(found.high - found.mean)
+    interval = estimate([0.4, 0.5, 0.6])  # mean 0.5, sd 0.1, t(0.975, 2) = 4.30265
+    assert (interval.mean, interval.sd, interval.count) == (pytest.approx(0.5), pytest.approx(0.1), 3)
+    assert interval.high - interval.mean == pytest.approx(4.302652729696 * 0.1 / math.sqrt(3))
+    assert interval.mean - interval.low == pytest.approx(interval.high - interval.mean)
 
 
 def test_a_paired_comparison_is_scipy_s_paired_t_test() -> None:
@@ -49,12 +49,12 @@ def test_what_a_seed_does_to_both_cancels() -> None:
     assert (moved.mean, moved.sd) == (pytest.approx(still.mean), pytest.approx(still.sd))
 
 
-def test_one_seed_tells_nothing() -> None:
-    found = paired([30.0], [29.0])
-    assert (found.mean, found.low, found.high, found.p) == (1.0, -math.inf, math.inf, 1.0)
+def test_one_seed_gives_an_infinite_interval() -> None:
+    difference = paired([30.0], [29.0])
+    assert (difference.mean, difference.low, difference.high, difference.p) == (1.0, -math.inf, math.inf, 1.0)
 
 
-def test_differences_without_any_spread_are_told_and_none_at_all_is_not() -> None:
+def test_equal_differences_are_significant_unless_they_are_zero() -> None:
     assert estimate([0.5, 0.5]).p == 0.0
     assert estimate([0.0, 0.0]).p == 1.0
 
@@ -66,7 +66,7 @@ def test_what_is_no_score_is_refused(values: list[float]) -> None:
 
 
 def test_unpaired_scores_are_refused() -> None:
-    with pytest.raises(ValueError, match="a score of both for every seed, got 2 and 3"):
+    with pytest.raises(ValueError, match="expected two scores for every seed, got 2 and 3 scores"):
         paired([1.0, 2.0], [1.0, 2.0, 3.0])
 
 
@@ -88,18 +88,18 @@ def test_holm_keeps_the_order_and_lies_between_plain_and_bonferroni(ps: list[flo
 
 @pytest.mark.parametrize(("effect", "seeds"), [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10), (1.5, 6)])
 def test_seeds_needed_are_those_of_the_published_tables(effect: float, seeds: int) -> None:
-    # Paired two-sided t-test at 0.05 with power 0.8, as G*Power and Cohen's tables have it.
+    # Paired two-sided t-test at 0.05 with power 0.8, according to G*Power and Cohen's tables.
     assert seeds_needed(effect * 0.03, 0.03, alpha=0.05) == seeds
 
 
 def test_power_is_that_of_simulated_tests() -> None:
     draws = np.random.default_rng(2).normal(1.0, 1.0, size=(20_000, 6))
     t = draws.mean(axis=1) / draws.std(axis=1, ddof=1) * math.sqrt(6)
-    found = np.mean(np.abs(t) > scipy_stats.t.ppf(0.9875, 5))
-    assert power(1.0, 1.0, 6, 0.025) == pytest.approx(found, abs=0.012)  # 3.5 standard errors
+    frequency = np.mean(np.abs(t) > scipy_stats.t.ppf(0.9875, 5))
+    assert power(1.0, 1.0, 6, 0.025) == pytest.approx(frequency, abs=0.012)  # 3.5 standard errors
 
 
-def test_a_difference_that_thousands_could_not_tell_needs_no_number() -> None:
+def test_a_difference_that_a_thousand_seeds_cannot_establish_has_no_number_of_seeds() -> None:
     assert seeds_needed(1e-4, 0.03, alpha=0.025) is None
     assert seeds_needed(0.0, 0.03, alpha=0.025) is None
     assert seeds_needed(0.0, 0.0, alpha=0.025) is None
@@ -126,8 +126,8 @@ def test_many_comparisons_are_scipy_s_dunnett() -> None:
     groups -= groups.mean(axis=1, keepdims=True)
     noise = math.sqrt(groups.var(axis=1, ddof=1).mean())
     groups[1:] += dunnett_critical(9, 30) * noise * math.sqrt(2 / 4)
-    found = scipy_stats.dunnett(*groups[1:], control=groups[0], alternative="greater", rng=np.random.default_rng(7))
-    assert found.pvalue == pytest.approx([0.05] * 9, abs=0.001)
+    theirs = scipy_stats.dunnett(*groups[1:], control=groups[0], alternative="greater", rng=np.random.default_rng(7))
+    assert theirs.pvalue == pytest.approx([0.05] * 9, abs=0.001)
 
 
 def test_one_comparison_is_student_s() -> None:
@@ -135,25 +135,27 @@ def test_one_comparison_is_student_s() -> None:
         assert dunnett_critical(1, df) == pytest.approx(scipy_stats.t.ppf(0.95, df), rel=1e-4)
 
 
-def test_the_best_is_told_from_those_it_clearly_beats_and_from_no_other() -> None:
+def test_the_best_differs_significantly_only_from_those_that_it_clearly_beats() -> None:
     scores = np.array([[30.0, 30.1, 29.9], [29.99, 30.08, 29.92], [28.0, 28.1, 27.9]])
-    found = against_best(scores)
-    assert found.may_be_best.tolist() == [True, True, False]
-    assert found.high[2] == 0.0
-    assert found.low[2] < -1.9
-    assert found.low[0] < 0 < found.high[0]
+    intervals = against_best(scores)
+    assert intervals.may_be_best.tolist() == [True, True, False]
+    assert intervals.high[2] == 0.0
+    assert intervals.low[2] < -1.9
+    assert intervals.low[0] < 0 < intervals.high[0]
     alone = against_best(scores[[0, 2]])
     assert alone.low[0] == 0.0 < alone.high[0]
 
 
 def test_intervals_against_the_best_hold_all_at_once() -> None:
-    generator, held, studies = np.random.default_rng(3), 0, 1_500
+    generator = np.random.default_rng(3)
+    covered = 0
+    studies = 1_500
     truth = np.array([0.0, 0.0, -0.02, -0.05])
     differences = np.array([0.0, 0.0, -0.02, -0.05])  # truth minus the best of the others
     for _ in range(studies):
-        found = against_best(truth[:, None] + generator.normal(0, 0.03, (4, 4)))
-        held += bool(((found.low <= differences) & (differences <= found.high)).all())
-    assert held / studies > 0.95 - 3 * math.sqrt(0.95 * 0.05 / studies)
+        intervals = against_best(truth[:, None] + generator.normal(0, 0.03, (4, 4)))
+        covered += bool(((intervals.low <= differences) & (differences <= intervals.high)).all())
+    assert covered / studies > 0.95 - 3 * math.sqrt(0.95 * 0.05 / studies)
 
 
 def test_two_settings_share_the_probability_by_student_s_t() -> None:
@@ -181,15 +183,18 @@ def test_equal_settings_share_the_probability_equally() -> None:
 
 def test_shrunken_means_keep_their_order_and_lose_the_spread_that_noise_explains() -> None:
     scores = np.array([[30.0, 30.2], [30.1, 29.9], [29.9, 30.0]])
-    found, means = shrunken(scores), scores.mean(axis=1)
-    assert found.mean() == pytest.approx(means.mean())
-    assert found.std() < means.std()
+    shrunk = shrunken(scores)
+    means = scores.mean(axis=1)
+    assert shrunk.mean() == pytest.approx(means.mean())
+    assert shrunk.std() < means.std()
     clear = THREE_BY_FOUR * 10
     assert shrunken(clear) == pytest.approx(clear.mean(axis=1), abs=0.1)
 
 
 def test_shrunken_means_take_the_winner_s_curse_away() -> None:
-    generator, plain, corrected = np.random.default_rng(5), [], []
+    generator = np.random.default_rng(5)
+    plain = []
+    corrected = []
     for _ in range(3_000):
         truth = generator.normal(0, 0.02, 5)
         scores = truth[:, None] + generator.normal(0, 0.03, (5, 3))
@@ -217,13 +222,13 @@ def test_student_s_t_is_that_of_scipy_s_distributions_bit_for_bit(df: int) -> No
 
 @pytest.mark.parametrize("df", [1, 2, 4, 18])
 def test_the_quadrature_is_that_of_scipy_s_distributions_bit_for_bit(df: int) -> None:
-    z, at_z, s, _ = stats._quadrature(df)
+    z, z_weights, s, _ = stats._quadrature(df)
     nodes, _ = np.polynomial.legendre.leggauss(80)
-    np.testing.assert_array_equal(at_z, scipy_stats.norm.pdf(z) * (z[1] - z[0]))
+    np.testing.assert_array_equal(z_weights, scipy_stats.norm.pdf(z) * (z[1] - z[0]))
     np.testing.assert_array_equal(s, np.sqrt(scipy_stats.chi2.ppf((nodes + 1) / 2, df) / df))
 
 
-def test_an_estimate_needs_no_second_of_imports() -> None:
+def test_an_estimate_does_not_import_scipy_stats() -> None:
     code = (
         "import sys; from study.statistics import stats; stats.estimate([1.0, 2.0]); stats._quadrature(4); "
         "print(*sys.modules)"

@@ -79,7 +79,7 @@ def test_settings_named_beforehand_are_trained_compared_and_told(
     results = StudyFolder(root, "comparing").results
     told = (results / "verdict.txt").read_text().splitlines()
     assert told[1] == "  Does the faster rate learn faster?"
-    assert told[2].startswith("    the base setting ") and " the slow setting" in told[2] and "3 seeds" in told[2]
+    assert told[2].startswith('    "base" ') and ' "slow"' in told[2] and "3 seeds" in told[2]
     assert told[2] in ended.out.splitlines()
     reported = commands.run("study.report", "--root", root, "--no-pictures", "--out", tmp_path / "report")
     assert reported.status == 0, reported.err

@@ -106,7 +106,8 @@ def test_the_answer_comes_first_and_every_section_is_in_the_contents(page: Page,
     assert best is not None and best.score is not None
     assert "Which loss & kernel <b>learns</b> fastest?" in page.sections["top"]
     assert "complete" in page.sections["top"]
-    assert f"erdict after 120 patches, on 4 crops of 2 images, trial {best.number} with" in page.sections["top"]
+    assert f"erdict for trial {best.number} (batch size " in page.sections["top"]
+    assert ") after 120 patches, on 4 crops of 2 images" in page.sections["top"]
     assert f"{best.score:.3f} dB" in page.sections["top"]
     assert [s for s in page.sections if s != "top"] == SECTIONS
     assert [a["href"] for tag, a in page.starts if tag == "a" and str(a["href"]).startswith("#")][1:] == [
