@@ -9,7 +9,8 @@ from study.record.state import fold
 from study.statistics.verdict import verdict
 
 _MAX_MINUTES = 20
-"""Finds a quickstart that hangs. Times on a shared machine say little. docs/PERFORMANCE.md has a measured one."""
+"""Finds a quickstart that hangs. Times on a shared machine say little. docs/development/performance.md has a
+measured one."""
 
 
 def main(root: str) -> int:

@@ -33,7 +33,7 @@ from sr_core.training.runtime import resolve
 from sr_core.training.step import STEPS_BEFORE_CAPTURE
 
 FUSED = 10.2 / 20.5
-"""The fraction of a step's bytes that remains if pointwise operations are fused (docs/PERFORMANCE.md)."""
+"""The fraction of a step's bytes that remains if pointwise operations are fused (docs/development/performance.md)."""
 ROUNDS = 5
 ROUND_SECONDS = 0.6
 

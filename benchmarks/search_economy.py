@@ -56,7 +56,7 @@ class Result(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make the table of samplers and schedulers in docs/SEARCH.md.")
+    parser = argparse.ArgumentParser(description="Make the tables of docs/concepts/search.md.")
     parser.add_argument(
         "--rows", type=Path, default=HERE / "curves" / "search_economy.csv", help="CSV of rows; existing ones are kept"
     )

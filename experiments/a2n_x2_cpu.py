@@ -1,4 +1,5 @@
-"""The question of `a2n_x2` for one CPU core, with a small A2N. --data names the images. docs/RESULTS.md has the answer.
+"""The question of `a2n_x2` for one CPU core, with a small A2N. --data names the images. docs/development/results.md
+has the answer.
 
 The network has 103,000 parameters, and LR patches have a side of 24. An idle core trains about 110 of them per second.
 The full A2N at LR 64 needs 63 times the multiply-adds per patch. The budget of 7,680 patches is that of four
@@ -48,7 +49,7 @@ EXPERIMENT = Experiment(
     },
     references=references(BASE),
     sampler="gp",
-    scheduler="asha",  # sampler and scheduler of the quickstart, for the reasons in docs/SEARCH.md
+    scheduler="asha",  # sampler and scheduler of the quickstart, for the reasons in docs/concepts/search.md
     rungs=(960, 2_880),
     reduction_factor=3.0,
     finalists=1,

@@ -1,6 +1,6 @@
 """The question of `a2n_x2` on images without a window of 480 pixels: T91, BSD200, crops of DIV2K.
 
-The blog's sub-images are 192 pixels wide here, at a step of 80. docs/RESULTS.md has the command for a GPU.
+The blog's sub-images are 192 pixels wide here, at a step of 80. docs/development/results.md has the command for a GPU.
 """
 
 from dataclasses import replace

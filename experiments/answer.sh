@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every training of docs/RESULTS.md, the most important first. Run it again to resume where it stopped.
+# Runs every training of docs/development/results.md, the most important first. Run it again to resume where it stopped.
 #
 #   experiments/answer.sh cpu DATA ROOT     the small networks on one core
 #   experiments/answer.sh gpu DATA ROOT     the full A2N on one GPU

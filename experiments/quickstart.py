@@ -36,7 +36,7 @@ EXPERIMENT = Experiment(
         ),
     },
     references=references(BASE),
-    sampler="gp",  # with this scheduler, the best qualifying combination on recorded curves (docs/SEARCH.md)
+    sampler="gp",  # with this scheduler, the best qualifying combination on recorded curves (docs/concepts/search.md)
     scheduler="asha",
     rungs=(960,),
     reduction_factor=3.0,

@@ -41,7 +41,7 @@ FORMAT = b"a2n-study patch store"
 LAYOUT = 2
 
 CHUNK_SIDE = 128
-"""Side of a chunk in pixels; docs/PERFORMANCE.md has the measurement."""
+"""Side of a chunk in pixels; docs/development/performance.md has the measurement."""
 
 # What h5py raises for truncated and bit-flipped files; there is no common base class.
 _DAMAGE = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError, OverflowError)

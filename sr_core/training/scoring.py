@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 _MAX_LR_PIXELS = 1 << 17
 """The most LR pixels in one batch on a GPU: as many as in a training step of the full network, which needs more memory.
 
-On a CPU crops are processed one by one, because a larger batch exceeds the caches (docs/PERFORMANCE.md).
+On a CPU crops are processed one by one, because a larger batch exceeds the caches (docs/development/performance.md).
 """
 
 _MAX_PREVIEW_SIDE = 256

@@ -1,7 +1,8 @@
 """Undocumented parts of torch that no documented part can replace bit for bit.
 
 No other module of this project uses such a part, and a test checks this. Each docstring names the parts that the
-function uses, and what happens if a version of torch lacks them. The table is in docs/ARCHITECTURE.md, "Libraries we
+function uses, and what happens if a version of torch lacks them. The table is in docs/development/architecture.md,
+"Libraries we
 lean on".
 """
 

@@ -59,7 +59,7 @@ def _limits(record: StudyRecord, count: int) -> str:
     search = record.opened.question["search"]
     left_out = importance.stopped(record.state)
     if importance.calibrated(record.state, search["sampler"], count):
-        return " In simulations, nine of ten such intervals contained the true value (docs/STATISTICS.md)."
+        return " In simulations, nine of ten such intervals contained the true value (docs/concepts/statistics.md)."
 
     sentences = []
     if search["sampler"] in ADAPTIVE:

@@ -43,7 +43,7 @@ def replicates(record: StudyRecord, verdict: Verdict | None) -> Section:
     )
     note = paragraph(
         "A confidence interval describes the variation over training seeds on these validation images. It says nothing "
-        "about other images (docs/STATISTICS.md)."
+        "about other images (docs/concepts/statistics.md)."
     )
     parts = [
         figure_html(figure, alt=alt, caption=caption, least_width=480),

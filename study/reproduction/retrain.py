@@ -24,7 +24,7 @@ TOLERANCES = {OBJECTIVE: 0.25, "val/ssim": 0.005}
 """Largest difference allowed anywhere on the curve if bits cannot be restored, by metric (dB for PSNR).
 
 Three standard deviations of the difference between two seeds. Measurements showed that rounding alone changes a metric
-by about as much (docs/REPRODUCTION.md has the figures)."""
+by about as much (docs/concepts/reproduction.md has the figures)."""
 
 
 @dataclass(frozen=True, slots=True)

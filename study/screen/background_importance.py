@@ -1,7 +1,8 @@
 """Measures hyperparameter importances while a study runs, in a process of the lowest priority.
 
 One measurement over fifty trials takes seconds of CPU time, including the import of scikit-learn
-(docs/PERFORMANCE.md). In a thread it would hold Python's lock and slow down the study's loop and, with one slot, the
+(docs/development/performance.md). In a thread it would hold Python's lock and slow down the study's loop and, with
+one slot, the
 training itself.
 """
 

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, create_trial
 from sr_core.errors import SuiteError
 
 STARTUP_TRIALS = 5
-"""Number of random trials before the sampler learns, chosen by simulation (docs/SEARCH.md)."""
+"""Number of random trials before the sampler learns, chosen by simulation (docs/concepts/search.md)."""
 
 
 class Tpe(TPESampler):

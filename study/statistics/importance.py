@@ -2,7 +2,8 @@
 
 The measures are fANOVA (Hutter, Hoos and Leyton-Brown 2014) and PED-ANOVA (Watanabe et al. 2023), as implemented in
 Optuna. Each tree of a random forest is grown on its own bootstrap sample of the trials, so the spread over trees shows
-the uncertainty of a small number of trials. docs/STATISTICS.md reports how often such intervals contain the truth.
+the uncertainty of a small number of trials. docs/concepts/statistics.md reports how often such intervals contain the
+truth.
 """
 
 import random
@@ -35,7 +36,7 @@ ADAPTIVE = ("tpe", "gp")
 """Samplers that concentrate on regions with high scores, so their trials are not a fair sample of the space."""
 CALIBRATED_SAMPLERS = ("random", "qmc")
 MIN_CALIBRATED_TRIALS = 50
-"""Conditions for which docs/STATISTICS.md reports how often intervals contain the truth."""
+"""Conditions for which docs/concepts/statistics.md reports how often intervals contain the truth."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from study.record.events import FORMAT
+
 Refused = Callable[..., str]
 
 
@@ -349,7 +351,7 @@ def test_a_tracker_that_cannot_be_used_does_not_cost_the_study(
     file = tmp_path / "file"
     file.write_text("in the way")
     argv = ["--tracking-uri", f"sqlite:///{file}/mlflow.db", "--storage", "none"]
-    impatient = "import study.session.session; study.session.session._DRAIN_SECONDS = 1.0"
+    impatient = "import study.tracking.views; study.tracking.views._DRAIN_SECONDS = 1.0"
     ended = commands.run("study.run", *tiny.argv(tmp_path / "root", *argv, trials=3, views=True), first=impatient)
     assert ended.status == 0
     assert state_of(tmp_path / "root").counted == 3
