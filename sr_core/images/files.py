@@ -65,19 +65,19 @@ def read_image(path: Path) -> Image:
 
     The content of a PNG, JPEG, BMP, TIFF or WebP file is converted by one of these rules, or refused:
 
-    | content | result |
+    | the file holds | what is read |
     |---|---|
-    | 8-bit RGB | the stored samples (JPEG and lossy WebP: as decoded by libjpeg-turbo and libwebp) |
+    | 8-bit RGB | the samples as stored (JPEG and lossy WebP: as libjpeg-turbo and libwebp decode them) |
     | 1, 2, 4 or 8-bit grey | three equal channels; fewer than 8 bits are stretched to 0..255 |
     | a palette | its colours |
-    | 16-bit RGB or grey (PNG, TIFF) | round(v / 257), so samples that were converted from 8 bits are exact |
-    | 16-bit samples that are all below 16384 | refused: unscaled data of 14 bits or fewer |
+    | 16-bit RGB or grey (PNG, TIFF) | round(v / 257), so what once was 8-bit comes back exactly |
+    | 16-bit samples that are all below 16384 | refused: data of 14 bits or fewer that nothing scaled |
     | alpha, or a transparent colour | dropped if opaque everywhere, else refused: the colour below is undefined |
     | an orientation (EXIF, XMP) | the image, turned upright |
-    | a colour profile, gamma, chromaticities | the stored samples; they are not applied, as in the field's benchmarks |
+    | a colour profile, gamma, chromaticities | samples as stored: they are not applied, as in the field's benchmarks |
     | channels that a TIFF leaves unspecified | left out |
     | CMYK, Lab, uncompressed YCbCr | refused: RGB depends on a profile or on the writer |
-    | floats, signed samples, 12 or 32 bits | refused: the value of white is unknown |
+    | floats, signed samples, 12 or 32 bits | refused: which value is white is not said |
     | 16-bit samples that a TIFF stores plane by plane, inverted or with a spare channel | refused |
     | several images | the first of a camera's MPO; animations and multi-page files are refused |
     | more than 178,956,970 pixels | refused |
