@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from study.record.events import FORMAT
+
 Refused = Callable[..., str]
 
 
