@@ -230,7 +230,7 @@ def test_ui_without_a_store_or_a_study_says_what_to_do(
     told = story().whole()
     assert main(["--root", str(told.folder.root)]) == 2
     typed = shlex.join(["python", "-m", "study.sync", "--root", str(told.folder.root), "--study-name", "small"])
-    assert capsys.readouterr().err.endswith(f"make it: {typed}\n")
+    assert capsys.readouterr().err.endswith(f"create it with: {typed}\n")
     assert main(["--root", str(told.folder.root), "--study-name", "other"]) == 2
     assert "no study 'other'" in capsys.readouterr().err
     assert main(["--root", str(tmp_path / "nothing")]) == 2
