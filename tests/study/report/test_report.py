@@ -296,7 +296,7 @@ def test_a_carried_record_of_journal_and_results_says_in_a_line_what_each_sectio
     assert [s for s in found.sections if s != "top"] == SECTIONS
     for section in ("pictures", "kernels"):
         assert "Needs the weights of finalists and references" in found.sections[section]
-    assert "erdict after 120 patches" in found.sections["top"]
+    assert "erdict for trial " in found.sections["top"] and ") after 120 patches" in found.sections["top"]
     assert "complete" in found.sections["top"]
 
 
