@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from study.question.config import TrialConfig, short_digest
+from study.record.events import stored_name
 from study.record.journal import read
 from study.search.replicates import trial_seed
 
@@ -46,7 +47,7 @@ def alter(journal: Path, line: int, change: Callable[[dict[str, Any]], None], *,
 def line_of(journal: Path, kind: str, trial: int | None = None) -> int:
     """The first line of a kind (and trial), counted from 1."""
     found = enumerate(read(journal), start=1)
-    return next(n for n, e in found if type(e).__name__ == kind and trial in (None, getattr(e, "trial", None)))
+    return next(n for n, e in found if stored_name(type(e)) == kind and trial in (None, getattr(e, "trial", None)))
 
 
 def test_the_command_that_a_study_prints_last_reproduces_its_winner_bit_for_bit(finished: Any, commands: Any) -> None:
