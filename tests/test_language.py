@@ -24,7 +24,8 @@ INSTEAD = {
 
 STORED_NAMES = (
     "--no-pictures",
-    "mlflow-pictures.png",
+    "mlflow-pictures",
+    "/pictures",
     "pictures.csv",
     ".pictures.json",
     ".known-pictures.json",
@@ -35,8 +36,9 @@ STORED_NAMES = (
     "'pictures'",
     "`picture`",
     "`pictures`",
+    "Do sub-images, without the pictures smaller than one, beat all pictures whole (the base)?",
 )
-"""Flags, files, keys and columns whose names stay as they are."""
+"""Flags, files, keys, columns and a recorded question, which stay as they are."""
 
 STORED_VALUES = ("picture", "pictures")
 """String literals that are such a key or column and nothing else."""

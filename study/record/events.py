@@ -75,7 +75,7 @@ class StudyOpened(Event):
     - origin: a description of where they come from;
     - folder: the value of --data, or None;
     - store: path of the patch store, relative to the root;
-    - pictures: rows [split, name, pixel digest], one for each image;
+    - `pictures`: rows [split, name, pixel digest], one for each image;
     - left_out: names of images that a setting leaves out, by setting;
     - not_used: count and first name of the other files in the folder, by kind (absent before 0.2);
     - crops: settings of the validation crops;

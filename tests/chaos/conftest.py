@@ -210,7 +210,7 @@ class Command:
         return self.state.validations
 
     def until_further(self, validations: int) -> bool:
-        """Waits until so many more validations are recorded by a running session; False if it ended before."""
+        """Waits until a running session has recorded this many more validations; False if it ended before."""
         goal = self.validations() + validations
         wait_until(lambda: self.ended() or self.validations() >= goal)
         return not self.ended()

@@ -41,7 +41,7 @@ def write_images(folder: Path, count: int, side: int = 40) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return write_images(tmp_path / "pictures", 12)
+    return write_images(tmp_path / "photos", 12)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_many_workers_write_the_same_bytes_as_one(tmp_path: Path, folder: Path) 
     prepare_store(tmp_path / "one.h5", images, X2 + X3, workers=1)
     prepare_store(tmp_path / "two.h5", images, X2 + X3, workers=2)
     assert contents(tmp_path / "one.h5") == contents(tmp_path / "two.h5")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["one.h5", "pictures", "two.h5"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["one.h5", "photos", "two.h5"]
 
 
 def test_another_kernel_computes_that_alone(tmp_path: Path, folder: Path, made: Counter[tuple[str, Layer]]) -> None:
@@ -202,14 +202,14 @@ def test_the_command_prepares_several_folders_and_says_what_is_there(
     assert "15 training and 6 validation images" in shown and "x2 nearest, x4 nearest" in shown
     store = load_store(out)
     names = [record.name for record in store.manifest]
-    assert names[0] == "pictures/train/001.png" and names[-1] == "other/valid/008.png"
+    assert names[0] == "photos/train/001.png" and names[-1] == "other/valid/008.png"
     for layer in (HR, Layer(4, "nearest")):
         image = next(store.images("valid", layer, [0]))
         hr = read_image(folder / "valid" / "000.png")
         expected = hr if layer == HR else downsample(crop_to_multiple(hr, 4), 4, "nearest")
         np.testing.assert_array_equal(image, expected)
     assert main(["--images", str(folder), "--images", str(folder), "--out", str(out)]) == 2
-    assert "two folders are named images" in capsys.readouterr().err
+    assert "two folders are named photos" in capsys.readouterr().err
 
 
 def test_verify_names_what_is_damaged(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -327,4 +327,4 @@ def test_without_locks_a_store_is_made_in_a_folder_of_its_own(
     monkeypatch.setattr(fcntl, "flock", flock)
     prepare_store(tmp_path / "two.h5", images, X2, workers=1)
     assert contents(tmp_path / "two.h5") == contents(tmp_path / "one.h5")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["one.h5", "pictures", "two.h5"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["one.h5", "photos", "two.h5"]

@@ -59,7 +59,7 @@ def test_the_speed_is_measured_with_the_training_pixels_in_memory(monkeypatch: p
     experiment = Experiment(question="?", base=TrialConfig(seed=7), rungs=(960,))
     placement = Placement(executor="processes", slots=4, gpus=("0", "0", "1", "1"))
     executors.runtime_for(experiment, 3, placement, store=object())  # type: ignore[arg-type]
-    assert (asked["pixels"], asked["beside"]) == (2_000, 2)
+    assert (asked["pixels"], asked["trainings_per_device"]) == (2_000, 2)
 
 
 @pytest.mark.parametrize(("gpus", "share"), [(("0", "1"), 1.0), (("0", "0", "0"), 0.25)])

@@ -83,14 +83,14 @@ def test_no_password_of_a_view_is_in_any_file_or_on_the_screen(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", ["amid", "after"])
+@pytest.mark.parametrize("moment", ["during", "after"])
 def test_a_folder_recorded_without_a_tracker_fills_one_later_from_another_place(
     moment: str, finished: Any, tiny: Any, commands: Any, tmp_path: Path, shown_in_mlflow: Any
 ) -> None:
     """As on a node without a network: the folder is carried to a machine that has one."""
     root = tmp_path / "node"
     argv = tiny.argv(root, trials=3)
-    if moment == "amid":
+    if moment == "during":
         argv += ["--timeout", "1s"]
     commands.run("study.run", *argv)
     assert {path.name for path in root.iterdir()} <= {"stores", "tiny", "compiled"}

@@ -79,7 +79,7 @@ def test_every_block_of_the_tutorial_runs_and_prints_what_is_shown(
 
 
 def shell(line: str, commands: Any, folder: Path) -> str:
-    """What a shell's line prints; a study command runs as a process that need not import everything anew."""
+    """What a shell's line prints; a study command runs as a process that need not import everything again."""
     words = shlex.split(line)
     if words[:2] == ["python", "-m"]:
         ended = commands.run(*words[2:], cwd=folder)
