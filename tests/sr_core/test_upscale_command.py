@@ -320,7 +320,7 @@ def test_bad_inputs_are_a_line_each_and_the_others_are_enlarged(
     assert all(line.startswith("error: ") for line in errors)
     told = {
         "gone.png": "no such image",
-        "empty": "no image below",
+        "empty": "no image in this folder",
         "a.webp": "becomes",
         "b.png": "cannot be decoded",
     }
