@@ -133,7 +133,7 @@ def test_a_subfolder_that_cannot_be_listed_is_refused_by_name(tmp_path: Path, mo
 
 def test_a_folder_without_images_says_what_it_holds_instead(tmp_path: Path) -> None:
     add(tmp_path, "a.gif")
-    with pytest.raises(ImageError, match=r"no image below.*\(left out: 1 GIF file \(a\.gif\)\)"):
+    with pytest.raises(ImageError, match=r"no image in this folder.*\(left out: 1 GIF file \(a\.gif\)\)"):
         list_images(tmp_path)
 
 
