@@ -98,10 +98,10 @@ def to_a_device(path: Path) -> None:
     [
         (dangling, "is a link to gone.png, which cannot be followed"),
         (circular, "which leads in a circle"),
-        (os.mkfifo, "this is a named pipe"),
-        pytest.param(listening, "this is a socket", marks=pytest.mark.filterwarnings("ignore::ResourceWarning")),
-        (to_a_pipe, "this is a named pipe"),
-        (to_a_device, "this is a device"),
+        (os.mkfifo, "got a named pipe"),
+        pytest.param(listening, "got a socket", marks=pytest.mark.filterwarnings("ignore::ResourceWarning")),
+        (to_a_pipe, "got a named pipe"),
+        (to_a_device, "got a device"),
     ],
 )
 def test_what_is_named_as_an_image_and_is_no_file_is_refused_and_the_first_is_named(

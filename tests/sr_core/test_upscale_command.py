@@ -321,7 +321,7 @@ def test_bad_inputs_are_a_line_each_and_the_others_are_enlarged(
     told = {
         "gone.png": "no such image",
         "empty": "no image in this folder",
-        "a.webp": "becomes",
+        "a.webp": "would also become",
         "b.png": "cannot be decoded",
     }
     told |= {"text.jpg": "cannot be decoded", "print.jpg": "is a CMYK image"}
