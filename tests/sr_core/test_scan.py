@@ -98,10 +98,10 @@ def to_a_device(path: Path) -> None:
     [
         (dangling, "is a link to gone.png, which cannot be followed"),
         (circular, "which leads in a circle"),
-        (os.mkfifo, "this is a named pipe"),
-        pytest.param(listening, "this is a socket", marks=pytest.mark.filterwarnings("ignore::ResourceWarning")),
-        (to_a_pipe, "this is a named pipe"),
-        (to_a_device, "this is a device"),
+        (os.mkfifo, "got a named pipe"),
+        pytest.param(listening, "got a socket", marks=pytest.mark.filterwarnings("ignore::ResourceWarning")),
+        (to_a_pipe, "got a named pipe"),
+        (to_a_device, "got a device"),
     ],
 )
 def test_what_is_named_as_an_image_and_is_no_file_is_refused_and_the_first_is_named(
@@ -133,7 +133,7 @@ def test_a_subfolder_that_cannot_be_listed_is_refused_by_name(tmp_path: Path, mo
 
 def test_a_folder_without_images_says_what_it_holds_instead(tmp_path: Path) -> None:
     add(tmp_path, "a.gif")
-    with pytest.raises(ImageError, match=r"no image below.*\(left out: 1 GIF file \(a\.gif\)\)"):
+    with pytest.raises(ImageError, match=r"no image in this folder.*\(left out: 1 GIF file \(a\.gif\)\)"):
         list_images(tmp_path)
 
 

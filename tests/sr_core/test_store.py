@@ -164,7 +164,7 @@ def test_another_layout_is_named(tmp_path: Path, images: ImageSet, monkeypatch: 
     with monkeypatch.context() as patch:
         patch.setattr(store, "LAYOUT", 99)
         build(tmp_path / "s.h5", images)
-    with pytest.raises(StoreError, match="has layout 99, expected 2; delete it"):
+    with pytest.raises(StoreError, match="expected layout 2, got layout 99; delete it"):
         load_store(tmp_path / "s.h5")
 
 
@@ -195,7 +195,7 @@ from sr_core.errors import StoreError
 spec = importlib.util.spec_from_file_location("store_tests", sys.argv[1])
 tests = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tests)
-images = tests.make_pictures(Path(sys.argv[3]))
+images = tests.make_images(Path(sys.argv[3]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]), resource.RLIM_INFINITY))
 try:
     tests.build(Path(sys.argv[2]), images)

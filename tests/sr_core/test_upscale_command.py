@@ -321,8 +321,8 @@ def test_bad_inputs_are_a_line_each_and_the_others_are_enlarged(
     assert all(line.startswith("error: ") for line in errors)
     reasons = {
         "gone.png": "no such image",
-        "empty": "no image below",
-        "a.webp": "becomes",
+        "empty": "no image in this folder",
+        "a.webp": "would also become",
         "b.png": "cannot be decoded",
     }
     reasons |= {"text.jpg": "cannot be decoded", "print.jpg": "is a CMYK image"}
