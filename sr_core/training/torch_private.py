@@ -13,7 +13,7 @@ from torch import Tensor
 def has_cpp_compiler() -> bool:
     """True if torch finds the C++ compiler that `torch.compile` needs on a CPU and on CUDA.
 
-    Leans on: `torch._inductor.cpp_builder.get_cpp_compiler` and `torch._inductor.exc.InvalidCxxCompiler`. Without it:
+    Relies on: `torch._inductor.cpp_builder.get_cpp_compiler` and `torch._inductor.exc.InvalidCxxCompiler`. Without it:
     the result is False, so `auto` selects an engine that does not compile. A study that started with compiled steps
     then reports that its bits cannot be reproduced.
     """
@@ -33,7 +33,7 @@ def has_cpp_compiler() -> bool:
 def has_triton() -> bool:
     """True if torch finds a working Triton, which `torch.compile` needs on CUDA.
 
-    Leans on: `torch.utils._triton.has_triton`.
+    Relies on: `torch.utils._triton.has_triton`.
     Without it: the result is False, so `auto` captures the step on CUDA without compiling it.
     """
     try:
@@ -49,7 +49,7 @@ def move_towards(values: list[Tensor], goals: list[Tensor], share: float | Tenso
     The documented alternative is `torch.optim.swa_utils.get_ema_multi_avg_fn`. It expects one minus the share and
     subtracts it from one again, which rounds differently. It does not accept a share on the device.
 
-    Leans on: `torch._foreach_lerp_`, `_foreach_sub`, `_foreach_mul_` and `_foreach_add_`.
+    Relies on: `torch._foreach_lerp_`, `_foreach_sub`, `_foreach_mul_` and `_foreach_add_`.
     Without it: the first step of a training raises AttributeError. The trial fails, and a second such trial stops
     the study.
     """

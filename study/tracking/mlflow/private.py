@@ -31,7 +31,7 @@ def alter() -> list[str]:
     A follower retries by itself. The folder of a database already exists. MLflow would create another one, because it
     takes the name from the address without decoding %-escapes.
 
-    Leans on: `MAX_RETRY_COUNT` and `_make_parent_dirs_if_sqlite` of `mlflow.store.db.utils`, looked up at each use.
+    Relies on: `MAX_RETRY_COUNT` and `_make_parent_dirs_if_sqlite` of `mlflow.store.db.utils`, looked up at each use.
     Without it: the two consequences in `_ALTERED`; a log line names them.
     """
     from mlflow.store.db import utils
@@ -63,7 +63,7 @@ def create_store(uri: str, artifacts: str) -> None:
     Args:
         artifacts: URI of the folder for the user's other experiments.
 
-    Leans on: `SqlAlchemyStore(uri, artifacts)`, which creates the tables, and its `engine`.
+    Relies on: `SqlAlchemyStore(uri, artifacts)`, which creates the tables, and its `engine`.
     Without it: ViewError. The view is not written, and says so in one line; the study continues.
     """
     with _missing_parts_as_view_errors():
@@ -75,7 +75,7 @@ def create_store(uri: str, artifacts: str) -> None:
 def release(uri: str) -> None:
     """Closes the connections to a database. MLflow keeps them, even if its file is deleted or its server restarted.
 
-    Leans on: `_engine_map` of both SqlAlchemyStore classes, from address to SQLAlchemy engine.
+    Relies on: `_engine_map` of both SqlAlchemyStore classes, from address to SQLAlchemy engine.
     Without it: ViewError. The view is not written, and says so in one line; the study continues.
     """
     with _missing_parts_as_view_errors():
@@ -90,7 +90,7 @@ def release(uri: str) -> None:
 def is_out_of_date(exc: Exception) -> bool:
     """Returns True if this error says that an older MLflow created the store.
 
-    Leans on: the text "out-of-date database schema".
+    Relies on: the text "out-of-date database schema".
     Without it: such a store is not upgraded. The view repeats MLflow's message, which has the command to type.
     """
     return "out-of-date database schema" in str(exc)
@@ -105,7 +105,7 @@ ABSOLUTE = (
 )
 """Tables and columns of MLflow's store that hold absolute addresses of runs' files.
 
-Leans on: MLflow's schema. A test compares it with this list.
+Relies on: MLflow's schema. A test compares it with this list.
 Without one: the view says in one line that the column is missing. If there is one more: its files keep the old address.
 """
 
@@ -131,7 +131,7 @@ def image_names(series: str, step: int, milliseconds: int, unique: str) -> tuple
 
     `MlflowClient.log_image` draws a random id, so a repetition would add an image instead of replacing it.
 
-    Leans on: the naming of `MlflowClient.log_image`.
+    Relies on: the naming of `MlflowClient.log_image`.
     Without it: the image grid is empty. The files are among the artifacts.
     """
     name = f"images/{series.replace('/', '~')}+step+{step}+timestamp+{milliseconds}+{unique}"
@@ -143,7 +143,7 @@ def table_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
     `MlflowClient.log_table` appends to an existing table, so a repetition would double the rows.
 
-    Leans on: the layout of `MlflowClient.log_table`, "split" of pandas.
+    Relies on: the layout of `MlflowClient.log_table`, "split" of pandas.
     Without it: the page of a table is empty. The file is among the artifacts.
     """
     return json.dumps({"columns": list(columns), "data": list(rows)})
@@ -152,7 +152,7 @@ def table_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def marks(tables: Sequence[str], images: bool) -> dict[str, str]:
     """Returns the tags that tell MLflow's pages which tables and image series a run has.
 
-    Leans on: the tags `mlflow.loggedArtifacts` and `mlflow.loggedImages`, which `log_table` and `log_image` set.
+    Relies on: the tags `mlflow.loggedArtifacts` and `mlflow.loggedImages`, which `log_table` and `log_image` set.
     Without it: the pages do not offer tables and images. The files are among the artifacts.
 
     Args:
@@ -173,7 +173,7 @@ View = Mapping[str, Any]
 TRAINING_RUNS = {"mlflow.experimentKind": "custom_model_development"}
 """Tags of an experiment that holds training runs, and no traces of language models.
 
-Leans on: the tag `mlflow.experimentKind`.
+Relies on: the tag `mlflow.experimentKind`.
 Without it: MLflow asks what kind of experiment it is.
 """
 DESCRIPTION = "attributes.`Description`"
@@ -183,7 +183,7 @@ DESCRIPTION = "attributes.`Description`"
 def shared(views: Mapping[str, View]) -> dict[str, str]:
     """Returns the tags that hold an experiment's views, as its "Share" button stores them; `shared_page` opens one.
 
-    Leans on: the tag `mlflow.sharedViewState.KEY`, and the JSON in it (this function, `best_first`, `columns`,
+    Relies on: the tag `mlflow.sharedViewState.KEY`, and the JSON in it (this function, `best_first`, `columns`,
     `charts`, `section`, `line_card`, `image_card`). What a view leaves out has MLflow's own default.
     Without it: the links of `study.ui` open MLflow's ordinary list of runs.
     """
@@ -254,7 +254,7 @@ def _card(kind: str, section: str, name: str) -> dict[str, Any]:
 def shared_page(address: str, experiment: str, view: str, *, drawn: bool = False) -> str:
     """Returns the address of an experiment's runs, in a view of `shared`.
 
-    Leans on: the fragment `#/experiments/ID/runs` and its query.
+    Relies on: the fragment `#/experiments/ID/runs` and its query.
     Without it: the link opens MLflow's start page.
 
     Args:
@@ -267,7 +267,7 @@ def shared_page(address: str, experiment: str, view: str, *, drawn: bool = False
 def comparison_page(address: str, experiment: str, runs: Sequence[str]) -> str:
     """Returns the address of a page that compares runs.
 
-    Leans on: the fragment `#/compare-runs` and its query.
+    Relies on: the fragment `#/compare-runs` and its query.
     Without it: the link opens MLflow's start page.
     """
     query = _query(runs=json.dumps(list(runs)), experiments=json.dumps([experiment]))
@@ -277,7 +277,7 @@ def comparison_page(address: str, experiment: str, runs: Sequence[str]) -> str:
 def model_page(address: str, model: str) -> str:
     """Returns the address of a registered model's page.
 
-    Leans on: the fragment `#/models/NAME`.
+    Relies on: the fragment `#/models/NAME`.
     Without it: the link opens MLflow's start page.
     """
     return f"{address}/#/models/{quote(model)}?{_query()}"
