@@ -1,7 +1,7 @@
 """The undocumented parts of MLflow that this project uses: its store's internals, and the tags that its pages read.
 
 No other module of this project touches such a part, and a test reads every file to make sure. Each item says what it
-leans on and what happens without it. docs/development/architecture.md, "Libraries we lean on", has the table.
+relies on and what happens without it. docs/development/architecture.md, "Libraries we lean on", has the table.
 
 Functions that need MLflow import it themselves, because other users of this module must not wait seconds for it.
 """
@@ -44,7 +44,7 @@ def alter() -> list[str]:
 
 @contextmanager
 def _missing_parts_as_view_errors() -> Iterator[None]:
-    """Raises ViewError if MLflow lacks a part that the block leans on, or takes other arguments."""
+    """Raises ViewError if MLflow lacks a part that the block relies on, or takes other arguments."""
     try:
         yield
     except (AttributeError, ImportError, TypeError) as exc:
@@ -113,7 +113,7 @@ Without one: the view says in one line that the column is missing. If there is o
 def move_artifacts(store: Path, old: str, new: str) -> None:
     """Replaces the prefix `old` of all file addresses in a SQLite store by `new`, after a root was moved.
 
-    Leans on and without it: as `ABSOLUTE`.
+    Relies on and without it: as `ABSOLUTE`.
     """
     with closing(sqlite3.connect(store)) as connection, connection:
         for table, column in ABSOLUTE:
@@ -177,7 +177,7 @@ Relies on: the tag `mlflow.experimentKind`.
 Without it: MLflow asks what kind of experiment it is.
 """
 DESCRIPTION = "attributes.`Description`"
-"""The column with a run's `mlflow.note.content`. Leans on and without it: as `shared`."""
+"""The column with a run's `mlflow.note.content`. Relies on and without it: as `shared`."""
 
 
 def shared(views: Mapping[str, View]) -> dict[str, str]:
@@ -191,17 +191,17 @@ def shared(views: Mapping[str, View]) -> dict[str, str]:
 
 
 def best_first(metric: str) -> dict[str, Any]:
-    """Returns the part of a view that orders runs. Leans on and without it: as `shared`."""
+    """Returns the part of a view that orders runs. Relies on and without it: as `shared`."""
     return {"orderByKey": f"metrics.`{metric}`", "orderByAsc": False}
 
 
 def columns(names: Sequence[str]) -> dict[str, Any]:
-    """Returns the part of a view that chooses columns. Leans on and without it: as `shared`."""
+    """Returns the part of a view that chooses columns. Relies on and without it: as `shared`."""
     return {"selectedColumns": list(names)}
 
 
 def charts(condition: str, cards: Sequence[View], sections: Sequence[View]) -> dict[str, Any]:
-    """Returns the part of a view that draws charts. Leans on and without it: as `shared`.
+    """Returns the part of a view that draws charts. Relies on and without it: as `shared`.
 
     Args:
         condition: MLflow's filter for the runs to draw.
@@ -215,7 +215,7 @@ def charts(condition: str, cards: Sequence[View], sections: Sequence[View]) -> d
 
 
 def section(name: str, **layout: int) -> View:
-    """Returns a part of a page of charts. Leans on and without it: as `shared`.
+    """Returns a part of a page of charts. Relies on and without it: as `shared`.
 
     Args:
         layout: `columns` and `cardHeight`, if they differ from MLflow's defaults.
@@ -224,7 +224,7 @@ def section(name: str, **layout: int) -> View:
 
 
 def line_card(section: str, metric: str, *, logarithmic: bool) -> View:
-    """Returns a chart of a metric over steps. Leans on and without it: as `shared`."""
+    """Returns a chart of a metric over steps. Relies on and without it: as `shared`."""
     return {
         **_card("LINE", section, metric),
         "metricKey": metric,
@@ -243,7 +243,7 @@ def line_card(section: str, metric: str, *, logarithmic: bool) -> View:
 
 
 def image_card(section: str, series: str, step: int) -> View:
-    """Returns an image grid at a step. Its slider shows the others. Leans on and without it: as `shared`."""
+    """Returns an image grid at a step. Its slider shows the others. Relies on and without it: as `shared`."""
     return {**_card("IMAGE", section, series), "imageKeys": [series], "step": step, "showRunParams": False}
 
 
