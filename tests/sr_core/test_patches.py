@@ -229,7 +229,7 @@ def test_another_seed_gives_other_patches() -> None:
 
 def test_when_no_image_holds_a_patch_the_largest_and_the_need_are_named() -> None:
     names, lr, hr = images([(20, 90), (30, 40)], 2)
-    with pytest.raises(ImageError, match=r"128 HR pixels .*p1, has 80x60: .*lower data\.lr_patch_size"):
+    with pytest.raises(ImageError, match=r"128 HR pixels .*80x60 for the largest, p1; .*lower data\.lr_patch_size"):
         HostPatches(names, lr, hr, DataConfig(), 7)
     with pytest.raises(ImageError, match=r"480 HR pixels .*p1.*lower data\.subimage_window"):
         HostPatches(names, lr, hr, DataConfig(sampling="subimages"), 7)

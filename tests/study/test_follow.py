@@ -137,7 +137,7 @@ def test_a_line_that_is_completed_while_it_is_read_is_no_damage(story: Tell, mon
     ("spoil", "complaint"),
     [
         (lambda lines: [*lines[:3], lines[3].replace(b"trial", b"trail"), *lines[4:]], "line 4 does not match its che"),
-        (lambda lines: [*lines[:3], *lines[4:]], "expected event 3, got 4"),
+        (lambda lines: [*lines[:3], *lines[4:]], "sequence number 4, expected 3"),
         (lambda lines: [lines[0].replace(b"x", b"y"), *lines[1:]], "line 1 does not match"),
     ],
 )

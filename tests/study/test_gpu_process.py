@@ -184,7 +184,7 @@ def test_a_gpu_that_another_process_has_is_one_line(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
     monkeypatch.setattr(torch.cuda, "mem_get_info", taken)
     base = TrialConfig()
-    with pytest.raises(ConfigError, match=r"device cuda is taken: .* nvidia-smi says which"):
+    with pytest.raises(ConfigError, match=r"device cuda is taken: .* nvidia-smi shows which"):
         choice.choose(base.model, base.data, base.train, device="cuda")
     store: Any = SimpleNamespace(path=Path("store.h5"), lr=(), records=lambda split: ())
     with pytest.raises(ConfigError, match="device cuda is taken"):

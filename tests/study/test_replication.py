@@ -274,10 +274,10 @@ def test_replicates_of_two_winners_of_a_reopened_search_have_names_of_their_own(
             legends[name] = [text.get_text() for text in figure.legends[0].get_texts()]
             return figure
 
-        return drawn(name, numbers, draw_and_note, *settings_in_words)
+        return draw_figure(name, numbers, draw_and_note, *settings_in_words)
 
-    drawn = course.drawn
-    monkeypatch.setattr(course, "drawn", noting)
+    draw_figure = course.draw_figure
+    monkeypatch.setattr(course, "draw_figure", noting)
     course.learning_curves_section(record_of(study, tmp_path))
     labels = [text for text in legends["replicate-curves"] if "bicubic" not in text]
     assert labels == ["trial 2", "authors", "blog", f"trial {new}"]

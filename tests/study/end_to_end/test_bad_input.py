@@ -178,7 +178,7 @@ def test_a_foreign_file_in_place_of_a_store_is_named(
     store.unlink()
     with h5py.File(store, "w") as file:
         file["something"] = np.arange(5)
-    refused(tiny.argv(root), root, str(store), "no patch store")
+    refused(tiny.argv(root), root, str(store), "not a patch store")
     store.write_bytes(b"no HDF5 either")
     refused(tiny.argv(root), root, str(store))
 
@@ -393,7 +393,7 @@ def test_a_record_of_another_format_is_refused(tiny: Any, refused: Refused, fini
     assert b'"format":99' in body
     first = body + b',"sum":"' + hashlib.blake2b(body, digest_size=8).hexdigest().encode() + b'"}\n'
     journal.write_bytes(first + b"".join(rest))
-    refused(tiny.argv(finished_copy.root), finished_copy.root, "format 1", "99")
+    refused(tiny.argv(finished_copy.root), finished_copy.root, f"format {FORMAT}", "99")
 
 
 def test_weights_that_were_removed_before_the_conclusion_are_named(

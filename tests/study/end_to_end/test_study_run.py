@@ -311,8 +311,8 @@ def test_a_dry_run_shows_the_study_and_writes_nothing(tiny: Any, commands: Any, 
     first = finished.state.trials[2].proposed.values
     lines = shown.out.splitlines()
     assert lines[lines.index("first proposals:") + 1] == f"  {', '.join(f'{k} {v}' for k, v in first.items())}"
-    assert "(nuisance: searched for its best value" in shown.out
-    assert "finalists: none; with replicates=0 the result is a ranking of one run each, no verdict" in lines
+    assert "(nuisance: tuned to its best value" in shown.out
+    assert "finalists: none; with replicates=0 the result is a ranking of single runs without a verdict" in lines
     assert (
         "a single run per trial gives a ranking, not a verdict; for a verdict, start a new study with replicates=3"
         in finished.ended.out
