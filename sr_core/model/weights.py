@@ -107,7 +107,8 @@ def check_finite(state: Mapping[str, Tensor]) -> None:
     bad = {name: count for name, count in counts.items() if count}
     if bad:
         name, count = next(iter(bad.items()))
-        more = f", as are values of {len(bad) - 1} other tensors" if len(bad) > 1 else ""
+        others = len(bad) - 1
+        more = f", as are values of {others} other tensor{'' if others == 1 else 's'}" if others else ""
         raise CheckpointError(
             f"{count} of {state[name].numel()} values of tensor {name} are NaN or infinite{more}; expected finite "
             "numbers. The training diverged or the file is damaged: use an earlier checkpoint"

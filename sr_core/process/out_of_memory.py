@@ -49,9 +49,11 @@ def is_taken(error: BaseException) -> bool:
 
     The error may come directly from a library or be caused by such an error.
     """
+    visited: set[int] = set()
     link: BaseException | None = error
     while link is not None and not isinstance(link, RuntimeError):
-        link = link.__cause__
+        visited.add(id(link))
+        link = link.__cause__ if id(link.__cause__) not in visited else None
     text = str(link).lower()
     return link is not None and any(part in text for part in _TAKEN)
 

@@ -2,8 +2,7 @@
 
 No other module of this project uses such a part, and a test checks this. Each docstring names the parts that the
 function uses, and what happens if a version of torch lacks them. The table is in docs/development/architecture.md,
-"Libraries we
-lean on".
+"Libraries".
 """
 
 import torch

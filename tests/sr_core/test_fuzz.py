@@ -186,7 +186,7 @@ def store_case(folder: Path) -> Case:
     return case
 
 
-CASES = {"pictures": image_case, "stores": store_case}
+CASES = {"images": image_case, "stores": store_case}
 
 
 def main(what: str, first: int, last: int) -> None:
@@ -207,9 +207,9 @@ def main(what: str, first: int, last: int) -> None:
 @pytest.mark.parametrize(
     ("what", "count"),
     [
-        ("pictures", 1200),
+        ("images", 1200),
         ("stores", 300),
-        pytest.param("pictures", 6000, marks=pytest.mark.slow),
+        pytest.param("images", 6000, marks=pytest.mark.slow),
         pytest.param("stores", 1500, marks=pytest.mark.slow),
     ],
 )

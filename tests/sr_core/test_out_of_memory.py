@@ -12,7 +12,7 @@ import torch
 
 from sr_core.errors import StoreError
 from sr_core.process import cli
-from sr_core.process.out_of_memory import is_out_of_memory, reason_of
+from sr_core.process.out_of_memory import is_out_of_memory, is_taken, reason_of
 
 
 class WrappedError(RuntimeError):
@@ -112,6 +112,7 @@ def test_a_chain_of_errors_that_bites_its_tail_ends() -> None:
     one.__cause__ = other
     other.__cause__ = one
     assert not is_out_of_memory(one)
+    assert not is_taken(one)
 
 
 def test_what_the_cpu_s_allocators_really_raise_is_recognised() -> None:

@@ -1,7 +1,7 @@
 """The undocumented parts of MLflow that this project uses: its store's internals, and the tags that its pages read.
 
 No other module of this project touches such a part, and a test reads every file to make sure. Each item says what it
-relies on and what happens without it. docs/development/architecture.md, "Libraries we lean on", has the table.
+relies on and what happens without it. docs/development/architecture.md, "Libraries", has the table.
 
 Functions that need MLflow import it themselves, because other users of this module must not wait seconds for it.
 """
