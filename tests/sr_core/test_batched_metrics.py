@@ -82,7 +82,7 @@ def test_the_layout_of_the_output_does_not_matter(protocol: EvaluationProtocol, 
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_image_scores_the_same_alone_and_among_others(protocol: EvaluationProtocol) -> None:
+def test_an_image_scores_the_same_alone_and_among_others(protocol: EvaluationProtocol) -> None:
     sr, hr = images(5, 48, 48, 8, 2)
     alone = [fast(sr[i : i + 1], hr[i : i + 1], 2, protocol)[0] for i in range(5)]
     for one, other in zip(fast(sr, hr, 2, protocol), alone, strict=True):

@@ -100,7 +100,7 @@ def test_cropping_drops_rows_and_columns_at_the_bottom_and_the_right(height: int
     np.testing.assert_array_equal(crop_to_multiple(hr, 3), hr[: height // 3 * 3, : width // 3 * 3])
 
 
-def test_resizing_to_a_multiple_keeps_a_image_that_is_one_and_shrinks_one_that_is_not() -> None:
+def test_resizing_to_a_multiple_keeps_an_image_that_is_one_and_shrinks_one_that_is_not() -> None:
     np.testing.assert_array_equal(resize_to_multiple(HR, 4), HR)
     odd = HR[:119, :141]
     resized = resize_to_multiple(odd, 4)
@@ -114,6 +114,6 @@ def test_an_hr_image_that_is_no_multiple_is_refused() -> None:
 
 
 @pytest.mark.parametrize("prepare", [crop_to_multiple, resize_to_multiple])
-def test_a_image_smaller_than_one_lr_pixel_is_refused(prepare: Callable[[Image, int], Image]) -> None:
+def test_an_image_smaller_than_one_lr_pixel_is_refused(prepare: Callable[[Image, int], Image]) -> None:
     with pytest.raises(ValueError, match="144x3 is smaller than one LR pixel at x4"):
         prepare(HR[:3], 4)

@@ -56,7 +56,7 @@ def test_the_result_is_an_ordinary_writable_array_without_gradients() -> None:
     assert sr.flags.c_contiguous
 
 
-def test_a_view_of_a_image_gives_what_its_copy_gives() -> None:
+def test_a_view_of_an_image_gives_what_its_copy_gives() -> None:
     model = network()
     view = image(9, 8)[::-1, ::2]
     np.testing.assert_array_equal(super_resolve(model, view), super_resolve(model, view.copy()))

@@ -115,7 +115,7 @@ def test_the_same_pixels_in_another_kind_of_file_are_the_same_pixels(keep: Keep)
     assert (leak.kind, leak.training, leak.held_out) == ("same pixels", "cat.bmp", "chelsea")
 
 
-def test_a_image_that_several_sets_hold_is_a_leak_from_each(keep: Keep) -> None:
+def test_an_image_that_several_sets_hold_is_a_leak_from_each(keep: Keep) -> None:
     coffee = read_image(EMBEDDED["coffee"].path)
     copies = [keep(f"{i}.png", resized(coffee, 1 - 0.05 * i)) for i in range(10)]
     leaks = find_leaks([EMBEDDED["coffee"]], {"valid": copies[1:5], "Set5": copies[5:]})
@@ -127,7 +127,7 @@ def test_a_image_that_several_sets_hold_is_a_leak_from_each(keep: Keep) -> None:
 
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("name", ["chelsea", "coffee", "rocket", "moon"])
-def test_a_image_without_texture_is_known_as_a_whole(name: str, mirrored: bool, keep: Keep) -> None:
+def test_an_image_without_texture_is_known_as_a_whole(name: str, mirrored: bool, keep: Keep) -> None:
     blurred = {
         other: np.asarray(cv2.GaussianBlur(read_image(EMBEDDED[other].path), (0, 0), 25), np.uint8)
         for other in ("chelsea", "coffee", "rocket", "moon")
@@ -236,7 +236,7 @@ def test_many_images_are_compared_across_chunks(keep: Keep, monkeypatch: pytest.
     }  # fmt: skip
 
 
-def test_a_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     with pytest.raises(ImageError, match=r"broken\.png"):

@@ -73,7 +73,7 @@ def test_the_blogs_typo_is_in_blue_alone_and_below_a_fiftieth_of_a_level() -> No
     assert rgb_to_y(yellow) == pytest.approx(rgb_to_y(yellow, BLOG_TYPO), abs=0.001)
 
 
-def test_a_image_without_three_channels_has_no_luma() -> None:
+def test_an_image_without_three_channels_has_no_luma() -> None:
     with pytest.raises(ValueError, match=r"R, G, B on the last axis, got shape \(97, 119\)"):
         rgb_to_y(HR[..., 0])
 

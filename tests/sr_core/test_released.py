@@ -71,7 +71,7 @@ def test_on_a_photograph_that_no_training_saw_it_is_a_decibel_better_than_bicubi
 
 
 @pytest.mark.parametrize("folder", RELEASED, ids=NAMES)
-def test_a_image_is_enlarged_with_it_by_one_command(folder: Path, tmp_path: Path) -> None:
+def test_an_image_is_enlarged_with_it_by_one_command(folder: Path, tmp_path: Path) -> None:
     from PIL import Image
 
     Image.fromarray(imresize(skimage.data.chelsea(), 1 / 4)).save(tmp_path / "cat.png")

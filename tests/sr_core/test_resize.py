@@ -36,7 +36,7 @@ MATLAB_LR = {
 
 
 @pytest.mark.parametrize(("name", "scale"), MATLAB_LR)
-def test_reducing_a_image_of_scikit_image_gives_the_golden_hash(name: str, scale: int) -> None:
+def test_reducing_an_image_of_scikit_image_gives_the_golden_hash(name: str, scale: int) -> None:
     hr = getattr(skimage.data, name)()
     hr = hr[: hr.shape[0] // scale * scale, : hr.shape[1] // scale * scale]
     assert hashlib.sha256(imresize(hr, 1 / scale).tobytes()).hexdigest()[:16] == MATLAB_LR[name, scale]
@@ -117,7 +117,7 @@ def test_scale_one_changes_nothing() -> None:
     np.testing.assert_array_equal(imresize(image, 1), image)
 
 
-def test_a_image_too_tall_for_one_block_is_the_same_as_its_parts() -> None:
+def test_an_image_too_tall_for_one_block_is_the_same_as_its_parts() -> None:
     """The work is done in blocks of output lines, and the edges of the blocks must not be visible."""
     image = np.random.default_rng(5).integers(0, 256, (400, 300, 3), dtype=np.uint8)
     part = imresize(image[100:300], 1 / 2)

@@ -176,7 +176,7 @@ def test_an_unreadable_image_leaves_the_old_store(tmp_path: Path, built: Path, i
     assert built.read_bytes() == before
 
 
-def test_a_image_smaller_than_one_lr_pixel_is_named(tmp_path: Path, images: ImageSet) -> None:
+def test_an_image_smaller_than_one_lr_pixel_is_named(tmp_path: Path, images: ImageSet) -> None:
     write_png(images.train[0].path, np.zeros((3, 50, 3), np.uint8))
     with pytest.raises(ImageError, match=r"odd\.png: expected an image of at least 4x4 pixels at x4, got 50x3"):
         build(tmp_path / "s.h5", images, scale=4)

@@ -60,16 +60,16 @@ def test_the_second_crop_overlaps_the_first_least() -> None:
     assert shared == min((96 - abs(cy - y)) * max(0, 96 - abs(cx - x)) for y in range(55) for x in range(130))
 
 
-def test_fewer_crops_of_a_image_are_a_prefix_of_more() -> None:
+def test_fewer_crops_of_an_image_are_a_prefix_of_more() -> None:
     assert crop_places(150, 225, 96, 4) == crop_places(150, 225, 96, 9)[:4]
 
 
-def test_a_image_that_fills_the_square_gives_one_crop_however_many_are_asked_for() -> None:
+def test_an_image_that_fills_the_square_gives_one_crop_however_many_are_asked_for() -> None:
     crops = validation_crops(*images((96, 96), (150, 225)), scale=2, crops=6, lr_crop_size=96)
     assert [crop.name for crop in crops] == ["p0", "p1", "p1", "p1"]
 
 
-def test_a_image_too_small_to_be_scored_is_named() -> None:
+def test_an_image_too_small_to_be_scored_is_named() -> None:
     with pytest.raises(ImageError, match=r"p1: .* at least 16 pixels a side at x2, got 200x14"):
         validation_crops(*images((96, 96), (7, 100)), scale=2, crops=2, lr_crop_size=96)
     with pytest.raises(ImageError, match="no validation image"):
