@@ -190,7 +190,7 @@ def test_the_page_reads_without_its_script(visit: Any) -> None:
     page = visit(390, java_script_enabled=False).page
     assert page.locator("h1").inner_text().startswith("Which loss")
     assert page.locator(".scene .versions img").count() >= 5
-    assert not page.get_by_text("A click on a heading sorts").is_visible()
+    assert not page.get_by_text("Click a heading to sort").is_visible()
 
 
 def test_a_link_of_the_contents_leads_to_its_section(visit: Any) -> None:
