@@ -62,7 +62,7 @@ fi
 case "${1:-}" in
     first) budget=360; parts=(1 2 3 4 5 6 7) ;;
     second) budget=240; parts=(8 9 10) ;;
-    "" | -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 2 ;;
+    "" | -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' benchmarks/gpu.sh; exit 2 ;;
     *) budget=540; parts=("$@") ;;
 esac
 budget=$((budget * patience))

@@ -32,6 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out")
     args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
     fastest = list(engines())[-1]
     curves: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as scratch:

@@ -97,6 +97,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out")
     args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
     on_cpu = args.device == "cpu"
     runtime = resolve(device=None if on_cpu else args.device)
     if not on_cpu:

@@ -105,6 +105,7 @@ def main() -> None:
     parser.add_argument("--rows", choices=("plain", "compiled", "usual"), required=True)
     parser.add_argument("--tiny", action="store_true", help="use tiny sizes, to rehearse")
     args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
     batch, side = (2, 16) if args.tiny else (32, 64)
     model = ModelConfig(n_feats=8, upsampler_feats=6, n_blocks=1) if args.tiny else ModelConfig()
     if args.rows == "compiled" and not can_compile(args.device):

@@ -76,7 +76,7 @@ def coordinator_killed(wait_until: Any, alive: Any) -> Fault:
         workers = command.workers()
         os.kill(command.pid, signal.SIGKILL)
         command.wait()
-        wait_until(lambda: not any(map(alive, workers)), seconds=5)  # contract 4
+        wait_until(lambda: not any(map(alive, workers)), seconds=5)  # promise 4
         command.start()
 
     return fault

@@ -502,7 +502,7 @@ def test_a_store_that_cannot_be_read_is_one_line(told: Any) -> None:
 @pytest.mark.slow
 def test_several_processes_may_prepare_one_store_at_once(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    script = f"from study.tracking.mlflow.store import prepare_store; prepare_store({uri!r})"
+    script = f"from study.tracking.mlflow.store import prepare_mlflow_store; prepare_mlflow_store({uri!r})"
     children = [subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE) for _ in range(3)]
     said = [child.communicate(timeout=120)[1].decode() for child in children]
     assert [child.returncode for child in children] == [0, 0, 0], said

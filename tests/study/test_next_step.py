@@ -88,7 +88,7 @@ def test_a_database_that_was_deleted_is_named_with_the_command_that_makes_it_aga
         found = overview(told.folder, told.state) | {"trainings": []}
         assert f"optuna: {database} is missing; the running session rebuilds it" in as_text(found).splitlines()
     sync(told.folder.journal, optuna)
-    assert "is gone" not in "\n".join(said(told, capsys))
+    assert "is missing" not in "\n".join(said(told, capsys))
     assert database.exists()
 
 

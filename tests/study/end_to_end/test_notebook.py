@@ -34,7 +34,7 @@ def test_its_network_loads_in_one_line_ready_to_be_used(finished: Any) -> None:
     assert digest_of(weights_of(model)) == finished.state.best().end.weights
 
 
-def test_a_image_is_enlarged_as_the_upscale_command_does_it(
+def test_an_image_is_enlarged_as_the_upscale_command_does_it(
     finished: Any, tiny: Any, commands: Any, tmp_path: Path
 ) -> None:
     best, image = results.best("tiny", finished.root), sorted((tiny.data / "valid").iterdir())[0]

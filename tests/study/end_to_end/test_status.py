@@ -86,7 +86,7 @@ def test_how_far_the_views_are_and_what_they_cost_is_shown(finished_copy: Any, s
         assert known["waited_share"] == pytest.approx(
             known["waited_seconds"] / (finished_copy.state.last_time - finished_copy.state.session.time)
         )
-    assert "lacks" not in text
+    assert "behind" not in text
     standing = finished_copy.folder.path / ".mlflow.json"
     standing.write_text(json.dumps(json.loads(standing.read_text()) | {"events": 3, "error": "MLflow is down"}))
     text, found = status(finished_copy.root)

@@ -274,7 +274,7 @@ def test_two_studies_under_one_root_run_side_by_side(
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a file name is Unicode")
-def test_a_image_whose_name_no_encoding_has_trains_and_is_named(tiny: Any, commands: Any, tmp_path: Path) -> None:
+def test_an_image_whose_name_no_encoding_has_trains_and_is_named(tiny: Any, commands: Any, tmp_path: Path) -> None:
     data = shutil.copytree(tiny.data, tmp_path / "odd")
     for split in ("train", "valid"):
         (data / split / f"{split}1.png").rename(data / split / os.fsdecode(b"\xff '\".png"))

@@ -216,7 +216,7 @@ def test_a_figure_s_numbers_can_be_saved_from_the_page(page: Page, made: Path) -
         assert base64.b64decode(link.partition(",")[2]) == (made / "figures" / name).read_bytes()
 
 
-def test_every_figure_is_a_image_file_too(made: Path) -> None:
+def test_every_figure_is_an_image_file_too(made: Path) -> None:
     names = {p.name for p in (made / "figures").glob("*.png")}
     assert {
         "cost.png", "history.png", "kernels.png", "learning-curves.png", "parallel-coordinates.png", "slices.png",
@@ -246,7 +246,7 @@ def test_details_lie_where_planted_differences_are(tmp_path: Path) -> None:
     assert y <= 64 and x <= 8 and y + side >= 72 and x + side >= 16
 
 
-def test_differences_over_a_image_smaller_than_a_detail_are_all_of_it() -> None:
+def test_differences_over_an_image_smaller_than_a_detail_are_all_of_it() -> None:
     assert strongest(np.ones((9, 12)), 16, 2) == [(0, 0, 9)]
 
 
