@@ -2,8 +2,7 @@
 
 One measurement over fifty trials takes seconds of CPU time, including the import of scikit-learn
 (docs/development/performance.md). In a thread it would hold Python's lock and slow down the study's loop and, with
-one slot, the
-training itself.
+one slot, the training itself.
 """
 
 import os
