@@ -1,8 +1,7 @@
 """Statistics of replicates: settings are compared over paired seeds, with the validation images fixed.
 
-Scores are in dB, with one row for each setting and one column for each seed. docs/concepts/statistics.md explains
-why each
-procedure was chosen and how it performs in simulated studies.
+Scores are in dB, with one row for each setting and one column for each seed. docs/concepts/statistics.md explains why
+each procedure was chosen and how it performs in simulated studies.
 """
 
 import math

@@ -1,8 +1,7 @@
 """The answer of a study in numbers: what its replicates show about the winner or about the settings compared.
 
 `words` puts it into sentences; all of them stand in `study.statistics.wording`. docs/concepts/statistics.md explains
-the
-procedures.
+the procedures.
 """
 
 import math
