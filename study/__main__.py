@@ -37,7 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     name = arguments[0]
     command = import_module(_PACKAGES.get(name, f"study.{name}"))
-    status: int = command.main(arguments[1:])
+    whole = sys.argv
+    sys.argv = [f"study.{name}", *arguments[1:]]  # a command repeats its arguments in the command to type next
+    try:
+        status: int = command.main(arguments[1:])
+    finally:
+        sys.argv = whole
     return status
 
 

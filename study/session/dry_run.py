@@ -185,7 +185,7 @@ def patches_without_progress(experiment: Experiment, trials: int) -> int:
     if experiment.scheduler not in ("successive_halving", "asha") or not searched:
         return trials * budget
     simulated = min(searched, _SIMULATED_TRIALS)
-    blind = replace(experiment, references={}, replicates=0, sampler="random", replay=None)
+    blind = replace(experiment, references={}, comparisons={}, replicates=0, sampler="random", replay=None)
     patches = [_patches_of_blind_search(blind, seed, simulated) for seed in range(_SIMULATED_SEARCHES)]
     return references * budget + math.ceil(sum(patches) / len(patches) * searched / simulated)
 
@@ -206,8 +206,8 @@ def _patches_of_blind_search(experiment: Experiment, seed: int, trials: int) -> 
 
 
 def _print_cost(experiment: Experiment, trials: int, placement: Placement, pixels_bytes: int) -> None:
-    base = experiment.base
     """Measure the training speed on this machine, and print the estimated time and disk space."""
+    base = experiment.base
     show_progress("measuring the training speed on this machine")
     # Compiling on a CPU saves less than a third of a step, and trying it takes minutes.
     engine: Engine = "eager" if placement.device == "cpu" and base.train.engine == "auto" else base.train.engine

@@ -7,7 +7,7 @@ import pytest
 
 from sr_core.training.runtime import resolve
 from study.executors.placement import Placement
-from study.question.experiment import load_experiment
+from study.question.experiment import Experiment, load_experiment
 from study.session import dry_run
 
 
@@ -93,6 +93,19 @@ def test_without_a_scheduler_every_trial_costs_the_budget() -> None:
 
 def test_references_alone_are_never_stopped() -> None:
     assert dry_run.patches_without_progress(load_experiment("quickstart")[1], 2) == 2 * 1_920
+
+
+def test_an_experiment_with_comparisons_and_rungs_has_an_estimate() -> None:
+    base = replace(load_experiment("quickstart")[1].base, seed=0)
+    compared = Experiment(
+        question="Is l2 better?",
+        base=base,
+        references={"l2": base.with_values({"train.loss": "l2"})},
+        comparisons={"Is l2 better?": [("l2", "base")]},
+        rungs=(960,),
+    )
+    assert compared.scheduler == "successive_halving"
+    assert dry_run.patches_without_progress(compared, 2) == 2 * 1_920
 
 
 def test_a_long_search_is_estimated_by_the_share_that_continues_in_a_shorter_one() -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from study import __main__ as sr_study
+from study.record.state import StudyState
+from study.session.goal import Search
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,6 +31,16 @@ def test_the_status_and_the_arguments_are_those_of_the_command(
 ) -> None:
     assert sr_study.main(["status", "--root", str(tmp_path), "--study-name", "none-here"]) == 2
     assert f"no study 'none-here' under {tmp_path}" in capsys.readouterr().err
+
+
+def test_the_command_to_type_next_does_not_repeat_the_command_s_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    suggested: list[str] = []
+    unfinished = StudyState()
+    monkeypatch.setattr("study.run.main", lambda argv: suggested.append(Search().next_command(unfinished, "")) or 0)
+    monkeypatch.setattr(sys, "argv", ["sr-study", "run", "--seed", "2"])
+    assert sr_study.main() == 0
+    assert suggested == ["python -m study.run --seed 2"]
+    assert sys.argv == ["sr-study", "run", "--seed", "2"]
 
 
 @pytest.mark.parametrize("arguments", [[], ["rum"], ["--root", "x"]])
