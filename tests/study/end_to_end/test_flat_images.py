@@ -11,8 +11,8 @@ import pytest
 from sr_core.images.files import write_png
 
 AS_VERSION_0_1 = """
-from study.session.session import Session
-Session.new_bound = lambda self: None
+from study.session.goal import Search
+Search.max_bicubic_psnr = lambda self, experiment: None
 """
 """What a process runs first for its new study to know no bound for crops."""
 

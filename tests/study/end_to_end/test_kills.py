@@ -93,7 +93,7 @@ TWO_THREADS = """
 import os
 from sr_core.training import choice
 os.sched_setaffinity(0, range(os.cpu_count()))
-choice._THREADS_PAY = 1e9
+choice._MAX_TIME_WITH_ALL_CORES = 1e9
 """
 """A study that is begun like this trains with two threads, whatever is faster."""
 
