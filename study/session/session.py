@@ -142,6 +142,7 @@ class Session(Outcome):
         self.check(state, self.seed, scanned)
         self.say_if_fewer(out, state)
         if done(self.folder, state, self.options.trials):
+            scanned.known.save()  # so that the next command need not read these images again
             self._show_again(out, state)
         else:
             state = self._search(out, state, position, scanned, ownership)

@@ -1,6 +1,7 @@
 """`python -m study.run` on a study that is finished: shown at once, and what is gone is made again."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,14 @@ def test_a_finished_study_is_shown_again_without_training_or_tracking_libraries_
     assert [line.rstrip() for line in out.splitlines()] == [line.rstrip() for line in shown.splitlines()]
     assert f"written to {finished_copy.folder.results}" in out
     assert times_of(finished_copy.root) == before
+
+
+def test_images_in_another_place_are_read_once(finished_copy: Any, tiny: Any, again: Any, tmp_path: Path) -> None:
+    shutil.copytree(tiny.data, tmp_path / "elsewhere")
+    argv = [*tiny.argv(finished_copy.root, views=True), "--data", tmp_path / "elsewhere"]
+    first, second = (in_a_fresh_process("study.run", *argv) for _ in range(2))
+    assert first[0] == second[0] == 0
+    assert "torch" in first[1] and second[1] == []
 
 
 @pytest.mark.parametrize("name", ["mlflow.db", "optuna.db"])
