@@ -92,17 +92,28 @@ def device_us(row: Any) -> float:
     return float(row.self_device_time_total)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def prepared(documentation: str) -> tuple[Path, Runtime]:
+    """Parses the arguments of a script and returns its output folder and settings, which are applied.
+
+    Args:
+        documentation: the script's docstring; its first line describes the command.
+    """
+    parser = argparse.ArgumentParser(description=documentation.splitlines()[0])
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    on_cpu = args.device == "cpu"
-    runtime = resolve(device=None if on_cpu else args.device)
-    if not on_cpu:
+
+    runtime = resolve(device=None if args.device == "cpu" else args.device)
+    if runtime.device != "cpu":
         runtime = replace(runtime, engine="graphed", precision="bf16")
     runtime.apply()
+    return args.out, runtime
+
+
+def main() -> None:
+    out, runtime = prepared(__doc__)
+    on_cpu = runtime.device == "cpu"
     with tempfile.TemporaryDirectory() as scratch:
         store = prepare_store(
             Path(scratch) / "s.h5", embedded_images(), [("train", 2, "matlab_bicubic")], known=KnownImages()
@@ -124,7 +135,7 @@ def main() -> None:
             if in_graph:
                 slowest = sorted(rows, key=device_us, reverse=True)[:25]
                 kernels = [f"{device_us(row) / STEPS:9.1f} us {row.count / STEPS:6.1f} x  {row.key}" for row in slowest]
-                (args.out / "profile.txt").write_text("\n".join(["Time per step, by kernel:", *kernels]) + "\n")
+                (out / "profile.txt").write_text("\n".join(["Time per step, by kernel:", *kernels]) + "\n")
                 print("\n".join(["", "```", *(line[:150] for line in kernels[:10]), "```", ""]), flush=True)
 
 

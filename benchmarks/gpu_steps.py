@@ -11,7 +11,6 @@ import gc
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 import torch
 from step_costs import floors, traffic_of
-from train_step import TRAIN, Way, step_of, ways
+from train_step import TRAIN, Way, seconds_of, step_of, ways
 from usual import write_usual_file
 
 from sr_core.config import ModelConfig
@@ -29,7 +28,6 @@ from sr_core.store.known import KnownImages
 from sr_core.store.preparation import prepare_store
 from sr_core.store.sources import embedded_images
 from sr_core.training.compiled import can_compile
-from sr_core.training.runtime import resolve
 from sr_core.training.step import STEPS_BEFORE_CAPTURE
 
 FUSED = 10.2 / 20.5
@@ -53,11 +51,7 @@ def measured(
     way: Way, model: ModelConfig, device: str, store: Path, usual: Path, batch: int, side: int
 ) -> dict[str, Any]:
     """Returns the milliseconds of a step, as the median of ROUNDS rounds in this process, and of the warm-up."""
-    runtime = replace(
-        resolve(device=None if device == "cpu" else device),
-        memory_format=way.memory_format, precision=way.precision, engine=way.engine, compiled=way.compiled,
-        deterministic=way.deterministic,
-    )  # fmt: skip
+    runtime = way.runtime(device)
     runtime.apply()
     if not way.ours:  # PyTorch's defaults
         torch.backends.cudnn.benchmark = False
@@ -67,19 +61,13 @@ def measured(
     initialise(network, 0)
     step = step_of(way, network, train, runtime, store, usual, side)
 
-    def seconds(count: int) -> float:
-        begun = time.perf_counter()
-        for _ in range(count):
-            step()
-        if device != "cpu":
-            torch.cuda.synchronize()
-        return time.perf_counter() - begun
-
-    warm = seconds(STEPS_BEFORE_CAPTURE + 2) if device != "cpu" else seconds(1)
     if device == "cpu":
-        return {"ms a step": 1e3 * seconds(1), "warm after [s]": warm}
-    count = max(3, min(100, int(ROUND_SECONDS / (seconds(3) / 3))))
-    rounds = [1e3 * seconds(count) / count for _ in range(ROUNDS)]
+        warm = seconds_of(step, 1, device)
+        return {"ms a step": 1e3 * seconds_of(step, 1, device), "warm after [s]": warm}
+
+    warm = seconds_of(step, STEPS_BEFORE_CAPTURE + 2, device)
+    count = max(3, min(100, int(ROUND_SECONDS / (seconds_of(step, 3, device) / 3))))
+    rounds = [1e3 * seconds_of(step, count, device) / count for _ in range(ROUNDS)]
     return {"ms a step": statistics.median(rounds), "rounds": rounds, "steps a round": count, "warm after [s]": warm}
 
 

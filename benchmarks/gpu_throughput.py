@@ -3,21 +3,20 @@
 python benchmarks/gpu_throughput.py [--device cuda:0] [--out DIR]
 """
 
-import argparse
 import gc
 import json
 import statistics
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
+from gpu_profile import prepared
 
 from sr_core.config import DataConfig, ModelConfig, TrainConfig
 from sr_core.model.initial import initialise
 from sr_core.model.network import A2N
-from sr_core.training.runtime import Runtime, resolve
+from sr_core.training.runtime import Runtime
 from sr_core.training.step import STEPS_BEFORE_CAPTURE, Step, start
 
 QUICKSTART = ModelConfig(n_feats=24, upsampler_feats=16, n_blocks=2, temperature=1.0)
@@ -90,16 +89,8 @@ def row(name: str, model: ModelConfig, scale: int, side: int, batch: int, runtim
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cuda:0")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out")
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    on_cpu = args.device == "cpu"
-    runtime = resolve(device=None if on_cpu else args.device)
-    if not on_cpu:
-        runtime = replace(runtime, engine="graphed", precision="bf16")
-    runtime.apply()
+    out, runtime = prepared(__doc__)
+    on_cpu = runtime.device == "cpu"
     print("| network | batch | LR | ms per step | patches/s | peak [GB] |\n|---|---:|---:|---:|---:|---:|", flush=True)
     for name, model, scale, side, batch in NETWORKS:
         if on_cpu:
@@ -107,7 +98,7 @@ def main() -> None:
             side = 12
             batch = 2
         result = row(name, model, scale, side, batch, runtime)
-        with (args.out / "throughput.jsonl").open("a") as file:
+        with (out / "throughput.jsonl").open("a") as file:
             file.write(json.dumps(result | {"device": runtime.device_name, "torch": torch.__version__}) + "\n")
         peak = result["peak [GB]"] or float("nan")
         print(

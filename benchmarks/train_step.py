@@ -60,6 +60,17 @@ class Way:
     compiled: bool = False
     deterministic: bool = False
 
+    def runtime(self, device: str) -> Runtime:
+        """Returns the settings of this way on the device."""
+        return replace(
+            resolve(device=None if device == "cpu" else device),
+            memory_format=self.memory_format,
+            precision=self.precision,
+            engine=self.engine,
+            compiled=self.compiled,
+            deterministic=self.deterministic,
+        )
+
 
 def ways(device: str) -> list[Way]:
     """Returns the ways in the order of the table. Each adds one change to the one before."""
@@ -84,11 +95,7 @@ def ways(device: str) -> list[Way]:
 
 def serve(way: Way, device: str, store: Path, usual: Path, batch: int, side: int) -> None:
     """Prints the seconds of the warm-up, then for every number n on standard input the seconds of n steps."""
-    runtime = replace(
-        resolve(device=None if device == "cpu" else device),
-        memory_format=way.memory_format, precision=way.precision, engine=way.engine, compiled=way.compiled,
-        deterministic=way.deterministic,
-    )  # fmt: skip
+    runtime = way.runtime(device)
     if way.ours:
         runtime.apply()
     else:
@@ -98,17 +105,19 @@ def serve(way: Way, device: str, store: Path, usual: Path, batch: int, side: int
     initialise(network, 0)
     step = step_of(way, network, train, runtime, store, usual, side)
 
-    def timed(count: int) -> float:
-        begun = time.perf_counter()
-        for _ in range(count):
-            step()
-        if device != "cpu":
-            torch.cuda.synchronize()
-        return time.perf_counter() - begun
-
-    print(timed(STEPS_BEFORE_CAPTURE + 2), flush=True)
+    print(seconds_of(step, STEPS_BEFORE_CAPTURE + 2, device), flush=True)
     for line in sys.stdin:
-        print(timed(int(line)), flush=True)
+        print(seconds_of(step, int(line), device), flush=True)
+
+
+def seconds_of(step: Callable[[], None], count: int, device: str) -> float:
+    """Returns the wall time of this number of steps, until the device has finished them."""
+    begun = time.perf_counter()
+    for _ in range(count):
+        step()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - begun
 
 
 def step_of(
