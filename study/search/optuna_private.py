@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, IntDistribution
-from optuna.samplers import GPSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.trial import FrozenTrial, create_trial
 
 from sr_core.errors import SuiteError
@@ -22,7 +22,24 @@ STARTUP_TRIALS = 5
 """Number of random trials before the sampler learns, chosen by simulation (docs/concepts/search.md)."""
 
 
-class Tpe(TPESampler):
+class _WatchedSampler(BaseSampler):
+    """Records whether Optuna calls the override of a sampler that inherits from this class first."""
+
+    rated = 0
+    """How many times Optuna has called the override."""
+    ignored = False
+    """True once Optuna has made a proposal from its model without calling the override."""
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        before = self.rated
+        proposal = super().sample_relative(study, trial, search_space)  # type: ignore[safe-super]
+        self.ignored |= bool(proposal) and self.rated == before
+        return proposal
+
+
+class Tpe(_WatchedSampler, TPESampler):
     """Optuna's TPE, which skips candidates that have already been tried.
 
     It receives the search space as an argument, because Optuna would compute it from all trials for every proposal.
@@ -42,21 +59,9 @@ class Tpe(TPESampler):
         super().__init__(seed=seed, n_startup_trials=STARTUP_TRIALS, multivariate=True, constant_liar=True)
         self._space = {name: d for name, d in sorted(space.items()) if not d.single()}
         self._tried = {tuple(d.to_internal_repr(point[name]) for name, d in self._space.items()) for point in tried}
-        self.rated = 0
-        """How many times Optuna has called the override."""
-        self.ignored = False
-        """True once Optuna has made a proposal from its model without calling the override."""
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return self._space
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        before = self.rated
-        proposal = super().sample_relative(study, trial, search_space)
-        self.ignored |= bool(proposal) and self.rated == before
-        return proposal
 
     def _compute_acquisition_func(self, samples: dict[str, Any], *estimators: Any) -> Any:
         self.rated += 1
@@ -65,7 +70,7 @@ class Tpe(TPESampler):
         return np.where(repeats, -np.inf, super()._compute_acquisition_func(samples, *estimators))
 
 
-class Gp(GPSampler):
+class Gp(_WatchedSampler, GPSampler):
     """Optuna's GP, which rates every untried point if these are few enough to list.
 
     Relies on: GPSampler calls `_optimize_acqf(acqf, best_params)` to choose its proposal; the generator `_rng.rng`; the
@@ -83,18 +88,6 @@ class Gp(GPSampler):
     def __init__(self, seed: int, untried: Sequence[Mapping[str, Any]]) -> None:
         super().__init__(seed=seed, n_startup_trials=STARTUP_TRIALS)
         self._untried = untried
-        self.rated = 0
-        """How many times Optuna has called the override."""
-        self.ignored = False
-        """True once Optuna has made a proposal from its model without calling the override."""
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        before = self.rated
-        proposal = super().sample_relative(study, trial, search_space)
-        self.ignored |= bool(proposal) and self.rated == before
-        return proposal
 
     def _optimize_acqf(self, acqf: Any, best_params: Any) -> Any:
         self.rated += 1

@@ -174,7 +174,8 @@ class Session(Outcome):
         root = self.folder.root
         if self.placement.executor == "inline" and self.placement.device == "cpu":
             share_one_heap()  # before the views' threads: else a training's thread reuses the heap of one that ended
-        if state.counted < options.trials and not self.folder.training:  # a longer training proposes nothing
+        proposes = bool(self.experiment.space.dimensions) and not self.folder.training
+        if state.counted < options.trials and proposes:
             self.doubts = doubts(self.experiment.sampler)
         leaks = () if state.opened else check_leaks(root, scanned, allowed=options.allow_leak)
 

@@ -181,6 +181,16 @@ class Story:
         return self
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow store without studies, to be copied. It is made once, because MLflow takes seconds for it."""
+    from study.tracking.mlflow.store import prepare_mlflow_store
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    prepare_mlflow_store(f"sqlite:///{path}")
+    return path
+
+
 @pytest.fixture
 def story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Story]]:
     """Makes an empty study under tmp_path, to be told: story() or story("name", points=100, scores=6).

@@ -35,18 +35,9 @@ from study.tracking.follow import sync
 from study.tracking.mlflow import files as mlflow_files
 from study.tracking.mlflow.registry import LIBRARIES, model_requirements
 from study.tracking.mlflow.sink import MlflowSink
-from study.tracking.mlflow.store import prepare_mlflow_store
 
 Tell = Callable[..., Any]
 DOCS = Path(__file__).parents[2] / "docs" / "guides" / "mlflow.md"
-
-
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store without studies. It is made once, because MLflow takes seconds for it."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    prepare_mlflow_store(f"sqlite:///{path}")
-    return path
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from study.tracking.follow import sync
 from study.tracking.follower import Follower
 from study.tracking.mlflow import store as mlflow_store
 from study.tracking.mlflow.sink import MlflowSink
-from study.tracking.mlflow.store import find_run, prepare_mlflow_store
+from study.tracking.mlflow.store import find_run
 
 Tell = Callable[..., Any]
 Snapshot = dict[str, dict[str, Any]]
@@ -29,14 +29,6 @@ Snapshot = dict[str, dict[str, Any]]
 BASELINE = 28.0
 OF_THE_STORE = {"mlflow.parentRunId", "study.best_run"}
 """Tags that hold a run id. Nothing else may differ between two copies of a view."""
-
-
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store without studies. It is made once, because MLflow takes seconds for it."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    prepare_mlflow_store(f"sqlite:///{path}")
-    return path
 
 
 @pytest.fixture

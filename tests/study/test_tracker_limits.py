@@ -16,7 +16,7 @@ from study.tracking.databases import ViewError, default_storage, default_trackin
 from study.tracking.follow import sync
 from study.tracking.mlflow.names import legal_key, legal_path, legal_value
 from study.tracking.mlflow.sink import MlflowSink
-from study.tracking.mlflow.store import client_of, prepare_mlflow_store, runs_of
+from study.tracking.mlflow.store import client_of, runs_of
 from study.tracking.mlflow.uploads import MISSING
 from study.tracking.optuna import OptunaSink
 
@@ -39,14 +39,6 @@ ODD = [
     "x" * 251,
 ]
 ODD += ["Set5 [GT]/psnr", "Set5_(GT)/psnr", "x" * 252, "\udcea"]
-
-
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store without studies. It is made once, because MLflow takes seconds for it."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    prepare_mlflow_store(f"sqlite:///{path}")
-    return path
 
 
 @pytest.fixture

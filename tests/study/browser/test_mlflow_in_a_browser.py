@@ -23,7 +23,6 @@ from study.tracking.databases import default_storage, default_tracking_uri
 from study.tracking.follow import sync
 from study.tracking.mlflow.content import run_name
 from study.tracking.mlflow.sink import MlflowSink
-from study.tracking.mlflow.store import prepare_mlflow_store
 from study.tracking.optuna import OptunaSink
 
 pytestmark = pytest.mark.slow
@@ -32,14 +31,6 @@ TALL = {"width": 1440, "height": 2700}
 """A window large enough for all rows of MLflow's list, because MLflow renders visible rows only."""
 LINES = ".js-line"
 """A curve of Plotly. MLflow draws each twice, once for the mouse pointer."""
-
-
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store without studies. It is made once, because MLflow takes seconds for it."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    prepare_mlflow_store(f"sqlite:///{path}")
-    return path
 
 
 @pytest.fixture
