@@ -8,13 +8,14 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, replace
 
 from rich.console import Console
 
 from sr_core.errors import SuiteError, TakenOverError
+from sr_core.leaks.overlap import Leak
 from sr_core.process.machine import cores
 from sr_core.process.out_of_memory import is_out_of_memory
 from sr_core.process.stopping import StoppedError, StopSignal, Terminated, signals
@@ -29,7 +30,7 @@ from study.executors.placement import check_gpus
 from study.executors.separate import THIS_PROCESS, GpuRunner, runner_for
 from study.record import provenance
 from study.record.branching import require_own_name
-from study.record.events import SessionEnded, SessionStarted, Warned, max_bicubic_psnr
+from study.record.events import SessionEnded, SessionStarted, StudyOpened, Warned, max_bicubic_psnr
 from study.record.folder import StudyFolder
 from study.record.journal import Journal, JournalPosition, read
 from study.record.ownership import Ownership
@@ -42,6 +43,7 @@ from study.session.conclusion import conclude
 from study.session.coordinator import Coordinator, Observer
 from study.session.leak_check import check_leaks
 from study.session.opening import (
+    PreparedImages,
     ScannedImages,
     check_images,
     check_same_question,
@@ -142,7 +144,8 @@ class Session(Outcome):
         self.check(state, self.seed, scanned)
         self.say_if_fewer(out, state)
         if done(self.folder, state, self.options.trials):
-            scanned.known.save()  # so that the next command need not read these images again
+            if (self.folder.root / "stores").is_dir():  # a folder that was removed is not made again for this alone
+                scanned.known.save()  # so that the next command need not read these images again
             self._show_again(out, state)
         else:
             state = self._search(out, state, position, scanned, ownership)
@@ -185,17 +188,7 @@ class Session(Outcome):
             material = prepare_material(root, scanned, self.experiment)
             wait_prepared(followers)  # before a worker starts, and before speed is measured
 
-            opened = state.opened or first_event(
-                self.folder,
-                self.name,
-                self.experiment,
-                self.seed,
-                material,
-                leaks,
-                data=options.data,
-                runtime=runtime_for(self.experiment, options.trials, self.placement, material.store, self.run_on_gpu),
-                max_bicubic_psnr=self.goal.max_bicubic_psnr(self.experiment),
-            )
+            opened = state.opened or self._first_event(material, leaks)
             for line in terminal.describe_images(opened):
                 out.print(line, markup=False, soft_wrap=True)
             left_out = scanned.images.left_out.line()
@@ -259,6 +252,21 @@ class Session(Outcome):
             coordinator.record(end)
             view.close()
         return coordinator.state
+
+    def _first_event(self, material: PreparedImages, leaks: Sequence[Leak]) -> StudyOpened:
+        """The first event of a new study: its question, its images, and settings that are fast on this machine."""
+        options = self.options
+        return first_event(
+            self.folder,
+            self.name,
+            self.experiment,
+            self.seed,
+            material,
+            leaks,
+            data=options.data,
+            runtime=runtime_for(self.experiment, options.trials, self.placement, material.store, self.run_on_gpu),
+            max_bicubic_psnr=self.goal.max_bicubic_psnr(self.experiment),
+        )
 
     def _conclude(
         self, coordinator: Coordinator, end: SessionEnded, images: ImageSet, device: str, view: terminal.View
